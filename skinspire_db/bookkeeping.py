@@ -1,0 +1,35 @@
+"""The schema `skinspire` in every database that the tools look after: stamp, journal, ledger, applied reference rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from skinspire_db.connections import Connection
+
+SCHEMA = "skinspire"
+
+
+def sql_folder() -> Path:
+    """The folder sql/: inside the package when installed from a wheel, beside it in a checkout."""
+    inside = Path(__file__).parent / "sql"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "sql"
+
+
+def exists(connection: Connection) -> bool:
+    """Whether this database has the tables; false also for one that an older version only began."""
+    row = connection.execute("SELECT to_regclass('skinspire.reference') IS NOT NULL").fetchone()
+    return bool(row and row[0])
+
+
+def ensure(connection: Connection) -> None:
+    """Make the tables when they are missing, in the caller's transaction."""
+    if not exists(connection):
+        connection.execute((sql_folder() / "bookkeeping.sql").read_bytes())
+
+
+def forget(connection: Connection) -> None:
+    """Empty what describes the application's objects and rows, which a reset has just dropped. Stamp and journal stay."""
+    if exists(connection):
+        connection.execute("DELETE FROM skinspire.ledger; DELETE FROM skinspire.reference")

@@ -1,0 +1,238 @@
+"""Opening connections for the tools: to exactly the database that the environment names, under its policy."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from skinspire_db.environment import Environment, Policy, embedded_database, url_setting
+from skinspire_db.errors import ConnectionFailed, DatabaseMissing, InvalidSetting, PermissionMissing, SkinspireError
+from skinspire_db.server import ROLE, EmbeddedServer, project_server
+
+if TYPE_CHECKING:
+    import psycopg
+
+    Connection = psycopg.Connection[Any]
+
+MAINTENANCE_DATABASES = ("postgres", "template1")  # where one asks whether a database exists, and makes it
+LOCAL_HOSTS = ("", "localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A database on a server. `parameters` is what libpq needs to get there, the password included; it stays secret."""
+
+    environment: str
+    host: str
+    port: str
+    database: str
+    user: str
+    policy: Policy = field(repr=False)
+    parameters: dict[str, Any] = field(repr=False)
+    server: EmbeddedServer | None = field(repr=False, default=None)
+
+    def __str__(self) -> str:
+        where = f"{self.host or 'the local socket'}{f':{self.port}' if self.port else ''}"
+        return f"{self.database} on {where}{' (embedded server)' if self.server else ''}"
+
+
+def target(environment: Environment, *, start: bool = True) -> Target:
+    """Where the environment's database is; with `start`, an embedded server that was never started is started.
+
+    Raises InvalidSetting for a URL that cannot be used, ServerFailed when the embedded server cannot be started.
+    """
+    server = project_server(environment.project) if environment.embedded else None
+    if server:
+        address = server.address() or (server.start() if start else None)
+        parameters = dict(address.parameters) if address else {"host": "127.0.0.1", "user": ROLE}
+        parameters["dbname"] = embedded_database(environment.name)
+    else:
+        parameters = _from_url(environment)
+    return Target(
+        environment.name, str(parameters.get("host", "")), str(parameters.get("port", "")), str(parameters["dbname"]),
+        str(parameters.get("user", "")), environment.policy, parameters, server,
+    )  # fmt: skip
+
+
+def connect(to: Target, operation: str, *, database: str | None = None) -> Connection:
+    """Open a connection for `operation`, which is the application_name that others see. Not in autocommit.
+
+    An embedded server that does not answer is started. Raises DatabaseMissing, ConnectionFailed, or InvalidSetting for a
+    URL with unknown options; none of their texts holds the password.
+    """
+    import psycopg
+
+    parameters = to.parameters | ({"dbname": database} if database else {})
+    try:
+        return _open(parameters, to.policy, operation)
+    except psycopg.OperationalError as error:
+        if to.server and not to.server.status().running:
+            return _open(to.server.start().parameters | {"dbname": parameters["dbname"]}, to.policy, operation)
+        raise _explain(error, to, database) from None
+
+
+def begin(connection: Connection, policy: Policy, *, read_only: bool = False) -> None:
+    """Start a transaction under the policy's time-outs. Everything is set for this transaction only, so that nothing
+    sticks to a connection that a pooler hands on.
+    """
+    from psycopg import sql
+
+    connection.execute(
+        sql.SQL(
+            "SET LOCAL search_path = public; SET LOCAL TimeZone = 'UTC'; SET LOCAL statement_timeout = 0;"
+            "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = {milliseconds};"
+            # So that a server notices within a second that our process was killed. Not every platform can.
+            "DO $$ BEGIN SET LOCAL client_connection_check_interval = '1s'; EXCEPTION WHEN OTHERS THEN NULL; END $$;"
+        ).format(milliseconds=sql.Literal(round(policy.lock_timeout * 1000)))
+    )
+    if read_only:
+        connection.execute("SET TRANSACTION READ ONLY")
+
+
+def ensure_database(to: Target, operation: str) -> bool:
+    """Create the database when it does not exist. Returns whether it was created.
+
+    Raises PermissionMissing when the role may not create databases, with what to ask the administrator for.
+    """
+    import psycopg
+    from psycopg import sql
+
+    try:
+        connect(to, operation).close()
+    except DatabaseMissing:
+        pass
+    else:
+        return False
+    with _maintenance(to, operation) as connection:
+        connection.autocommit = True
+        try:
+            connection.execute(
+                sql.SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0").format(sql.Identifier(to.database))
+            )
+        except psycopg.errors.DuplicateDatabase:
+            return False
+        except psycopg.errors.UniqueViolation:  # two CREATE DATABASE in the same instant
+            return False
+        except psycopg.errors.InsufficientPrivilege:
+            raise PermissionMissing(
+                f"role {to.user} may not create the database {to.database}",
+                remedy=f'ask the administrator for: CREATE DATABASE "{to.database}" OWNER "{to.user}"',
+            ) from None
+        except psycopg.Error as error:
+            raise SkinspireError(f"cannot create the database {to.database}: {sentence(error)}") from None
+    return True
+
+
+def drop_database(to: Target, operation: str) -> None:
+    """Drop the database, unless somebody else is connected to it: then it is theirs now. Never raises a psycopg error."""
+    import psycopg
+    from psycopg import sql
+
+    try:
+        with _maintenance(to, operation) as connection:
+            connection.autocommit = True
+            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(to.database)))
+    except (psycopg.Error, SkinspireError):
+        pass  # an empty database stays behind; the next operation takes it for new
+
+
+def sentence(error: psycopg.Error) -> str:
+    """What PostgreSQL said, in one line, without DETAIL, which can hold patients' data."""
+    text = error.diag.message_primary or str(error).strip() or type(error).__name__
+    return " ".join(text.split())
+
+
+def _open(parameters: dict[str, Any], policy: Policy, operation: str) -> Connection:
+    import psycopg
+
+    # What is given here is not taken from the user's PGHOSTADDR or PGOPTIONS.
+    defaults = {"hostaddr": "", "options": "", "connect_timeout": policy.connect_timeout}
+    return psycopg.connect(**(defaults | parameters), application_name=f"skinspire-db {operation}")
+
+
+def _maintenance(to: Target, operation: str) -> Connection:
+    """A connection to a database that every server has, on the target's server."""
+    import psycopg
+
+    for database in MAINTENANCE_DATABASES:
+        try:
+            return _open(to.parameters | {"dbname": database}, to.policy, operation)
+        except psycopg.OperationalError as error:
+            failure = error
+    raise PermissionMissing(
+        f"the database {to.database} does not exist, and role {to.user} reaches no other one to create it from",
+        remedy=f'ask the administrator for: CREATE DATABASE "{to.database}" OWNER "{to.user}"',
+    ) from failure
+
+
+def _exists(to: Target, database: str) -> bool | None:
+    """Whether the database exists; None when nobody could be asked."""
+    import psycopg
+
+    try:
+        with _maintenance(to, "lookup") as connection:
+            return connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,)).fetchone() is not None
+    except (psycopg.Error, SkinspireError):
+        return None
+
+
+def _explain(error: psycopg.OperationalError, to: Target, database: str | None) -> SkinspireError:
+    # The server gives no SQLSTATE to a client that could not log in: there is only its text, in its own language.
+    text = str(error)
+    setting = url_setting(to.environment)
+    check = "invoke server.status" if to.server else f"check {setting} and that the server runs"
+    if "password" in text and ("authentication failed" in text or "no password supplied" in text):
+        return ConnectionFailed(
+            f"{to.host}:{to.port} refuses the password of role {to.user}"
+            if "failed" in text
+            else f"role {to.user} needs a password at {to.host}:{to.port}",
+            remedy=f"correct the password in {setting}; write special characters as %XX",
+        )
+    if _exists(to, database or to.database) is False:
+        return DatabaseMissing(
+            f"the database {database or to.database} does not exist", remedy=f"invoke db.setup --env={to.environment}"
+        )
+    reason = re.sub(r'^connection failed: |connection to server (at|on) .*? failed: ', "", text.splitlines()[0])
+    reason = re.sub(r"^(FATAL|ERROR): +", "", reason.strip())
+    return ConnectionFailed(f"cannot connect to {to}: {reason or 'no reason given'}", remedy=check)
+
+
+def _from_url(environment: Environment) -> dict[str, Any]:
+    from sqlalchemy import exc, make_url
+    from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+
+    setting, text = environment.url.name, environment.url.value
+    remedy = f"write {setting}=postgresql://user:password@host:5432/database in {_where(environment)}"
+    try:
+        url = make_url(str(text))
+        backend, _, driver = url.drivername.partition("+")
+        if backend not in ("postgresql", "postgres") or driver not in ("", "psycopg"):
+            raise InvalidSetting(f"{setting} is a URL for {url.drivername}, not for PostgreSQL", remedy=remedy)
+        _, parameters = PGDialect_psycopg().create_connect_args(url.set(drivername="postgresql+psycopg"))
+    except (exc.ArgumentError, ValueError):  # their texts can hold the URL, and it holds the password
+        raise InvalidSetting(f"{setting} is not a database URL", remedy=remedy) from None
+    if not parameters.get("dbname"):
+        raise InvalidSetting(f"{setting} names no database", remedy=remedy)
+    if environment.policy.sslmode and "sslmode" not in parameters and not _is_local(str(parameters.get("host", ""))):
+        parameters["sslmode"] = environment.policy.sslmode
+    _check(parameters, setting, remedy)
+    return parameters
+
+
+def _check(parameters: dict[str, Any], setting: str, remedy: str) -> None:
+    import psycopg
+    from psycopg.conninfo import make_conninfo
+
+    try:
+        make_conninfo(**parameters)
+    except psycopg.ProgrammingError as error:
+        raise InvalidSetting(f"{setting} has an option that PostgreSQL does not know: {sentence(error)}", remedy=remedy) from None
+
+
+def _is_local(host: str) -> bool:
+    return host in LOCAL_HOSTS or host.startswith("/")
+
+
+def _where(environment: Environment) -> str:
+    return ".env" if environment.url.source == ".env" else "the environment or .env"

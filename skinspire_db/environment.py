@@ -1,0 +1,230 @@
+"""Environments and their policies, and which one is active."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from skinspire_db.errors import InvalidSetting, UnknownEnvironment
+from skinspire_db.settings import Project, Setting, project, write_atomically
+
+ALIASES = {"development": "dev", "testing": "test", "production": "prod"}
+ACTIVE_FILE = "environment"  # in Project.state; written by `invoke env.switch`
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What an environment allows. All times are in seconds.
+
+    `protected`: destructive operations need a confirmation. `test_data`: invented people may be seeded. `embedded`: the
+    embedded server serves when no URL is set. `sslmode`: libpq's word, used when the URL has none and the host is not
+    this machine. `password_cost`: bcrypt's work factor for generated passwords.
+    """
+
+    protected: bool = False
+    test_data: bool = True
+    embedded: bool = True
+    sslmode: str | None = None
+    connect_timeout: int = 10
+    lock_timeout: float = 5.0
+    operation_wait: float = 10.0
+    password_cost: int = 12
+
+
+PRESETS = {
+    "dev": Policy(),
+    "test": Policy(password_cost=4),
+    "prod": Policy(protected=True, test_data=False, embedded=False, sslmode="require"),
+}
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A name, a database URL and a policy. `url.value` is None where the embedded server serves; it is secret."""
+
+    name: str
+    policy: Policy
+    url: Setting
+    project: Project = field(repr=False)
+
+    @property
+    def embedded(self) -> bool:
+        return self.url.value is None
+
+
+def resolve(name: str | None = None) -> Environment:
+    """The environment called `name`, or the active one.
+
+    Raises UnknownEnvironment for a name that is not declared, and InvalidSetting when the environment needs a URL and
+    has none. Nothing is connected to and nothing is started.
+    """
+    here = project()
+    chosen = _canonical(name, here, "--env") if name else active(here).value
+    assert chosen is not None
+    policy = _policy(chosen, here)
+    url = here.setting(url_setting(chosen))
+    if url.value is None and not policy.embedded:
+        raise InvalidSetting(
+            f"{chosen} has no database: {url_setting(chosen)} is not set",
+            remedy=f"set {url_setting(chosen)}=postgresql://user:password@host/database in .env",
+        )
+    return Environment(chosen, policy, url, here)
+
+
+def active(here: Project) -> Setting:
+    """The active environment's name and which of SKINSPIRE_ENV, `env.switch`, FLASK_ENV or the default decided it."""
+    explicit = here.setting("SKINSPIRE_ENV")
+    if explicit.value:
+        return Setting("environment", _canonical(explicit.value, here, "SKINSPIRE_ENV"), f"SKINSPIRE_ENV, {explicit.source}")
+    switched = _read_switch(here)
+    if switched:
+        return Setting("environment", _canonical(switched, here, "env.switch"), "invoke env.switch")
+    flask = here.setting("FLASK_ENV")
+    if flask.value:
+        return Setting("environment", _canonical(flask.value, here, "FLASK_ENV"), f"FLASK_ENV, {flask.source}")
+    return Setting("environment", "dev", "default")
+
+
+def switch(name: str) -> Setting:
+    """Make `name` the active environment of this checkout and return the active one, read back.
+
+    What is returned can differ from `name`: SKINSPIRE_ENV, when set, beats the file that this writes.
+
+    Raises UnknownEnvironment, or InvalidSetting when the file cannot be written; the former choice then stands.
+    """
+    here = project()
+    canonical = _canonical(name, here, "--env")
+    try:
+        write_atomically(here.state / ACTIVE_FILE, canonical + "\n")
+    except OSError as error:
+        raise InvalidSetting(
+            f"cannot write {here.state / ACTIVE_FILE}: {error.strerror}", remedy=f"set SKINSPIRE_ENV={canonical} instead"
+        ) from None
+    return active(here)
+
+
+def resolve_name(name: str) -> str:
+    """The environment that is meant by `name`: old names and upper case are understood. Raises UnknownEnvironment."""
+    return _canonical(name, project(), "--env")
+
+
+def describe(name: str | None = None) -> list[Setting]:
+    """Every setting of the environment called `name`, or of the active one, with its source; passwords are hidden.
+
+    Raises UnknownEnvironment or InvalidSetting; connects to nothing.
+    """
+    here = project()
+    chosen = Setting("environment", _canonical(name, here, "--env"), "--env") if name else active(here)
+    assert chosen.value is not None
+    policy, own = _policy(chosen.value, here), _declared(here).get(chosen.value, {})
+    shown = [chosen, Setting("project", str(here.root), "found from the current folder")]
+    for each in names(here):
+        url = here.setting(url_setting(each))
+        if url.value is None and _policy(each, here).embedded:
+            shown.append(Setting(url.name, f"embedded server, database {embedded_database(each)}", url.source))
+        else:
+            shown.append(Setting(url.name, url.value and hide_password(url.value), url.source))
+    for setting in ("SKINSPIRE_PG_BIN", "SKINSPIRE_PG_HOME", "SKINSPIRE_PG_ACCOUNT"):
+        shown.append(here.setting(setting))
+    for key in dataclasses.fields(Policy):
+        value = getattr(policy, key.name)
+        shown.append(Setting(f"policy.{key.name}", str(value), "pyproject.toml" if key.name in own else "preset"))
+    return shown
+
+
+def embedded_database(name: str) -> str:
+    """What an environment's database is called on the embedded server."""
+    return f"skinspire_{name.replace('-', '_')}"
+
+
+def hide_password(url: str) -> str:
+    """The URL with *** for its password; of one that cannot be parsed, nothing is shown."""
+    from sqlalchemy import exc, make_url
+
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except (exc.ArgumentError, ValueError):
+        return "not a database URL"
+
+
+def names(here: Project) -> list[str]:
+    """All environments: the built-in ones, then what pyproject.toml declares."""
+    return [*PRESETS, *(name for name in _declared(here) if name not in PRESETS)]
+
+
+def url_setting(name: str) -> str:
+    """The setting that holds an environment's URL: `dev` -> `DEV_DATABASE_URL`."""
+    return name.upper().replace("-", "_") + "_DATABASE_URL"
+
+
+def _read_switch(here: Project) -> str | None:
+    try:
+        return (here.state / ACTIVE_FILE).read_text(encoding="utf-8").strip() or None
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InvalidSetting(
+            f"cannot read {here.state / ACTIVE_FILE}: {error.strerror}", remedy="run as the user that owns the checkout"
+        ) from None
+
+
+def _canonical(name: str, here: Project, source: str) -> str:
+    wanted = name.strip().lower()
+    wanted = wanted if wanted in _declared(here) else ALIASES.get(wanted, wanted)
+    if wanted in names(here):
+        return wanted
+    raise UnknownEnvironment(
+        f"unknown environment {name!r} (from {source})", remedy=f"use one of: {', '.join(names(here))}"
+    )
+
+
+def _declared(here: Project) -> dict[str, dict[str, Any]]:
+    declared = here.config.get("environments", {})
+    if not isinstance(declared, dict) or not all(isinstance(value, dict) for value in declared.values()):
+        raise InvalidSetting(
+            "tool.skinspire_db.environments in pyproject.toml must hold one table per environment",
+            remedy='write [tool.skinspire_db.environments.staging] and extends = "prod"',
+        )
+    for name in declared:
+        if not re.fullmatch(r"[a-z][a-z0-9_-]{0,30}", name):
+            raise InvalidSetting(
+                f"environment name {name!r} in pyproject.toml is not usable",
+                remedy="use lower case letters, digits, - and _",
+            )
+    return declared
+
+
+def _policy(name: str, here: Project, children: tuple[str, ...] = ()) -> Policy:
+    """A declared environment is its `extends` (a preset or another declared one) plus what it sets itself."""
+    own = dict(_declared(here).get(name, {}))
+    parent = own.pop("extends", None)
+    if name in PRESETS:
+        base = PRESETS[name]
+    elif parent is None:
+        raise InvalidSetting(
+            f"environment {name} in pyproject.toml extends nothing", remedy='add extends = "dev", "test" or "prod"'
+        )
+    elif parent in children or parent == name:
+        raise InvalidSetting(f"environment {name} in pyproject.toml extends itself", remedy="break the circle")
+    else:
+        base = _policy(_canonical(parent, here, f"extends of {name}"), here, (*children, name))
+    policy = _with(base, own, name)
+    if name == "prod" and not policy.protected:
+        raise InvalidSetting("pyproject.toml makes prod unprotected", remedy="remove protected = false")
+    return policy
+
+
+def _with(base: Policy, own: dict[str, Any], name: str) -> Policy:
+    for key, value in own.items():
+        default = getattr(Policy(), key, dataclasses.MISSING)
+        wanted: tuple[type, ...] = (str,) if key == "sslmode" else (type(default),)
+        wanted = (int, float) if wanted == (float,) else wanted
+        if default is dataclasses.MISSING or type(value) not in wanted:
+            keys = ", ".join(each.name for each in dataclasses.fields(Policy))
+            raise InvalidSetting(
+                f"environment {name} in pyproject.toml: {key} = {value!r} is not understood",
+                remedy=f"keys are extends, {keys}",
+            )
+    return dataclasses.replace(base, **own)

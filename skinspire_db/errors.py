@@ -1,0 +1,96 @@
+"""Every error a user can meet: one class, one sentence, one exit code, one remedy."""
+
+from __future__ import annotations
+
+
+class SkinspireError(Exception):
+    """Something a user can cause or can mend; shown as one line, never as a traceback.
+
+    `message` is a sentence without secrets; `remedy` is what to do next, if possible a command that exists. `exit_code`
+    is 1 (failed; the database is as it was), 2 (refused) or 3 (a check found something).
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, remedy: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+        self.result: dict[str, object] = {}  # how far an operation came, for --json
+
+    def __str__(self) -> str:
+        return f"{self.message} -> {self.remedy}" if self.remedy else self.message
+
+    def as_dict(self) -> dict[str, str | None]:
+        """The error as `--json` shows it: type, message, remedy."""
+        return {"type": type(self).__name__, "message": self.message, "remedy": self.remedy}
+
+
+class Refused(SkinspireError):
+    """Not carried out, and nothing was tried."""
+
+    exit_code = 2
+
+
+class UsageError(Refused):
+    """A parameter of a task has a value that means nothing."""
+
+
+class UnknownEnvironment(Refused):
+    """An environment name that neither the tools nor the project declare."""
+
+
+class InvalidSetting(Refused):
+    """A setting of .env, the process environment or pyproject.toml is missing or makes no sense."""
+
+
+class GuardRefused(Refused):
+    """The stamp, the policy or a missing confirmation forbids the operation."""
+
+
+class OperationLocked(Refused):
+    """Another operation is at work on this database."""
+
+
+class ConnectionFailed(SkinspireError):
+    """No connection to the server could be had, or it was lost."""
+
+
+class DatabaseMissing(SkinspireError):
+    """The server answers, but the database does not exist."""
+
+
+class PermissionMissing(SkinspireError):
+    """The role lacks a right that only an administrator can grant."""
+
+
+class ServerFailed(SkinspireError):
+    """The embedded PostgreSQL server could not be made, started or stopped."""
+
+
+class StepFailed(SkinspireError):
+    """A step of an operation failed and everything it did was rolled back."""
+
+
+class TableLocked(SkinspireError):
+    """Somebody's open transaction holds a table that the operation needs."""
+
+
+class TriggerFileInvalid(SkinspireError):
+    """A file in sql/triggers cannot be read, or PostgreSQL refuses it."""
+
+
+class ModelsInvalid(SkinspireError):
+    """The metadata named in pyproject.toml cannot be loaded."""
+
+
+class ChecksFailed(SkinspireError):
+    """A verification found something that is not as it should be, or could not look."""
+
+
+class OutcomeUnknown(SkinspireError):
+    """The connection was lost while PostgreSQL committed, and nobody could be asked what came of it."""
+
+
+class Interrupted(SkinspireError):
+    """Ctrl-C or a termination signal; everything was rolled back."""

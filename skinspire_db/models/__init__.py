@@ -1,0 +1,35 @@
+"""The core tables of the HMS. An application adds its own beside them, on this Base or on a metadata of its own."""
+
+from skinspire_db.models.access import (
+    LoginHistory,
+    ModuleMaster,
+    RoleMaster,
+    RoleModuleAccess,
+    User,
+    UserRoleMapping,
+    UserSession,
+)
+from skinspire_db.models.base import NAMING_CONVENTION, Base, SoftDeleteMixin, TenantMixin, TimestampMixin
+from skinspire_db.models.parameters import ParameterSetting
+from skinspire_db.models.people import Patient, Staff
+from skinspire_db.models.tenancy import Branch, Hospital
+
+__all__ = [
+    "NAMING_CONVENTION",
+    "Base",
+    "Branch",
+    "Hospital",
+    "LoginHistory",
+    "ModuleMaster",
+    "ParameterSetting",
+    "Patient",
+    "RoleMaster",
+    "RoleModuleAccess",
+    "SoftDeleteMixin",
+    "Staff",
+    "TenantMixin",
+    "TimestampMixin",
+    "User",
+    "UserRoleMapping",
+    "UserSession",
+]

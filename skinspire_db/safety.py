@@ -1,0 +1,202 @@
+"""What stands between a command and somebody's data: stamp, guard, consent, lock, journal."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import platform
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import skinspire_db
+from skinspire_db import bookkeeping, connections, schema
+from skinspire_db.connections import Target
+from skinspire_db.errors import GuardRefused, OperationLocked, SkinspireError
+
+if TYPE_CHECKING:
+    from skinspire_db.connections import Connection
+
+LOCK_KEY = 0x5C1F_DB  # one number for all operations: an advisory lock is a database's own
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """Which environment a database says it is."""
+
+    environment: str
+    identity: str
+
+
+def read_stamp(connection: Connection) -> Stamp | None:
+    """The database's stamp, None when it has none."""
+    if connection.execute("SELECT to_regclass('skinspire.stamp')").fetchone() == (None,):
+        return None
+    row = connection.execute("SELECT environment, identity::text FROM skinspire.stamp").fetchone()
+    return Stamp(*row) if row else None
+
+
+def write_stamp(connection: Connection, environment: str) -> None:
+    """Stamp the database, with a new identity when it was another environment's."""
+    bookkeeping.ensure(connection)
+    connection.execute(
+        """
+        INSERT INTO skinspire.stamp (environment) VALUES (%s)
+        ON CONFLICT (only_row) DO UPDATE SET (environment, identity, stamped_at, stamped_by)
+            = (EXCLUDED.environment, EXCLUDED.identity, EXCLUDED.stamped_at, EXCLUDED.stamped_by)
+        WHERE stamp.environment <> EXCLUDED.environment
+        """,
+        (environment,),
+    )
+
+
+def identify(connection: Connection, to: Target) -> bool:
+    """Make sure that this database is the environment's. Returns whether it holds anything of an application.
+
+    Raises GuardRefused for another environment's stamp, and for a database that has objects but no stamp.
+    """
+    stamp = read_stamp(connection)
+    found = len(schema.objects(connection))
+    adopt = f"invoke env.stamp --env={to.environment} --confirm={to.database}"
+    if stamp and stamp.environment != to.environment:
+        raise GuardRefused(
+            f"{to} is stamped {stamp.environment}, not {to.environment}",
+            remedy=f"correct the URL of {to.environment}, or use --env={stamp.environment}",
+        )
+    if found and not stamp:
+        raise GuardRefused(
+            f"{to} holds {found} objects and no stamp: it may be somebody else's",
+            remedy=f"if it is {to.environment}'s: {adopt}",
+        )
+    return found > 0
+
+
+def guard(operation: str, to: Target, confirm: str | None) -> None:
+    """Let a destructive operation pass. Raises GuardRefused in a protected environment without the right confirmation,
+    and anywhere when a confirmation was given that names another database.
+    """
+    if confirm == to.database or confirm is None and not to.policy.protected:
+        return
+    wrong = f"--confirm={confirm} does not name it" if confirm else f"{to.environment} is protected"
+    raise GuardRefused(
+        f"{operation} would destroy what {to} holds: {wrong}",
+        remedy=f"invoke {operation} --env={to.environment} --confirm={to.database}",
+    )
+
+
+def consent_to_adopt(connection: Connection, to: Target, confirm: str | None) -> None:
+    """Let `env.stamp` pass. Raises GuardRefused unless confirmed, where the database is not empty and not ours yet."""
+    stamp = read_stamp(connection)
+    if confirm == to.database or (stamp and stamp.environment == to.environment):
+        return
+    found = len(schema.objects(connection))
+    if stamp is None and not found and confirm is None:
+        return
+    what = f"is stamped {stamp.environment}" if stamp else f"holds {found} objects and no stamp"
+    raise GuardRefused(
+        f"{to} {what}; stamping it {to.environment} lets the tools change it",
+        remedy=f"invoke env.stamp --env={to.environment} --confirm={to.database}",
+    )
+
+
+def lock(connection: Connection, to: Target) -> None:
+    """Take the database's one operation lock until the transaction ends, waiting as long as the policy says.
+
+    A transaction's lock cannot strand behind a pooler or a killed process. Raises OperationLocked with the holder's name.
+    """
+    import psycopg
+
+    wait = round(to.policy.operation_wait * 1000)
+    connection.execute("SAVEPOINT before_lock")
+    try:
+        connection.execute("SELECT set_config('lock_timeout', %s, true)", (f"{wait}ms",))
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK_KEY,))
+    except psycopg.errors.LockNotAvailable:
+        connection.execute("ROLLBACK TO before_lock")
+        holder = connection.execute(
+            """
+            SELECT a.pid, a.application_name, extract(epoch FROM clock_timestamp() - a.xact_start)::int
+            FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+            WHERE l.locktype = 'advisory' AND l.granted AND l.objid = %s AND l.classid = 0
+              AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+            """,
+            (LOCK_KEY,),
+        ).fetchone()
+        who = f"{holder[1]} (pid {holder[0]}{_age(holder[2])})" if holder else "another operation that has just ended"
+        raise OperationLocked(
+            f"{to} is in use by {who}; waited {to.policy.operation_wait:g} s", remedy="run it again when that has ended"
+        ) from None
+    connection.execute("SELECT set_config('lock_timeout', %s, true)", (f"{round(to.policy.lock_timeout * 1000)}ms",))
+
+
+def blockers(to: Target, operation: str, own_pid: int) -> str:
+    """Who holds locks on the application's tables: pid, application and how long its transaction is open."""
+    import psycopg
+
+    try:
+        with connections.connect(to, operation) as connection:
+            rows = connection.execute(
+                """
+                SELECT a.pid, coalesce(nullif(a.application_name, ''), a.usename),
+                       extract(epoch FROM clock_timestamp() - a.xact_start)::int,
+                       string_agg(DISTINCT l.relation::regclass::text, ', ')
+                FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+                JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
+                WHERE l.granted AND l.locktype = 'relation' AND a.pid NOT IN (%s, pg_backend_pid())
+                  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                  AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND c.relkind IN ('r', 'p', 'm', 'f')
+                GROUP BY 1, 2, 3 ORDER BY 3 DESC NULLS LAST
+                """,
+                (own_pid,),
+            ).fetchall()
+    except (psycopg.Error, SkinspireError):
+        rows = []
+    listed = [f"pid {pid} ({name}{_age(age)}, {relations})" for pid, name, age, relations in rows]
+    return "; ".join(listed) or "a transaction that has ended since"
+
+
+def record(connection: Connection, operation: str, environment: str, seconds: float, steps: Any) -> uuid.UUID:
+    """Write the operation into the journal, in its own transaction; returns the entry's id."""
+    entry = uuid.uuid4()
+    connection.execute(
+        """
+        INSERT INTO skinspire.journal (entry_id, operation, environment, seconds, os_user, host, tool_version, steps)
+        VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+        """,
+        (
+            entry, operation, environment, seconds, _os_user(), platform.node(), skinspire_db.__version__,
+            json.dumps(steps),
+        ),
+    )  # fmt: skip
+    return entry
+
+
+def recorded(to: Target, operation: str, entry: uuid.UUID) -> bool | None:
+    """Whether the operation with this journal entry was committed, asked on a connection of its own; None when nobody
+    could be asked.
+
+    The operation lock is taken first: while the operation's own transaction still lives, it holds that.
+    """
+    import psycopg
+
+    try:
+        with connections.connect(to, f"{operation} read-back") as connection:
+            connections.begin(connection, to.policy, read_only=True)
+            lock(connection, to)
+            if not bookkeeping.exists(connection):
+                return False
+            query = "SELECT count(*) FROM skinspire.journal WHERE entry_id = %s"
+            return connection.execute(query, (entry,)).fetchone() == (1,)
+    except (psycopg.Error, SkinspireError):
+        return None
+
+
+def _age(seconds: int | None) -> str:
+    return "" if seconds is None else f", for {seconds} s"
+
+
+def _os_user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user without a name
+        return "unknown"

@@ -1,0 +1,348 @@
+"""The application's tables: reset, create, create what is missing, compare with the models."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from skinspire_db import bookkeeping
+from skinspire_db.errors import ModelsInvalid, PermissionMissing, Refused, StepFailed
+from skinspire_db.settings import Project
+from skinspire_db.summary import Summary
+
+if TYPE_CHECKING:
+    from sqlalchemy import MetaData, Table
+    from sqlalchemy.schema import Constraint
+
+    from skinspire_db.connections import Connection
+
+DEFAULT_METADATA = ["skinspire_db.models:Base"]
+EXTENSIONS = ("pgcrypto",)  # passwords are hashed with its crypt()
+
+# Objects of the application: in a schema of the database's users, and not a part of an extension. The tools' own schema
+# is left out everywhere.
+USER_SCHEMAS = """
+    SELECT oid, nspname FROM pg_namespace
+    WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'skinspire')
+      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_namespace'::regclass AND d.objid = pg_namespace.oid
+                      AND d.deptype = 'e')
+"""
+# In the order in which they are dropped. CASCADE takes the later ones along with the earlier; IF EXISTS forgives that.
+OBJECTS = f"""
+    WITH schemas AS ({USER_SCHEMAS}), objects (classid, oid, kind, name) AS (
+        SELECT 'pg_class'::regclass, c.oid,
+               CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'S' THEN 'SEQUENCE'
+                              WHEN 'c' THEN 'TYPE' WHEN 'f' THEN 'FOREIGN TABLE' ELSE 'TABLE' END,
+               format('%I.%I', s.nspname, c.relname)
+        FROM pg_class c JOIN schemas s ON s.oid = c.relnamespace
+        WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm', 'c')
+           OR c.relkind = 'S' AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
+                                              AND d.objid = c.oid AND d.deptype IN ('a', 'i'))
+        UNION ALL
+        SELECT 'pg_proc'::regclass, p.oid,
+               CASE p.prokind WHEN 'p' THEN 'PROCEDURE' WHEN 'a' THEN 'AGGREGATE' ELSE 'FUNCTION' END,
+               p.oid::regprocedure::text
+        FROM pg_proc p JOIN schemas s ON s.oid = p.pronamespace
+        UNION ALL
+        SELECT 'pg_type'::regclass, t.oid, CASE t.typtype WHEN 'd' THEN 'DOMAIN' ELSE 'TYPE' END,
+               format('%I.%I', s.nspname, t.typname)
+        FROM pg_type t JOIN schemas s ON s.oid = t.typnamespace
+        WHERE t.typtype IN ('e', 'd', 'r') OR t.typtype = 'b' AND t.typelem = 0 AND t.typrelid = 0
+    )
+    SELECT kind, name FROM objects o
+    WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = o.classid AND d.objid = o.oid AND d.deptype = 'e')
+    ORDER BY name
+"""
+DROP_ORDER = (
+    "VIEW", "MATERIALIZED VIEW", "TABLE", "FOREIGN TABLE", "SEQUENCE", "FUNCTION", "PROCEDURE", "AGGREGATE", "DOMAIN", "TYPE",
+)  # fmt: skip
+
+
+def metadata(here: Project) -> MetaData:
+    """The tables of the project: those of every entry of `metadata` in [tool.skinspire_db], as one MetaData.
+
+    Raises ModelsInvalid when an entry cannot be imported or two of them define one table.
+    """
+    from sqlalchemy import MetaData
+
+    found: list[MetaData] = []
+    for entry in here.config.get("metadata", DEFAULT_METADATA):
+        loaded = _load(entry, here)
+        if not any(loaded is each for each in found):
+            found.append(loaded)
+    if len(found) == 1:
+        return found[0]
+    together = MetaData()  # one, so that a foreign key may point from an application's table to a core table
+    for each in found:
+        for table in each.tables.values():
+            if table.key in together.tables:
+                raise ModelsInvalid(f"table {table.key} is defined twice", remedy="correct metadata in pyproject.toml")
+            table.to_metadata(together)
+    return together
+
+
+def tables(models: MetaData) -> list[Table]:
+    """The models that are tables, referenced ones first; what is mapped to a view (info is_view) is left out."""
+    return [table for table in models.sorted_tables if not table.info.get("is_view")]
+
+
+def objects(connection: Connection) -> list[tuple[str, str]]:
+    """Everything of the application in the database: pairs of kind, as DROP calls it, and quoted name."""
+    return [(kind, name) for kind, name in connection.execute(OBJECTS).fetchall()]
+
+
+def reset(connection: Connection) -> Summary:
+    """Drop everything that the application owns: tables, views, sequences, functions, types, in every schema of its own.
+
+    Extensions, the schema public and the tools' own schema stay. Raises PermissionMissing when something belongs to
+    another role.
+    """
+    import psycopg
+
+    found = objects(connection)
+    try:
+        for kind in DROP_ORDER:
+            if named := [name for each, name in found if each == kind]:
+                # The names come quoted from PostgreSQL's own format() and regprocedure.
+                connection.execute(f"DROP {kind} IF EXISTS {', '.join(named)} CASCADE".encode())
+        for (schema,) in connection.execute(
+            f"SELECT quote_ident(nspname) FROM ({USER_SCHEMAS}) s WHERE nspname <> 'public'"  # noqa: S608
+            " AND NOT EXISTS (SELECT FROM pg_extension e WHERE e.extnamespace = s.oid)"
+        ).fetchall():
+            connection.execute(f"DROP SCHEMA {schema} CASCADE".encode())
+    except psycopg.errors.InsufficientPrivilege as error:
+        role = connection.info.user
+        raise PermissionMissing(
+            f"reset cannot drop what another role owns: {error.diag.message_primary}",
+            remedy=f'ask the administrator for: REASSIGN OWNED BY its_owner TO "{role}"',
+        ) from None
+    bookkeeping.forget(connection)
+    count = {kind: sum(1 for each, _ in found if each == kind) for kind in DROP_ORDER}
+    return Summary({
+        "tables_dropped": count["TABLE"] + count["FOREIGN TABLE"],
+        "views_dropped": count["VIEW"] + count["MATERIALIZED VIEW"],
+        "functions_dropped": count["FUNCTION"] + count["PROCEDURE"] + count["AGGREGATE"],
+    })  # fmt: skip
+
+
+def create(connection: Connection, models: MetaData) -> Summary:
+    """Make the models' tables in an empty database.
+
+    Raises Refused when there are tables already: nothing is then changed.
+    """
+    if existing := [name for kind, name in objects(connection) if kind == "TABLE"]:
+        raise Refused(
+            f"the database has {len(existing)} tables already", remedy="invoke db.create --update-only, or invoke db.reset"
+        )
+    _create_extensions(connection)
+    wanted = tables(models)
+    _execute(connection, _create_statements(models, wanted))
+    indexes = sum(len(table.indexes) for table in wanted)
+    return Summary({"tables_created": len(wanted), "indexes_created": indexes})
+
+
+def create_missing(connection: Connection, models: MetaData) -> Summary:
+    """Add the tables, columns, constraints and indexes that the models have and the database lacks. No row changes.
+
+    Raises StepFailed for a column that is NOT NULL without a default where the table has rows.
+    """
+    from sqlalchemy.schema import AddConstraint, CreateIndex
+
+    _create_extensions(connection)
+    live = _live_columns(connection)
+    new_tables = [table for table in tables(models) if _name(table) not in live]
+    statements = _create_statements(models, new_tables)
+    added = [f"table {_name(table)}" for table in new_tables]
+    present = live_names(connection)
+    for table in tables(models):
+        if table in new_tables:
+            continue
+        for column in table.columns:
+            if column.name not in live[_name(table)]:
+                _refuse_unfillable(connection, column)
+                statements.append(_add_column(column))
+                added.append(f"column {_name(table)}.{column.name}")
+        for constraint in _named_constraints(table):
+            if (_name(table), _constraint_name(constraint)) not in present:
+                statements.append(_compile(AddConstraint(constraint)))
+                added.append(f"constraint {_constraint_name(constraint)}")
+        for index in sorted(table.indexes, key=lambda each: str(each.name)):
+            if (_name(table), index.name) not in present:
+                statements.append(_compile(CreateIndex(index)))
+                added.append(f"index {index.name}")
+    _execute(connection, statements)
+    return Summary({"added": len(added)}, lines=added)
+
+
+def compare(connection: Connection, models: MetaData) -> list[str]:
+    """How the database differs from the models' tables and columns, one sentence each; empty when it does not."""
+    live = _live_columns(connection)
+    differences = []
+    for table in tables(models):
+        name = _name(table)
+        if name not in live:
+            differences.append(f"table {name} is missing")
+            continue
+        for column in table.columns:
+            if column.name not in live[name]:
+                differences.append(f"column {name}.{column.name} is missing")
+                continue
+            kind, nullable = live[name][column.name]
+            wanted = _postgres_type(column.type.compile(dialect=_dialect()))
+            if wanted and wanted != kind:
+                differences.append(f"column {name}.{column.name} is {kind}, not {wanted}")
+            if nullable != column.nullable:
+                differences.append(f"column {name}.{column.name} is {'' if nullable else 'not '}nullable")
+    return differences
+
+
+def names(models: MetaData) -> set[str]:
+    """The names of all constraints and indexes that the models give one."""
+    found: set[str] = set()
+    for table in tables(models):
+        found |= {_constraint_name(constraint) for constraint in _named_constraints(table)}
+        found |= {str(index.name) for index in table.indexes}
+    return found
+
+
+def _load(entry: str, here: Project) -> MetaData:
+    from sqlalchemy import MetaData
+
+    module_name, _, attribute = entry.partition(":")
+    remedy = f"correct metadata in {here.root / 'pyproject.toml'}"
+    if str(here.root) not in sys.path:
+        sys.path.insert(0, str(here.root))  # the project's own modules, wherever the command was typed
+    try:
+        loaded: Any = getattr(importlib.import_module(module_name), attribute or "Base")
+    except (ImportError, AttributeError) as error:
+        raise ModelsInvalid(f"the models {entry} cannot be loaded: {error}", remedy=remedy) from None
+    loaded = getattr(loaded, "metadata", loaded)
+    if not isinstance(loaded, MetaData):
+        raise ModelsInvalid(f"{entry} is neither a declarative base nor a MetaData", remedy=remedy)
+    return loaded
+
+
+def _create_extensions(connection: Connection) -> None:
+    import psycopg
+
+    present = {name for (name,) in connection.execute("SELECT extname FROM pg_extension").fetchall()}
+    for extension in EXTENSIONS:
+        if extension in present:
+            continue
+        try:
+            connection.execute(f"CREATE EXTENSION {extension}".encode())
+        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.FeatureNotSupported) as error:
+            raise PermissionMissing(
+                f"the extension {extension} cannot be created: {error.diag.message_primary}",
+                remedy=f"ask the administrator for: CREATE EXTENSION {extension}",
+            ) from None
+
+
+def _create_statements(models: MetaData, wanted: list[Table]) -> list[str]:
+    from sqlalchemy import create_mock_engine
+
+    statements: list[str] = []
+    if not wanted:
+        return statements
+    schemas = sorted({table.schema for table in wanted if table.schema})
+    statements += [f"CREATE SCHEMA IF NOT EXISTS {_dialect().identifier_preparer.quote(schema)}" for schema in schemas]
+    engine = create_mock_engine("postgresql+psycopg://", lambda ddl, *_, **__: statements.append(_compile(ddl)))
+    models.create_all(engine, tables=wanted, checkfirst=False)
+    return statements
+
+
+def _execute(connection: Connection, statements: list[str]) -> None:
+    if statements:
+        connection.execute(";\n".join(statements).encode())  # one round trip
+
+
+def _dialect() -> Any:
+    from sqlalchemy.dialects.postgresql import psycopg
+
+    return psycopg.dialect()
+
+
+def _compile(element: Any) -> str:
+    return str(element.compile(dialect=_dialect())).strip()
+
+
+def _name(table: Table) -> str:
+    return f"{table.schema or 'public'}.{table.name}"
+
+
+def _add_column(column: Any) -> str:
+    from sqlalchemy.schema import CreateColumn
+
+    table = _dialect().identifier_preparer.format_table(column.table)
+    return f"ALTER TABLE {table} ADD COLUMN {_compile(CreateColumn(column))}"
+
+
+def _refuse_unfillable(connection: Connection, column: Any) -> None:
+    if column.nullable or column.server_default is not None or column.identity is not None:
+        return
+    table = _dialect().identifier_preparer.format_table(column.table)
+    if connection.execute(f"SELECT 1 FROM {table} LIMIT 1".encode()).fetchone():  # noqa: S608
+        raise StepFailed(
+            f"column {_name(column.table)}.{column.name} is NOT NULL without a default, and the table has rows",
+            remedy="give it a server_default, or make it nullable",
+        )
+
+
+def _named_constraints(table: Table) -> Iterable[Constraint]:
+    from sqlalchemy import PrimaryKeyConstraint
+
+    for constraint in table.constraints:
+        if constraint.name and not isinstance(constraint, PrimaryKeyConstraint):
+            yield constraint
+
+
+def _constraint_name(constraint: Constraint) -> str:
+    return str(_dialect().identifier_preparer.format_constraint(constraint)).strip('"')
+
+
+def _live_columns(connection: Connection) -> dict[str, dict[str, tuple[str, bool]]]:
+    """table -> column -> (type as PostgreSQL writes it, nullable)"""
+    live: dict[str, dict[str, tuple[str, bool]]] = {}
+    for table, column, kind, nullable in connection.execute(
+        """
+        SELECT n.nspname || '.' || c.relname, a.attname, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+        WHERE c.relkind IN ('r', 'p', 'f') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+        """
+    ).fetchall():
+        live.setdefault(table, {})
+        if column is not None:
+            live[table][column] = (kind, nullable)
+    return live
+
+
+def live_names(connection: Connection) -> set[tuple[str, str]]:
+    """(table, name) of every constraint and index."""
+    return set(
+        connection.execute(
+            """
+            SELECT n.nspname || '.' || c.relname, x.name
+            FROM (SELECT conrelid, conname FROM pg_constraint WHERE conrelid <> 0
+                  UNION ALL SELECT indrelid, i.relname FROM pg_index JOIN pg_class i ON i.oid = indexrelid
+                 ) AS x (relid, name)
+            JOIN pg_class c ON c.oid = x.relid JOIN pg_namespace n ON n.oid = c.relnamespace
+            """
+        ).fetchall()
+    )
+
+
+def _postgres_type(compiled: str) -> str | None:
+    """A type in SQLAlchemy's spelling as format_type() writes it; None for one that is not known here."""
+    same = (
+        "uuid", "text", "jsonb", "json", "boolean", "integer", "bigint", "smallint", "date", "numeric", "double precision",
+        "timestamp with time zone", "timestamp without time zone",
+    )  # fmt: skip
+    known = {"varchar": "character varying"} | {name: name for name in same}
+    matched = re.fullmatch(r"([a-z ]+?)(\([\d, ]+\))?(\[\])?", compiled.lower())
+    if matched is None or matched[1] not in known:
+        return None
+    return known[matched[1]] + (matched[2] or "").replace(" ", "") + (matched[3] or "")

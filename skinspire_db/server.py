@@ -1,0 +1,390 @@
+"""The embedded PostgreSQL: one server per checkout, started on demand and kept running."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from skinspire_db.binaries import Account, Binaries, find_binaries, unprivileged_account
+from skinspire_db.errors import GuardRefused, ServerFailed
+from skinspire_db.settings import Project, write_atomically
+
+T = TypeVar("T")
+
+ROLE = "skinspire"
+ROOT_HOMES = Path("/var/lib/skinspire-db")  # root's checkouts may lie where no other account can enter
+START_SECONDS = 60
+FILES = ("data", "data.new", "password", "server.json", "server.log", "lock")  # all that a server's home holds
+
+DURABLE = ""
+THROW_AWAY = "fsync = off\nsynchronous_commit = off\nfull_page_writes = off\n"
+CONFIGURATION = """
+# Written by skinspire-db when it made this server.
+listen_addresses = '127.0.0.1'
+unix_socket_directories = ''
+password_encryption = 'scram-sha-256'
+timezone = 'UTC'
+log_timezone = 'UTC'
+"""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server answers, and the password of its role; the password stays out of repr."""
+
+    port: int
+    password: str = field(repr=False)
+    host: str = "127.0.0.1"
+    user: str = ROLE
+
+    @property
+    def parameters(self) -> dict[str, str | int]:
+        """libpq's parameters to get there, without a database. A server that does not prove by SCRAM that it knows the
+        password is refused: it is another one that got our port.
+        """
+        from psycopg import pq
+
+        # libpq reads PGHOSTADDR and the like for whatever is not given here.
+        return {
+            "host": self.host, "hostaddr": self.host, "port": self.port, "user": self.user, "password": self.password,
+            "sslmode": "disable", "gssencmode": "disable",
+        } | ({"require_auth": "scram-sha-256"} if pq.version() >= 160000 else {})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is known of a server. `pid` is None when it is not running; `port` when it never was."""
+
+    home: Path
+    running: bool
+    pid: int | None
+    port: int | None
+    version: str | None
+
+    def as_dict(self) -> dict[str, str | int | bool | None]:
+        return {**self.__dict__, "home": str(self.home)}
+
+
+class EmbeddedServer:
+    """A PostgreSQL cluster under `home`: data/, password, server.json (its port), server.log and a lock file.
+
+    `durable` False makes a throw-away server that loses its data in a power cut. `account` is who it runs as, None for
+    the caller.
+    """
+
+    def __init__(self, home: Path, *, binaries: Binaries | None = None, durable: bool = True) -> None:
+        self.home = home
+        self.data = home / "data"
+        self.log = home / "server.log"
+        self.durable = durable
+        self._binaries = binaries
+        self.account: Account | None = unprivileged_account(home)
+
+    @property
+    def binaries(self) -> Binaries:
+        if self._binaries is None:
+            self._binaries = find_binaries(self.account)
+        return self._binaries
+
+    @property
+    def exists(self) -> bool:
+        return self._readable(lambda: (self.data / "PG_VERSION").exists())
+
+    def address(self) -> Address | None:
+        """Where the server was last started, whether or not it runs now; None before the first start."""
+        if (port := self._port()) is None or not self.exists:
+            return None
+        return Address(port, self._password())
+
+    def start(self) -> Address:
+        """Make the cluster when there is none, start it when it does not run, and return where it answers.
+
+        Safe to call at any time and from several processes at once. Raises ServerFailed with the reason that the server
+        gave; a cluster that could not be made completely is removed again.
+        """
+        with self._lock():
+            if not self.exists:
+                self._initialise()
+            if not self._answers():
+                self._launch()
+            address = self.address()
+        assert address is not None
+        return address
+
+    def stop(self) -> bool:
+        """Stop the server; open transactions are rolled back. Returns False when it did not run."""
+        if not self.exists:
+            return False
+        with self._lock():
+            if self._postmaster() is None:
+                return False
+            done = self._pg_ctl("stop", "-m", "fast", "-w", "-t", str(START_SECONDS))
+            if done.returncode != 0 or self._postmaster() is not None:
+                raise ServerFailed(f"the server did not stop: {_last_line(done.stdout)}", remedy=f"look into {self.log}")
+            return True
+
+    def status(self) -> Status:
+        """Look, and change nothing."""
+        pid = self._postmaster()
+        version = self._readable(lambda: (self.data / "PG_VERSION").read_text().strip()) if self.exists else None
+        return Status(self.home, pid is not None and self._answers(), pid, self._port(), version)
+
+    def destroy(self) -> None:
+        """Stop the server and delete it with every database it holds; files that are not its own stay.
+
+        What cannot be deleted raises ServerFailed.
+        """
+        self.stop()
+        try:
+            for path in (self.home / name for name in FILES):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            if not any(self.home.iterdir()):
+                self.home.rmdir()
+        except OSError as error:
+            raise ServerFailed(f"cannot delete {self.home}: {error.strerror}", remedy="run as its owner") from None
+
+    # Making a cluster
+
+    def _initialise(self) -> None:
+        """initdb into a folder aside, then rename: a cluster that was half made when the power went never counts."""
+        half_made = self.home / "data.new"
+        shutil.rmtree(half_made, ignore_errors=True)
+        shutil.rmtree(self.data, ignore_errors=True)  # without PG_VERSION it is no cluster
+        password_file = self.home / "password"
+        self._write_private(password_file, secrets.token_urlsafe(24))
+        locale = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"] if self.binaries.major >= 17 else []
+        done = self._run(
+            "initdb", "-D", str(half_made), "-U", ROLE, f"--pwfile={password_file}", "--auth=scram-sha-256",
+            "--encoding=UTF8", "--locale=C", *locale, *([] if self.durable else ["--no-sync"]), "--no-instructions",
+        )  # fmt: skip
+        if done.returncode != 0:
+            shutil.rmtree(half_made, ignore_errors=True)
+            raise ServerFailed(
+                f"initdb could not make {self.data}: {_reason(done.stdout)}",
+                remedy="free some space, or set SKINSPIRE_PG_HOME to a folder that you can write",
+            )
+        with (half_made / "postgresql.conf").open("a", encoding="utf-8") as file:
+            file.write(CONFIGURATION + (DURABLE if self.durable else THROW_AWAY))
+        half_made.rename(self.data)
+
+    def _write_private(self, path: Path, text: str) -> None:
+        path.unlink(missing_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        if self.account:
+            os.chown(path, self.account.uid, self.account.gid)
+
+    # Starting it
+
+    def _launch(self) -> None:
+        """pg_ctl start, around what may be in the way: a dead server's leftovers, a port that was taken meanwhile."""
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            self._remove_stale_pid_file()
+            if self._postmaster() is None:
+                self._choose_port()
+                offset = self.log.stat().st_size if self.log.exists() else 0
+                done = self._pg_ctl(
+                    "start", "-w", "-t", str(START_SECONDS), "-l", str(self.log), "-o", f"-c port={self._port()}"
+                )
+                said = self._log_since(offset)
+            else:
+                said = "it runs but does not answer"  # still recovering, or its connections are used up
+            if self._answers():
+                return
+            retry = "pre-existing shared memory" in said or "could not bind" in said or self._postmaster() is not None
+            if not retry or time.monotonic() > deadline:
+                raise ServerFailed(f"the embedded server does not start: {_reason(said)}", remedy=f"look into {self.log}")
+            time.sleep(0.2)
+
+    def _remove_stale_pid_file(self) -> None:
+        """After a reboot the number in postmaster.pid may be another program's, and PostgreSQL would not start."""
+        pid_file = self.data / "postmaster.pid"
+        if pid_file.exists() and self._postmaster() is None:
+            with contextlib.suppress(FileNotFoundError):
+                pid_file.unlink()
+
+    def _postmaster(self) -> int | None:
+        """The pid of this cluster's live server process, None when there is none."""
+        try:
+            pid = int((self.data / "postmaster.pid").read_text().splitlines()[0])
+        except (OSError, ValueError, IndexError):
+            return None
+        return pid if _is_postgres(pid, self.data) else None
+
+    def _choose_port(self) -> None:
+        """Keep the port for as long as it is free; other tools remember it."""
+        port = self._port()
+        if port is None or not _is_free(port):
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port = probe.getsockname()[1]
+            write_atomically(self.home / "server.json", json.dumps({"port": port}) + "\n")
+
+    def _answers(self) -> bool:
+        """Whether OUR server answers: the password proves it to us, require_auth proves us that it knows the password."""
+        import psycopg
+
+        address = self.address()
+        if address is None:
+            return False
+        try:
+            psycopg.connect(**address.parameters, dbname="postgres", connect_timeout=5).close()  # type: ignore[arg-type]
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    # Plumbing
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        from filelock import FileLock, Timeout
+
+        try:
+            self.home.mkdir(parents=True, exist_ok=True)
+            if foreign := {path.name for path in self.home.iterdir()} - set(FILES):
+                raise ServerFailed(
+                    f"{self.home} holds other things ({min(foreign)}) and is about to become a server's folder",
+                    remedy="set SKINSPIRE_PG_HOME to a new folder",
+                )
+            if self.account:
+                os.chown(self.home, self.account.uid, self.account.gid)
+            self.home.chmod(0o700)
+            lock = FileLock(self.home / "lock", timeout=2 * START_SECONDS)
+            lock.acquire()
+        except Timeout:
+            raise ServerFailed(
+                f"another task has been starting the server in {self.home} for two minutes", remedy="end that task"
+            ) from None
+        except OSError as error:
+            raise self._unwritable(error) from None
+        try:
+            yield
+        except OSError as error:
+            raise self._unwritable(error) from None
+        finally:
+            lock.release()
+
+    def _unwritable(self, error: OSError) -> ServerFailed:
+        return ServerFailed(
+            f"cannot write to the server's folder {self.home}: {error.strerror or error}",
+            remedy="set SKINSPIRE_PG_HOME to a folder that you can write",
+        )
+
+    def _readable(self, read: Callable[[], T]) -> T:
+        try:
+            return read()
+        except PermissionError:
+            raise ServerFailed(
+                f"{self.home} belongs to another user", remedy="run as the user that made it, or use a checkout of your own"
+            ) from None
+
+    def _port(self) -> int | None:
+        try:
+            return int(json.loads((self.home / "server.json").read_text())["port"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _password(self) -> str:
+        try:
+            return self._readable(lambda: (self.home / "password").read_text().strip())
+        except OSError:
+            raise ServerFailed(
+                f"the password file of the server in {self.home} is gone", remedy="invoke server.destroy"
+            ) from None
+
+    def _log_since(self, offset: int) -> str:
+        try:
+            with self.log.open("rb") as file:
+                file.seek(offset)
+                return file.read().decode("utf-8", "replace")
+        except OSError:
+            return ""
+
+    def _pg_ctl(self, verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self._run("pg_ctl", verb, "-D", str(self.data), *arguments)
+
+    def _run(self, tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.binaries.run(tool, *arguments, account=self.account, folder=self.home)
+
+
+def project_server(here: Project) -> EmbeddedServer:
+    """The embedded server of a checkout. Nothing is started or made.
+
+    Its home is the folder that SKINSPIRE_PG_HOME names, else .skinspire/server in the checkout; as root a folder of its
+    own in /var/lib, because the account that PostgreSQL then runs as may not be able to enter the checkout.
+    """
+    if named := here.setting("SKINSPIRE_PG_HOME").value:
+        return EmbeddedServer(Path(named).expanduser().absolute())
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        return EmbeddedServer(here.state / "server")
+    pointer = here.state / "server-id"  # not the checkout's path: a clone made where another one was deleted is new
+    try:
+        identity = pointer.read_text().strip()
+    except FileNotFoundError:
+        identity = secrets.token_hex(6)
+        try:
+            write_atomically(pointer, identity + "\n")
+        except OSError as error:
+            raise ServerFailed(f"cannot write {pointer}: {error.strerror}", remedy="set SKINSPIRE_PG_HOME") from None
+    return EmbeddedServer(ROOT_HOMES / identity)
+
+
+def destroy(server: EmbeddedServer, *, confirm: str | None) -> None:
+    """Delete the server with all its databases. Raises GuardRefused unless `confirm` is the name of its folder."""
+    if not server.home.exists():
+        raise GuardRefused("there is no embedded server to destroy", remedy="invoke server.status")
+    if confirm != server.home.name:
+        raise GuardRefused(
+            f"this deletes every database in {server.home}", remedy=f"invoke server.destroy --confirm={server.home.name}"
+        )
+    server.destroy()
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        if sys.platform != "win32":  # there the option would let us share a port that is taken
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def _is_postgres(pid: int, data: Path) -> bool:
+    """Whether `pid` is alive and serves `data`. A server's working directory is its data directory."""
+    if sys.platform == "linux":
+        try:
+            return os.readlink(f"/proc/{pid}/cwd") == str(data.resolve())  # noqa: PTH115
+        except OSError:
+            return False
+    if sys.platform == "win32":
+        listed = subprocess.run(["tasklist", "/FI", f"PID eq {pid}", "/NH"], capture_output=True, text=True, check=False)  # noqa: S607
+    else:
+        listed = subprocess.run(["ps", "-o", "comm=", "-p", str(pid)], capture_output=True, text=True, check=False)  # noqa: S607
+    return "postgres" in listed.stdout
+
+
+def _reason(text: str) -> str:
+    """The line of a server's or a tool's output that says why."""
+    found = re.findall(r"(?:FATAL|PANIC|error|could not [^\n]*|ERROR):\s*(.+)", text)
+    return found[-1].strip() if found else _last_line(text)
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "it gave no reason"

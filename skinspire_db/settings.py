@@ -1,0 +1,103 @@
+"""The project's folder and its settings, each with the place it came from."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from skinspire_db.errors import InvalidSetting
+
+STATE_FOLDER = ".skinspire"  # beside pyproject.toml, git-ignored: the active environment and the embedded server
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A value and where it came from. `value` is None when nothing sets it; it may be secret and stays out of repr."""
+
+    name: str
+    value: str | None = field(repr=False)
+    source: str
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder with settings: `root`, and `config`, the table [tool.skinspire_db] of its pyproject.toml."""
+
+    root: Path
+    config: dict[str, Any]
+
+    @property
+    def state(self) -> Path:
+        """Where the tools keep what belongs to this checkout alone. The folder may not exist yet."""
+        return self.root / STATE_FOLDER
+
+    def setting(self, name: str) -> Setting:
+        """Look `name` up in the process environment, then in .env, as python-decouple reads it.
+
+        An empty value counts as not set: `DEV_DATABASE_URL=` in a .env means "none".
+        """
+        if value := os.environ.get(name):
+            return Setting(name, value, "process environment")
+        if value := _dotenv(self.root / ".env").get(name):
+            return Setting(name, value, ".env")
+        return Setting(name, None, "not set")
+
+
+def project() -> Project:
+    """Find the project of the current folder.
+
+    It is the folder that SKINSPIRE_PROJECT names, else the nearest one upwards whose pyproject.toml has a table
+    [tool.skinspire_db], else the checkout that this package is imported from.
+
+    Raises InvalidSetting when SKINSPIRE_PROJECT names no folder or a pyproject.toml cannot be parsed.
+    """
+    if named := os.environ.get("SKINSPIRE_PROJECT"):
+        root = Path(named).resolve()
+        if not root.is_dir():
+            raise InvalidSetting(f"SKINSPIRE_PROJECT names {named}, which is no folder", remedy="unset SKINSPIRE_PROJECT")
+        return Project(root, _tool_table(root / "pyproject.toml") or {})
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (table := _tool_table(folder / "pyproject.toml")) is not None:
+            return Project(folder, table)
+    checkout = Path(__file__).resolve().parent.parent
+    return Project(checkout if (checkout / "sql").is_dir() else here, _tool_table(checkout / "pyproject.toml") or {})
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` to `path` so that a reader sees the old file or the new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
+    temporary.write_text(text, encoding="utf-8", newline="\n")
+    temporary.replace(path)
+
+
+@cache
+def _tool_table(path: Path) -> dict[str, Any] | None:
+    try:
+        with path.open("rb") as file:
+            tool = tomllib.load(file).get("tool", {})
+    except OSError:  # not there, or a folder above that we may not look into
+        return None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidSetting(f"{path} is not valid TOML: {error}", remedy=f"correct {path}") from None
+    table = tool.get("skinspire_db")
+    if table is not None and not isinstance(table, dict):
+        raise InvalidSetting(f"tool.skinspire_db in {path} is no table", remedy="write it as [tool.skinspire_db]")
+    return table
+
+
+@cache
+def _dotenv(path: Path) -> dict[str, str]:
+    from decouple import RepositoryEnv
+
+    try:
+        return dict(RepositoryEnv(str(path), encoding="utf-8-sig").data)
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidSetting(f"{path} cannot be read: {error}", remedy=f"correct {path} or its permissions") from None

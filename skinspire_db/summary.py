@@ -1,0 +1,37 @@
+"""What a step answers: numbers, checks, and who can sign in now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at. A check that could not run is `unknown`, and that is not passed."""
+
+    name: str
+    status: Literal["pass", "fail", "unknown"]
+    detail: str
+
+    def as_dict(self) -> dict[str, str]:
+        return {"name": self.name, "status": self.status, "detail": self.detail}
+
+
+@dataclass(frozen=True)
+class SignIn:
+    """A way to sign in that the operation made, to be shown once. The password stays out of repr, journal and logs."""
+
+    role: str
+    user_id: str
+    password: str = field(repr=False)
+
+
+@dataclass
+class Summary:
+    """What a step did. `numbers` goes into the journal and `--json`; `lines` are for a reader, e.g. what was added."""
+
+    numbers: dict[str, int | str] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    sign_in: list[SignIn] = field(default_factory=list)

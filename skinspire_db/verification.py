@@ -1,0 +1,227 @@
+"""Checks of a database. Each passes, fails or, when it could not run, is unknown, and unknown is not passed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from skinspire_db import bookkeeping, schema, triggers
+from skinspire_db.binaries import OLDEST_MAJOR
+from skinspire_db.environment import Policy
+from skinspire_db.seeding import reference
+from skinspire_db.summary import Check, Summary
+
+if TYPE_CHECKING:
+    from sqlalchemy import MetaData
+
+    from skinspire_db.connections import Connection
+
+ADMINISTRATORS = ("System Administrator", "Hospital Administrator")
+# bcrypt, Werkzeug's scrypt and pbkdf2, argon2: what somebody can sign in with.
+HASH = r"^(\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}|scrypt:\d+:\d+:\d+\$.+\$[0-9a-f]{128}|pbkdf2:\w+:\d+\$.+\$[0-9a-f]+|\$argon2.+)$"
+
+
+class Failed(Exception):
+    """What a check found wrong; the text is its detail."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What the checks look at."""
+
+    connection: Connection
+    environment: str
+    policy: Policy
+    models: MetaData
+    files: list[triggers.TriggerFile]
+
+
+def verify(subject: Subject) -> Summary:
+    """Run all checks on the subject's open connection, each in a savepoint, so that one that breaks spoils no other.
+
+    Nothing is left behind: what the write check wrote is rolled back.
+    """
+    checks = [_run(name, check, subject) for name, check in CHECKS.items()]
+    passed = sum(check.status == "pass" for check in checks)
+    return Summary({"checks": len(checks), "passed": passed}, checks=checks)
+
+
+def _run(name: str, check: Callable[[Subject], str], subject: Subject) -> Check:
+    import psycopg
+
+    class Undo(Exception):
+        """Ends the savepoint without keeping anything."""
+
+    detail = ""
+    try:
+        try:
+            with subject.connection.transaction():
+                detail = check(subject)
+                raise Undo
+        except Undo:
+            return Check(name, "pass", detail)
+    except Failed as failure:
+        return Check(name, "fail", str(failure))
+    except psycopg.Error as error:
+        return Check(name, "unknown", f"could not look: {' '.join(str(error).splitlines()[:1])}")
+
+
+def _connection(subject: Subject) -> str:
+    info = subject.connection.info
+    row = _one(subject, "SELECT current_database(), current_user")
+    return f"{row[0]} as {row[1]} on {info.host}:{info.port}"
+
+
+def _server_version(subject: Subject) -> str:
+    version = subject.connection.info.server_version
+    _expect(version >= OLDEST_MAJOR * 10000, f"PostgreSQL {version // 10000} is older than {OLDEST_MAJOR}")
+    return f"PostgreSQL {version // 10000}.{version % 10000}"
+
+
+def _stamp(subject: Subject) -> str:
+    _expect(bookkeeping.exists(subject.connection), "the database has no stamp")
+    row = subject.connection.execute("SELECT environment, identity FROM skinspire.stamp").fetchone()
+    _expect(row is not None, "the database has no stamp")
+    assert row
+    _expect(row[0] == subject.environment, f"the database is stamped {row[0]}, not {subject.environment}")
+    return f"{row[0]}, identity {row[1]}"
+
+
+def _tables(subject: Subject) -> str:
+    differences = schema.compare(subject.connection, subject.models)
+    _expect(not differences, "; ".join(differences))
+    found = schema.tables(subject.models)
+    return f"{len(found)} tables with {sum(len(table.columns) for table in found)} columns as the models say"
+
+
+def _constraints(subject: Subject) -> str:
+    invalid = _column(
+        subject,
+        """
+        SELECT format('%s on %s', conname, conrelid::regclass) FROM pg_constraint WHERE NOT convalidated
+        UNION ALL SELECT format('index %s', indexrelid::regclass) FROM pg_index WHERE NOT indisvalid
+        """,
+    )
+    _expect(not invalid, f"not valid: {', '.join(invalid)}")
+    live = {name for _, name in schema.live_names(subject.connection)}
+    missing = sorted(schema.names(subject.models) - live)
+    _expect(not missing, f"missing: {', '.join(missing)}")
+    return f"{len(schema.names(subject.models))} constraints and indexes of the models are there, none is invalid"
+
+
+def _triggers(subject: Subject) -> str:
+    states = triggers.status(subject.connection, subject.files)
+    wrong = [f"{each.file}, {each.object}: {each.state}" for each in states if each.state != "INSTALLED"]
+    _expect(not wrong, "; ".join(wrong))
+    return f"{len(states)} functions and triggers of {len(subject.files)} files are installed and enabled"
+
+
+def _reference(subject: Subject) -> str:
+    keys = {
+        "hospitals": "hospital_id::text", "branches": "branch_id::text", "parameter_settings": "param_code",
+        "module_master": "module_name", "role_master": "role_name",
+    }  # fmt: skip
+    missing = []
+    expected = reference.expected()
+    for table, wanted in expected.items():
+        found = set(_column(subject, f"SELECT {keys[table]} FROM {table}"))  # noqa: S608
+        missing += [f"{table} {key}" for key in wanted if key not in found]
+    _expect(not missing, f"missing: {', '.join(missing)}")
+    bare = _column(
+        subject,
+        "SELECT role_name FROM role_master r WHERE NOT EXISTS (SELECT FROM role_module_access a WHERE a.role_id = r.role_id)",
+    )
+    _expect(not bare, f"roles without any right: {', '.join(bare)}")
+    return ", ".join(f"{len(wanted)} in {table}" for table, wanted in expected.items())
+
+
+def _administrator(subject: Subject) -> str:
+    able = _column(
+        subject,
+        """
+        SELECT DISTINCT u.user_id FROM users u
+        JOIN user_role_mapping m ON m.user_id = u.user_id AND m.is_active
+        JOIN role_master r ON r.role_id = m.role_id AND r.is_active AND r.status = 'active'
+        WHERE r.role_name = ANY (%s) AND u.is_active AND NOT u.is_deleted AND u.password_hash ~ %s
+          AND (u.locked_until IS NULL OR u.locked_until <= now())
+        """,
+        (list(ADMINISTRATORS), HASH),
+    )
+    _expect(bool(able), "no administrator is active, unlocked and has a password")
+    if not subject.policy.test_data:
+        return f"{len(able)} of them: active, not locked, with a password hash"
+    opened = _column(
+        subject,
+        "SELECT user_id FROM users WHERE user_id = ANY (%s) AND password_hash = crypt(%s, password_hash)",
+        (able, reference.TEST_PASSWORD),
+    )
+    return f"{len(able)} of them: active, not locked; the documented password opens {len(opened)}"
+
+
+def _sequences(subject: Subject) -> str:
+    from psycopg import sql
+
+    behind = []
+    owned = subject.connection.execute(
+        """
+        SELECT n.nspname, c.relname, a.attname, s.seqrelid::regclass::text, s.seqincrement > 0
+        FROM pg_sequence s JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = s.seqrelid
+             AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
+        JOIN pg_class c ON c.oid = d.refobjid JOIN pg_namespace n ON n.oid = c.relnamespace
+        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid
+        WHERE n.nspname !~ '^pg_' AND n.nspname <> 'skinspire'
+        """
+    ).fetchall()
+    for schema_name, table, column, sequence, ascending in owned:
+        row = subject.connection.execute(
+            sql.SQL("SELECT {}({}) FROM {}").format(
+                sql.SQL("max" if ascending else "min"), sql.Identifier(column), sql.Identifier(schema_name, table)
+            )
+        ).fetchone()
+        last, called = _one(subject, f"SELECT last_value, is_called FROM {sequence}")  # noqa: S608  # regclass quotes it
+        if row and row[0] is not None:
+            ahead = last >= row[0] if ascending else last <= row[0]
+            if not ahead or (last == row[0] and not called):
+                behind.append(f"{sequence} is at {last}, {table}.{column} at {row[0]}")
+    _expect(not behind, "; ".join(behind))
+    return f"{len(owned)} sequences are ahead of their columns"
+
+
+def _write(subject: Subject) -> str:
+    _stamp(subject)  # nothing is written into a database that is not this environment's, not even for a moment
+    code = "SKINSPIRE_VERIFY"
+    subject.connection.execute("INSERT INTO parameter_settings (param_code, param_value) VALUES (%s, 'written')", (code,))
+    row = _one(subject, "SELECT param_value, created_by FROM parameter_settings WHERE param_code = %s", (code,))
+    _expect(row[0] == "written", f"wrote 'written', read {row[0]!r}")
+    return "a row was written, read back and rolled back"
+
+
+CHECKS: dict[str, Callable[[Subject], str]] = {
+    "connection": _connection,
+    "server version": _server_version,
+    "stamp": _stamp,
+    "tables": _tables,
+    "constraints": _constraints,
+    "triggers": _triggers,
+    "reference data": _reference,
+    "administrator": _administrator,
+    "sequences": _sequences,
+    "write": _write,
+}
+
+
+def _expect(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise Failed(otherwise)
+
+
+def _one(subject: Subject, query: str, parameters: tuple[Any, ...] | None = None) -> tuple[Any, ...]:
+    row = subject.connection.execute(query.encode(), parameters).fetchone()
+    if row is None:
+        raise Failed("the row that was just written is not there")
+    return tuple(row)
+
+
+def _column(subject: Subject, query: str, parameters: tuple[Any, ...] | None = None) -> list[str]:
+    return [row[0] for row in subject.connection.execute(query.encode(), parameters).fetchall()]

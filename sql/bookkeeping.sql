@@ -1,0 +1,48 @@
+-- What the tools remember in the database itself, in a schema of its own that no reset touches.
+-- Runs again and again: every statement leaves what exists alone.
+
+CREATE SCHEMA IF NOT EXISTS skinspire;
+
+-- Which environment this database is. One row.
+CREATE TABLE IF NOT EXISTS skinspire.stamp (
+    only_row    boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    environment text NOT NULL,
+    identity    uuid NOT NULL DEFAULT gen_random_uuid(),
+    stamped_at  timestamptz NOT NULL DEFAULT now(),
+    stamped_by  text NOT NULL DEFAULT session_user
+);
+
+-- Every operation that changed the database, written in the operation's own transaction.
+CREATE TABLE IF NOT EXISTS skinspire.journal (
+    entry_id       uuid PRIMARY KEY,
+    operation      text NOT NULL,
+    environment    text NOT NULL,
+    started_at     timestamptz NOT NULL DEFAULT now(),
+    seconds        double precision NOT NULL,
+    db_role        text NOT NULL DEFAULT session_user,
+    os_user        text NOT NULL,
+    host           text NOT NULL,
+    tool_version   text NOT NULL,
+    server_version text NOT NULL DEFAULT current_setting('server_version'),
+    steps          jsonb NOT NULL
+);
+
+-- Which trigger files are installed. `functions` (signature -> fingerprint) and `triggers` (table -> name and definition)
+-- are what the file made, as it was then: only that is ever dropped, and an edit by hand shows.
+CREATE TABLE IF NOT EXISTS skinspire.ledger (
+    name         text PRIMARY KEY,
+    version      integer NOT NULL,
+    sha256       text NOT NULL,
+    functions    jsonb NOT NULL,
+    triggers     jsonb NOT NULL,
+    installed_at timestamptz NOT NULL DEFAULT now(),
+    installed_by text NOT NULL DEFAULT session_user
+);
+
+-- The reference rows as they were last applied from the file: what differs from that was edited by people, and stays.
+CREATE TABLE IF NOT EXISTS skinspire.reference (
+    table_name text NOT NULL,
+    row_key    text NOT NULL,
+    applied    jsonb NOT NULL,
+    PRIMARY KEY (table_name, row_key)
+);

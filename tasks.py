@@ -1,0 +1,11 @@
+"""The root of the Invoke tasks: one collection a module, each in the folder tasks/ beside this file."""
+
+from pathlib import Path
+
+__path__ = [str(Path(__file__).with_suffix(""))]  # Invoke finds this file first; this makes it the package tasks/ too.
+
+from invoke import Collection  # noqa: E402
+
+from tasks import db, dev, env, server, triggers  # noqa: E402
+
+ns = Collection(db, dev, env, server, triggers)

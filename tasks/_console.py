@@ -1,0 +1,113 @@
+"""Everything that prints: step lines, tables, progress, JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from skinspire_db import environment
+from skinspire_db.connections import Target
+from skinspire_db.pipeline import Pipeline, Report, Result, StepResult
+
+STEP = "  {:<10} {:<84} {:>7.2f} s"
+
+
+class ConsoleReport(Report):
+    """Shows an operation as it goes; silent when `quiet`. `verbose` says for every check what was looked at."""
+
+    def __init__(self, *, quiet: bool, verbose: bool = False) -> None:
+        self.quiet = quiet
+        self.verbose = verbose
+        self._bar: Any = None
+
+    def target(self, to: Target) -> None:
+        if not self.quiet:
+            print(f"{to.environment}: {to}", flush=True)
+
+    def step(self, done: StepResult) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        if self.quiet:
+            return
+        print(STEP.format(done.name, _numbers(done) if done.summary.numbers else "failed", done.seconds), flush=True)
+        for line in done.summary.lines:
+            print(f"    + {line}", flush=True)
+        for check in done.summary.checks:
+            if self.verbose or check.status != "pass":
+                print(f"    {check.status:<8} {check.name:<15} {check.detail}", flush=True)
+
+    def progress(self, done: int, total: int) -> None:
+        if self.quiet or not sys.stderr.isatty() or total < 10_000:
+            return
+        if self._bar is None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, unit=" people", desc="  seed", leave=False)
+        self._bar.update(done - self._bar.n)
+
+
+def operate(
+    ctx: Any,
+    env: str | None,
+    make: Callable[[environment.Environment, ConsoleReport], Pipeline],
+    *,
+    json: bool,
+    confirm: str | None = None,
+    verbose: bool = False,
+) -> None:
+    """Run the pipeline that `make` gives for the environment, or with --dry show its plan; print what came of it."""
+    report = ConsoleReport(quiet=json, verbose=verbose)
+    pipeline = make(environment.resolve(env), report)
+    if ctx.config.run.dry and pipeline.keeps:
+        _show_plan(pipeline.plan(), json)
+        return
+    result = pipeline.run(confirm=confirm, report=report)
+    show_json(result.as_dict()) if json else _show(pipeline, result)
+
+
+def table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> None:
+    """A table as the terminal shows it; values are shown as they are, also what looks like a number."""
+    from tabulate import tabulate
+
+    shown = tabulate(list(rows), headers=headers, tablefmt="simple", disable_numparse=True)
+    print("\n".join(f"  {line}".rstrip() for line in shown.splitlines()))
+
+
+def show_json(value: Any) -> None:
+    """The one object that stdout holds with --json."""
+    print(json.dumps(value, default=str))
+
+
+def show_result(operation: str, *, json: bool, text: str, **values: Any) -> None:
+    """What a task that is no pipeline answers: a sentence, or the same as JSON."""
+    if json:
+        show_json({"operation": operation, **values, "ok": True, "exit_code": 0, "error": None})
+    else:
+        print(text)
+
+
+def _show(pipeline: Pipeline, result: Result) -> None:
+    for note in result.notes:
+        print(f"note: {note}", file=sys.stderr)
+    if result.sign_in:
+        print("sign in as")
+        table([(each.role, each.user_id, each.password) for each in result.sign_in], ("role", "user", "password"))
+    ending = "committed and read back" if pipeline.keeps else "all checks pass"
+    print(f"{result.operation}: {ending}, {result.seconds:.2f} s")
+
+
+def _show_plan(plan: dict[str, Any], json: bool) -> None:
+    if json:
+        show_json(plan)
+        return
+    print(f"{plan['environment']}: {plan['target']}")
+    print(f"  would run {' -> '.join(plan['plan'])}; nothing was changed")
+
+
+def _numbers(done: StepResult) -> str:
+    numbers = done.summary.numbers
+    shown = [f"{value} {name.replace('_', ' ')}" for name, value in numbers.items() if value != 0 or len(numbers) == 1]
+    return ", ".join(shown) or "nothing to do"

@@ -1,0 +1,50 @@
+"""One place that turns a SkinspireError into one line, or one JSON object, and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import signal
+import sys
+from typing import Any
+
+from invoke.exceptions import Exit
+from invoke.executor import Executor
+
+
+class SkinspireExecutor(Executor):
+    """Invoke's executor, with the errors of skinspire_db made readable. `invoke -d` shows their tracebacks."""
+
+    def execute(self, *tasks: Any) -> Any:
+        with contextlib.suppress(ValueError, AttributeError):  # not the main thread
+            signal.signal(signal.SIGTERM, _interrupt)
+        logging.getLogger("psycopg").setLevel(logging.CRITICAL)  # it logs what we report
+        from skinspire_db.errors import Interrupted, SkinspireError
+
+        try:
+            return super().execute(*tasks)
+        except KeyboardInterrupt:
+            self._exit(Interrupted("interrupted; nothing was changed"), tasks)
+        except SkinspireError as error:
+            self._exit(error, tasks)
+
+    def _exit(self, error: Any, tasks: Any) -> None:
+        if self.core and "debug" in self.core[0].args and self.core[0].args.debug.value:
+            raise error
+        task = tasks[-1] if tasks else None
+        given = getattr(task, "as_kwargs", {})
+        if given.get("json"):
+            blank = {
+                "operation": getattr(task, "name", None), "environment": given.get("env"), "database": None, "seconds": 0.0,
+                "steps": [],
+            }  # fmt: skip
+            failure = {"ok": False, "exit_code": error.exit_code, "error": error.as_dict()}
+            print(json.dumps(blank | error.result | failure, default=str))
+            raise Exit(code=error.exit_code)
+        remedy = f"\n  try: {error.remedy}" if error.remedy and sys.stderr.isatty() else f" -> {error.remedy}" if error.remedy else ""
+        raise Exit(f"error: {error.message}{remedy}", code=error.exit_code)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,77 @@
+"""The database: set up, reset, create, seed, verify."""
+
+from invoke import task
+
+from tasks._help import CONFIRM, ENV, JSON
+
+SEED = {
+    "patients": "how many patients to invent (default: seed.patients in invoke.yaml)",
+    "doctors": "how many doctors to invent (default: seed.doctors in invoke.yaml)",
+    "random-seed": "the same number gives the same people (default: seed.random_seed in invoke.yaml)",
+    "reference-only": "reference data only, no invented people",
+}
+
+
+@task(help=ENV | SEED | CONFIRM | JSON)
+def setup(ctx, env=None, patients=None, doctors=None, random_seed=None, reference_only=False, confirm=None, json=False):
+    """Make the database anew: reset, create, triggers, seed and verify, in one transaction."""
+    from skinspire_db import pipeline
+    from tasks import _console
+
+    def make(chosen, report):
+        return pipeline.setup(chosen, _options(ctx, chosen, patients, doctors, random_seed, reference_only), report)
+
+    _console.operate(ctx, env, make, json=json, confirm=confirm)
+
+
+@task(help=ENV | CONFIRM | JSON)
+def reset(ctx, env=None, confirm=None, json=False):
+    """Drop everything that the application owns; the stamp and the database itself stay."""
+    from skinspire_db import pipeline
+    from tasks import _console
+
+    _console.operate(ctx, env, lambda chosen, _: pipeline.reset(chosen), json=json, confirm=confirm)
+
+
+@task(help=ENV | JSON | {"update-only": "add the tables, columns, constraints and indexes that are missing"})
+def create(ctx, env=None, update_only=False, json=False):
+    """Make the tables, or with --update-only add what is missing and leave every row alone."""
+    from skinspire_db import pipeline
+    from tasks import _console
+
+    _console.operate(ctx, env, lambda chosen, _: pipeline.create(chosen, update_only=update_only), json=json)
+
+
+@task(help=ENV | SEED | JSON)
+def seed(ctx, env=None, patients=None, doctors=None, random_seed=None, reference_only=False, json=False):
+    """Apply the reference data, and invent people where test data is allowed."""
+    from skinspire_db import pipeline
+    from tasks import _console
+
+    def make(chosen, report):
+        return pipeline.seed_data(chosen, _options(ctx, chosen, patients, doctors, random_seed, reference_only), report)
+
+    _console.operate(ctx, env, make, json=json)
+
+
+@task(help=ENV | JSON | {"verbose": "say for every check what was looked at"})
+def verify(ctx, env=None, verbose=False, json=False):
+    """Check the database and change nothing; anything but pass is exit code 1."""
+    from skinspire_db import pipeline
+    from tasks import _console
+
+    _console.operate(ctx, env, lambda chosen, _: pipeline.verify(chosen), json=json, verbose=verbose)
+
+
+def _options(ctx, chosen, patients, doctors, random_seed, reference_only):
+    """What was typed, else invoke.yaml's. A protected environment gets reference data unless people are asked for."""
+    from skinspire_db.seeding.bulk import Options
+
+    asked = patients is not None or doctors is not None
+    defaults = ctx.config.seed
+    return Options.parse(
+        defaults.patients if patients is None else patients,
+        defaults.doctors if doctors is None else doctors,
+        defaults.random_seed if random_seed is None else random_seed,
+        reference_only or (not chosen.policy.test_data and not asked),
+    )

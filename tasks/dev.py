@@ -1,0 +1,40 @@
+"""For people who work on this project: tests, lint, benchmarks."""
+
+from invoke import task
+
+
+@task(help={"all": "the slow tests too, as CI runs them"})
+def test(ctx, all=False):
+    """Run the tests."""
+    _run(ctx, "pytest", *(["-m", "slow or not slow"] if all else []))
+
+
+@task
+def lint(ctx):
+    """Run ruff and mypy."""
+    _run(ctx, "ruff", "check", ".")
+    _run(ctx, "ruff", "format", "--check", ".")
+    _run(ctx, "mypy")
+
+
+@task(help={"name": "only benchmarks with this in their name"})
+def bench(ctx, name=""):
+    """Run the benchmarks and show each figure beside its peer's."""
+    _run(ctx, "tests.benchmarks", *([name] if name else []))
+
+
+def _run(ctx, module, *arguments):
+    """Run one of Python's tools from the checkout's root; its exit code becomes ours."""
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    from invoke import Exit
+
+    command = [sys.executable, "-m", module, *arguments]
+    if ctx.config.run.dry:
+        print("would run", *command)
+        return
+    done = subprocess.run(command, cwd=Path(__file__).parent.parent, check=False)
+    if done.returncode != 0:
+        raise Exit(code=1)

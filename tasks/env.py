@@ -1,0 +1,45 @@
+"""Environments: which one is active, what every setting is and where it came from, and stamping a database."""
+
+from invoke import task
+
+from tasks._help import ENV, JSON
+
+
+@task(help=ENV | JSON)
+def switch(ctx, env=None, json=False):
+    """Make an environment the active one of this checkout."""
+    from skinspire_db import environment, errors
+    from tasks import _console
+
+    if not env:
+        raise errors.UsageError("env.switch needs the name of an environment", remedy="invoke env.switch --env=test")
+    if ctx.config.run.dry:
+        chosen = environment.resolve_name(env)
+        _console.show_result("env.switch", json=json, text=f"would switch to {chosen}", environment=chosen, dry=True)
+        return
+    now = environment.switch(env)
+    text = f"active environment: {now.value} ({now.source})"
+    _console.show_result("env.switch", json=json, text=text, environment=now.value, source=now.source)
+
+
+@task(help=ENV | JSON)
+def status(ctx, env=None, json=False):
+    """Show every setting and where it came from; connects to nothing."""
+    from skinspire_db import environment
+    from tasks import _console
+
+    rows = environment.describe(env)
+    if json:
+        values = [{"name": row.name, "value": row.value, "source": row.source} for row in rows]
+        _console.show_result("env.status", json=True, text="", environment=rows[0].value, settings=values)
+    else:
+        _console.table([(row.name, row.value or "-", row.source) for row in rows], ("setting", "value", "from"))
+
+
+@task(help=ENV | JSON | {"confirm": "the database's name: needed when it holds objects or another environment's stamp"})
+def stamp(ctx, env=None, confirm=None, json=False):
+    """Stamp a database as this environment's, so that the tools may change it."""
+    from skinspire_db import pipeline
+    from tasks import _console
+
+    _console.operate(ctx, env, lambda chosen, _: pipeline.adopt(chosen), json=json, confirm=confirm)

@@ -1,0 +1,66 @@
+"""The embedded PostgreSQL server of this checkout."""
+
+from invoke import task
+
+from tasks._help import JSON
+
+
+@task(help=JSON)
+def start(ctx, json=False):
+    """Start the server; it is made first when there is none."""
+    from tasks import _console
+
+    server = _server()
+    if ctx.config.run.dry:
+        _console.show_result("server.start", json=json, text=f"would start the server in {server.home}", dry=True)
+        return
+    address = server.start()
+    text = f"the server runs on {address.host}:{address.port}"
+    _console.show_result("server.start", json=json, text=text, **server.status().as_dict())
+
+
+@task(help=JSON)
+def stop(ctx, json=False):
+    """Stop the server; its databases stay."""
+    from tasks import _console
+
+    server = _server()
+    if ctx.config.run.dry:
+        _console.show_result("server.stop", json=json, text=f"would stop the server in {server.home}", dry=True)
+        return
+    stopped = server.stop()
+    text = "the server has stopped" if stopped else "the server was not running"
+    _console.show_result("server.stop", json=json, text=text, **server.status().as_dict())
+
+
+@task(help=JSON)
+def status(ctx, json=False):
+    """Show whether the server runs, where, and which version it is."""
+    from tasks import _console
+
+    known = _server().status().as_dict()
+    if json:
+        _console.show_result("server.status", json=True, text="", **known)
+    else:
+        _console.table([(name, "-" if value is None else value) for name, value in known.items()], ("server", ""))
+
+
+@task(help=JSON | {"confirm": "the name of the server's folder, as the refusal shows it"})
+def destroy(ctx, confirm=None, json=False):
+    """Delete the server with every database it holds."""
+    from skinspire_db import server as library
+    from tasks import _console
+
+    server = _server()
+    if ctx.config.run.dry:
+        _console.show_result("server.destroy", json=json, text=f"would delete {server.home}", dry=True)
+        return
+    library.destroy(server, confirm=confirm)
+    _console.show_result("server.destroy", json=json, text=f"{server.home} is gone", home=str(server.home))
+
+
+def _server():
+    from skinspire_db.server import project_server
+    from skinspire_db.settings import project
+
+    return project_server(project())
