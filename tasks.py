@@ -1,8 +1,12 @@
 """The root of the Invoke tasks: one collection a module, each in the folder tasks/ beside this file."""
 
+import os
+import sys
 from pathlib import Path
 
 __path__ = [str(Path(__file__).with_suffix(""))]  # Invoke finds this file first; this makes it the package tasks/ too.
+# Invoke turns bytecode off, and an editable install would be compiled anew at every command.
+sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
 
 from invoke import Collection  # noqa: E402
 

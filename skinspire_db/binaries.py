@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from skinspire_db.errors import ServerFailed
 from skinspire_db.settings import project
@@ -85,9 +86,10 @@ def unprivileged_account(home: Path) -> Account | None:
     here = project()
     named = here.setting("SKINSPIRE_PG_ACCOUNT").value
     owner = (home if home.exists() else here.root).stat().st_uid
-    for wanted in [named] if named else [owner, "postgres", "nobody"]:
+    wanted: list[str | int] = [named] if named else [owner, "postgres", "nobody"]
+    for account in wanted:
         try:
-            entry = pwd.getpwuid(wanted) if isinstance(wanted, int) else pwd.getpwnam(wanted)
+            entry = pwd.getpwuid(account) if isinstance(account, int) else pwd.getpwnam(account)
         except KeyError:
             continue
         if entry.pw_uid != 0:
@@ -149,7 +151,7 @@ def _can_run(binaries: Binaries, account: Account) -> bool:
         return False
 
 
-def _as(account: Account | None) -> dict[str, int | list[int]]:
+def _as(account: Account | None) -> dict[str, Any]:
     return {"user": account.uid, "group": account.gid, "extra_groups": [], "umask": 0o077} if account else {}
 
 

@@ -1,4 +1,4 @@
-"""The schema `skinspire` in every database that the tools look after: stamp, journal, ledger, applied reference rows."""
+"""The schema `skinspire_tools` in every database that the tools look after: stamp, journal, ledger, applied reference rows."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from skinspire_db.connections import Connection
-
-SCHEMA = "skinspire"
 
 
 def sql_folder() -> Path:
@@ -19,7 +17,7 @@ def sql_folder() -> Path:
 
 def exists(connection: Connection) -> bool:
     """Whether this database has the tables; false also for one that an older version only began."""
-    row = connection.execute("SELECT to_regclass('skinspire.reference') IS NOT NULL").fetchone()
+    row = connection.execute("SELECT to_regclass('skinspire_tools.reference') IS NOT NULL").fetchone()
     return bool(row and row[0])
 
 
@@ -32,4 +30,4 @@ def ensure(connection: Connection) -> None:
 def forget(connection: Connection) -> None:
     """Empty what describes the application's objects and rows, which a reset has just dropped. Stamp and journal stay."""
     if exists(connection):
-        connection.execute("DELETE FROM skinspire.ledger; DELETE FROM skinspire.reference")
+        connection.execute("DELETE FROM skinspire_tools.ledger; DELETE FROM skinspire_tools.reference")

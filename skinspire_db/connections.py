@@ -90,38 +90,19 @@ def begin(connection: Connection, policy: Policy, *, read_only: bool = False) ->
         connection.execute("SET TRANSACTION READ ONLY")
 
 
-def ensure_database(to: Target, operation: str) -> bool:
-    """Create the database when it does not exist. Returns whether it was created.
+def open_database(to: Target, operation: str, *, create: bool) -> tuple[Connection, bool]:
+    """Open a connection; with `create`, a database that does not exist is made first. Returns it, and whether it was made.
 
-    Raises PermissionMissing when the role may not create databases, with what to ask the administrator for.
+    Raises what connect() raises, and PermissionMissing when the role may not create databases, with what to ask the
+    administrator for.
     """
-    import psycopg
-    from psycopg import sql
-
     try:
-        connect(to, operation).close()
+        return connect(to, operation), False
     except DatabaseMissing:
-        pass
-    else:
-        return False
-    with _maintenance(to, operation) as connection:
-        connection.autocommit = True
-        try:
-            connection.execute(
-                sql.SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0").format(sql.Identifier(to.database))
-            )
-        except psycopg.errors.DuplicateDatabase:
-            return False
-        except psycopg.errors.UniqueViolation:  # two CREATE DATABASE in the same instant
-            return False
-        except psycopg.errors.InsufficientPrivilege:
-            raise PermissionMissing(
-                f"role {to.user} may not create the database {to.database}",
-                remedy=f'ask the administrator for: CREATE DATABASE "{to.database}" OWNER "{to.user}"',
-            ) from None
-        except psycopg.Error as error:
-            raise SkinspireError(f"cannot create the database {to.database}: {sentence(error)}") from None
-    return True
+        if not create:
+            raise
+    created = _create_database(to, operation)
+    return connect(to, operation), created
 
 
 def drop_database(to: Target, operation: str) -> None:
@@ -147,8 +128,30 @@ def _open(parameters: dict[str, Any], policy: Policy, operation: str) -> Connect
     import psycopg
 
     # What is given here is not taken from the user's PGHOSTADDR or PGOPTIONS.
-    defaults = {"hostaddr": "", "options": "", "connect_timeout": policy.connect_timeout}
+    defaults: dict[str, Any] = {"hostaddr": "", "options": "", "connect_timeout": policy.connect_timeout}
     return psycopg.connect(**(defaults | parameters), application_name=f"skinspire-db {operation}")
+
+
+def _create_database(to: Target, operation: str) -> bool:
+    """CREATE DATABASE; returns False when somebody else was faster."""
+    import psycopg
+    from psycopg import sql
+
+    with _maintenance(to, operation) as connection:
+        connection.autocommit = True
+        statement = sql.SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0").format(sql.Identifier(to.database))
+        try:
+            connection.execute(statement)
+        except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):  # the latter in the same instant
+            return False
+        except psycopg.errors.InsufficientPrivilege:
+            raise PermissionMissing(
+                f"role {to.user} may not create the database {to.database}",
+                remedy=f'ask the administrator for: CREATE DATABASE "{to.database}" OWNER "{to.user}"',
+            ) from None
+        except psycopg.Error as error:
+            raise ConnectionFailed(f"cannot create the database {to.database}: {sentence(error)}") from None
+    return True
 
 
 def _maintenance(to: Target, operation: str) -> Connection:
@@ -193,7 +196,7 @@ def _explain(error: psycopg.OperationalError, to: Target, database: str | None) 
         return DatabaseMissing(
             f"the database {database or to.database} does not exist", remedy=f"invoke db.setup --env={to.environment}"
         )
-    reason = re.sub(r'^connection failed: |connection to server (at|on) .*? failed: ', "", text.splitlines()[0])
+    reason = re.sub(r"^connection failed: |connection to server (at|on) .*? failed: ", "", text.splitlines()[0])
     reason = re.sub(r"^(FATAL|ERROR): +", "", reason.strip())
     return ConnectionFailed(f"cannot connect to {to}: {reason or 'no reason given'}", remedy=check)
 
@@ -209,7 +212,8 @@ def _from_url(environment: Environment) -> dict[str, Any]:
         backend, _, driver = url.drivername.partition("+")
         if backend not in ("postgresql", "postgres") or driver not in ("", "psycopg"):
             raise InvalidSetting(f"{setting} is a URL for {url.drivername}, not for PostgreSQL", remedy=remedy)
-        _, parameters = PGDialect_psycopg().create_connect_args(url.set(drivername="postgresql+psycopg"))
+        dialect: Any = PGDialect_psycopg
+        parameters: dict[str, Any] = dialect().create_connect_args(url.set(drivername="postgresql+psycopg"))[1]
     except (exc.ArgumentError, ValueError):  # their texts can hold the URL, and it holds the password
         raise InvalidSetting(f"{setting} is not a database URL", remedy=remedy) from None
     if not parameters.get("dbname"):
@@ -227,7 +231,9 @@ def _check(parameters: dict[str, Any], setting: str, remedy: str) -> None:
     try:
         make_conninfo(**parameters)
     except psycopg.ProgrammingError as error:
-        raise InvalidSetting(f"{setting} has an option that PostgreSQL does not know: {sentence(error)}", remedy=remedy) from None
+        raise InvalidSetting(
+            f"{setting} has an option that PostgreSQL does not know: {sentence(error)}", remedy=remedy
+        ) from None
 
 
 def _is_local(host: str) -> bool:

@@ -100,7 +100,8 @@ def switch(name: str) -> Setting:
         write_atomically(here.state / ACTIVE_FILE, canonical + "\n")
     except OSError as error:
         raise InvalidSetting(
-            f"cannot write {here.state / ACTIVE_FILE}: {error.strerror}", remedy=f"set SKINSPIRE_ENV={canonical} instead"
+            f"cannot write {here.state / ACTIVE_FILE}: {error.strerror}",
+            remedy=f"set SKINSPIRE_ENV={canonical} instead",
         ) from None
     return active(here)
 
@@ -175,9 +176,7 @@ def _canonical(name: str, here: Project, source: str) -> str:
     wanted = wanted if wanted in _declared(here) else ALIASES.get(wanted, wanted)
     if wanted in names(here):
         return wanted
-    raise UnknownEnvironment(
-        f"unknown environment {name!r} (from {source})", remedy=f"use one of: {', '.join(names(here))}"
-    )
+    raise UnknownEnvironment(f"unknown environment {name!r} (from {source})", remedy=f"use one of: {', '.join(names(here))}")
 
 
 def _declared(here: Project) -> dict[str, dict[str, Any]]:

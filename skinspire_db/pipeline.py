@@ -91,10 +91,15 @@ class Result:
 
     def as_dict(self) -> dict[str, Any]:
         shown: dict[str, Any] = {
-            "operation": self.operation, "environment": self.environment, "database": self.database, "ok": True,
-            "exit_code": 0, "seconds": round(self.seconds, 3), "steps": [step.as_dict() for step in self.steps],
+            "operation": self.operation,
+            "environment": self.environment,
+            "database": self.database,
+            "ok": True,
+            "exit_code": 0,
+            "seconds": round(self.seconds, 3),
+            "steps": [step.as_dict() for step in self.steps],
             "error": None,
-        }  # fmt: skip
+        }
         if checks := [check for step in shown["steps"] for check in step.pop("checks", [])]:
             shown["checks"] = checks
         if self.sign_in:
@@ -152,9 +157,9 @@ class Pipeline:
         to = connections.target(self.environment)
         result.database = to.database
         report.target(to)
-        created = self.creates and connections.ensure_database(to, self.operation)
+        connection, created = connections.open_database(to, self.operation, create=self.creates)
         try:
-            entry = self._transaction(to, result, confirm, report)
+            entry = self._transaction(connection, to, result, confirm, report)
         except OutcomeUnknown:
             raise
         except BaseException:
@@ -167,9 +172,10 @@ class Pipeline:
                 remedy=f"invoke db.verify --env={to.environment}",
             )
 
-    def _transaction(self, to: Target, result: Result, confirm: str | None, report: Report) -> uuid.UUID:
+    def _transaction(
+        self, connection: Connection, to: Target, result: Result, confirm: str | None, report: Report
+    ) -> uuid.UUID:
         started = time.monotonic()
-        connection = connections.connect(to, self.operation)
         try:
             with _translated(to, self.operation, "preparation", connection):
                 connections.begin(connection, to.policy)
@@ -249,21 +255,16 @@ class Pipeline:
 
 def setup(environment: Environment, options: Options, report: Report | None = None) -> Pipeline:
     """reset -> create -> triggers -> seed -> verify, in one transaction."""
-    models = schema.metadata(environment.project)
+    wanted = schema.blueprint(environment.project)
     files = triggers.read_files()
-    return Pipeline(
-        "db.setup",
-        environment,
-        (
-            Step("reset", schema.reset),
-            Step("create", partial(schema.create, models=models)),
-            Step("triggers", partial(triggers.install, files=files)),
-            _seed_step(environment, options, report),
-            _verify_step(environment, models, files),
-        ),
-        destructive=True,
-        creates=True,
+    steps = (
+        Step("reset", schema.reset),
+        Step("create", partial(schema.create, wanted=wanted)),
+        Step("triggers", partial(triggers.install, files=files)),
+        _seed_step(environment, options, report),
+        _verify_step(environment, wanted, files),
     )
+    return Pipeline("db.setup", environment, steps, destructive=True, creates=True)
 
 
 def reset(environment: Environment) -> Pipeline:
@@ -271,26 +272,25 @@ def reset(environment: Environment) -> Pipeline:
     return Pipeline("db.reset", environment, (Step("reset", schema.reset),), destructive=True)
 
 
-def create(environment: Environment, *, update_only: bool = False) -> Pipeline:
-    """Make the tables in an empty database, or with `update_only` add what is missing, triggers included."""
-    models = schema.metadata(environment.project)
-    if not update_only:
-        return Pipeline("db.create", environment, (Step("create", partial(schema.create, models=models)),), creates=True)
-    files = triggers.read_files()
-    return Pipeline(
-        "db.create",
-        environment,
-        (
-            Step("create", partial(schema.create_missing, models=models)),
-            Step("triggers", partial(triggers.install, files=files)),
-        ),
+def create(environment: Environment) -> Pipeline:
+    """Make the tables in an empty database, which itself is made when it does not exist."""
+    wanted = schema.blueprint(environment.project)
+    return Pipeline("db.create", environment, (Step("create", partial(schema.create, wanted=wanted)),), creates=True)
+
+
+def create_missing(environment: Environment) -> Pipeline:
+    """Add what the models have and the database lacks, and the triggers of what was added."""
+    steps = (
+        Step("create", partial(schema.create_missing, models=schema.metadata(environment.project))),
+        Step("triggers", partial(triggers.install, files=triggers.read_files())),
     )
+    return Pipeline("db.create", environment, steps)
 
 
 def install_triggers(environment: Environment) -> Pipeline:
     """Make functions, triggers and ledger what the files say."""
-    files = triggers.read_files()
-    return Pipeline("triggers.install", environment, (Step("triggers", partial(triggers.install, files=files)),))
+    step = Step("triggers", partial(triggers.install, files=triggers.read_files()))
+    return Pipeline("triggers.install", environment, (step,))
 
 
 def seed_data(environment: Environment, options: Options, report: Report | None = None) -> Pipeline:
@@ -300,9 +300,8 @@ def seed_data(environment: Environment, options: Options, report: Report | None 
 
 def verify(environment: Environment) -> Pipeline:
     """All checks; nothing is kept."""
-    models = schema.metadata(environment.project)
-    files = triggers.read_files()
-    return Pipeline("db.verify", environment, (_verify_step(environment, models, files),), keeps=False)
+    step = _verify_step(environment, schema.blueprint(environment.project), triggers.read_files())
+    return Pipeline("db.verify", environment, (step,), keeps=False)
 
 
 def adopt(environment: Environment) -> Pipeline:
@@ -318,14 +317,13 @@ def adopt(environment: Environment) -> Pipeline:
 
 def _seed_step(environment: Environment, options: Options, report: Report | None) -> Step:
     progress = report.progress if report else None
-    return Step("seed", partial(seed, policy=environment.policy, options=options, progress=progress))
+    run = partial(seed, here=environment.project, policy=environment.policy, options=options, progress=progress)
+    return Step("seed", run)
 
 
-def _verify_step(environment: Environment, models: Any, files: list[triggers.TriggerFile]) -> Step:
+def _verify_step(environment: Environment, wanted: schema.Blueprint, files: list[triggers.TriggerFile]) -> Step:
     def run(connection: Connection) -> Summary:
-        return verification.verify(
-            verification.Subject(connection, environment.name, environment.policy, models, files)
-        )
+        return verification.verify(verification.Subject(connection, environment.name, environment.policy, wanted, files))
 
     return Step("verify", run)
 
@@ -348,9 +346,7 @@ def _translated(  # type: ignore[no-untyped-def]
         raise _translation(error, to, operation, during, connection) from None
 
 
-def _translation(
-    error: psycopg.Error, to: Target, operation: str, during: str, connection: Connection
-) -> SkinspireError:
+def _translation(error: psycopg.Error, to: Target, operation: str, during: str, connection: Connection) -> SkinspireError:
     from psycopg import errors
 
     if isinstance(error, errors.LockNotAvailable):

@@ -30,9 +30,9 @@ class Stamp:
 
 def read_stamp(connection: Connection) -> Stamp | None:
     """The database's stamp, None when it has none."""
-    if connection.execute("SELECT to_regclass('skinspire.stamp')").fetchone() == (None,):
+    if connection.execute("SELECT to_regclass('skinspire_tools.stamp')").fetchone() == (None,):
         return None
-    row = connection.execute("SELECT environment, identity::text FROM skinspire.stamp").fetchone()
+    row = connection.execute("SELECT environment, identity::text FROM skinspire_tools.stamp").fetchone()
     return Stamp(*row) if row else None
 
 
@@ -41,7 +41,7 @@ def write_stamp(connection: Connection, environment: str) -> None:
     bookkeeping.ensure(connection)
     connection.execute(
         """
-        INSERT INTO skinspire.stamp (environment) VALUES (%s)
+        INSERT INTO skinspire_tools.stamp (environment) VALUES (%s)
         ON CONFLICT (only_row) DO UPDATE SET (environment, identity, stamped_at, stamped_by)
             = (EXCLUDED.environment, EXCLUDED.identity, EXCLUDED.stamped_at, EXCLUDED.stamped_by)
         WHERE stamp.environment <> EXCLUDED.environment
@@ -75,7 +75,7 @@ def guard(operation: str, to: Target, confirm: str | None) -> None:
     """Let a destructive operation pass. Raises GuardRefused in a protected environment without the right confirmation,
     and anywhere when a confirmation was given that names another database.
     """
-    if confirm == to.database or confirm is None and not to.policy.protected:
+    if confirm == to.database or (confirm is None and not to.policy.protected):
         return
     wrong = f"--confirm={confirm} does not name it" if confirm else f"{to.environment} is protected"
     raise GuardRefused(
@@ -160,7 +160,7 @@ def record(connection: Connection, operation: str, environment: str, seconds: fl
     entry = uuid.uuid4()
     connection.execute(
         """
-        INSERT INTO skinspire.journal (entry_id, operation, environment, seconds, os_user, host, tool_version, steps)
+        INSERT INTO skinspire_tools.journal (entry_id, operation, environment, seconds, os_user, host, tool_version, steps)
         VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
         """,
         (
@@ -185,7 +185,7 @@ def recorded(to: Target, operation: str, entry: uuid.UUID) -> bool | None:
             lock(connection, to)
             if not bookkeeping.exists(connection):
                 return False
-            query = "SELECT count(*) FROM skinspire.journal WHERE entry_id = %s"
+            query = "SELECT count(*) FROM skinspire_tools.journal WHERE entry_id = %s"
             return connection.execute(query, (entry,)).fetchone() == (1,)
     except (psycopg.Error, SkinspireError):
         return None

@@ -6,9 +6,11 @@ import importlib
 import re
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db import bookkeeping
+from skinspire_db.cache import cached
 from skinspire_db.errors import ModelsInvalid, PermissionMissing, Refused, StepFailed
 from skinspire_db.settings import Project
 from skinspire_db.summary import Summary
@@ -26,7 +28,7 @@ EXTENSIONS = ("pgcrypto",)  # passwords are hashed with its crypt()
 # is left out everywhere.
 USER_SCHEMAS = """
     SELECT oid, nspname FROM pg_namespace
-    WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'skinspire')
+    WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'skinspire_tools')
       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_namespace'::regclass AND d.objid = pg_namespace.oid
                       AND d.deptype = 'e')
 """
@@ -55,7 +57,7 @@ OBJECTS = f"""
     SELECT kind, name FROM objects o
     WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = o.classid AND d.objid = o.oid AND d.deptype = 'e')
     ORDER BY name
-"""
+"""  # noqa: S608
 DROP_ORDER = (
     "VIEW", "MATERIALIZED VIEW", "TABLE", "FOREIGN TABLE", "SEQUENCE", "FUNCTION", "PROCEDURE", "AGGREGATE", "DOMAIN", "TYPE",
 )  # fmt: skip
@@ -82,6 +84,40 @@ def metadata(here: Project) -> MetaData:
                 raise ModelsInvalid(f"table {table.key} is defined twice", remedy="correct metadata in pyproject.toml")
             table.to_metadata(together)
     return together
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What the models say, as data: enough to make the tables and to compare with, without loading SQLAlchemy.
+
+    `statements` make everything; `columns` is table -> column -> (type, nullable), the type None where PostgreSQL may
+    write it otherwise; `names` are those of constraints and indexes.
+    """
+
+    statements: list[str]
+    columns: dict[str, dict[str, tuple[str | None, bool]]]
+    names: list[str]
+    indexes: int
+
+    @classmethod
+    def of(cls, models: MetaData) -> Blueprint:
+        """What these models say."""
+        wanted = tables(models)
+        columns = {
+            _name(table): {
+                column.name: (_postgres_type(column.type.compile(dialect=_dialect())), bool(column.nullable))
+                for column in table.columns
+            }
+            for table in wanted
+        }
+        names = {_constraint_name(constraint) for table in wanted for constraint in _named_constraints(table)}
+        indexes = {str(index.name) for table in wanted for index in table.indexes}
+        return cls(_create_statements(models, wanted), columns, sorted(names | indexes), len(indexes))
+
+
+def blueprint(here: Project) -> Blueprint:
+    """The blueprint of the project's models. Raises ModelsInvalid as metadata() does."""
+    return Blueprint(**cached(here, "blueprint", lambda: vars(Blueprint.of(metadata(here)))))
 
 
 def tables(models: MetaData) -> list[Table]:
@@ -128,20 +164,19 @@ def reset(connection: Connection) -> Summary:
     })  # fmt: skip
 
 
-def create(connection: Connection, models: MetaData) -> Summary:
+def create(connection: Connection, wanted: Blueprint) -> Summary:
     """Make the models' tables in an empty database.
 
     Raises Refused when there are tables already: nothing is then changed.
     """
     if existing := [name for kind, name in objects(connection) if kind == "TABLE"]:
         raise Refused(
-            f"the database has {len(existing)} tables already", remedy="invoke db.create --update-only, or invoke db.reset"
+            f"the database has {len(existing)} tables already",
+            remedy="invoke db.create --update-only, or invoke db.reset",
         )
     _create_extensions(connection)
-    wanted = tables(models)
-    _execute(connection, _create_statements(models, wanted))
-    indexes = sum(len(table.indexes) for table in wanted)
-    return Summary({"tables_created": len(wanted), "indexes_created": indexes})
+    _execute(connection, wanted.statements)
+    return Summary({"tables_created": len(wanted.columns), "indexes_created": wanted.indexes})
 
 
 def create_missing(connection: Connection, models: MetaData) -> Summary:
@@ -177,35 +212,24 @@ def create_missing(connection: Connection, models: MetaData) -> Summary:
     return Summary({"added": len(added)}, lines=added)
 
 
-def compare(connection: Connection, models: MetaData) -> list[str]:
+def compare(connection: Connection, wanted: Blueprint) -> list[str]:
     """How the database differs from the models' tables and columns, one sentence each; empty when it does not."""
     live = _live_columns(connection)
     differences = []
-    for table in tables(models):
-        name = _name(table)
-        if name not in live:
-            differences.append(f"table {name} is missing")
+    for table, columns in wanted.columns.items():
+        if table not in live:
+            differences.append(f"table {table} is missing")
             continue
-        for column in table.columns:
-            if column.name not in live[name]:
-                differences.append(f"column {name}.{column.name} is missing")
+        for column, (kind, nullable) in columns.items():
+            if column not in live[table]:
+                differences.append(f"column {table}.{column} is missing")
                 continue
-            kind, nullable = live[name][column.name]
-            wanted = _postgres_type(column.type.compile(dialect=_dialect()))
-            if wanted and wanted != kind:
-                differences.append(f"column {name}.{column.name} is {kind}, not {wanted}")
-            if nullable != column.nullable:
-                differences.append(f"column {name}.{column.name} is {'' if nullable else 'not '}nullable")
+            live_kind, live_nullable = live[table][column]
+            if kind and kind != live_kind:
+                differences.append(f"column {table}.{column} is {live_kind}, not {kind}")
+            if nullable != live_nullable:
+                differences.append(f"column {table}.{column} is {'' if live_nullable else 'not '}nullable")
     return differences
-
-
-def names(models: MetaData) -> set[str]:
-    """The names of all constraints and indexes that the models give one."""
-    found: set[str] = set()
-    for table in tables(models):
-        found |= {_constraint_name(constraint) for constraint in _named_constraints(table)}
-        found |= {str(index.name) for index in table.indexes}
-    return found
 
 
 def _load(entry: str, here: Project) -> MetaData:
@@ -262,7 +286,8 @@ def _execute(connection: Connection, statements: list[str]) -> None:
 def _dialect() -> Any:
     from sqlalchemy.dialects.postgresql import psycopg
 
-    return psycopg.dialect()
+    dialect: Any = psycopg.dialect
+    return dialect()
 
 
 def _compile(element: Any) -> str:

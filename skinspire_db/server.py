@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from skinspire_db.binaries import Account, Binaries, find_binaries, unprivileged_account
 from skinspire_db.errors import GuardRefused, ServerFailed
@@ -50,7 +50,7 @@ class Address:
     user: str = ROLE
 
     @property
-    def parameters(self) -> dict[str, str | int]:
+    def parameters(self) -> dict[str, Any]:
         """libpq's parameters to get there, without a database. A server that does not prove by SCRAM that it knows the
         password is refused: it is another one that got our port.
         """
@@ -197,9 +197,7 @@ class EmbeddedServer:
             if self._postmaster() is None:
                 self._choose_port()
                 offset = self.log.stat().st_size if self.log.exists() else 0
-                done = self._pg_ctl(
-                    "start", "-w", "-t", str(START_SECONDS), "-l", str(self.log), "-o", f"-c port={self._port()}"
-                )
+                self._pg_ctl("start", "-w", "-t", str(START_SECONDS), "-l", str(self.log), "-o", f"-c port={self._port()}")
                 said = self._log_since(offset)
             else:
                 said = "it runs but does not answer"  # still recovering, or its connections are used up
@@ -207,7 +205,11 @@ class EmbeddedServer:
                 return
             retry = "pre-existing shared memory" in said or "could not bind" in said or self._postmaster() is not None
             if not retry or time.monotonic() > deadline:
-                raise ServerFailed(f"the embedded server does not start: {_reason(said)}", remedy=f"look into {self.log}")
+                full = "No space left" in said  # it recovers by itself as soon as it can write again
+                raise ServerFailed(
+                    f"the embedded server does not start: {_reason(said)}",
+                    remedy=f"free some space on the disk of {self.home}" if full else f"look into {self.log}",
+                )
             time.sleep(0.2)
 
     def _remove_stale_pid_file(self) -> None:
@@ -242,7 +244,7 @@ class EmbeddedServer:
         if address is None:
             return False
         try:
-            psycopg.connect(**address.parameters, dbname="postgres", connect_timeout=5).close()  # type: ignore[arg-type]
+            psycopg.connect(**address.parameters, dbname="postgres", connect_timeout=5).close()
         except psycopg.OperationalError:
             return False
         return True
@@ -289,7 +291,8 @@ class EmbeddedServer:
             return read()
         except PermissionError:
             raise ServerFailed(
-                f"{self.home} belongs to another user", remedy="run as the user that made it, or use a checkout of your own"
+                f"{self.home} belongs to another user",
+                remedy="run as the user that made it, or use a checkout of your own",
             ) from None
 
     def _port(self) -> int | None:
@@ -349,7 +352,8 @@ def destroy(server: EmbeddedServer, *, confirm: str | None) -> None:
         raise GuardRefused("there is no embedded server to destroy", remedy="invoke server.status")
     if confirm != server.home.name:
         raise GuardRefused(
-            f"this deletes every database in {server.home}", remedy=f"invoke server.destroy --confirm={server.home.name}"
+            f"this deletes every database in {server.home}",
+            remedy=f"invoke server.destroy --confirm={server.home.name}",
         )
     server.destroy()
 

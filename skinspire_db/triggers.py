@@ -28,7 +28,9 @@ HEADER_KEYS = {"version": int, "summary": str, "order": int, "attach": dict, "wh
 OPAQUE = re.compile(
     r"--[^\n]*|/\*.*?\*/|[eE]?'(?:[^'\\]|''|\\.)*'|\"[^\"]*\"|(\$[A-Za-z_0-9]*\$).*?\1", re.DOTALL
 )  # fmt: skip
-TRANSACTION_CONTROL = re.compile(r"(?:^|;)\s*(BEGIN|START|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE|PREPARE\s+TRANSACTION)\b", re.I)
+TRANSACTION_CONTROL = re.compile(
+    r"(?:^|;)\s*(BEGIN|START|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE|PREPARE\s+TRANSACTION)\b", re.I
+)
 
 
 @dataclass(frozen=True)
@@ -146,10 +148,10 @@ def _read(path: Path) -> TriggerFile:
     try:
         fields = tomllib.loads(header[1])
     except tomllib.TOMLDecodeError as error:
-        line = text[: header.start(1)].count("\n") + int((re.search(r"at line (\d+)", str(error)) or ["", 1])[1])
+        line = text[: header.start(1)].count("\n") + _toml_line(error)
         raise TriggerFileInvalid(f"{path}:{line}: the header is not TOML: {error}", remedy="correct the header") from None
     for key, kind in HEADER_KEYS.items():
-        if key in fields and type(fields[key]) is not kind or key not in fields and key != "attach" and key != "when":
+        if (key in fields and type(fields[key]) is not kind) or (key not in fields and key != "attach" and key != "when"):
             raise TriggerFileInvalid(f"{path}:1: the header needs {key}, {kind.__name__}", remedy="correct the header")
     if unknown := fields.keys() - HEADER_KEYS:
         raise TriggerFileInvalid(f"{path}:1: the header has an unknown key {min(unknown)}", remedy="correct the header")
@@ -162,6 +164,11 @@ def _read(path: Path) -> TriggerFile:
     if len(file.trigger.encode()) > 63:
         raise TriggerFileInvalid(f"{path}:1: the trigger name {file.trigger} is over 63 bytes", remedy="rename the file")
     return file
+
+
+def _toml_line(error: tomllib.TOMLDecodeError) -> int:
+    found = re.search(r"at line (\d+)", str(error))
+    return int(found[1]) if found else 1
 
 
 def _refuse_transaction_control(path: Path, text: str) -> None:
@@ -177,18 +184,24 @@ def _run(connection: Connection, file: TriggerFile) -> dict[str, str]:
     import psycopg
 
     # A row of pg_proc that was written anew has a new ctid, whatever it says.
-    before = set(connection.execute("SELECT oid, ctid::text FROM pg_proc").fetchall())
+    before = _function_rows(connection)
     try:
         connection.execute(file.text.encode())
     except (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError) as error:
         raise TriggerFileInvalid(
             f"{file.path}:{_line(file, error)}: {error.diag.message_primary}", remedy=f"correct {file.path.name}"
         ) from None
-    after = set(connection.execute("SELECT oid, ctid::text FROM pg_proc").fetchall())
+    after = _function_rows(connection)
     made = connection.execute(
         "SELECT oid::regprocedure::text FROM unnest(%s::oid[]) AS oid", ([oid for oid, _ in after - before],)
     ).fetchall()
     return _fingerprints(connection, (signature for (signature,) in made))
+
+
+def _function_rows(connection: Connection) -> set[tuple[int, str]]:
+    """Where the row of each function lies that is not PostgreSQL's own."""
+    query = "SELECT oid, ctid::text FROM pg_proc WHERE pronamespace <> 'pg_catalog'::regnamespace"
+    return {(oid, row) for oid, row in connection.execute(query).fetchall()}
 
 
 def _line(file: TriggerFile, error: psycopg.Error) -> int:
@@ -221,7 +234,7 @@ def _wanted_tables(connection: Connection, file: TriggerFile) -> list[str]:
             SELECT format('%%I.%%I', n.nspname, c.relname)
             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
             WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition
-              AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'skinspire')
+              AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'skinspire_tools')
               AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
                               AND d.deptype = 'e')
               AND (%(tables)s::text[] = '{}' OR c.relname = ANY (%(tables)s))
@@ -249,9 +262,7 @@ def _live_triggers(connection: Connection) -> dict[tuple[str, str], tuple[str, b
     }
 
 
-def _trigger_state(
-    entry: _Entry, file: TriggerFile, table: str, live: dict[tuple[str, str], tuple[str, bool]]
-) -> State:
+def _trigger_state(entry: _Entry, file: TriggerFile, table: str, live: dict[tuple[str, str], tuple[str, bool]]) -> State:
     known = entry.triggers.get(table)
     found = live.get((table, file.trigger))
     if found is None:
@@ -271,25 +282,26 @@ def _attach(
     from psycopg import sql
 
     live = _live_triggers(connection)
-    name, when = sql.Identifier(file.trigger), sql.SQL(file.when)  # type: ignore[arg-type]  # a file of ours
-    changed = 0
+    name, when = sql.Identifier(file.trigger), sql.SQL(file.when)  # a file of ours
+    statements: list[sql.Composed] = []
     for table in wanted:
         definition, enabled = live.get((table, file.trigger), ("", True))
         right = known.get(table) == {"name": file.trigger, "when": file.when, "definition": definition}
         if right and enabled:
             continue
-        target = sql.SQL(table)  # type: ignore[arg-type]  # quoted by PostgreSQL's format()
+        target = sql.SQL(table)  # quoted by PostgreSQL's format()
         if not right:
-            connection.execute(
+            statements.append(
                 sql.SQL("CREATE OR REPLACE TRIGGER {} {} ON {} FOR EACH ROW EXECUTE FUNCTION {}()").format(
                     name, when, target, sql.Identifier(file.name)
                 )
             )
         if not enabled:
-            connection.execute(sql.SQL("ALTER TABLE {} ENABLE TRIGGER {}").format(target, name))
-        changed += 1
-    live = _live_triggers(connection) if changed else live
-    return changed, {
+            statements.append(sql.SQL("ALTER TABLE {} ENABLE TRIGGER {}").format(target, name))
+    if statements:
+        connection.execute(sql.SQL("; ").join(statements))
+        live = _live_triggers(connection)
+    return len(statements), {
         table: {"name": file.trigger, "when": file.when, "definition": live[table, file.trigger][0]} for table in wanted
     }
 
@@ -301,7 +313,7 @@ def _drop(connection: Connection, triggers: dict[str, dict[str, str]]) -> int:
     gone = 0
     for table, known in triggers.items():
         if (table, known["name"]) in live:
-            target = sql.SQL(table)  # type: ignore[arg-type]  # quoted by PostgreSQL when the ledger was written
+            target = sql.SQL(table)  # quoted by PostgreSQL when the ledger was written
             connection.execute(sql.SQL("DROP TRIGGER {} ON {}").format(sql.Identifier(known["name"]), target))
             gone += 1
     return gone
@@ -313,19 +325,19 @@ def _forget(connection: Connection, name: str, entry: _Entry) -> int:
     for signature in _fingerprints(connection, entry.functions):
         connection.execute(f"DROP FUNCTION {signature}".encode())  # regprocedure's own quoting
         gone += 1
-    connection.execute("DELETE FROM skinspire.ledger WHERE name = %s", (name,))
+    connection.execute("DELETE FROM skinspire_tools.ledger WHERE name = %s", (name,))
     return gone
 
 
 def _ledger(connection: Connection) -> dict[str, _Entry]:
-    rows = connection.execute("SELECT name, sha256, functions, triggers FROM skinspire.ledger").fetchall()
+    rows = connection.execute("SELECT name, sha256, functions, triggers FROM skinspire_tools.ledger").fetchall()
     return {name: _Entry(sha256, functions, triggers) for name, sha256, functions, triggers in rows}
 
 
 def _write(connection: Connection, file: TriggerFile, functions: dict[str, str], triggers: Any) -> None:
     connection.execute(
         """
-        INSERT INTO skinspire.ledger (name, version, sha256, functions, triggers) VALUES (%s, %s, %s, %s, %s)
+        INSERT INTO skinspire_tools.ledger (name, version, sha256, functions, triggers) VALUES (%s, %s, %s, %s, %s)
         ON CONFLICT (name) DO UPDATE SET (version, sha256, functions, triggers, installed_at, installed_by)
             = (EXCLUDED.version, EXCLUDED.sha256, EXCLUDED.functions, EXCLUDED.triggers, now(), session_user)
         """,

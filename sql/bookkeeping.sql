@@ -1,10 +1,11 @@
--- What the tools remember in the database itself, in a schema of its own that no reset touches.
+-- What the tools remember in the database itself, in a schema of its own that no reset touches. Its name must be no role's:
+-- the search_path begins with "$user", and that role's own tables would land here.
 -- Runs again and again: every statement leaves what exists alone.
 
-CREATE SCHEMA IF NOT EXISTS skinspire;
+CREATE SCHEMA IF NOT EXISTS skinspire_tools;
 
 -- Which environment this database is. One row.
-CREATE TABLE IF NOT EXISTS skinspire.stamp (
+CREATE TABLE IF NOT EXISTS skinspire_tools.stamp (
     only_row    boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     environment text NOT NULL,
     identity    uuid NOT NULL DEFAULT gen_random_uuid(),
@@ -13,7 +14,7 @@ CREATE TABLE IF NOT EXISTS skinspire.stamp (
 );
 
 -- Every operation that changed the database, written in the operation's own transaction.
-CREATE TABLE IF NOT EXISTS skinspire.journal (
+CREATE TABLE IF NOT EXISTS skinspire_tools.journal (
     entry_id       uuid PRIMARY KEY,
     operation      text NOT NULL,
     environment    text NOT NULL,
@@ -29,7 +30,7 @@ CREATE TABLE IF NOT EXISTS skinspire.journal (
 
 -- Which trigger files are installed. `functions` (signature -> fingerprint) and `triggers` (table -> name and definition)
 -- are what the file made, as it was then: only that is ever dropped, and an edit by hand shows.
-CREATE TABLE IF NOT EXISTS skinspire.ledger (
+CREATE TABLE IF NOT EXISTS skinspire_tools.ledger (
     name         text PRIMARY KEY,
     version      integer NOT NULL,
     sha256       text NOT NULL,
@@ -40,7 +41,7 @@ CREATE TABLE IF NOT EXISTS skinspire.ledger (
 );
 
 -- The reference rows as they were last applied from the file: what differs from that was edited by people, and stays.
-CREATE TABLE IF NOT EXISTS skinspire.reference (
+CREATE TABLE IF NOT EXISTS skinspire_tools.reference (
     table_name text NOT NULL,
     row_key    text NOT NULL,
     applied    jsonb NOT NULL,

@@ -42,7 +42,13 @@ class SkinspireExecutor(Executor):
             failure = {"ok": False, "exit_code": error.exit_code, "error": error.as_dict()}
             print(json.dumps(blank | error.result | failure, default=str))
             raise Exit(code=error.exit_code)
-        remedy = f"\n  try: {error.remedy}" if error.remedy and sys.stderr.isatty() else f" -> {error.remedy}" if error.remedy else ""
+        remedy = (
+            f"\n  try: {error.remedy}"
+            if error.remedy and sys.stderr.isatty()
+            else f" -> {error.remedy}"
+            if error.remedy
+            else ""
+        )
         raise Exit(f"error: {error.message}{remedy}", code=error.exit_code)
 
 

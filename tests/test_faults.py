@@ -1,0 +1,227 @@
+"""Whatever fails wherever: afterwards the database is as it was."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from conftest import CHECKOUT, Project, dump, throw_away_home
+
+from skinspire_db.server import EmbeddedServer
+
+# step -> after how many of its statements it is stopped: somewhere between its first write and its last one
+MIDDLE = {"reset": 2, "create": 3, "triggers": 9, "seed": 9, "verify": 25, "commit": 1}
+
+
+RUNNING: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def no_task_left_behind() -> Iterator[None]:
+    yield
+    while RUNNING:
+        task = RUNNING.pop()
+        task.kill()
+        task.communicate()
+
+
+@pytest.fixture
+def own_server(killable: Project) -> Project:
+    """The project of this module, its server running."""
+    EmbeddedServer(Path(killable.env["SKINSPIRE_PG_HOME"])).start()
+    return killable
+
+
+@pytest.fixture(scope="module")
+def killable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A project with an embedded server of its own, to be killed, and a dev database with a row of the user's."""
+    root = tmp_path_factory.mktemp("faults")
+    (root / "pyproject.toml").write_text("[tool.skinspire_db]\n")
+    server = EmbeddedServer(throw_away_home(root))
+    project = Project(root, server.start())
+    project.env = {"SKINSPIRE_PG_HOME": str(server.home)}
+    assert project.invoke("db.setup").code == 0
+    with psycopg.connect(**project.address.parameters, dbname="skinspire_dev") as connection:
+        connection.execute("UPDATE patients SET last_name = 'Precious' WHERE mrn = 'T000007'")
+        connection.execute("CREATE VIEW of_mine AS SELECT mrn FROM patients")
+    yield project
+    EmbeddedServer(server.home).destroy()
+
+
+def halted(project: Project, step: str, *arguments: str) -> subprocess.Popen[str]:
+    """The task, standing still in the middle of the step."""
+    command = [
+        sys.executable, str(CHECKOUT / "tests/halting_invoke.py"), step, str(MIDDLE[step]), "-r", str(CHECKOUT), *arguments,
+    ]  # fmt: skip
+    task = subprocess.Popen(
+        command, env=project.environment, cwd=project.root, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    RUNNING.append(task)
+    assert task.stdout
+    for line in task.stdout:
+        if line == "HALTED\n":
+            return task
+    raise AssertionError(f"{step} did not halt: {task.communicate()}")
+
+
+def rows_and_definitions(project: Project) -> str:
+    """The dump without the sequences' values: after a crash PostgreSQL lets a sequence skip up to 32 numbers that it had
+    set aside (its manual, CREATE SEQUENCE, Notes), whoever was connected.
+    """
+    return "\n".join(line for line in dump(project.address, "skinspire_dev").splitlines() if "pg_catalog.setval" not in line)
+
+
+def wait_until_idle(project: Project) -> None:
+    """Until the server has noticed that the killed task is gone."""
+    deadline = time.monotonic() + 20
+    count = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'skinspire-db%' AND pid <> pg_backend_pid()"
+    while project.query(count, "skinspire_dev") != [(0,)]:
+        assert time.monotonic() < deadline, "the killed task's session lives on"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("step", MIDDLE)
+def test_kill_9_of_the_task_in_the_middle_of(step: str, own_server: Project) -> None:
+    before = dump(own_server.address, "skinspire_dev")
+    task = halted(own_server, step, "db.setup")
+    task.kill()
+    task.communicate()
+    wait_until_idle(own_server)
+    assert dump(own_server.address, "skinspire_dev") == before
+
+
+@pytest.mark.parametrize("step", MIDDLE)
+def test_kill_9_of_the_server_in_the_middle_of(step: str, own_server: Project) -> None:
+    before = rows_and_definitions(own_server)
+    task = halted(own_server, step, "db.setup")
+    server = EmbeddedServer(Path(own_server.env["SKINSPIRE_PG_HOME"]))
+    pid = server.status().pid
+    assert pid
+    os.kill(pid, signal.SIGKILL)
+    out, err = task.communicate("go on\n", timeout=60)
+    assert task.returncode == 1, out + err
+    assert "the server went away" in err and "the database is as it was" in err
+    assert "Traceback" not in err
+    assert own_server.invoke("db.verify").code == 0  # which starts the server again
+    assert rows_and_definitions(own_server) == before
+
+
+def test_a_server_that_stops_in_the_middle(own_server: Project) -> None:
+    before = dump(own_server.address, "skinspire_dev")
+    task = halted(own_server, "seed", "db.setup", "--json")
+    assert own_server.invoke("server.stop").code == 0
+    out, err = task.communicate("go on\n", timeout=60)
+    assert task.returncode == 1
+    assert '"type": "ConnectionFailed"' in out
+    assert own_server.invoke("server.start").code == 0
+    assert dump(own_server.address, "skinspire_dev") == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_termination(number: signal.Signals, own_server: Project) -> None:
+    before = dump(own_server.address, "skinspire_dev")
+    task = halted(own_server, "seed", "db.setup")
+    task.send_signal(number)
+    _, err = task.communicate(timeout=60)
+    assert task.returncode == 1
+    assert err == "error: interrupted; the database is as it was\n"
+    assert dump(own_server.address, "skinspire_dev") == before
+
+
+def test_ctrl_c_of_the_first_setup_leaves_no_database(project: Project) -> None:
+    task = halted(project, "seed", "db.setup")
+    task.send_signal(signal.SIGINT)
+    task.communicate(timeout=60)
+    assert task.returncode == 1
+    assert project.query(f"SELECT 1 FROM pg_database WHERE datname = '{project.database}'", "postgres") == []
+
+
+def test_a_commit_whose_answer_is_lost_is_looked_up(own_server: Project) -> None:
+    """The connection breaks after the server has committed: the task must find out, and say that it is done."""
+    script = f"""
+import psycopg, sys
+from invoke.main import program
+real = psycopg.Connection.commit
+def commit(self):
+    real(self)
+    if self.info.get_parameters().get("application_name", "").endswith("db.seed"):
+        raise psycopg.OperationalError("the answer is lost")
+psycopg.Connection.commit = commit
+program.run(["invoke", "-r", {str(CHECKOUT)!r}, "db.seed", "--patients=21", "--json"])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=own_server.environment, cwd=own_server.root, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert own_server.query("SELECT count(*) FROM patients", "skinspire_dev") == [(21,)]
+
+
+def test_two_setups_at_once_both_end_well_one_after_the_other(own_server: Project) -> None:
+    tasks = [own_server.start("db.setup", "--json") for _ in range(2)]
+    for task in tasks:
+        out, err = task.communicate(timeout=60)
+        assert task.returncode == 0, out + err
+
+
+def test_a_second_setup_names_the_holder_when_it_has_waited_long_enough(own_server: Project) -> None:
+    text = "[tool.skinspire_db.environments.dev]\noperation_wait = 0.3\n"
+    pyproject = own_server.root / "pyproject.toml"
+    former = pyproject.read_text()
+    pyproject.write_text(former + text)
+    try:
+        first = halted(own_server, "seed", "db.setup")
+        second = own_server.invoke("db.setup")
+        assert second.code == 2
+        assert "in use by skinspire-db db.setup (pid " in second.err and "waited 0.3 s" in second.err
+        out, err = first.communicate("go on\n", timeout=60)
+        assert first.returncode == 0, out + err
+    finally:
+        pyproject.write_text(former)
+
+
+def test_two_first_setups_at_once(project: Project) -> None:
+    """Neither database exists: one creates it, both end well or one is told who is at work."""
+    tasks = [project.start("db.setup", "--json") for _ in range(2)]
+    for task in tasks:
+        out, err = task.communicate(timeout=60)
+        assert task.returncode == 0, out + err
+    assert project.query("SELECT count(*) FROM skinspire_tools.journal") == [(2,)]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0 or not shutil.which("mount"), reason="needs to mount a tmpfs")
+def test_a_disk_that_fills_up(tmp_path: Path) -> None:
+    """A server on a small file system: the seed does not fit, the database is as it was, and works on."""
+    mount = Path(f"/mnt/skinspire-test-{secrets.token_hex(4)}")
+    mount.mkdir(parents=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160m,mode=0755", "tmpfs", str(mount)], capture_output=True).returncode:
+        mount.rmdir()
+        pytest.skip("this machine allows no mount")
+    server = EmbeddedServer(mount / "server")
+    try:
+        (tmp_path / "pyproject.toml").write_text("[tool.skinspire_db]\n")
+        project = Project(tmp_path, server.start(), {"SKINSPIRE_PG_HOME": str(server.home)})
+        assert project.invoke("db.setup").code == 0
+        before = rows_and_definitions(project)
+        outcome = project.invoke("db.setup", "--patients=200000")
+        assert outcome.code == 1
+        assert "disk is full" in outcome.err or "the server went away" in outcome.err
+        # Without room for its log PostgreSQL stops, and cannot even recover: that is said, and space is all it needs.
+        still_full = project.invoke("db.verify")
+        assert still_full.code == 0 or "free some space" in still_full.err
+        subprocess.run(["mount", "-o", "remount,size=320m", str(mount)], check=True)
+        assert project.invoke("db.verify").code == 0
+        assert rows_and_definitions(project) == before
+    finally:
+        server.destroy()
+        subprocess.run(["umount", str(mount)], check=True)
+        mount.rmdir()
