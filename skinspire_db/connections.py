@@ -24,13 +24,25 @@ class Target:
     """A database on a server. `parameters` is what libpq needs to get there, the password included; it stays secret."""
 
     environment: str
-    host: str
-    port: str
-    database: str
-    user: str
-    policy: Policy = field(repr=False)
+    policy: Policy
     parameters: dict[str, Any] = field(repr=False)
     server: EmbeddedServer | None = field(repr=False, default=None)
+
+    @property
+    def host(self) -> str:
+        return str(self.parameters.get("host", ""))
+
+    @property
+    def port(self) -> str:
+        return str(self.parameters.get("port", ""))
+
+    @property
+    def database(self) -> str:
+        return str(self.parameters["dbname"])
+
+    @property
+    def user(self) -> str:
+        return str(self.parameters.get("user", ""))
 
     def __str__(self) -> str:
         where = f"{self.host or 'the local socket'}{f':{self.port}' if self.port else ''}"
@@ -42,17 +54,13 @@ def target(environment: Environment, *, start: bool = True) -> Target:
 
     Raises InvalidSetting for a URL that cannot be used, ServerFailed when the embedded server cannot be started.
     """
-    server = project_server(environment.project) if environment.embedded else None
-    if server:
-        address = server.address() or (server.start() if start else None)
-        parameters = dict(address.parameters) if address else {"host": "127.0.0.1", "user": ROLE}
-        parameters["dbname"] = embedded_database(environment.name)
-    else:
-        parameters = _from_url(environment)
-    return Target(
-        environment.name, str(parameters.get("host", "")), str(parameters.get("port", "")), str(parameters["dbname"]),
-        str(parameters.get("user", "")), environment.policy, parameters, server,
-    )  # fmt: skip
+    if not environment.embedded:
+        return Target(environment.name, environment.policy, _from_url(environment))
+    server = project_server(environment.project)
+    address = server.address() or (server.start() if start else None)
+    parameters = address.parameters if address else {"host": "127.0.0.1", "user": ROLE}
+    database = {"dbname": embedded_database(environment.name)}
+    return Target(environment.name, environment.policy, parameters | database, server)
 
 
 def connect(to: Target, operation: str, *, database: str | None = None) -> Connection:
@@ -63,13 +71,18 @@ def connect(to: Target, operation: str, *, database: str | None = None) -> Conne
     """
     import psycopg
 
-    parameters = to.parameters | ({"dbname": database} if database else {})
+    other = {"dbname": database} if database else {}
     try:
-        return _open(parameters, to.policy, operation)
+        return _open(to.parameters | other, to.policy, operation)
     except psycopg.OperationalError as error:
-        if to.server and not to.server.status().running:
-            return _open(to.server.start().parameters | {"dbname": parameters["dbname"]}, to.policy, operation)
-        raise _explain(error, to, database) from None
+        failure = error
+    if to.server:
+        to.parameters.update(to.server.start().parameters)  # its port may be another one now
+        try:
+            return _open(to.parameters | other, to.policy, operation)
+        except psycopg.OperationalError as error:
+            failure = error
+    raise _explain(failure, to, database)
 
 
 def begin(connection: Connection, policy: Policy, *, read_only: bool = False) -> None:

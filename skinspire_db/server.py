@@ -244,7 +244,7 @@ class EmbeddedServer:
         if address is None:
             return False
         try:
-            psycopg.connect(**address.parameters, dbname="postgres", connect_timeout=5).close()
+            psycopg.connect(**address.parameters, dbname="postgres", connect_timeout=3).close()
         except psycopg.OperationalError:
             return False
         return True
