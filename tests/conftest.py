@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +18,9 @@ from typing import Any
 
 import psycopg
 import pytest
+from invoke import Program
 
+from skinspire_db import settings
 from skinspire_db.server import ROOT_HOMES, Address, EmbeddedServer
 
 CHECKOUT = Path(__file__).parent.parent
@@ -79,13 +84,39 @@ class Project:
     def environment(self) -> dict[str, str]:
         return {**os.environ, "SKINSPIRE_PROJECT": str(self.root), **self.env}
 
-    def invoke(self, *arguments: str, timeout: float = 120) -> Outcome:
+    def invoke(self, *arguments: str) -> Outcome:
+        """Run `invoke` inside this process: Invoke's own parser, executor and exit, without a second for imports."""
+        out, err = io.StringIO(), io.StringIO()
+        former, folder, handler = dict(os.environ), Path.cwd(), signal.getsignal(signal.SIGTERM)
+        os.environ |= {"SKINSPIRE_PROJECT": str(self.root), **self.env}
+        os.chdir(self.root)
+        settings._tool_table.cache_clear()
+        settings._dotenv.cache_clear()
+        try:
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                code = 0
+                try:
+                    Program().run(["invoke", "-r", str(CHECKOUT), *arguments])
+                except SystemExit as ended:
+                    code = int(ended.code or 0)
+        finally:
+            os.environ.clear()
+            os.environ |= former
+            os.chdir(folder)
+            signal.signal(signal.SIGTERM, handler)
+        return self._outcome(code, out.getvalue(), err.getvalue())
+
+    def process(self, *arguments: str) -> Outcome:
+        """Run `invoke` as a process of its own, as a user does."""
         done = subprocess.run(
-            self.command(*arguments), env=self.environment, cwd=self.root, capture_output=True, text=True, timeout=timeout
+            self.command(*arguments), env=self.environment, cwd=self.root, capture_output=True, text=True, timeout=120
         )
-        assert self.address.password not in done.stdout + done.stderr, "the password was shown"
-        assert "Traceback" not in done.stderr, done.stderr
-        return Outcome(done.returncode, done.stdout, done.stderr)
+        return self._outcome(done.returncode, done.stdout, done.stderr)
+
+    def _outcome(self, code: int, out: str, err: str) -> Outcome:
+        assert self.address.password not in out + err, "the password was shown"
+        assert "Traceback" not in err, err
+        return Outcome(code, out, err)
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         return subprocess.Popen(

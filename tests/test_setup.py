@@ -8,7 +8,7 @@ STEPS = ["reset", "create", "triggers", "seed", "verify"]
 
 
 def test_setup_makes_a_verified_clinic(project: Project) -> None:
-    outcome = project.invoke("db.setup", "--env=dev", "--json")
+    outcome = project.process("db.setup", "--env=dev", "--json")
     assert outcome.code == 0, outcome.err
     answer = outcome.json
     assert [step["name"] for step in answer["steps"]] == STEPS
@@ -79,7 +79,7 @@ def test_a_failing_step_leaves_the_former_database(clinic: Project) -> None:
     (clinic.root / "pyproject.toml").write_text(
         '[tool.skinspire_db]\nmetadata = ["skinspire_db.models:Base", "models:metadata"]\n'
     )
-    outcome = clinic.invoke("db.setup", "--json")
+    outcome = clinic.process("db.setup", "--json")
     assert outcome.code == 1
     assert outcome.json["error"]["type"] == "StepFailed"
     assert "no_such_function" in outcome.json["error"]["message"]
@@ -93,7 +93,7 @@ def test_a_database_that_was_created_is_dropped_when_the_operation_fails(project
         "from sqlalchemy import Column, Integer, MetaData, Table, text\nmetadata = MetaData()\n"
         "Table('extra', metadata, Column('id', Integer, primary_key=True, server_default=text('no_such_function()')))\n"
     )
-    assert project.invoke("db.setup").code == 1
+    assert project.process("db.setup").code == 1
     assert project.query(f"SELECT 1 FROM pg_database WHERE datname = '{project.database}'", "postgres") == []
 
 

@@ -1,0 +1,280 @@
+"""What a person can get wrong: one line, the right exit code, a remedy, and nothing lost."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import CHECKOUT, Project
+
+FOREIGN = "CREATE TABLE precious (a int); INSERT INTO precious VALUES (1)"
+
+
+def refused(project: Project, *arguments: str, code: int, says: str, process: bool = False) -> str:
+    """The command fails with this exit code and one line that says this; the same through --json. Returns the remedy."""
+    run = project.process if process else project.invoke
+    outcome = run(*arguments)
+    assert outcome.code == code, outcome.out + outcome.err
+    assert says in outcome.err, outcome.err
+    assert outcome.err.startswith("error: ") and outcome.err.count("\n") == 1, f"not one line: {outcome.err}"
+    answer = run(*arguments, "--json").json
+    assert (answer["ok"], answer["exit_code"]) == (False, code)
+    assert says in answer["error"]["message"]
+    return answer["error"]["remedy"] or ""
+
+
+def test_unknown_environment(project: Project) -> None:
+    assert refused(project, "db.setup", "--env=bogus", code=2, says="unknown environment 'bogus'") == "use one of: dev, test, prod"
+
+
+def test_prod_without_a_url(project: Project) -> None:
+    assert "PROD_DATABASE_URL=" in refused(project, "db.setup", "--env=prod", code=2, says="PROD_DATABASE_URL is not set")
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("postgresql//u:hunter2@h/d", "DEV_DATABASE_URL is not a database URL"),
+        ("postgresql://u:hunter2@h:port/d", "DEV_DATABASE_URL is not a database URL"),
+        ("mysql://u:hunter2@h/d", "a URL for mysql"),
+        ("postgresql+psycopg2://u:hunter2@h/d", "a URL for postgresql+psycopg2"),
+        ("postgresql://u:hunter2@h", "names no database"),
+        ("postgresql://u:hunter2@h/d?sslmod=require", "an option that PostgreSQL does not know"),
+    ],
+)
+def test_malformed_url(project: Project, url: str, says: str) -> None:
+    project.env["DEV_DATABASE_URL"] = url
+    assert "DEV_DATABASE_URL=postgresql://" in refused(project, "db.setup", code=2, says=says)
+    assert "hunter2" not in project.invoke("db.setup").err + project.invoke("env.status").out
+
+
+def test_wrong_password_is_not_shown(project: Project) -> None:
+    project.env["DEV_DATABASE_URL"] = project.url("anything", password="hunter2%40")
+    assert "DEV_DATABASE_URL" in refused(project, "db.setup", code=1, says="refuses the password of role skinspire")
+    outcome = project.invoke("db.setup")
+    assert "hunter2" not in outcome.out + outcome.err
+
+
+def test_unknown_role_looks_like_a_wrong_password(project: Project) -> None:
+    project.env["DEV_DATABASE_URL"] = project.url("anything", user="nobody_at_all")
+    refused(project, "db.setup", code=1, says="refuses the password of role nobody_at_all")
+
+
+def test_server_down(project: Project) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    project.env["DEV_DATABASE_URL"] = project.url("anything", port=port)
+    remedy = refused(project, "db.setup", code=1, says="Connection refused")
+    assert "DEV_DATABASE_URL" in remedy
+
+
+@pytest.mark.parametrize("task", ["db.verify", "db.reset", "db.seed", "triggers.install", "env.stamp"])
+def test_a_database_that_does_not_exist(project: Project, task: str) -> None:
+    remedy = refused(project, task, code=1, says=f"the database {project.database} does not exist")
+    assert remedy == "invoke db.setup --env=dev"
+
+
+@pytest.mark.parametrize("task", ["db.setup", "db.reset", "db.create", "db.seed", "triggers.install"])
+def test_a_database_stamped_prod_behind_the_dev_url(clinic: Project, task: str) -> None:
+    clinic.execute("UPDATE skinspire_tools.stamp SET environment = 'prod'")
+    before = clinic.dump()
+    refused(clinic, task, code=2, says="is stamped prod, not dev")
+    assert clinic.invoke(task, f"--confirm={clinic.database}").code in (1, 2), "no confirmation helps here"
+    assert clinic.dump() == before
+
+
+@pytest.mark.parametrize("task", ["db.setup", "db.reset", "db.create", "db.seed", "triggers.install"])
+def test_a_full_database_without_a_stamp(project: Project, task: str) -> None:
+    project.execute(f'CREATE DATABASE "{project.database}"', "postgres")
+    project.execute(FOREIGN)
+    before = project.dump()
+    remedy = refused(project, task, code=2, says="holds 1 objects and no stamp")
+    assert project.dump() == before
+    adopt = remedy.partition("invoke ")[2].split()
+    assert project.invoke(*adopt).code == 0
+    assert project.query("SELECT environment FROM skinspire_tools.stamp") == [("dev",)]
+    assert project.query("SELECT a FROM precious") == [(1,)]
+
+
+def test_an_empty_database_is_taken(project: Project) -> None:
+    project.execute(f'CREATE DATABASE "{project.database}"', "postgres")
+    assert project.invoke("db.setup").code == 0
+
+
+def test_stamp_asks_before_it_adopts(clinic: Project) -> None:
+    assert clinic.invoke("env.stamp").code == 0, "it is ours already"
+    clinic.env["TEST_DATABASE_URL"] = clinic.env["DEV_DATABASE_URL"]
+    remedy = refused(clinic, "env.stamp", "--env=test", code=2, says="is stamped dev")
+    assert remedy == f"invoke env.stamp --env=test --confirm={clinic.database}"
+    before = clinic.query("SELECT identity FROM skinspire_tools.stamp")
+    assert clinic.invoke("env.stamp", "--env=test", f"--confirm={clinic.database}").code == 0
+    [(environment, identity)] = clinic.query("SELECT environment, identity FROM skinspire_tools.stamp")
+    assert environment == "test" and [(identity,)] != before
+
+
+def test_protected_needs_the_databases_name(make_project: Callable[..., Project], template: str) -> None:
+    project = make_project('[tool.skinspire_db.environments.live]\nextends = "prod"\n')
+    project.env["LIVE_DATABASE_URL"] = project.env["DEV_DATABASE_URL"]
+    fresh = project.invoke("db.setup", "--env=live", "--json")
+    assert fresh.code == 0, "an empty database holds nothing that could be destroyed"
+    assert project.query("SELECT count(*) FROM patients") == [(0,)], "and gets no invented people"
+    passwords = {each["password"] for each in fresh.json["sign_in"]}
+    assert len(passwords) == 2 and not any(password in project.dump() for password in passwords)
+    project.execute("UPDATE hospitals SET name = 'Real'")
+    before = project.dump()
+    for arguments in (["db.setup"], ["db.setup", "--confirm=yes"], ["db.reset"], ["db.reset", f"--confirm={project.database}x"]):
+        remedy = refused(project, *arguments, "--env=live", code=2, says=f"would destroy what {project.database}")
+        assert remedy == f"invoke {arguments[0]} --env=live --confirm={project.database}"
+    assert "test data is never seeded" in project.invoke("db.seed", "--env=live", "--patients=5").err
+    assert project.dump() == before
+    confirmed = project.invoke("db.setup", "--env=live", f"--confirm={project.database}")
+    assert confirmed.code == 0 and "no backup was taken" in confirmed.err
+    assert project.query("SELECT count(*) FROM hospitals WHERE name = 'Real'") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ("--patients=abc", "--patients=abc is not a whole number"),
+        ("--patients=1.5", "--patients=1.5 is not a whole number"),
+        ("--patients=-5", "--patients=-5 is not between 1 and"),
+        ("--patients=0", "--patients=0 is not between 1 and"),
+        ("--patients=99999999999", "is not between 1 and"),
+        ("--doctors=no", "--doctors=no is not a whole number"),
+        ("--random-seed=x", "--random-seed=x is not a whole number"),
+    ],
+)
+def test_nonsense_numbers(project: Project, argument: str, says: str) -> None:
+    refused(project, "db.setup", argument, code=2, says=says)
+    assert project.query(f"SELECT 1 FROM pg_database WHERE datname = '{project.database}'", "postgres") == []
+
+
+def test_a_role_that_may_not_create_databases(project: Project) -> None:
+    role = f"plain_{project.database}"
+    project.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'p'", "postgres")
+    try:
+        project.env["DEV_DATABASE_URL"] = project.url(project.database, user=role, password="p")
+        remedy = refused(project, "db.setup", code=1, says=f"role {role} may not create the database")
+        ask = remedy.removeprefix("ask the administrator for: ")
+        project.execute(ask, "postgres")
+        outcome = project.invoke("db.setup")
+        assert outcome.code == 0, f"after the administrator did what was asked: {outcome.err}"
+        project.execute(f'DROP DATABASE "{project.database}" WITH (FORCE)', "postgres")
+    finally:
+        project.execute(f"DROP ROLE {role}", "postgres")
+
+
+def test_a_role_that_owns_the_database_but_not_schema_public(project: Project) -> None:
+    role = f"owner_{project.database}"
+    project.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'p'", "postgres")
+    try:
+        project.execute(f'CREATE DATABASE "{project.database}" OWNER {role}', "postgres")
+        project.execute(f"ALTER SCHEMA public OWNER TO skinspire; GRANT CREATE ON SCHEMA public TO {role}")
+        project.env["DEV_DATABASE_URL"] = project.url(project.database, user=role, password="p")
+        for _ in range(2):
+            outcome = project.invoke("db.setup")
+            assert outcome.code == 0, outcome.err
+        assert project.invoke("db.reset").code == 0
+        project.execute("CREATE TABLE someone_elses (a int)")
+        remedy = refused(project, "db.reset", code=1, says="reset cannot drop what another role owns")
+        assert "REASSIGN OWNED" in remedy
+        project.execute(f'DROP DATABASE "{project.database}" WITH (FORCE)', "postgres")
+    finally:
+        project.execute(f"DROP ROLE {role}", "postgres")
+
+
+def test_a_table_locked_by_an_open_transaction_is_named(make_project: Callable[..., Project], template: str) -> None:
+    project = make_project("[tool.skinspire_db.environments.dev]\nlock_timeout = 0.3\n")
+    project.execute(f'CREATE DATABASE "{project.database}" TEMPLATE {template}', "postgres")
+    before = project.dump()
+    with project.connect(application_name="a long report") as other:
+        other.execute("BEGIN")
+        other.execute("SELECT count(*) FROM patients")
+        refused(project, "db.setup", code=1, says=f"held by pid {other.info.backend_pid} (a long report, for ")
+        other.execute("ROLLBACK")
+    assert project.dump() == before
+
+
+def test_a_trigger_file_with_a_syntax_error(clinic: Project) -> None:
+    """In a copy of the checkout, since the files belong to it."""
+    copy = clinic.root / "copy"
+    for folder in ("skinspire_db", "sql", "tasks"):
+        shutil.copytree(CHECKOUT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("tasks.py", "invoke.yaml"):
+        shutil.copy(CHECKOUT / file, copy / file)
+    path = copy / "sql/triggers/timestamps.sql"
+    text = path.read_text()
+    line = text[: text.index("NEW.created_at := coalesce")].count("\n") + 1
+    path.write_text(text.replace("NEW.created_at := coalesce(NEW.created_at, now());", "NEW.created_at := coalesce((;"))
+    before = clinic.dump()
+    clinic.env["PYTHONPATH"] = str(copy)
+    clinic.command = lambda *arguments: [*Project.command(clinic)[:3], "-r", str(copy), *arguments]  # type: ignore[method-assign]
+    for task in ("triggers.install", "db.setup"):
+        refused(clinic, task, code=1, says=f"timestamps.sql:{line}: ", process=True)
+    assert clinic.dump() == before
+
+
+def test_a_seed_that_violates_a_constraint(clinic: Project) -> None:
+    """Somebody already has the phone number of the next invented person."""
+    phone = "SELECT user_id FROM users WHERE entity_type = 'patient' ORDER BY 1 LIMIT 1"
+    [(taken,)] = clinic.query(phone)
+    clinic.execute(f"UPDATE patients SET mrn = mrn || 'x'; DELETE FROM users WHERE user_id = '{taken}'")
+    clinic.execute("INSERT INTO users (user_id, entity_type, entity_id) SELECT user_id, 'staff', gen_random_uuid() FROM "
+                   f"(VALUES ('{taken}')) v (user_id)")  # fmt: skip
+    before = clinic.dump()
+    refused(clinic, "db.seed", code=1, says="seed: duplicate key value violates unique constraint")
+    assert clinic.dump() == before
+
+
+def test_the_seed_error_shows_no_row(clinic: Project) -> None:
+    """PostgreSQL's DETAIL holds the whole row, and that can be a patient's."""
+    clinic.execute("ALTER TABLE patients ADD CONSTRAINT odd CHECK (mrn <> 'T000021')")
+    outcome = clinic.invoke("db.seed", "--patients=21", "--json")
+    assert outcome.code == 1
+    assert "odd" in outcome.out and "Allergies" not in outcome.out and "T000021" not in outcome.out
+
+
+@pytest.mark.parametrize("task", ["db.seed", "triggers.install"])
+def test_steps_on_an_empty_database(project: Project, task: str) -> None:
+    project.execute(f'CREATE DATABASE "{project.database}"', "postgres")
+    if task == "db.seed":
+        assert "db.create" in refused(project, task, code=1, says="does not exist")
+    else:
+        assert project.invoke(task).code == 0, "there is nothing to attach them to, and that is no error"
+
+
+def test_create_on_a_database_that_has_tables(clinic: Project) -> None:
+    assert "--update-only" in refused(clinic, "db.create", code=2, says="has 12 tables already")
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [("no.such:Base", "cannot be loaded"), ("json:dumps", "neither a declarative base nor a MetaData"), ("json:nothing", "cannot be loaded")],
+)
+def test_models_that_cannot_be_loaded(make_project: Callable[..., Project], entry: str, says: str) -> None:
+    project = make_project(f'metadata = ["{entry}"]\n')
+    assert "pyproject.toml" in refused(project, "db.setup", code=1, says=says)
+
+
+def test_pyproject_that_is_not_toml(project: Project) -> None:
+    (project.root / "pyproject.toml").write_text("[tool.skinspire_db\n")
+    refused(project, "db.setup", code=2, says="is not valid TOML")
+
+
+def test_an_unreadable_dotenv_value_never_shows(project: Project) -> None:
+    del project.env["DEV_DATABASE_URL"]
+    (project.root / ".env").write_text("DEV_DATABASE_URL=postgres://u:hunter2@localhost:1/d\n")
+    outcome = project.invoke("db.setup", "--json")
+    assert outcome.code == 1 and "hunter2" not in outcome.out + outcome.err
+    assert json.loads(outcome.out)["error"]["type"] == "ConnectionFailed"
+
+
+def test_libpq_variables_do_not_lead_elsewhere(clinic: Project, tmp_path: Path) -> None:
+    """A PGHOSTADDR or PGOPTIONS in somebody's shell must not change which database is meant, or how it is read."""
+    clinic.env |= {"PGHOSTADDR": "127.0.0.9", "PGOPTIONS": "-c search_path=elsewhere", "PGDATABASE": "postgres", "PGPORT": "1"}
+    assert clinic.process("db.verify").code == 0
