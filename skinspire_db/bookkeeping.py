@@ -1,4 +1,4 @@
-"""The schema `skinspire_tools` in every database that the tools look after: stamp, journal, ledger, applied reference rows."""
+"""The schema skinspire_tools in every database of ours: stamp, journal, ledger, and the reference rows as applied."""
 
 from __future__ import annotations
 

@@ -32,6 +32,8 @@ def cached(here: Project, name: str, build: Callable[[], Any], extra: Iterable[P
         if kept["key"] == key and all(_mark(file) == mark for file, mark in kept["files"].items()):
             return kept["value"]
     value = build()
+    with contextlib.suppress(OSError):
+        here.state.mkdir(exist_ok=True)  # before the root is looked at, where models can lie: this changes it
     files = {file: _mark(file) for file in _loaded(extra)}
     with contextlib.suppress(OSError):
         write_atomically(path, json.dumps({"key": key, "files": files, "value": value}))

@@ -114,8 +114,8 @@ class Pipeline:
     """An operation on one environment.
 
     `destructive`: what the database holds goes. `creates`: a database that does not exist is made. `adopts`: this is
-    `env.stamp`, the way in for a database that has no stamp or another's. `keeps`: False is an operation that only looks: it asks
-    for no stamp and no lock, and rolls back at the end.
+    `env.stamp`, the way in for a database that has no stamp or another's. `keeps`: False is an operation that only looks:
+    it asks for no stamp and no lock, and rolls back at the end.
     """
 
     operation: str
@@ -350,10 +350,9 @@ def _translation(error: psycopg.Error, to: Target, operation: str, during: str, 
     from psycopg import errors
 
     if isinstance(error, errors.LockNotAvailable):
-        pid = connection.info.backend_pid
+        holders = safety.blockers(to, operation, connection.info.backend_pid)
         return TableLocked(
-            f"{during}: waited {to.policy.lock_timeout:g} s for a table that is held by {safety.blockers(to, operation, pid)};"
-            f" {AS_IT_WAS}",
+            f"{during}: waited {to.policy.lock_timeout:g} s for a table that is held by {holders}; {AS_IT_WAS}",
             remedy="end that transaction and run it again",
         )
     if isinstance(error, errors.DiskFull):

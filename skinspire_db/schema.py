@@ -55,7 +55,8 @@ OBJECTS = f"""
         WHERE t.typtype IN ('e', 'd', 'r') OR t.typtype = 'b' AND t.typelem = 0 AND t.typrelid = 0
     )
     SELECT kind, name FROM objects o
-    WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = o.classid AND d.objid = o.oid AND d.deptype = 'e')
+    WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = o.classid AND d.objid = o.oid AND (d.deptype = 'e'
+                      OR d.deptype = 'i' AND d.classid = 'pg_proc'::regclass))  -- a range type's own functions
     ORDER BY name
 """  # noqa: S608
 DROP_ORDER = (
@@ -184,31 +185,37 @@ def create_missing(connection: Connection, models: MetaData) -> Summary:
 
     Raises StepFailed for a column that is NOT NULL without a default where the table has rows.
     """
+    from sqlalchemy import ForeignKeyConstraint
     from sqlalchemy.schema import AddConstraint, CreateIndex
 
     _create_extensions(connection)
-    live = _live_columns(connection)
-    new_tables = [table for table in tables(models) if _name(table) not in live]
-    statements = _create_statements(models, new_tables)
-    added = [f"table {_name(table)}" for table in new_tables]
-    present = live_names(connection)
-    for table in tables(models):
-        if table in new_tables:
-            continue
+    live, present = _live_columns(connection), live_names(connection)
+    new = [table for table in tables(models) if _name(table) not in live]
+    old = [table for table in tables(models) if _name(table) in live]
+    # What is added (for the reader) and its statement, in an order in which everything refers to what is there already.
+    columns: list[tuple[str, str]] = []
+    constraints: list[tuple[str, str]] = []
+    foreign_keys: list[tuple[str, str]] = []
+    indexes: list[tuple[str, str]] = []
+    for table in old:
         for column in table.columns:
             if column.name not in live[_name(table)]:
                 _refuse_unfillable(connection, column)
-                statements.append(_add_column(column))
-                added.append(f"column {_name(table)}.{column.name}")
-        for constraint in _named_constraints(table):
-            if (_name(table), _constraint_name(constraint)) not in present:
-                statements.append(_compile(AddConstraint(constraint)))
-                added.append(f"constraint {_constraint_name(constraint)}")
+                columns.append((f"column {_name(table)}.{column.name}", _add_column(column)))
+        for name, constraint in sorted(
+            ((_constraint_name(each), each) for each in _named_constraints(table)), key=lambda pair: pair[0]
+        ):
+            if (_name(table), name) not in present:
+                group = foreign_keys if isinstance(constraint, ForeignKeyConstraint) else constraints
+                group.append((f"constraint {name}", _compile(AddConstraint(constraint))))
         for index in sorted(table.indexes, key=lambda each: str(each.name)):
             if (_name(table), index.name) not in present:
-                statements.append(_compile(CreateIndex(index)))
-                added.append(f"index {index.name}")
+                indexes.append((f"index {index.name}", _compile(CreateIndex(index))))
+    made = [(f"table {_name(table)}", "") for table in new]
+    before, after = columns + constraints, foreign_keys + indexes
+    statements = [*(sql for _, sql in before), *_create_statements(models, new), *(sql for _, sql in after)]
     _execute(connection, statements)
+    added = [what for what, _ in (*made, *before, *after)]
     return Summary({"added": len(added)}, lines=added)
 
 

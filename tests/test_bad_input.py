@@ -28,7 +28,10 @@ def refused(project: Project, *arguments: str, code: int, says: str, process: bo
 
 
 def test_unknown_environment(project: Project) -> None:
-    assert refused(project, "db.setup", "--env=bogus", code=2, says="unknown environment 'bogus'") == "use one of: dev, test, prod"
+    assert (
+        refused(project, "db.setup", "--env=bogus", code=2, says="unknown environment 'bogus'")
+        == "use one of: dev, test, prod"
+    )
 
 
 def test_prod_without_a_url(project: Project) -> None:
@@ -127,7 +130,12 @@ def test_protected_needs_the_databases_name(make_project: Callable[..., Project]
     assert len(passwords) == 2 and not any(password in project.dump() for password in passwords)
     project.execute("UPDATE hospitals SET name = 'Real'")
     before = project.dump()
-    for arguments in (["db.setup"], ["db.setup", "--confirm=yes"], ["db.reset"], ["db.reset", f"--confirm={project.database}x"]):
+    for arguments in (
+        ["db.setup"],
+        ["db.setup", "--confirm=yes"],
+        ["db.reset"],
+        ["db.reset", f"--confirm={project.database}x"],
+    ):
         remedy = refused(project, *arguments, "--env=live", code=2, says=f"would destroy what {project.database}")
         assert remedy == f"invoke {arguments[0]} --env=live --confirm={project.database}"
     assert "test data is never seeded" in project.invoke("db.seed", "--env=live", "--patients=5").err
@@ -254,7 +262,11 @@ def test_create_on_a_database_that_has_tables(clinic: Project) -> None:
 
 @pytest.mark.parametrize(
     ("entry", "says"),
-    [("no.such:Base", "cannot be loaded"), ("json:dumps", "neither a declarative base nor a MetaData"), ("json:nothing", "cannot be loaded")],
+    [
+        ("no.such:Base", "cannot be loaded"),
+        ("json:dumps", "neither a declarative base nor a MetaData"),
+        ("json:nothing", "cannot be loaded"),
+    ],
 )
 def test_models_that_cannot_be_loaded(make_project: Callable[..., Project], entry: str, says: str) -> None:
     project = make_project(f'metadata = ["{entry}"]\n')
@@ -276,5 +288,10 @@ def test_an_unreadable_dotenv_value_never_shows(project: Project) -> None:
 
 def test_libpq_variables_do_not_lead_elsewhere(clinic: Project, tmp_path: Path) -> None:
     """A PGHOSTADDR or PGOPTIONS in somebody's shell must not change which database is meant, or how it is read."""
-    clinic.env |= {"PGHOSTADDR": "127.0.0.9", "PGOPTIONS": "-c search_path=elsewhere", "PGDATABASE": "postgres", "PGPORT": "1"}
+    clinic.env |= {
+        "PGHOSTADDR": "127.0.0.9",
+        "PGOPTIONS": "-c search_path=elsewhere",
+        "PGDATABASE": "postgres",
+        "PGPORT": "1",
+    }
     assert clinic.process("db.verify").code == 0

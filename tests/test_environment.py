@@ -96,7 +96,10 @@ def test_declared_environments_inherit(here: Path, monkeypatch: pytest.MonkeyPat
         ('[tool.skinspire_db.environments.x]\nextends = "y"', "unknown environment 'y'"),
         ("[tool.skinspire_db.environments.x]\nprotected = true", "extends nothing"),
         ('[tool.skinspire_db.environments.x]\nextends = "x"', "extends itself"),
-        ('[tool.skinspire_db.environments.x]\nextends = "y"\n[tool.skinspire_db.environments.y]\nextends = "x"', "extends itself"),
+        (
+            '[tool.skinspire_db.environments.x]\nextends = "y"\n[tool.skinspire_db.environments.y]\nextends = "x"',
+            "extends itself",
+        ),
         ('[tool.skinspire_db.environments.x]\nextends = "dev"\nprotectd = true', "protectd = True is not understood"),
         ('[tool.skinspire_db.environments.x]\nextends = "dev"\nlock_timeout = "5s"', "lock_timeout = '5s' is not understood"),
         ("[tool.skinspire_db.environments.prod]\nprotected = false", "makes prod unprotected"),

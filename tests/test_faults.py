@@ -120,7 +120,7 @@ def test_a_server_that_stops_in_the_middle(own_server: Project) -> None:
     before = dump(own_server.address, "skinspire_dev")
     task = halted(own_server, "seed", "db.setup", "--json")
     assert own_server.invoke("server.stop").code == 0
-    out, err = task.communicate("go on\n", timeout=60)
+    out, _ = task.communicate("go on\n", timeout=60)
     assert task.returncode == 1
     assert '"type": "ConnectionFailed"' in out
     assert own_server.invoke("server.start").code == 0
@@ -198,12 +198,16 @@ def test_two_first_setups_at_once(project: Project) -> None:
     assert project.query("SELECT count(*) FROM skinspire_tools.journal") == [(2,)]
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0 or not shutil.which("mount"), reason="needs to mount a tmpfs")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0 or not shutil.which("mount"), reason="needs to mount a tmpfs"
+)
 def test_a_disk_that_fills_up(tmp_path: Path) -> None:
     """A server on a small file system: the seed does not fit, the database is as it was, and works on."""
     mount = Path(f"/mnt/skinspire-test-{secrets.token_hex(4)}")
     mount.mkdir(parents=True)
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160m,mode=0755", "tmpfs", str(mount)], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=160m,mode=0755", "tmpfs", str(mount)], capture_output=True
+    ).returncode:
         mount.rmdir()
         pytest.skip("this machine allows no mount")
     server = EmbeddedServer(mount / "server")

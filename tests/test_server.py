@@ -77,7 +77,12 @@ def test_kill_9(embedded: EmbeddedServer) -> None:
 def test_kill_9_of_server_whose_worker_is_busy(embedded: EmbeddedServer) -> None:
     """An orphaned backend keeps the shared memory for a while: starting must wait for it, not fail."""
     connection = opened(embedded.start())
-    busy = threading.Thread(target=lambda: pytest.raises(psycopg.Error, connection.execute, "SELECT pg_sleep(2)"))
+
+    def work() -> None:
+        with pytest.raises(psycopg.Error):
+            connection.execute("SELECT pg_sleep(2)")
+
+    busy = threading.Thread(target=work)
     busy.start()
     time.sleep(0.3)
     pid = embedded.status().pid
@@ -159,7 +164,11 @@ def test_secrets_are_the_owners_alone(embedded: EmbeddedServer) -> None:
                 "SELECT name, setting FROM pg_settings WHERE name IN ('listen_addresses', 'unix_socket_directories', 'password_encryption')"
             ).fetchall()
         )
-    assert settings == {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "password_encryption": "scram-sha-256"}
+    assert settings == {
+        "listen_addresses": "127.0.0.1",
+        "unix_socket_directories": "",
+        "password_encryption": "scram-sha-256",
+    }
     with pytest.raises(psycopg.OperationalError):
         psycopg.connect(**{**address.parameters, "password": "wrong"}, dbname="postgres")
 

@@ -25,7 +25,9 @@ def test_setup_makes_a_verified_clinic(project: Project) -> None:
         SELECT count(*) FROM (SELECT staff_id AS id, 'staff' AS type FROM staff UNION ALL SELECT patient_id, 'patient' FROM patients) p
         FULL JOIN users u ON u.entity_id = p.id AND u.entity_type = p.type WHERE u.user_id IS NULL OR p.id IS NULL"""
     assert project.query(unpaired) == [(0,)]
-    assert project.query("SELECT count(*) FROM users u WHERE NOT EXISTS (SELECT FROM user_role_mapping m WHERE m.user_id = u.user_id)") == [(0,)]
+    assert project.query(
+        "SELECT count(*) FROM users u WHERE NOT EXISTS (SELECT FROM user_role_mapping m WHERE m.user_id = u.user_id)"
+    ) == [(0,)]
 
 
 def test_the_five_steps_alone_give_what_setup_gives(project: Project) -> None:
@@ -57,7 +59,9 @@ def test_the_printed_password_opens_the_account(clinic: Project) -> None:
 
 
 def test_the_test_password_is_hashed_once(clinic: Project) -> None:
-    hashes = clinic.query("SELECT count(DISTINCT password_hash) FROM users u JOIN user_role_mapping USING (user_id) JOIN role_master USING (role_id) WHERE role_name NOT LIKE '%Administrator'")
+    hashes = clinic.query(
+        "SELECT count(DISTINCT password_hash) FROM users u JOIN user_role_mapping USING (user_id) JOIN role_master USING (role_id) WHERE role_name NOT LIKE '%Administrator'"
+    )
     assert hashes == [(1,)]
 
 
@@ -88,7 +92,9 @@ def test_a_failing_step_leaves_the_former_database(clinic: Project) -> None:
 
 
 def test_a_database_that_was_created_is_dropped_when_the_operation_fails(project: Project) -> None:
-    (project.root / "pyproject.toml").write_text('[tool.skinspire_db]\nmetadata = ["skinspire_db.models:Base", "models:metadata"]\n')
+    (project.root / "pyproject.toml").write_text(
+        '[tool.skinspire_db]\nmetadata = ["skinspire_db.models:Base", "models:metadata"]\n'
+    )
     (project.root / "models.py").write_text(
         "from sqlalchemy import Column, Integer, MetaData, Table, text\nmetadata = MetaData()\n"
         "Table('extra', metadata, Column('id', Integer, primary_key=True, server_default=text('no_such_function()')))\n"

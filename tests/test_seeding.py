@@ -1,0 +1,254 @@
+"""Seeds: reference data that respects people's edits, and invented people that are the same everywhere."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections import Counter
+from datetime import date
+from typing import Any
+
+import psycopg
+import pytest
+from conftest import CHECKOUT, Project
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skinspire_db import settings
+from skinspire_db.environment import PRESETS
+from skinspire_db.errors import GuardRefused, UsageError
+from skinspire_db.seeding import people, reference
+from skinspire_db.seeding.bulk import Options, seed
+from skinspire_db.seeding.people import Names, person
+from skinspire_db.settings import Project as Settings
+
+Connection = psycopg.Connection[Any]
+HERE = Settings(CHECKOUT, {})
+ALL_ROWS = "SELECT to_jsonb(p) - 'created_at' - 'updated_at' FROM {} p ORDER BY 1"
+
+
+@pytest.fixture(scope="module")
+def names() -> Names:
+    return Names.load(HERE)
+
+
+def rows(connection: Connection, table: str) -> list[tuple[Any, ...]]:
+    return connection.execute(f"SELECT to_jsonb(t) FROM {table} t ORDER BY to_jsonb(t)::text".encode()).fetchall()
+
+
+# Invented people
+
+
+def test_the_first_people_never_change(names: Names) -> None:
+    """Byte for byte, on every machine, Python and day. When this fails, everybody's test data has changed."""
+    made = [person(names, 1, kind, number) for kind in people.KINDS for number in range(1, 51)]
+    text = "\n".join(json.dumps([getattr(p, field) for field in p.__slots__]) for p in made)
+    assert hashlib.sha256(text.encode()).hexdigest() == "54f9228e75fb721123147d0782cdf83217633da60104104adb9be6329db7912e"
+
+
+def test_seeds_differ(names: Names) -> None:
+    assert person(names, 1, "patient", 1) != person(names, 2, "patient", 1)
+
+
+def test_a_thousand_patients_are_diverse(names: Names) -> None:
+    made = [person(names, 3, "patient", number) for number in range(1, 1001)]
+    infos = [json.loads(p.personal_info) for p in made]
+    contacts = [json.loads(p.contact_info) for p in made]
+    ages = [(people.TODAY - date.fromisoformat(info["date_of_birth"])).days / 365 for info in infos]
+    assert min(ages) < 1 and max(ages) > 88
+    assert 400 < sum(info["gender"] == "female" for info in infos) < 600
+    groups = Counter(p.blood_group for p in made)
+    assert 300 < groups["O+"] < 430 and groups["O-"] < 30 and sum(groups.values()) == 1000
+    assert len({language for info in infos for language in info["languages"]}) > 8
+    assert all(p.guardian and json.loads(p.guardian)["guardian"] for p, age in zip(made, ages, strict=True) if age < 17.9)
+    without = sum(contact["email"] is None for contact in contacts)
+    assert 250 < without < 500
+    assert len({(p.first_name, p.last_name) for p in made}) > 950
+
+
+@given(st.integers(1, people.MOST), st.integers(1, people.MOST), st.sampled_from(people.KINDS), st.sampled_from(people.KINDS))
+def test_no_two_people_share_a_phone_number(first: int, second: int, one: people.Kind, other: people.Kind) -> None:
+    names = Names(("A",), ("B",), ("C",))
+    a, b = person(names, 1, one, first), person(names, 1, other, second)
+    assert (a.phone == b.phone) == ((one, first) == (other, second))
+    assert len(a.phone) == 10 and a.phone[0] in "6789" and int(a.phone) < 9_999_000_000
+
+
+def test_a_second_run_adds_nothing_and_a_larger_number_the_difference(clinic: Project) -> None:
+    with clinic.connect() as connection:
+        before = rows(connection, "patients")
+        assert clinic.invoke("db.seed", "--random-seed=99").code == 0
+        assert rows(connection, "patients") == before
+        outcome = clinic.invoke("db.seed", "--patients=30", "--doctors=6", "--json")
+        summary = outcome.json["steps"][0]["summary"]
+        assert (summary["patients"], summary["doctors"], summary["nurses"], summary["reference_rows_added"]) == (10, 1, 0, 0)
+        assert [row for row in rows(connection, "patients") if row in before] == before
+        clinic.execute(
+            "DELETE FROM users USING patients WHERE entity_id = patient_id AND mrn < 'T000031' AND mrn > 'T000020'"
+        )
+        clinic.execute("DELETE FROM patients WHERE mrn > 'T000020'")
+        assert rows(connection, "patients") == before
+        assert clinic.invoke("db.seed", "--patients=30").code == 0
+        assert connection.execute("SELECT count(*) FROM patients").fetchone() == (30,)
+
+
+def test_the_same_seed_gives_the_same_rows_whatever_the_steps(clinic: Project) -> None:
+    """20 and then 40 patients, or 40 at once: the same rows."""
+    other = clinic.env["TEST_DATABASE_URL"].rpartition("/")[2]
+    assert clinic.invoke("db.seed", "--patients=40").code == 0
+    assert clinic.invoke("db.setup", "--env=test", "--patients=40").code == 0
+    for table in ("patients", "staff", "user_role_mapping"):
+        assert clinic.query(ALL_ROWS.format(table)) == clinic.query(ALL_ROWS.format(table), other)
+
+
+def test_users_of_many_chunks(clinic: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("skinspire_db.seeding.bulk.CHUNK", 7)
+    assert clinic.invoke("db.seed", "--patients=100").code == 0
+    assert clinic.query("SELECT count(*), count(DISTINCT mrn) FROM patients") == [(100, 100)]
+    assert clinic.query("SELECT count(*) FROM users WHERE entity_type = 'patient'") == [(100,)]
+
+
+def test_who_seeded_is_recorded(connection: Connection) -> None:
+    assert connection.execute("SELECT DISTINCT created_by FROM patients").fetchall() == [("seed",)]
+
+
+def test_no_test_data_in_a_protected_environment(connection: Connection) -> None:
+    before = rows(connection, "patients")
+    with pytest.raises(GuardRefused, match="test data is never seeded"):
+        seed(connection, HERE, PRESETS["prod"], Options())
+    assert rows(connection, "patients") == before
+    seed(connection, HERE, PRESETS["prod"], Options(reference_only=True))
+
+
+@pytest.mark.parametrize("numbers", [{"patients": 0}, {"patients": -5}, {"doctors": 0}, {"patients": people.MOST + 1}])
+def test_numbers_that_mean_nothing(numbers: dict[str, int]) -> None:
+    with pytest.raises(UsageError):
+        Options(**numbers)
+
+
+# Reference data
+
+
+@pytest.fixture
+def data() -> dict[str, Any]:
+    return copy.deepcopy(reference.load())
+
+
+def apply(connection: Connection, data: dict[str, Any]) -> tuple[int, int]:
+    numbers = reference.apply(connection, PRESETS["dev"], data).numbers
+    return int(numbers["reference_rows_added"]), int(numbers["reference_rows_updated"])
+
+
+TABLES = (
+    "hospitals",
+    "branches",
+    "parameter_settings",
+    "module_master",
+    "role_master",
+    "role_module_access",
+    "users",
+    "staff",
+)
+
+
+def test_a_second_run_changes_nothing(connection: Connection, data: dict[str, Any]) -> None:
+    before = [rows(connection, table) for table in TABLES]
+    assert apply(connection, data) == (0, 0)
+    assert [rows(connection, table) for table in TABLES] == before
+
+
+def test_a_change_in_the_file_updates_what_it_describes_and_nothing_else(
+    connection: Connection, data: dict[str, Any]
+) -> None:
+    before = {table: rows(connection, table) for table in TABLES}
+    data["parameters"][0]["param_value"] = "7"
+    data["roles"][2]["description"] = "Heals"
+    data["roles"][2]["access"]["Inventory"] = "v"
+    assert apply(connection, data) == (4, 2)
+    changed = {table for table in TABLES if rows(connection, table) != before[table]}
+    assert changed == {"parameter_settings", "role_master", "role_module_access"}
+    assert connection.execute(
+        "SELECT param_value FROM parameter_settings WHERE param_code = 'MAX_LOGIN_ATTEMPTS'"
+    ).fetchone() == ("7",)
+    assert apply(connection, data) == (0, 0)
+
+
+def test_what_people_edited_stays(connection: Connection, data: dict[str, Any]) -> None:
+    connection.execute(
+        "UPDATE parameter_settings SET param_value = '9', description = 'ours' WHERE param_code = 'MAX_LOGIN_ATTEMPTS';"
+        "UPDATE hospitals SET name = 'Our Clinic', license_no = 'KA-1'"
+    )
+    assert apply(connection, data) == (0, 0)
+    data["parameters"][0]["description"] = "theirs"  # the file changes one column: that one is written, the other stays
+    assert apply(connection, data) == (0, 1)
+    row = connection.execute(
+        "SELECT param_value, description FROM parameter_settings WHERE param_code = 'MAX_LOGIN_ATTEMPTS'"
+    )
+    assert row.fetchone() == ("9", "theirs")
+    assert connection.execute("SELECT name, license_no FROM hospitals").fetchall() == [("Our Clinic", "KA-1")]
+
+
+def test_what_is_missing_comes_back(connection: Connection, data: dict[str, Any]) -> None:
+    connection.execute("DELETE FROM parameter_settings; DELETE FROM role_module_access WHERE can_view")
+    added, updated = apply(connection, data)
+    assert added > 3 and updated == 0
+
+
+def test_new_rows_of_the_file_are_added(connection: Connection, data: dict[str, Any]) -> None:
+    data["parameters"].append({"param_code": "NEW", "param_value": "1"})
+    data["modules"].append(
+        {"name": "Billing", "icon": "b", "route": "/b", "parts": [{"name": "Invoices", "icon": "i", "route": "/i"}]}
+    )
+    added, _ = apply(connection, data)
+    assert added == 1 + 2 + 4, "a parameter, two modules, and the two administrators' rights in them"
+
+
+def test_an_administrator_that_was_removed_does_not_come_back_while_another_is_there(
+    connection: Connection, data: dict[str, Any]
+) -> None:
+    connection.execute(
+        "INSERT INTO users (user_id, entity_type, entity_id) VALUES ('9000000000', 'staff', gen_random_uuid());"
+        "INSERT INTO user_role_mapping (user_id, role_id) SELECT '9000000000', role_id FROM role_master WHERE role_name = 'System Administrator';"
+        "DELETE FROM users WHERE user_id = '9999999999'"
+    )
+    assert reference.apply(connection, PRESETS["dev"], data).sign_in == []
+    assert connection.execute("SELECT count(*) FROM users WHERE user_id = '9999999999'").fetchone() == (0,)
+
+
+def test_every_role_has_rights_and_they_are_the_described_ones(connection: Connection) -> None:
+    found = {
+        role: (modules, deletes)
+        for role, modules, deletes in connection.execute(
+            "SELECT role_name, count(*), count(*) FILTER (WHERE can_delete) FROM role_master JOIN role_module_access USING (role_id) GROUP BY 1"
+        ).fetchall()
+    }
+    modules = len(reference.expected()["module_master"])
+    assert set(found) == set(reference.expected()["role_master"])
+    assert found["System Administrator"] == (modules, modules)
+    assert found["Hospital Administrator"] == (modules, 0)
+    doctor = connection.execute(
+        "SELECT array_agg(module_name ORDER BY module_name) FROM role_module_access JOIN role_master USING (role_id) JOIN module_master m USING (module_id) WHERE role_name = 'Doctor'"
+    ).fetchone()
+    assert doctor == (["Appointments", "Clinical", "Consultations", "Dashboard", "Prescriptions"],)
+
+
+def test_a_protected_environment_gets_generated_passwords(project: Project) -> None:
+    project.execute(f'CREATE DATABASE "{project.database}"', "postgres")
+    assert project.invoke("db.create").code == 0
+    with project.connect() as connection:
+        made = reference.apply(connection, PRESETS["prod"]).sign_in
+        assert len({each.password for each in made}) == 2
+        assert reference.TEST_PASSWORD not in {each.password for each in made}
+        hashes = connection.execute("SELECT password_hash FROM users").fetchall()
+    assert all(hash.startswith("$2a$12$") for (hash,) in hashes)
+    assert made[0].password not in repr(made)
+
+
+def test_without_faker_it_says_what_to_install(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "faker.providers.person.en_IN", None)
+    settings._tool_table.cache_clear()
+    with pytest.raises(Exception, match=r"test data needs the package Faker -> pip install"):
+        Names.load(Settings(tmp_path, {}))

@@ -1,0 +1,92 @@
+"""Each check passes on a good database, fails on the damage that it is for, and is unknown when it could not look."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import Project
+
+from skinspire_db import safety
+from skinspire_db.verification import CHECKS
+
+DAMAGE = [
+    ("stamp", "UPDATE skinspire_tools.stamp SET environment = 'test'", "stamped test, not dev"),
+    ("stamp", "DELETE FROM skinspire_tools.stamp", "no stamp"),
+    ("stamp", "DROP SCHEMA skinspire_tools CASCADE", "no stamp"),
+    ("tables", "DROP TABLE login_history", "table public.login_history is missing"),
+    ("tables", "ALTER TABLE patients DROP COLUMN medical_info", "patients.medical_info is missing"),
+    ("constraints", "ALTER TABLE patients DROP CONSTRAINT ck_patients_blood_group", "missing: ck_patients_blood_group"),
+    ("constraints", "DROP INDEX ix_patients_live", "missing: ix_patients_live"),
+    ("constraints", "ALTER TABLE patients ADD CONSTRAINT odd CHECK (mrn <> 'T000001') NOT VALID", "not valid: odd on patients"),
+    ("triggers", "ALTER TABLE patients DISABLE TRIGGER _100_timestamps", "public.patients: DISABLED"),
+    ("triggers", "DROP TRIGGER _110_user_tracking ON users", "public.users: MISSING"),
+    ("reference data", "DELETE FROM parameter_settings WHERE param_code = 'LOCKOUT_MINUTES'", "parameter_settings LOCKOUT_MINUTES"),
+    ("reference data", "DELETE FROM role_module_access a USING role_master r WHERE a.role_id = r.role_id AND role_name = 'Nurse'",
+     "roles without any right: Nurse"),
+    ("administrator", "UPDATE users SET is_active = false", "no administrator"),
+    ("administrator", "UPDATE users SET locked_until = now() + interval '1 hour'", "no administrator"),
+    ("administrator", "UPDATE users SET password_hash = 'plain text'", "no administrator"),
+    ("administrator", "UPDATE user_role_mapping SET is_active = false", "no administrator"),
+    ("sequences", "UPDATE role_master SET role_id = 100 WHERE role_name = 'Nurse'", "role_master.role_id at 100"),
+    ("sequences", "SELECT setval('module_master_module_id_seq', 1)", "is at 1, module_master.module_id at 16"),
+    ("write", "CREATE RULE ignore AS ON INSERT TO parameter_settings DO INSTEAD NOTHING", "is not there"),
+]  # fmt: skip
+
+
+def test_all_pass_on_a_good_database(clinic: Project) -> None:
+    before = clinic.dump()
+    answer = clinic.invoke("db.verify", "--json").json
+    assert [(check["name"], check["status"]) for check in answer["checks"]] == [(name, "pass") for name in CHECKS]
+    assert clinic.dump() == before, "the write check leaves nothing"
+
+
+@pytest.mark.parametrize(("name", "damage", "says"), DAMAGE)
+def test_damage_makes_its_check_fail(clinic: Project, name: str, damage: str, says: str) -> None:
+    if "role_id = 100" in damage:
+        clinic.execute("DELETE FROM user_role_mapping m USING role_master r WHERE m.role_id = r.role_id AND role_name = 'Nurse';"
+                       "DELETE FROM role_module_access a USING role_master r WHERE a.role_id = r.role_id AND role_name = 'Nurse'")  # fmt: skip
+    clinic.execute(damage)
+    outcome = clinic.invoke("db.verify", "--json")
+    assert outcome.code == 1
+    found = {check["name"]: check for check in outcome.json["checks"]}
+    assert found[name]["status"] == "fail" and says in found[name]["detail"]
+    assert outcome.json["error"]["type"] == "ChecksFailed"
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("reference data", "DROP TABLE parameter_settings"),
+        ("administrator", "ALTER TABLE users RENAME TO people"),
+        ("write", "ALTER TABLE parameter_settings ADD CHECK (false) NOT VALID"),
+    ],
+)
+def test_a_check_that_could_not_run_is_unknown_and_no_pass(clinic: Project, name: str, damage: str) -> None:
+    clinic.execute(damage)
+    outcome = clinic.invoke("db.verify", "--json")
+    assert outcome.code == 1
+    assert {check["name"]: check["status"] for check in outcome.json["checks"]}[name] == "unknown"
+
+
+def test_the_write_check_does_not_write_into_another_environments_database(clinic: Project) -> None:
+    clinic.execute("UPDATE skinspire_tools.stamp SET environment = 'prod'")
+    clinic.execute(
+        "CREATE SEQUENCE writes; CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM nextval(''writes''); RETURN NEW; END';"
+        "CREATE TRIGGER note BEFORE INSERT ON parameter_settings FOR EACH ROW EXECUTE FUNCTION note()"
+    )
+    assert clinic.invoke("db.verify").code == 1
+    assert clinic.query("SELECT is_called FROM writes") == [(False,)]
+
+
+def test_verbose_tells_what_was_looked_at(clinic: Project) -> None:
+    quiet, verbose = clinic.invoke("db.verify").out, clinic.invoke("db.verify", "--verbose").out
+    assert "12 tables with" in verbose and "12 tables with" not in quiet
+    clinic.execute("DROP INDEX ix_patients_live")
+    outcome = clinic.invoke("db.verify")
+    assert "fail     constraints" in outcome.out and "missing: ix_patients_live" in outcome.out
+
+
+def test_verify_needs_no_lock_and_takes_none(clinic: Project) -> None:
+    """Somebody's operation is under way: looking must still be possible."""
+    with clinic.connect() as other:
+        other.execute(f"BEGIN; SELECT pg_advisory_xact_lock({safety.LOCK_KEY})".encode())
+        assert clinic.invoke("db.verify").code == 0
