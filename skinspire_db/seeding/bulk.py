@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -85,7 +85,7 @@ def _add_people(connection: Connection, names: Names, options: Options, summary:
     for kind, number in wanted.items():
         for start in range(present[kind] + 1, number + 1, CHUNK):
             numbers = range(start, min(start + CHUNK, number + 1))
-            loader.add(kind, [person(names, options.random_seed, kind, each) for each in numbers])
+            loader.add(kind, (person(names, options.random_seed, kind, each) for each in numbers))
             done += len(numbers)
             if progress:
                 progress(done, total)
@@ -112,39 +112,27 @@ class _Loader:
         )
         self.hash = reference.password_hash(connection, reference.TEST_PASSWORD, reference.TEST_PASSWORD_COST)
 
-    def add(self, kind: Kind, people: list[Person]) -> None:
+    def add(self, kind: Kind, people: Iterator[Person]) -> None:
+        """Copy them in. They are made while they are sent: the server works on the first as we make the next."""
+        accounts: list[tuple[str, str]] = []
+
+        def rows() -> Iterator[tuple[object, ...]]:
+            for p in people:
+                accounts.append((p.phone, p.key))
+                name = (p.title, p.first_name, p.last_name)
+                own = (p.blood_group, p.guardian, p.preferences) if kind == "patient" else (p.kind, p.specialization)
+                yield (p.key, self.hospital, self.branch, p.code, *name, p.personal_info, p.contact_info, p.details, *own)
+
         if kind == "patient":
-            columns = (
-                "patient_id, hospital_id, branch_id, mrn, title, first_name, last_name, blood_group, personal_info,"
-                " contact_info, medical_info, emergency_contact, preferences"
-            )
-            rows: Iterable[tuple[object, ...]] = (
-                (
-                    p.key, self.hospital, self.branch, p.code, p.title, p.first_name, p.last_name, p.blood_group,
-                    p.personal_info, p.contact_info, p.details, p.guardian, p.preferences,
-                )
-                for p in people
-            )  # fmt: skip
-            self._copy("patients", columns, rows)
+            columns = "patient_id, hospital_id, branch_id, mrn, title, first_name, last_name, personal_info, contact_info,"
+            self._copy("patients", f"{columns} medical_info, blood_group, emergency_contact, preferences", rows())
         else:
-            columns = (
-                "staff_id, hospital_id, branch_id, employee_code, staff_type, title, specialization, first_name, last_name,"
-                " personal_info, contact_info, professional_info"
-            )
-            rows = (
-                (
-                    p.key, self.hospital, self.branch, p.code, p.kind, p.title, p.specialization, p.first_name, p.last_name,
-                    p.personal_info, p.contact_info, p.details,
-                )
-                for p in people
-            )  # fmt: skip
-            self._copy("staff", columns, rows)
-        entity = "patient" if kind == "patient" else "staff"
-        self._copy(
-            "users", "user_id, hospital_id, entity_type, entity_id, password_hash",
-            ((p.phone, self.hospital, entity, p.key, self.hash) for p in people),
-        )  # fmt: skip
-        self._copy("user_role_mapping", "user_id, role_id", ((p.phone, self.roles[ROLE_OF[kind]]) for p in people))
+            columns = "staff_id, hospital_id, branch_id, employee_code, title, first_name, last_name, personal_info,"
+            self._copy("staff", f"{columns} contact_info, professional_info, staff_type, specialization", rows())
+        entity, role = ("patient" if kind == "patient" else "staff"), self.roles[ROLE_OF[kind]]
+        users = ((phone, self.hospital, entity, key, self.hash) for phone, key in accounts)
+        self._copy("users", "user_id, hospital_id, entity_type, entity_id, password_hash", users)
+        self._copy("user_role_mapping", "user_id, role_id", ((phone, role) for phone, _ in accounts))
 
     def _copy(self, table: str, columns: str, rows: Iterable[tuple[object, ...]]) -> None:
         with self.connection.cursor().copy(f"COPY {table} ({columns}) FROM STDIN".encode()) as copy:
