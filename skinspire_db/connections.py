@@ -85,7 +85,7 @@ def connect(to: Target, operation: str, *, database: str | None = None) -> Conne
     raise _explain(failure, to, database)
 
 
-def begin(connection: Connection, policy: Policy, *, read_only: bool = False) -> None:
+def begin(connection: Connection, policy: Policy) -> None:
     """Start a transaction under the policy's time-outs. Everything is set for this transaction only, so that nothing
     sticks to a connection that a pooler hands on.
     """
@@ -99,8 +99,6 @@ def begin(connection: Connection, policy: Policy, *, read_only: bool = False) ->
             "DO $$ BEGIN SET LOCAL client_connection_check_interval = '1s'; EXCEPTION WHEN OTHERS THEN NULL; END $$;"
         ).format(milliseconds=sql.Literal(round(policy.lock_timeout * 1000)))
     )
-    if read_only:
-        connection.execute("SET TRANSACTION READ ONLY")
 
 
 def open_database(to: Target, operation: str, *, create: bool) -> tuple[Connection, bool]:

@@ -195,9 +195,14 @@ class Pipeline:
             _close(connection)
 
     def _admit(self, connection: Connection, to: Target, result: Result, confirm: str | None) -> None:
-        """Identify, guard, lock; then identify again, for the wait may have been long."""
-        self._identify(connection, to, confirm)
-        safety.lock(connection, to)
+        """Lock, identify, guard.
+
+        In this order, so that nothing changes between the look and the deed; but nobody is kept waiting for a database that
+        is refused anyway.
+        """
+        if not safety.try_lock(connection):
+            self._identify(connection, to, confirm)
+            safety.lock(connection, to)
         if self._identify(connection, to, confirm) and self.destructive and to.policy.protected:
             result.notes.append("no backup was taken: this version of the tools cannot make one yet")
         if not self.adopts:
@@ -240,7 +245,7 @@ class Pipeline:
                 connection.commit()
         except (psycopg.OperationalError, KeyboardInterrupt):
             _close(connection)
-            match safety.recorded(to, self.operation, entry):
+            match safety.recorded(to, self.operation, entry, wait=True):
                 case None:
                     raise OutcomeUnknown(
                         "the server went away while it committed: whether it did is not known",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
-import platform
+import socket
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -99,11 +99,16 @@ def consent_to_adopt(connection: Connection, to: Target, confirm: str | None) ->
     )
 
 
-def lock(connection: Connection, to: Target) -> None:
-    """Take the database's one operation lock until the transaction ends, waiting as long as the policy says.
+def try_lock(connection: Connection) -> bool:
+    """Take the database's one operation lock until the transaction ends, if nobody has it. Returns whether it is ours.
 
-    A transaction's lock cannot strand behind a pooler or a killed process. Raises OperationLocked with the holder's name.
+    A transaction's lock cannot strand behind a pooler or a killed process.
     """
+    return connection.execute("SELECT pg_try_advisory_xact_lock(%s)", (LOCK_KEY,)).fetchone() == (True,)
+
+
+def lock(connection: Connection, to: Target) -> None:
+    """Take the lock, waiting as long as the policy says. Raises OperationLocked with the holder's name."""
     import psycopg
 
     wait = round(to.policy.operation_wait * 1000)
@@ -164,29 +169,30 @@ def record(connection: Connection, operation: str, environment: str, seconds: fl
         VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
         """,
         (
-            entry, operation, environment, seconds, _os_user(), platform.node(), skinspire_db.__version__,
+            entry, operation, environment, seconds, _os_user(), socket.gethostname(), skinspire_db.__version__,
             json.dumps(steps),
         ),
     )  # fmt: skip
     return entry
 
 
-def recorded(to: Target, operation: str, entry: uuid.UUID) -> bool | None:
+def recorded(to: Target, operation: str, entry: uuid.UUID, *, wait: bool = False) -> bool | None:
     """Whether the operation with this journal entry was committed, asked on a connection of its own; None when nobody
     could be asked.
 
-    The operation lock is taken first: while the operation's own transaction still lives, it holds that.
+    With `wait` the operation lock is taken first: as long as the operation's own transaction lives, it holds that, and
+    may still commit.
     """
     import psycopg
 
     try:
         with connections.connect(to, f"{operation} read-back") as connection:
-            connections.begin(connection, to.policy, read_only=True)
-            lock(connection, to)
-            if not bookkeeping.exists(connection):
-                return False
+            if wait:
+                lock(connection, to)
             query = "SELECT count(*) FROM skinspire_tools.journal WHERE entry_id = %s"
             return connection.execute(query, (entry,)).fetchone() == (1,)
+    except psycopg.errors.UndefinedTable:
+        return False
     except (psycopg.Error, SkinspireError):
         return None
 

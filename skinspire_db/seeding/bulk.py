@@ -65,22 +65,24 @@ def seed(
     if not options.reference_only and not policy.test_data:
         raise GuardRefused("test data is never seeded into a protected environment", remedy="add --reference-only")
     connection.execute("SELECT set_config('app.current_user', 'seed', true)")
-    summary = reference.apply(connection, policy)
-    if not options.reference_only:
-        _add_people(connection, Names.load(here), options, summary, progress)
+    if options.reference_only:
+        summary = reference.apply(connection, policy)
+    else:
+        test_hash = reference.hash_of_test_password(connection)
+        summary = reference.apply(connection, policy, test_hash=test_hash)
+        _add_people(_Loader(connection, test_hash), Names.load(here), options, summary, progress)
     connection.execute("SELECT set_config('app.current_user', '', true)")
     return summary
 
 
-def _add_people(connection: Connection, names: Names, options: Options, summary: Summary, progress: Progress | None) -> None:
+def _add_people(loader: _Loader, names: Names, options: Options, summary: Summary, progress: Progress | None) -> None:
     wanted: dict[Kind, int] = {
         "doctor": options.doctors,
         **dict.fromkeys(SUPPORT, SUPPORT_EACH),
         "patient": options.patients,
     }
-    present = {kind: _highest(connection, kind) for kind in wanted}
+    present = {kind: _highest(loader.connection, kind) for kind in wanted}
     total = sum(max(0, wanted[kind] - present[kind]) for kind in wanted)
-    loader = _Loader(connection)
     done = 0
     for kind, number in wanted.items():
         for start in range(present[kind] + 1, number + 1, CHUNK):
@@ -91,7 +93,7 @@ def _add_people(connection: Connection, names: Names, options: Options, summary:
                 progress(done, total)
         summary.numbers[f"{kind}s" if kind != "pharmacy" else "pharmacy_staff"] = max(0, number - present[kind])
     if total >= ANALYZE_FROM:
-        connection.execute("ANALYZE staff, patients, users, user_role_mapping")
+        loader.connection.execute("ANALYZE staff, patients, users, user_role_mapping")
     examples: tuple[Kind, ...] = ("doctor", "patient")
     for kind in examples:  # one of each to sign in as
         if present[kind] == 0:
@@ -101,16 +103,16 @@ def _add_people(connection: Connection, names: Names, options: Options, summary:
 
 
 class _Loader:
-    """Copies people into the tables; what all of them share is looked up, and hashed, once."""
+    """Copies people into the tables; what all of them share is looked up once. `password_hash` is everybody's."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, password_hash: str) -> None:
         self.connection = connection
         data = reference.load()
         self.hospital, self.branch = data["hospital"]["hospital_id"], data["branch"]["branch_id"]
         self.roles = dict(
             connection.execute("SELECT role_name, role_id FROM role_master WHERE hospital_id IS NULL").fetchall()
         )
-        self.hash = reference.password_hash(connection, reference.TEST_PASSWORD, reference.TEST_PASSWORD_COST)
+        self.hash = password_hash
 
     def add(self, kind: Kind, people: Iterator[Person]) -> None:
         """Copy them in. They are made while they are sent: the server works on the first as we make the next."""

@@ -7,6 +7,7 @@ import secrets
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,21 +43,22 @@ class Entry:
         return json.dumps(self.key, sort_keys=True)
 
 
+@cache
 def load(path: Path = FILE) -> Row:
-    """The file as data. Raises InvalidSetting with the line when it is not TOML."""
+    """The file as data, not to be changed. Raises InvalidSetting with the line when it is not TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise InvalidSetting(f"{path} is not valid TOML: {error}", remedy=f"correct {path.name}") from None
 
 
-def apply(connection: Connection, policy: Policy, data: Row | None = None) -> Summary:
+def apply(connection: Connection, policy: Policy, data: Row | None = None, test_hash: str | None = None) -> Summary:
     """Bring the reference rows up to date, in the caller's transaction.
 
     A column is written when the file says something else than at the last time, or when its row is missing; what people
     edited since stays. Rows that the file no longer has stay too. Administrators are made for a role that nobody has:
     with the documented password under a policy that allows test data, else with a generated one, which is in the
-    summary's `sign_in` and nowhere else.
+    summary's `sign_in` and nowhere else. `test_hash` is the documented password's hash, where the caller has it already.
     """
     data = data or load()
     bookkeeping.ensure(connection)
@@ -73,7 +75,7 @@ def apply(connection: Connection, policy: Policy, data: Row | None = None) -> Su
     made = [
         sign_in
         for administrator in data["administrators"]
-        if (sign_in := _administrator(rows, data, administrator, roles[administrator["role"]], policy))
+        if (sign_in := _administrator(rows, data, administrator, roles[administrator["role"]], policy, test_hash))
     ]
     numbers: dict[str, int | str] = {f"reference_rows_{name}": count for name, count in rows.counts.items()}
     return Summary(numbers | {"administrators": len(made)}, sign_in=made)
@@ -96,6 +98,11 @@ def password_hash(connection: Connection, password: str, cost: int) -> str:
     row = connection.execute("SELECT crypt(%s, gen_salt('bf', %s))", (password, cost)).fetchone()
     assert row
     return str(row[0])
+
+
+def hash_of_test_password(connection: Connection) -> str:
+    """The documented password's hash, a new one at every call."""
+    return password_hash(connection, TEST_PASSWORD, TEST_PASSWORD_COST)
 
 
 class _Rows:
@@ -238,12 +245,17 @@ def _access(data: Row, roles: dict[str, int], modules: dict[str, int]) -> list[E
     ]
 
 
-def _administrator(rows: _Rows, data: Row, administrator: Row, role: int, policy: Policy) -> SignIn | None:
+def _administrator(
+    rows: _Rows, data: Row, administrator: Row, role: int, policy: Policy, test_hash: str | None
+) -> SignIn | None:
     if rows.connection.execute("SELECT 1 FROM user_role_mapping WHERE role_id = %s LIMIT 1", (role,)).fetchone():
         return None
     hospital = data["hospital"]["hospital_id"]
-    password = TEST_PASSWORD if policy.test_data else secrets.token_urlsafe(12)
-    cost = TEST_PASSWORD_COST if policy.test_data else policy.password_cost
+    if policy.test_data:
+        password, hashed = TEST_PASSWORD, test_hash or hash_of_test_password(rows.connection)
+    else:
+        password = secrets.token_urlsafe(12)
+        hashed = password_hash(rows.connection, password, policy.password_cost)
     rows.insert("staff", [{
         "staff_id": administrator["staff_id"], "hospital_id": hospital, "branch_id": data["branch"]["branch_id"],
         "staff_type": "admin", "first_name": administrator["first_name"], "last_name": administrator["last_name"],
@@ -252,7 +264,7 @@ def _administrator(rows: _Rows, data: Row, administrator: Row, role: int, policy
     rows.insert("users", [{
         "user_id": administrator["user_id"], "entity_type": "staff", "entity_id": administrator["staff_id"],
         "hospital_id": hospital if administrator.get("of_hospital") else None,
-        "password_hash": password_hash(rows.connection, password, cost),
+        "password_hash": hashed,
     }])  # fmt: skip
     rows.insert("user_role_mapping", [{"user_id": administrator["user_id"], "role_id": role}])
     return SignIn(administrator["role"], administrator["user_id"], password)
