@@ -8,8 +8,7 @@ import json
 import os
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import skinspire_db
@@ -18,12 +17,12 @@ from skinspire_db.settings import Project, write_atomically
 VOLATILE = ("PWD", "OLDPWD", "_", "SHLVL", "COLUMNS", "LINES")  # differs between commands and means nothing
 
 
-def cached(here: Project, name: str, build: Callable[[], Any], extra: Iterable[Path] = ()) -> Any:
+def cached(here: Project, name: str, build: Callable[[], Any]) -> Any:
     """What `build()` returns, which must be JSON, from the last time if nothing that it can depend on has changed since.
 
     That is: every module outside the standard library that was loaded when it was built, the folders they lie in (a new
-    module shows there), the `extra` files, the settings, the process environment, the versions of Python and of this
-    package. A cache that cannot be read or written is no error; the value is then built.
+    module shows there), the settings, the process environment, the versions of Python and of this package. A cache that
+    cannot be read or written is no error; the value is then built.
     """
     path = here.state / f"{name}.json"
     key = _key(here)
@@ -34,7 +33,7 @@ def cached(here: Project, name: str, build: Callable[[], Any], extra: Iterable[P
     value = build()
     with contextlib.suppress(OSError):
         here.state.mkdir(exist_ok=True)  # before the root is looked at, where models can lie: this changes it
-    files = {file: _mark(file) for file in _loaded(extra)}
+    files = {file: _mark(file) for file in _loaded()}
     with contextlib.suppress(OSError):
         write_atomically(path, json.dumps({"key": key, "files": files, "value": value}))
     return json.loads(json.dumps(value))  # the same types as from the file
@@ -42,25 +41,24 @@ def cached(here: Project, name: str, build: Callable[[], Any], extra: Iterable[P
 
 def _key(here: Project) -> str:
     surroundings = {name: value for name, value in os.environ.items() if name not in VOLATILE}
-    settings = [_mark(str(here.root / file)) for file in ("pyproject.toml", ".env")]
+    settings = [_mark(f"{here.root}/{file}") for file in ("pyproject.toml", ".env")]
     facts = [sys.version, skinspire_db.__version__, sorted(surroundings.items()), settings, str(here.root)]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()  # a hash: the environment can hold secrets
 
 
-def _loaded(extra: Iterable[Path]) -> list[str]:
-    standard = sysconfig.get_path("stdlib")
-    site = sysconfig.get_path("purelib")
-    files = {str(file) for file in extra}
+def _loaded() -> list[str]:
+    standard, site = sysconfig.get_path("stdlib"), sysconfig.get_path("purelib")
+    files: set[str] = set()
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
         if file and (not file.startswith(standard) or file.startswith(site)):
-            files |= {file, str(Path(file).parent)}
+            files |= {file, os.path.dirname(file)}  # noqa: PTH120  # hundreds of them, and pathlib is slow
     return sorted(files)
 
 
 def _mark(file: str) -> list[int] | None:
     try:
-        found = Path(file).stat()
+        found = os.stat(file)  # noqa: PTH116  # hundreds of them, and pathlib is slow
     except OSError:
         return None
     return [found.st_mtime_ns, found.st_size]

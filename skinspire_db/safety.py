@@ -51,24 +51,22 @@ def write_stamp(connection: Connection, environment: str) -> None:
 
 
 def identify(connection: Connection, to: Target) -> bool:
-    """Make sure that this database is the environment's. Returns whether it holds anything of an application.
+    """Make sure that this database is the environment's. Returns whether it holds tables.
 
     Raises GuardRefused for another environment's stamp, and for a database that has objects but no stamp.
     """
     stamp = read_stamp(connection)
-    found = len(schema.objects(connection))
-    adopt = f"invoke env.stamp --env={to.environment} --confirm={to.database}"
+    if stamp is None and (found := len(schema.objects(connection))):
+        raise GuardRefused(
+            f"{to} holds {found} objects and no stamp: it may be somebody else's",
+            remedy=f"if it is {to.environment}'s: invoke env.stamp --env={to.environment} --confirm={to.database}",
+        )
     if stamp and stamp.environment != to.environment:
         raise GuardRefused(
             f"{to} is stamped {stamp.environment}, not {to.environment}",
             remedy=f"correct the URL of {to.environment}, or use --env={stamp.environment}",
         )
-    if found and not stamp:
-        raise GuardRefused(
-            f"{to} holds {found} objects and no stamp: it may be somebody else's",
-            remedy=f"if it is {to.environment}'s: {adopt}",
-        )
-    return found > 0
+    return schema.count_tables(connection) > 0
 
 
 def guard(operation: str, to: Target, confirm: str | None) -> None:

@@ -131,6 +131,19 @@ def objects(connection: Connection) -> list[tuple[str, str]]:
     return [(kind, name) for kind, name in connection.execute(OBJECTS).fetchall()]
 
 
+def count_tables(connection: Connection) -> int:
+    """How many tables the application has in the database."""
+    row = connection.execute(
+        f"""
+        SELECT count(*) FROM pg_class c JOIN ({USER_SCHEMAS}) s ON s.oid = c.relnamespace
+        WHERE c.relkind IN ('r', 'p', 'f') AND NOT EXISTS (
+            SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+        """.encode()
+    ).fetchone()
+    assert row
+    return int(row[0])
+
+
 def reset(connection: Connection) -> Summary:
     """Drop everything that the application owns: tables, views, sequences, functions, types, in every schema of its own.
 
@@ -170,9 +183,9 @@ def create(connection: Connection, wanted: Blueprint) -> Summary:
 
     Raises Refused when there are tables already: nothing is then changed.
     """
-    if existing := [name for kind, name in objects(connection) if kind == "TABLE"]:
+    if existing := count_tables(connection):
         raise Refused(
-            f"the database has {len(existing)} tables already",
+            f"the database has {existing} tables already",
             remedy="invoke db.create --update-only, or invoke db.reset",
         )
     _create_extensions(connection)

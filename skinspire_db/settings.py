@@ -93,11 +93,11 @@ def _tool_table(path: Path) -> dict[str, Any] | None:
 
 @cache
 def _dotenv(path: Path) -> dict[str, str]:
+    if not path.exists():  # before decouple is loaded: most commands run without
+        return {}
     from decouple import RepositoryEnv
 
     try:
         return dict(RepositoryEnv(str(path), encoding="utf-8-sig").data)
-    except FileNotFoundError:
-        return {}
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidSetting(f"{path} cannot be read: {error}", remedy=f"correct {path} or its permissions") from None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from skinspire_db.environment import Policy
 from skinspire_db.errors import GuardRefused, UsageError
 from skinspire_db.seeding import reference
-from skinspire_db.seeding.people import MOST, Kind, Names, Person, code, person
+from skinspire_db.seeding.people import MOST, Kind, Names, Person, code_prefix, person
 from skinspire_db.settings import Project
 from skinspire_db.summary import SignIn, Summary
 
@@ -81,22 +82,30 @@ def _add_people(loader: _Loader, names: Names, options: Options, summary: Summar
         **dict.fromkeys(SUPPORT, SUPPORT_EACH),
         "patient": options.patients,
     }
-    present = {kind: _highest(loader.connection, kind) for kind in wanted}
-    total = sum(max(0, wanted[kind] - present[kind]) for kind in wanted)
-    done = 0
-    for kind, number in wanted.items():
-        for start in range(present[kind] + 1, number + 1, CHUNK):
-            numbers = range(start, min(start + CHUNK, number + 1))
-            loader.add(kind, (person(names, options.random_seed, kind, each) for each in numbers))
-            done += len(numbers)
+    present = _highest(loader.connection)
+    missing = {kind: max(0, number - present.get(code_prefix(kind), 0)) for kind, number in wanted.items()}
+    total, done = sum(missing.values()), 0
+
+    def people(kind: Kind) -> Iterator[Person]:
+        numbers = range(wanted[kind] - missing[kind] + 1, wanted[kind] + 1)
+        return (person(names, options.random_seed, kind, number) for number in numbers)
+
+    staff = chain.from_iterable(people(kind) for kind in wanted if kind != "patient")
+    for add, everybody, count in (
+        (loader.add_staff, staff, total - missing["patient"]),
+        (loader.add_patients, people("patient"), missing["patient"]),
+    ):
+        for start in range(0, count, CHUNK):
+            add(islice(everybody, CHUNK))
+            done += min(CHUNK, count - start)
             if progress:
                 progress(done, total)
-        summary.numbers[f"{kind}s" if kind != "pharmacy" else "pharmacy_staff"] = max(0, number - present[kind])
+    summary.numbers |= {f"{kind}s" if kind != "pharmacy" else "pharmacy_staff": number for kind, number in missing.items()}
     if total >= ANALYZE_FROM:
         loader.connection.execute("ANALYZE staff, patients, users, user_role_mapping")
     examples: tuple[Kind, ...] = ("doctor", "patient")
     for kind in examples:  # one of each to sign in as
-        if present[kind] == 0:
+        if missing[kind] == wanted[kind]:
             summary.sign_in.append(
                 SignIn(ROLE_OF[kind], person(names, options.random_seed, kind, 1).phone, reference.TEST_PASSWORD)
             )
@@ -114,27 +123,35 @@ class _Loader:
         )
         self.hash = password_hash
 
-    def add(self, kind: Kind, people: Iterator[Person]) -> None:
+    def add_staff(self, people: Iterator[Person]) -> None:
+        columns = (
+            "staff_id, hospital_id, branch_id, employee_code, title, first_name, last_name, personal_info, contact_info,"
+            " professional_info, staff_type, specialization"
+        )
+        self._add("staff", columns, people, lambda p: (p.kind, p.specialization))
+
+    def add_patients(self, people: Iterator[Person]) -> None:
+        columns = (
+            "patient_id, hospital_id, branch_id, mrn, title, first_name, last_name, personal_info, contact_info,"
+            " medical_info, blood_group, emergency_contact, preferences"
+        )
+        self._add("patients", columns, people, lambda p: (p.blood_group, p.guardian, p.preferences))
+
+    def _add(self, table: str, columns: str, people: Iterator[Person], own: Callable[[Person], tuple[object, ...]]) -> None:
         """Copy them in. They are made while they are sent: the server works on the first as we make the next."""
-        accounts: list[tuple[str, str]] = []
+        accounts: list[tuple[str, str, int]] = []
 
         def rows() -> Iterator[tuple[object, ...]]:
             for p in people:
-                accounts.append((p.phone, p.key))
-                name = (p.title, p.first_name, p.last_name)
-                own = (p.blood_group, p.guardian, p.preferences) if kind == "patient" else (p.kind, p.specialization)
-                yield (p.key, self.hospital, self.branch, p.code, *name, p.personal_info, p.contact_info, p.details, *own)
+                accounts.append((p.phone, p.key, self.roles[ROLE_OF[p.kind]]))
+                shared = (p.code, p.title, p.first_name, p.last_name, p.personal_info, p.contact_info, p.details)
+                yield (p.key, self.hospital, self.branch, *shared, *own(p))
 
-        if kind == "patient":
-            columns = "patient_id, hospital_id, branch_id, mrn, title, first_name, last_name, personal_info, contact_info,"
-            self._copy("patients", f"{columns} medical_info, blood_group, emergency_contact, preferences", rows())
-        else:
-            columns = "staff_id, hospital_id, branch_id, employee_code, title, first_name, last_name, personal_info,"
-            self._copy("staff", f"{columns} contact_info, professional_info, staff_type, specialization", rows())
-        entity, role = ("patient" if kind == "patient" else "staff"), self.roles[ROLE_OF[kind]]
-        users = ((phone, self.hospital, entity, key, self.hash) for phone, key in accounts)
+        self._copy(table, columns, rows())
+        entity = "patient" if table == "patients" else "staff"
+        users = ((phone, self.hospital, entity, key, self.hash) for phone, key, _ in accounts)
         self._copy("users", "user_id, hospital_id, entity_type, entity_id, password_hash", users)
-        self._copy("user_role_mapping", "user_id, role_id", ((phone, role) for phone, _ in accounts))
+        self._copy("user_role_mapping", "user_id, role_id", ((phone, role) for phone, _, role in accounts))
 
     def _copy(self, table: str, columns: str, rows: Iterable[tuple[object, ...]]) -> None:
         with self.connection.cursor().copy(f"COPY {table} ({columns}) FROM STDIN".encode()) as copy:
@@ -142,16 +159,17 @@ class _Loader:
                 copy.write_row(row)
 
 
-def _highest(connection: Connection, kind: Kind) -> int:
-    """The highest number among the people of a kind that are present, 0 when there are none."""
-    table, column = ("patients", "mrn") if kind == "patient" else ("staff", "employee_code")
-    prefix = code(kind, 0)[:-6]
-    row = connection.execute(
-        f"SELECT coalesce(max(substr({column}, %s)::int), 0) FROM {table} WHERE {column} ~ %s".encode(),  # noqa: S608
-        (len(prefix) + 1, f"^{prefix}[0-9]{{6,9}}$"),
-    ).fetchone()
-    assert row
-    return int(row[0])
+def _highest(connection: Connection) -> dict[str, int]:
+    """The highest number among the invented people that are present, by the prefix of their codes."""
+    return dict(
+        connection.execute(
+            """
+            SELECT substring(code FROM '^[A-Z]+'), max(substring(code FROM '[0-9]+$')::int)
+            FROM (SELECT mrn AS code FROM patients UNION ALL SELECT employee_code FROM staff) AS codes
+            WHERE code ~ '^(T|DOC|NUR|REC|PHA)[0-9]{6,9}$' GROUP BY 1
+            """
+        ).fetchall()
+    )
 
 
 def _number(name: str, text: str) -> int:

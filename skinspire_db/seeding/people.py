@@ -137,15 +137,15 @@ def person(names: Names, seed: int, kind: Kind, number: int) -> Person:
             {"registration": f"{pin}-{10000 + draw.below(90000)}", "years_of_practice": max(1, age_days // 365 - 25)}
         )
     return Person(
-        kind, number, str(uuid.UUID(int=draw.below(1 << 128), version=4)), code(kind, number), phone, title,
+        kind, number, str(uuid.UUID(int=draw.below(1 << 128), version=4)), f"{code_prefix(kind)}{number:06}", phone, title,
         first, last, draw.of(BLOOD_OF), SPECIALTIES[(number - 1) % len(SPECIALTIES)] if kind == "doctor" else None,
         _json(personal), _json(contact), details, guardian, _json({"language": language, "sms": draw.below(4) > 0}),
     )  # fmt: skip
 
 
-def code(kind: Kind, number: int) -> str:
-    """The mrn or employee code of an invented person: T000001, DOC000001."""
-    return f"{'T' if kind == 'patient' else kind[:3].upper()}{number:06}"
+def code_prefix(kind: Kind) -> str:
+    """What the mrn or employee code of an invented person begins with: T000001, DOC000001."""
+    return "T" if kind == "patient" else kind[:3].upper()
 
 
 def _json(value: object) -> str:

@@ -71,7 +71,7 @@ def _orm(project: Bench) -> float:
     project.clone("empty_clinic", "skinspire_dev")
     done = subprocess.run(
         [sys.executable, "-m", "tests.benchmarks.orm_peer", str(project.root)],
-        cwd=CHECKOUT, env=project.env, check=True, capture_output=True, text=True,
+        cwd=CHECKOUT, env=project.env, check=True, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     return float(done.stdout)
 

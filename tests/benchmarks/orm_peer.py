@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+import uuid
 from pathlib import Path
 
 from sqlalchemy import URL, create_engine
@@ -15,7 +16,8 @@ from sqlalchemy.orm import Session
 from skinspire_db.models import Patient, User, UserRoleMapping
 from tests.benchmarks.bench_seed import COLUMNS
 
-JSON = ("personal_info", "contact_info", "emergency_contact", "preferences")
+CONVERT = dict.fromkeys(("personal_info", "contact_info", "emergency_contact", "preferences"), json.loads)
+CONVERT |= dict.fromkeys(("patient_id", "hospital_id", "branch_id", "entity_id"), uuid.UUID) | {"role_id": int}
 engine = create_engine(
     URL.create(
         "postgresql+psycopg",
@@ -37,7 +39,7 @@ def objects(table: str, kind: type) -> list[object]:
                 name: None if value == "\\N" else value.replace("\\\\", "\\")
                 for name, value in zip(names, values, strict=True)
             }
-            row = {name: json.loads(value) if name in JSON and value else value for name, value in row.items()}
+            row = {name: CONVERT[name](value) if name in CONVERT and value else value for name, value in row.items()}
             made.append(kind(**row))
         return made
 
