@@ -1,0 +1,147 @@
+"""The tasks as a whole: help, README, listing, output, and how they are installed."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import CHECKOUT, Project
+from invoke import Program
+from invoke.loader import FilesystemLoader
+
+README = (CHECKOUT / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def listed() -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "invoke", "-r", str(CHECKOUT), "--list", "--list-format=flat"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return re.findall(r"^  (\w+\.[\w-]+)", done.stdout, re.MULTILINE)
+
+
+def test_every_task_has_a_help_text_for_itself_and_each_flag(listed: list[str]) -> None:
+    module, _ = FilesystemLoader(start=str(CHECKOUT)).load("tasks")
+    tasks = {f"{name}.{task}": item for name, group in module.ns.collections.items() for task, item in group.tasks.items()}
+    assert len(tasks) == len(listed)
+    for name, task in tasks.items():
+        assert task.__doc__ and task.__doc__.strip(), name
+        for argument in task.get_arguments():
+            assert argument.help, f"{name} --{argument.name}"
+            assert not argument.positional, f"{name} --{argument.name} would swallow --help"
+
+
+def test_every_task_has_a_line_in_the_readme(listed: list[str]) -> None:
+    for name in listed:
+        assert re.search(rf"^\| `invoke {re.escape(name)}[ `]", README, re.MULTILINE), name
+
+
+def test_every_command_and_setting_of_the_readme_exists(listed: list[str]) -> None:
+    assert set(re.findall(r"invoke (\w+\.\w+)", README)) <= set(listed)
+    sources = "".join(path.read_text() for path in (CHECKOUT / "skinspire_db").rglob("*.py"))
+    for setting in set(re.findall(r"SKINSPIRE_[A-Z_]+", README)):
+        assert f'"{setting}"' in sources, setting
+
+
+def test_every_remedy_is_a_command_that_exists(listed: list[str]) -> None:
+    for path in (CHECKOUT / "skinspire_db").rglob("*.py"):
+        for name in re.findall(r"invoke ((?:db|env|server|triggers|dev)\.\w+)", path.read_text()):
+            assert name in listed, f"{path}: {name}"
+
+
+def test_the_readme_begins_with_the_two_commands() -> None:
+    install = "python3 -m venv .venv && .venv/bin/pip install -e '.[dev]' && "
+    first, second = re.findall(r"^python3.*$", README, re.MULTILINE)[:2]
+    assert (first, second) == (install + ".venv/bin/invoke db.setup --env=dev", install + ".venv/bin/pytest")
+    assert ".venv/bin/pytest\n" in (CHECKOUT / ".ci/run").read_text()
+
+
+def test_list_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from invoke import Program; Program().run(['invoke', '-r', sys.argv[1], '--list'], exit=False);"
+        "print([m for m in ('sqlalchemy', 'alembic', 'psycopg', 'faker', 'tabulate', 'tqdm', 'decouple', 'skinspire_db') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(CHECKOUT)], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_importing_the_package_imports_no_sqlalchemy() -> None:
+    code = "import sys, skinspire_db; print('sqlalchemy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_help_is_shown_and_nothing_runs(project: Project) -> None:
+    for task in ("db.setup", "db.reset", "server.destroy"):
+        outcome = project.invoke("--help", task)
+        assert outcome.code == 0 and "Options:" in outcome.out
+    assert project.query(f"SELECT 1 FROM pg_database WHERE datname = '{project.database}'", "postgres") == []
+
+
+def test_wrong_usage_runs_nothing(project: Project) -> None:
+    for arguments in (["db.setup", "--bogus"], ["db.setup", "dev"], ["db.bogus"]):
+        assert project.invoke(*arguments).code != 0
+    assert project.query(f"SELECT 1 FROM pg_database WHERE datname = '{project.database}'", "postgres") == []
+
+
+@pytest.mark.parametrize("task", ["db.setup", "db.reset", "db.create", "db.seed", "triggers.install", "env.stamp"])
+def test_dry_changes_nothing(clinic: Project, task: str) -> None:
+    before = clinic.dump()
+    outcome = clinic.invoke("--dry", task)
+    assert outcome.code == 0 and "would run" in outcome.out
+    assert clinic.dump() == before
+
+
+def test_from_a_subfolder(project: Project) -> None:
+    """Without -r: Invoke looks upwards for tasks.py, and so do we for the project."""
+    env = {name: value for name, value in os.environ.items() if name != "SKINSPIRE_PROJECT"}
+    done = subprocess.run(
+        [sys.executable, "-m", "invoke", "env.status", "--json"],
+        cwd=CHECKOUT / "tests" / "benchmarks", env=env, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert str(CHECKOUT) in done.stdout
+
+
+def test_a_bug_keeps_its_traceback_and_debug_shows_all(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("skinspire_db.environment.resolve", broken)
+    monkeypatch.setenv("SKINSPIRE_PROJECT", str(project.root))
+    with pytest.raises(ZeroDivisionError):
+        Program().run(["invoke", "-r", str(CHECKOUT), "db.verify"])
+
+
+def test_invoke_yaml_sets_the_defaults(project: Project) -> None:
+    project.env |= {"INVOKE_SEED_PATIENTS": "3", "INVOKE_SEED_DOCTORS": "2"}
+    assert project.invoke("db.setup").code == 0
+    assert project.query("SELECT count(*) FROM patients") == [(3,)]
+
+
+def test_the_wheel_holds_the_sql(tmp_path: Path) -> None:
+    """Built by hatchling itself, in this environment, without asking any index."""
+    from hatchling.builders.wheel import WheelBuilder
+
+    [built] = WheelBuilder(str(CHECKOUT)).build(directory=str(tmp_path), versions=["standard"])
+    names = set(zipfile.ZipFile(built).namelist())
+    assert {
+        "skinspire_db/sql/bookkeeping.sql",
+        "skinspire_db/sql/triggers/timestamps.sql",
+        "skinspire_db/sql/triggers.lock",
+    } <= names
+    assert {"skinspire_db/seeding/reference.toml", "skinspire_db/py.typed"} <= names
+    assert not any(name.startswith(("tests/", "tasks")) for name in names)
+
+
+def test_no_registry_is_named_in_any_file() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=CHECKOUT, capture_output=True, text=True).stdout.split()
+    for name in tracked:
+        text = (CHECKOUT / name).read_text(errors="replace")
+        assert not re.search(r"pypi\.org|files\.pythonhosted|registry\.npm" + "js", text) or name == "tests/test_tasks.py", (
+            name
+        )
