@@ -251,7 +251,7 @@ def test_the_seed_error_shows_no_row(clinic: Project) -> None:
 def test_steps_on_an_empty_database(project: Project, task: str) -> None:
     project.execute(f'CREATE DATABASE "{project.database}"', "postgres")
     if task == "db.seed":
-        assert "db.create" in refused(project, task, code=1, says="does not exist")
+        assert "db.create" in refused(project, task, code=1, says="the tables are not there")
     else:
         assert project.invoke(task).code == 0, "there is nothing to attach them to, and that is no error"
 

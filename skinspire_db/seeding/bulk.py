@@ -8,7 +8,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from skinspire_db.environment import Policy
-from skinspire_db.errors import GuardRefused, UsageError
+from skinspire_db.errors import GuardRefused, StepFailed, UsageError
 from skinspire_db.seeding import reference
 from skinspire_db.seeding.people import MOST, Kind, Names, Person, code_prefix, person
 from skinspire_db.settings import Project
@@ -61,10 +61,12 @@ def seed(
     """Reference data, then invented people with a user and a role each, in the caller's transaction.
 
     People are numbered; seeding adds the numbers above the highest one present. Raises GuardRefused when the policy
-    forbids test data and the options ask for it.
+    forbids test data and the options ask for it, StepFailed when the tables are missing.
     """
     if not options.reference_only and not policy.test_data:
         raise GuardRefused("test data is never seeded into a protected environment", remedy="add --reference-only")
+    if connection.execute("SELECT to_regclass('parameter_settings')").fetchone() == (None,):
+        raise StepFailed("seed: the tables are not there", remedy="invoke db.create, or invoke db.setup for all of it")
     connection.execute("SELECT set_config('app.current_user', 'seed', true)")
     if options.reference_only:
         summary = reference.apply(connection, policy)
