@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db import connections, safety, schema, triggers, verification
+from skinspire_db import connections, safety, schema, trigger_files, triggers, verification
 from skinspire_db.connections import Target, sentence
 from skinspire_db.environment import Environment
 from skinspire_db.errors import (
@@ -24,6 +24,7 @@ from skinspire_db.errors import (
 )
 from skinspire_db.seeding.bulk import Options, seed
 from skinspire_db.summary import SignIn, Summary
+from skinspire_db.trigger_files import TriggerFile
 
 if TYPE_CHECKING:
     import psycopg
@@ -261,7 +262,7 @@ class Pipeline:
 def setup(environment: Environment, options: Options, report: Report | None = None) -> Pipeline:
     """reset -> create -> triggers -> seed -> verify, in one transaction."""
     wanted = schema.blueprint(environment.project)
-    files = triggers.read_files()
+    files = trigger_files.read_files()
     steps = (
         Step("reset", schema.reset),
         Step("create", partial(schema.create, wanted=wanted)),
@@ -287,14 +288,14 @@ def create_missing(environment: Environment) -> Pipeline:
     """Add what the models have and the database lacks, and the triggers of what was added."""
     steps = (
         Step("create", partial(schema.create_missing, models=schema.metadata(environment.project))),
-        Step("triggers", partial(triggers.install, files=triggers.read_files())),
+        Step("triggers", partial(triggers.install, files=trigger_files.read_files())),
     )
     return Pipeline("db.create", environment, steps)
 
 
 def install_triggers(environment: Environment) -> Pipeline:
     """Make functions, triggers and ledger what the files say."""
-    step = Step("triggers", partial(triggers.install, files=triggers.read_files()))
+    step = Step("triggers", partial(triggers.install, files=trigger_files.read_files()))
     return Pipeline("triggers.install", environment, (step,))
 
 
@@ -305,7 +306,7 @@ def seed_data(environment: Environment, options: Options, report: Report | None 
 
 def verify(environment: Environment) -> Pipeline:
     """All checks; nothing is kept."""
-    step = _verify_step(environment, schema.blueprint(environment.project), triggers.read_files())
+    step = _verify_step(environment, schema.blueprint(environment.project), trigger_files.read_files())
     return Pipeline("db.verify", environment, (step,), keeps=False)
 
 
@@ -326,7 +327,7 @@ def _seed_step(environment: Environment, options: Options, report: Report | None
     return Step("seed", run)
 
 
-def _verify_step(environment: Environment, wanted: schema.Blueprint, files: list[triggers.TriggerFile]) -> Step:
+def _verify_step(environment: Environment, wanted: schema.Blueprint, files: list[TriggerFile]) -> Step:
     def run(connection: Connection) -> Summary:
         return verification.verify(verification.Subject(connection, environment.name, environment.policy, wanted, files))
 

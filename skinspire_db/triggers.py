@@ -1,19 +1,16 @@
-"""Trigger files: read sql/triggers, install them, and compare file, ledger and live object."""
+"""Triggers in a database: install the files, compare file, ledger and live object, and prove what they do."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
-import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from skinspire_db import bookkeeping
 from skinspire_db.errors import TriggerFileInvalid
 from skinspire_db.summary import Summary
+from skinspire_db.trigger_files import Attachment, TriggerFile
 
 if TYPE_CHECKING:
     import psycopg
@@ -21,44 +18,7 @@ if TYPE_CHECKING:
     from skinspire_db.connections import Connection
 
 State = Literal["INSTALLED", "OUTDATED", "DRIFTED", "DISABLED", "MISSING", "UNATTACHED", "ORPHANED"]
-
-HEADER = re.compile(r"\s*/\*(.*?)\*/", re.DOTALL)
-HEADER_KEYS = {"version": int, "summary": str, "order": int, "attach": dict, "when": str}
-# What must not be searched for keywords: comments, strings, quoted names, function bodies.
-OPAQUE = re.compile(
-    r"--[^\n]*|/\*.*?\*/|[eE]?'(?:[^'\\]|''|\\.)*'|\"[^\"]*\"|(\$[A-Za-z_0-9]*\$).*?\1", re.DOTALL
-)  # fmt: skip
-TRANSACTION_CONTROL = re.compile(
-    r"(?:^|;)\s*(BEGIN|START|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE|PREPARE\s+TRANSACTION)\b", re.I
-)
-
-
-@dataclass(frozen=True)
-class TriggerFile:
-    """One file of sql/triggers: its header's fields, its whole text, and the fingerprint of that.
-
-    `columns` or `tables` say where its trigger goes, with `exclude` taken out; a file with neither attaches nothing.
-    """
-
-    name: str
-    path: Path
-    version: int
-    summary: str
-    order: int
-    when: str
-    text: str = field(repr=False)
-    columns: tuple[str, ...] = ()
-    tables: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.text.encode()).hexdigest()
-
-    @property
-    def trigger(self) -> str:
-        """The trigger's name: triggers fire in the byte order of their names."""
-        return f"_{self.order}_{self.name}"
+Made = dict[str, dict[str, str]]  # "table trigger" -> its table, name, how it was made, definition
 
 
 @dataclass(frozen=True)
@@ -76,14 +36,7 @@ class _Entry:
 
     sha256: str
     functions: dict[str, str]
-    triggers: dict[str, dict[str, str]]
-
-
-def read_files(folder: Path | None = None) -> list[TriggerFile]:
-    """The trigger files, in firing order. Raises TriggerFileInvalid with file and line for one that cannot be used."""
-    folder = folder or bookkeeping.sql_folder() / "triggers"
-    files = [_read(path) for path in sorted(folder.glob("*.sql"))]
-    return sorted(files, key=lambda file: (file.order, file.name))
+    triggers: Made
 
 
 def install(connection: Connection, files: list[TriggerFile]) -> Summary:
@@ -101,11 +54,11 @@ def install(connection: Connection, files: list[TriggerFile]) -> Summary:
         if entry is None or entry.sha256 != file.sha256 or _fingerprints(connection, made) != made:
             made = _run(connection, file)
             functions += len(made)
-        wanted = _wanted_tables(connection, file)
+        wanted = _wanted(connection, file)
         known = entry.triggers if entry else {}
-        changed, triggers = _attach(connection, file, wanted, known)
+        changed, triggers = _attach(connection, wanted, known)
         attached += changed
-        dropped += _drop(connection, {table: known[table] for table in known.keys() - set(wanted)})
+        dropped += _drop(connection, {key: known[key] for key in known.keys() - wanted.keys()})
         if entry != _Entry(file.sha256, made, triggers):
             _write(connection, file, made, triggers)
     for name in ledger.keys() - {file.name for file in files}:
@@ -129,54 +82,12 @@ def status(connection: Connection, files: list[TriggerFile]) -> list[TriggerStat
             state: State = "MISSING" if found is None else "INSTALLED" if found == fingerprint else "DRIFTED"
             outdated = state == "INSTALLED" and entry.sha256 != file.sha256
             states.append(TriggerState(file.name, signature, "OUTDATED" if outdated else state))
-        for table in _wanted_tables(connection, file):
-            states.append(TriggerState(file.name, f"trigger on {table}", _trigger_state(entry, file, table, live)))
+        for key, (table, attachment) in _wanted(connection, file).items():
+            state = _trigger_state(entry.triggers.get(key), live.get((table, attachment.trigger)))
+            states.append(TriggerState(file.name, f"{attachment.trigger} on {table}", state))
     for name in sorted(ledger.keys() - {file.name for file in files}):
         states.append(TriggerState(name, "file", "ORPHANED"))
     return states
-
-
-def _read(path: Path) -> TriggerFile:
-    raw = path.read_bytes()
-    if b"\r" in raw:
-        line = raw[: raw.index(b"\r")].count(b"\n") + 1
-        raise TriggerFileInvalid(f"{path}:{line}: line ends are CRLF", remedy=f"convert {path.name} to LF")
-    text = raw.decode("utf-8")
-    header = HEADER.match(text)
-    if header is None:
-        raise TriggerFileInvalid(f"{path}:1: there is no header", remedy="begin it with /* and TOML, as the other files do")
-    try:
-        fields = tomllib.loads(header[1])
-    except tomllib.TOMLDecodeError as error:
-        line = text[: header.start(1)].count("\n") + _toml_line(error)
-        raise TriggerFileInvalid(f"{path}:{line}: the header is not TOML: {error}", remedy="correct the header") from None
-    for key, kind in HEADER_KEYS.items():
-        if (key in fields and type(fields[key]) is not kind) or (key not in fields and key != "attach" and key != "when"):
-            raise TriggerFileInvalid(f"{path}:1: the header needs {key}, {kind.__name__}", remedy="correct the header")
-    if unknown := fields.keys() - HEADER_KEYS:
-        raise TriggerFileInvalid(f"{path}:1: the header has an unknown key {min(unknown)}", remedy="correct the header")
-    _refuse_transaction_control(path, text)
-    attach = fields.get("attach", {})
-    file = TriggerFile(
-        path.stem, path, fields["version"], fields["summary"], fields["order"], fields.get("when", ""), text,
-        *(tuple(attach.get(key, ())) for key in ("columns", "tables", "exclude")),
-    )  # fmt: skip
-    if len(file.trigger.encode()) > 63:
-        raise TriggerFileInvalid(f"{path}:1: the trigger name {file.trigger} is over 63 bytes", remedy="rename the file")
-    return file
-
-
-def _toml_line(error: tomllib.TOMLDecodeError) -> int:
-    found = re.search(r"at line (\d+)", str(error))
-    return int(found[1]) if found else 1
-
-
-def _refuse_transaction_control(path: Path, text: str) -> None:
-    # Blanked out rather than cut out, so that positions stay.
-    visible = OPAQUE.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)
-    if found := TRANSACTION_CONTROL.search(visible):
-        line = text[: found.start(1)].count("\n") + 1
-        raise TriggerFileInvalid(f"{path}:{line}: {found[1].upper()} in a trigger file", remedy="remove it")
 
 
 def _run(connection: Connection, file: TriggerFile) -> dict[str, str]:
@@ -223,10 +134,17 @@ def _fingerprints(connection: Connection, signatures: Iterable[str]) -> dict[str
     )
 
 
-def _wanted_tables(connection: Connection, file: TriggerFile) -> list[str]:
-    """The tables that the file's trigger belongs on, those that exist now, as schema.table."""
-    if not file.columns and not file.tables:
-        return []
+def _wanted(connection: Connection, file: TriggerFile) -> dict[str, tuple[str, Attachment]]:
+    """The triggers that the file should have in this database, by "table trigger"."""
+    return {
+        f"{table} {attachment.trigger}": (table, attachment)
+        for attachment in file.attachments
+        for table in _tables(connection, attachment)
+    }
+
+
+def _tables(connection: Connection, attachment: Attachment) -> list[str]:
+    """The tables that an attachment belongs on, those that exist now, as schema.table, quoted."""
     return [
         table
         for (table,) in connection.execute(
@@ -243,7 +161,7 @@ def _wanted_tables(connection: Connection, file: TriggerFile) -> list[str]:
                    AND a.attname = ANY (%(columns)s)) = cardinality(%(columns)s::text[])
             ORDER BY 1
             """,
-            {"tables": list(file.tables), "exclude": list(file.exclude), "columns": list(file.columns)},
+            {name: list(getattr(attachment, name)) for name in ("tables", "exclude", "columns")},
         ).fetchall()
     ]
 
@@ -262,9 +180,7 @@ def _live_triggers(connection: Connection) -> dict[tuple[str, str], tuple[str, b
     }
 
 
-def _trigger_state(entry: _Entry, file: TriggerFile, table: str, live: dict[tuple[str, str], tuple[str, bool]]) -> State:
-    known = entry.triggers.get(table)
-    found = live.get((table, file.trigger))
+def _trigger_state(known: dict[str, str] | None, found: tuple[str, bool] | None) -> State:
     if found is None:
         return "MISSING" if known else "UNATTACHED"
     if known is None or found[0] != known["definition"]:
@@ -272,28 +188,26 @@ def _trigger_state(entry: _Entry, file: TriggerFile, table: str, live: dict[tupl
     return "INSTALLED" if found[1] else "DISABLED"
 
 
-def _attach(
-    connection: Connection, file: TriggerFile, wanted: list[str], known: dict[str, dict[str, str]]
-) -> tuple[int, dict[str, dict[str, str]]]:
-    """Put the file's trigger on the wanted tables that lack it. Returns how many, and the ledger's view of all.
+def _attach(connection: Connection, wanted: dict[str, tuple[str, Attachment]], known: Made) -> tuple[int, Made]:
+    """Make the wanted triggers that are missing or wrong. Returns how many, and the ledger's view of all.
 
-    An attachment that is right is left alone: CREATE TRIGGER takes a lock that waits for every writer.
+    One that is right is left alone: CREATE TRIGGER takes a lock that waits for every writer.
     """
     from psycopg import sql
 
     live = _live_triggers(connection)
-    name, when = sql.Identifier(file.trigger), sql.SQL(file.when)  # a file of ours
     statements: list[sql.Composed] = []
-    for table in wanted:
-        definition, enabled = live.get((table, file.trigger), ("", True))
-        right = known.get(table) == {"name": file.trigger, "when": file.when, "definition": definition}
-        if right and enabled:
-            continue
-        target = sql.SQL(table)  # quoted by PostgreSQL's format()
-        if not right:
+    made: Made = {}
+    for key, (table, attachment) in wanted.items():
+        definition, enabled = live.get((table, attachment.trigger), ("", True))
+        name, target = sql.Identifier(attachment.trigger), sql.SQL(table)  # quoted by PostgreSQL's format()
+        condition = f"WHEN ({attachment.condition}) " if attachment.condition else ""
+        how = f"{attachment.when} {condition}{attachment.function}"
+        made[key] = {"table": table, "name": attachment.trigger, "how": how, "definition": definition}
+        if known.get(key) != made[key]:
             statements.append(
-                sql.SQL("CREATE OR REPLACE TRIGGER {} {} ON {} FOR EACH ROW EXECUTE FUNCTION {}()").format(
-                    name, when, target, sql.Identifier(file.name)
+                sql.SQL("CREATE OR REPLACE TRIGGER {} {} ON {} FOR EACH ROW {} EXECUTE FUNCTION {}()").format(
+                    name, sql.SQL(attachment.when), target, sql.SQL(condition), sql.Identifier(attachment.function)
                 )
             )
         if not enabled:
@@ -301,22 +215,20 @@ def _attach(
     if statements:
         connection.execute(sql.SQL("; ").join(statements))
         live = _live_triggers(connection)
-    return len(statements), {
-        table: {"name": file.trigger, "when": file.when, "definition": live[table, file.trigger][0]} for table in wanted
-    }
+        for key, (table, attachment) in wanted.items():
+            made[key]["definition"] = live[table, attachment.trigger][0]
+    return len(statements), made
 
 
-def _drop(connection: Connection, triggers: dict[str, dict[str, str]]) -> int:
+def _drop(connection: Connection, triggers: Made) -> int:
     from psycopg import sql
 
     live = _live_triggers(connection) if triggers else {}
-    gone = 0
-    for table, known in triggers.items():
-        if (table, known["name"]) in live:
-            target = sql.SQL(table)  # quoted by PostgreSQL when the ledger was written
-            connection.execute(sql.SQL("DROP TRIGGER {} ON {}").format(sql.Identifier(known["name"]), target))
-            gone += 1
-    return gone
+    gone = [known for known in triggers.values() if (known["table"], known["name"]) in live]
+    for known in gone:
+        target = sql.SQL(known["table"])  # quoted by PostgreSQL when the ledger was written
+        connection.execute(sql.SQL("DROP TRIGGER {} ON {}").format(sql.Identifier(known["name"]), target))
+    return len(gone)
 
 
 def _forget(connection: Connection, name: str, entry: _Entry) -> int:

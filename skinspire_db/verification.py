@@ -12,6 +12,7 @@ from skinspire_db.connections import sentence
 from skinspire_db.environment import Policy
 from skinspire_db.seeding import reference
 from skinspire_db.summary import Check, Summary
+from skinspire_db.trigger_files import TriggerFile
 
 if TYPE_CHECKING:
     from skinspire_db.connections import Connection
@@ -33,7 +34,7 @@ class Subject:
     environment: str
     policy: Policy
     wanted: schema.Blueprint
-    files: list[triggers.TriggerFile]
+    files: list[TriggerFile]
 
 
 def verify(subject: Subject) -> Summary:

@@ -11,21 +11,22 @@ import psycopg
 import pytest
 from conftest import Project
 
-from skinspire_db import bookkeeping, triggers
+from skinspire_db import bookkeeping, trigger_files, triggers
 from skinspire_db.errors import TriggerFileInvalid
+from skinspire_db.trigger_files import TriggerFile
 
 Connection = psycopg.Connection[Any]
 HEADER = '/*\nversion = 1\nsummary = "s"\norder = 1\n*/\n'
 
 
-def states(connection: Connection, files: list[triggers.TriggerFile] | None = None) -> set[str]:
-    return {each.state for each in triggers.status(connection, files or triggers.read_files())}
+def states(connection: Connection, files: list[TriggerFile] | None = None) -> set[str]:
+    return {each.state for each in triggers.status(connection, files or trigger_files.read_files())}
 
 
 def test_the_lock_file_agrees_with_the_files() -> None:
     """An edit without a new version shows here."""
     lock = (bookkeeping.sql_folder() / "triggers.lock").read_text()
-    files = sorted(triggers.read_files(), key=lambda file: file.name)
+    files = sorted(trigger_files.read_files(), key=lambda file: file.name)
     assert lock.splitlines()[1:] == [f"{file.name} {file.version} {file.sha256}" for file in files]
 
 
@@ -41,7 +42,7 @@ def test_installing_twice_locks_nothing_and_changes_nothing(clinic: Project) -> 
         writer.execute("BEGIN; UPDATE patients SET title = title")
         assert clinic.invoke("triggers.install").code == 0
         with psycopg.connect(**clinic.address.parameters, dbname=clinic.database) as third:
-            assert triggers.install(third, triggers.read_files()).numbers == {
+            assert triggers.install(third, trigger_files.read_files()).numbers == {
                 "files": 2,
                 "functions": 0,
                 "attached": 0,
@@ -71,12 +72,12 @@ def test_installing_twice_locks_nothing_and_changes_nothing(clinic: Project) -> 
 def test_damage_is_seen_under_its_name_and_repaired(connection: Connection, damage: str, state: str) -> None:
     connection.execute(damage.encode())
     assert states(connection) - {"INSTALLED"} == {state}
-    triggers.install(connection, triggers.read_files())
+    triggers.install(connection, trigger_files.read_files())
     assert states(connection) == {"INSTALLED"}
 
 
 def test_a_file_that_is_gone_is_an_orphan_and_goes(connection: Connection) -> None:
-    files = triggers.read_files()
+    files = trigger_files.read_files()
     assert states(connection, files[1:]) == {"INSTALLED", "ORPHANED"}
     triggers.install(connection, files[1:])
     assert connection.execute("SELECT to_regproc('timestamps')").fetchone() == (None,)
@@ -88,7 +89,7 @@ def test_others_triggers_survive(connection: Connection) -> None:
         "CREATE FUNCTION theirs() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';"
         "CREATE TRIGGER _105_theirs BEFORE UPDATE ON staff FOR EACH ROW EXECUTE FUNCTION theirs()"
     )
-    triggers.install(connection, triggers.read_files())
+    triggers.install(connection, trigger_files.read_files())
     assert connection.execute("SELECT count(*) FROM pg_trigger WHERE tgname = '_105_theirs'").fetchone() == (1,)
 
 
@@ -108,7 +109,7 @@ def test_others_triggers_survive(connection: Connection) -> None:
 def test_a_file_that_cannot_be_used(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "bad.sql").write_bytes(text.encode())
     with pytest.raises(TriggerFileInvalid) as refusal:
-        triggers.read_files(tmp_path)
+        trigger_files.read_files(tmp_path)
     assert says in refusal.value.message and str(tmp_path / "bad.sql") in refusal.value.message
 
 
@@ -117,19 +118,19 @@ def test_keywords_in_strings_comments_and_bodies_are_no_transaction_control(tmp_
         HEADER
         + "-- x; COMMIT;\n/* ; ROLLBACK; */ SELECT '; COMMIT;', \"; END;\", $x$; COMMIT; $x$, $$; BEGIN; $$, E'\\'; COMMIT;';"
     )
-    assert len(triggers.read_files(tmp_path)) == 1
+    assert len(trigger_files.read_files(tmp_path)) == 1
 
 
 def test_a_long_name(tmp_path: Path) -> None:
-    (tmp_path / f"{'x' * 61}.sql").write_text(HEADER)
+    (tmp_path / f"{'x' * 61}.sql").write_text(HEADER.replace("*/", 'when = "AFTER INSERT"\nattach = { tables = ["t"] }\n*/'))
     with pytest.raises(TriggerFileInvalid, match="over 63 bytes"):
-        triggers.read_files(tmp_path)
+        trigger_files.read_files(tmp_path)
 
 
 def test_the_fingerprint_is_of_the_whole_file(tmp_path: Path) -> None:
     path = tmp_path / "one.sql"
     path.write_text(HEADER)
-    [file] = triggers.read_files(tmp_path)
+    [file] = trigger_files.read_files(tmp_path)
     assert file.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -154,7 +155,7 @@ def test_timestamps(connection: Connection, zone: str) -> None:
 def test_timestamps_on_a_table_with_json(connection: Connection) -> None:
     """json has no equality; comparing whole rows with = would raise."""
     connection.execute("CREATE TABLE j (a json, created_at timestamptz, updated_at timestamptz)")
-    triggers.install(connection, triggers.read_files())
+    triggers.install(connection, trigger_files.read_files())
     connection.execute("INSERT INTO j (a, updated_at) VALUES ('{}', '2020-01-01'); UPDATE j SET a = a")
     assert connection.execute("SELECT updated_at = '2020-01-01' FROM j").fetchone() == (True,)
     connection.execute("UPDATE j SET a = '{\"b\": 1}'")
