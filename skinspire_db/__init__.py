@@ -1,3 +1,26 @@
 """The database toolkit of the SkinSpire Clinic hospital management system."""
 
+from __future__ import annotations
+
+from typing import Any
+
 __version__ = "0.1.0"
+
+# Where the public names come from; each is loaded when it is asked for, so that importing the package costs nothing.
+_PUBLIC = {
+    "Base": "skinspire_db.models",
+    "SoftDeleteMixin": "skinspire_db.models",
+    "TenantMixin": "skinspire_db.models",
+    "TimestampMixin": "skinspire_db.models",
+    "SkinspireError": "skinspire_db.errors",
+}
+
+__all__ = ["Base", "SkinspireError", "SoftDeleteMixin", "TenantMixin", "TimestampMixin", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_PUBLIC[name]), name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -74,13 +75,13 @@ def connect(to: Target, operation: str, *, database: str | None = None) -> Conne
     other = {"dbname": database} if database else {}
     try:
         return _open(to.parameters | other, to.policy, operation)
-    except psycopg.OperationalError as error:
+    except psycopg.Error as error:
         failure = error
     if to.server:
         to.parameters.update(to.server.start().parameters)  # its port may be another one now
         try:
             return _open(to.parameters | other, to.policy, operation)
-        except psycopg.OperationalError as error:
+        except psycopg.Error as error:
             failure = error
     raise _explain(failure, to, database)
 
@@ -93,7 +94,10 @@ def begin(connection: Connection, policy: Policy) -> None:
 
     connection.execute(
         sql.SQL(
-            "SET LOCAL search_path = public; SET LOCAL TimeZone = 'UTC'; SET LOCAL statement_timeout = 0;"
+            # Hosted servers keep extensions in a schema of their own; the functions of pgcrypto must be found there too.
+            "SELECT set_config('search_path', 'public' || coalesce((SELECT ', ' || quote_ident(n.nspname) FROM pg_extension e"
+            " JOIN pg_namespace n ON n.oid = e.extnamespace WHERE extname = 'pgcrypto' AND nspname <> 'public'), ''), true);"
+            "SET LOCAL TimeZone = 'UTC'; SET LOCAL statement_timeout = 0;"
             "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = {milliseconds};"
             # So that a server notices within a second that our process was killed. Not every platform can.
             "DO $$ BEGIN SET LOCAL client_connection_check_interval = '1s'; EXCEPTION WHEN OTHERS THEN NULL; END $$;"
@@ -116,15 +120,27 @@ def open_database(to: Target, operation: str, *, create: bool) -> tuple[Connecti
     return connect(to, operation), created
 
 
-def drop_database(to: Target, operation: str) -> None:
-    """Drop the database, unless somebody else is connected to it: then it is theirs now. Never raises a psycopg error."""
+def drop_unless_used(to: Target, operation: str, own_pid: int) -> None:
+    """Drop the database, which nobody but session `own_pid` may be using. Never raises a psycopg error.
+
+    Nobody can come in between the look and the DROP, which would otherwise wait for them and then take what they made.
+    """
     import psycopg
     from psycopg import sql
 
+    database = sql.Identifier(to.database)
     try:
         with _maintenance(to, operation) as connection:
             connection.autocommit = True
-            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(to.database)))
+            connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(database))
+            others = connection.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND pid <> %s", (to.database, own_pid)
+            ).fetchone()
+            if others == (0,):
+                connection.execute("SELECT pg_terminate_backend(%s, 5000)", (own_pid,))
+                connection.execute(sql.SQL("DROP DATABASE {}").format(database))
+            else:
+                connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(database))
     except (psycopg.Error, SkinspireError):
         pass  # an empty database stays behind; the next operation takes it for new
 
@@ -138,9 +154,10 @@ def sentence(error: psycopg.Error) -> str:
 def _open(parameters: dict[str, Any], policy: Policy, operation: str) -> Connection:
     import psycopg
 
-    # What is given here is not taken from the user's PGHOSTADDR or PGOPTIONS.
-    defaults: dict[str, Any] = {"hostaddr": "", "options": "", "connect_timeout": policy.connect_timeout}
-    return psycopg.connect(**(defaults | parameters), application_name=f"skinspire-db {operation}")
+    # What is given here, be it empty, libpq does not take from PGHOST, PGHOSTADDR, PGPORT or PGOPTIONS.
+    defaults: dict[str, Any] = dict.fromkeys(("host", "hostaddr", "port", "options"), "")
+    defaults |= {"user": getpass.getuser(), "connect_timeout": policy.connect_timeout}
+    return psycopg.connect(**(defaults | parameters | {"application_name": f"skinspire-db {operation}"}))
 
 
 def _create_database(to: Target, operation: str) -> bool:
@@ -172,7 +189,7 @@ def _maintenance(to: Target, operation: str) -> Connection:
     for database in MAINTENANCE_DATABASES:
         try:
             return _open(to.parameters | {"dbname": database}, to.policy, operation)
-        except psycopg.OperationalError as error:
+        except psycopg.Error as error:
             failure = error
     raise PermissionMissing(
         f"the database {to.database} does not exist, and role {to.user} reaches no other one to create it from",
@@ -191,11 +208,16 @@ def _exists(to: Target, database: str) -> bool | None:
         return None
 
 
-def _explain(error: psycopg.OperationalError, to: Target, database: str | None) -> SkinspireError:
+def _explain(error: psycopg.Error, to: Target, database: str | None) -> SkinspireError:
     # The server gives no SQLSTATE to a client that could not log in: there is only its text, in its own language.
     text = str(error)
     setting = url_setting(to.environment)
     check = "invoke server.status" if to.server else f"check {setting} and that the server runs"
+    if re.search(r"invalid \S+ value|bad value for|invalid connection option", text):
+        return InvalidSetting(
+            f"{setting} has an option that cannot be used: {text.splitlines()[0]}",
+            remedy=f"correct {setting}=postgresql://user:password@host:5432/database?OPTION=VALUE",
+        )
     if "password" in text and ("authentication failed" in text or "no password supplied" in text):
         return ConnectionFailed(
             f"{to.host}:{to.port} refuses the password of role {to.user}"

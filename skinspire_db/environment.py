@@ -61,7 +61,7 @@ def resolve(name: str | None = None) -> Environment:
     has none. Nothing is connected to and nothing is started.
     """
     here = project()
-    chosen = _canonical(name, here, "--env") if name else active(here).value
+    chosen = active(here).value if name is None else _canonical(name, here, "--env")
     assert chosen is not None
     policy = _policy(chosen, here)
     url = here.setting(url_setting(chosen))
@@ -117,10 +117,10 @@ def describe(name: str | None = None) -> list[Setting]:
     Raises UnknownEnvironment or InvalidSetting; connects to nothing.
     """
     here = project()
-    chosen = Setting("environment", _canonical(name, here, "--env"), "--env") if name else active(here)
+    chosen = active(here) if name is None else Setting("environment", _canonical(name, here, "--env"), "--env")
     assert chosen.value is not None
-    policy, own = _policy(chosen.value, here), _declared(here).get(chosen.value, {})
-    shown = [chosen, Setting("project", str(here.root), "found from the current folder")]
+    policy = _policy(chosen.value, here)
+    shown = [chosen, Setting("project", str(here.root), here.found_by)]
     for each in names(here):
         url = here.setting(url_setting(each))
         if url.value is None and _policy(each, here).embedded:
@@ -129,9 +129,16 @@ def describe(name: str | None = None) -> list[Setting]:
             shown.append(Setting(url.name, url.value and hide_password(url.value), url.source))
     for setting in ("SKINSPIRE_PG_BIN", "SKINSPIRE_PG_HOME", "SKINSPIRE_PG_ACCOUNT"):
         shown.append(here.setting(setting))
-    for key in dataclasses.fields(Policy):
-        value = getattr(policy, key.name)
-        shown.append(Setting(f"policy.{key.name}", str(value), "pyproject.toml" if key.name in own else "preset"))
+    for key in ("metadata", "migrations"):
+        declared = here.config.get(key)
+        shown.append(
+            Setting(key, None if declared is None else str(declared), "default" if declared is None else "pyproject.toml")
+        )
+    preset = PRESETS[_preset(chosen.value, here)]
+    for field_ in dataclasses.fields(Policy):
+        value = getattr(policy, field_.name)
+        source = "preset" if value == getattr(preset, field_.name) else "pyproject.toml"
+        shown.append(Setting(f"policy.{field_.name}", str(value), source))
     return shown
 
 
@@ -212,7 +219,18 @@ def _policy(name: str, here: Project, children: tuple[str, ...] = ()) -> Policy:
     policy = _with(base, own, name)
     if name == "prod" and not policy.protected:
         raise InvalidSetting("pyproject.toml makes prod unprotected", remedy="remove protected = false")
+    if policy.protected and policy.test_data:
+        raise InvalidSetting(
+            f"pyproject.toml makes {name} protected and allows test data in it", remedy="add test_data = false, or remove it"
+        )
     return policy
+
+
+def _preset(name: str, here: Project) -> str:
+    """The preset at the end of what an environment extends. The chain has been checked by _policy()."""
+    while name not in PRESETS:
+        name = _canonical(_declared(here)[name]["extends"], here, "extends")
+    return name
 
 
 def _with(base: Policy, own: dict[str, Any], name: str) -> Policy:
@@ -220,7 +238,8 @@ def _with(base: Policy, own: dict[str, Any], name: str) -> Policy:
         default = getattr(Policy(), key, dataclasses.MISSING)
         wanted: tuple[type, ...] = (str,) if key == "sslmode" else (type(default),)
         wanted = (int, float) if wanted == (float,) else wanted
-        if default is dataclasses.MISSING or type(value) not in wanted:
+        pointless = type(value) in (int, float) and value <= 0  # PostgreSQL takes a time-out of 0 for none at all
+        if default is dataclasses.MISSING or type(value) not in wanted or pointless:
             keys = ", ".join(each.name for each in dataclasses.fields(Policy))
             raise InvalidSetting(
                 f"environment {name} in pyproject.toml: {key} = {value!r} is not understood",

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from skinspire_db import connections, safety, schema, trigger_files, triggers, verification
 from skinspire_db.connections import Target, sentence
@@ -18,6 +18,7 @@ from skinspire_db.errors import (
     ConnectionFailed,
     Interrupted,
     OutcomeUnknown,
+    PermissionMissing,
     SkinspireError,
     StepFailed,
     TableLocked,
@@ -77,7 +78,9 @@ class StepResult:
 
 @dataclass
 class Result:
-    """What became of an operation. `notes` are sentences the user should read even when all went well."""
+    """What became of an operation. `notes` are sentences the user should read even when all went well; `commit` says how
+    far it came with that.
+    """
 
     operation: str
     environment: str
@@ -85,6 +88,7 @@ class Result:
     steps: list[StepResult] = field(default_factory=list)
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
+    commit: Literal["not begun", "begun", "done"] = "not begun"
 
     @property
     def sign_in(self) -> list[SignIn]:
@@ -139,20 +143,29 @@ class Pipeline:
         """Carry the operation out. When this returns, it is committed and was read back from a second connection.
 
         Raises a SkinspireError whose `result` says how far it came. Whatever is raised, the transaction was rolled back
-        and a database that this operation created was dropped; only OutcomeUnknown, for a server that went away while it
-        committed and did not come back, can say neither.
+        and a database that this operation created was dropped, unless somebody else has begun to use it; only
+        OutcomeUnknown, for a commit that nobody could be asked about, can say neither. A kill -9 of the first operation
+        on a new database leaves an empty database, which the next one takes for new.
         """
         started = time.monotonic()
         result = Result(self.operation, self.environment.name)
         try:
             self._run(result, confirm, report or Report())
         except (SkinspireError, KeyboardInterrupt) as caught:
-            error = caught if isinstance(caught, SkinspireError) else Interrupted(f"interrupted; {AS_IT_WAS}")
+            error = caught if isinstance(caught, SkinspireError) else self._interrupted(result)
             result.seconds = time.monotonic() - started
-            error.result = result.as_dict()
+            error.result = result.as_dict() | {"ok": False, "exit_code": error.exit_code, "error": error.as_dict()}
             raise error from None
         result.seconds = time.monotonic() - started
         return result
+
+    def _interrupted(self, result: Result) -> SkinspireError:
+        look = f"invoke db.verify --env={self.environment.name}"
+        if result.commit == "done":
+            return OutcomeUnknown("interrupted after the commit: it is done, but was not read back", remedy=look)
+        if result.commit == "begun":
+            return OutcomeUnknown("interrupted while the server committed: whether it did is not known", remedy=look)
+        return Interrupted(f"interrupted; {AS_IT_WAS}")
 
     def _run(self, result: Result, confirm: str | None, report: Report) -> None:
         to = connections.target(self.environment)
@@ -165,7 +178,7 @@ class Pipeline:
             raise
         except BaseException:
             if created:
-                connections.drop_database(to, self.operation)
+                safety.drop_if_new(to, self.operation)
             raise
         if self.keeps and not safety.recorded(to, self.operation, entry):
             raise OutcomeUnknown(
@@ -190,7 +203,9 @@ class Pipeline:
             with _translated(to, self.operation, "commit", connection):
                 steps = [each.as_dict() for each in result.steps]
                 entry = safety.record(connection, self.operation, to.environment, time.monotonic() - started, steps)
-            self._commit(connection, to, entry)
+            result.commit = "begun"
+            self._commit(connection, to, entry, result)
+            result.commit = "done"
             return entry
         finally:
             _close(connection)
@@ -229,7 +244,7 @@ class Pipeline:
             if bad:
                 raise ChecksFailed(
                     f"{step.name}: {len(bad)} of {len(summary.checks)} checks did not pass: {bad[0].name}: {bad[0].detail}",
-                    remedy=f"invoke db.verify --env={to.environment} --verbose" if self.keeps else None,
+                    remedy=None if self.keeps else f"invoke db.verify --env={to.environment} --verbose",
                 )
         finally:
             if not done.ok and not done.seconds:
@@ -237,14 +252,14 @@ class Pipeline:
             result.steps.append(done)
             report.step(done)
 
-    def _commit(self, connection: Connection, to: Target, entry: uuid.UUID) -> None:
+    def _commit(self, connection: Connection, to: Target, entry: uuid.UUID, result: Result) -> None:
         """Commit. When the server goes away in the middle, nobody knows what came of it: ask."""
         import psycopg
 
         try:
             with _translated(to, self.operation, "commit", connection, but=psycopg.OperationalError):
                 connection.commit()
-        except (psycopg.OperationalError, KeyboardInterrupt):
+        except (psycopg.OperationalError, KeyboardInterrupt) as error:
             _close(connection)
             match safety.recorded(to, self.operation, entry, wait=True):
                 case None:
@@ -252,6 +267,9 @@ class Pipeline:
                         "the server went away while it committed: whether it did is not known",
                         remedy=f"invoke db.verify --env={to.environment}",
                     ) from None
+                case False if isinstance(error, KeyboardInterrupt):
+                    result.commit = "not begun"
+                    raise
                 case False:
                     raise ConnectionFailed(f"the server went away before it committed; {AS_IT_WAS}") from None
 
@@ -368,10 +386,10 @@ def _translation(error: psycopg.Error, to: Target, operation: str, during: str, 
             f"{during}: the server went away ({sentence(error)}); {AS_IT_WAS}",
             remedy="invoke server.status" if to.server else "run it again when the server is back",
         )
-    if isinstance(error, errors.InsufficientPrivilege):
-        return StepFailed(
+    if isinstance(error, errors.InsufficientPrivilege | errors.InvalidSchemaName):
+        return PermissionMissing(
             f"{during}: role {to.user} lacks a right: {sentence(error)}; {AS_IT_WAS}",
-            remedy=f'ask the administrator for: ALTER DATABASE "{to.database}" OWNER TO "{to.user}"',
+            remedy=f'ask the administrator for: GRANT USAGE, CREATE ON SCHEMA public TO "{to.user}"',
         )
     if isinstance(error, errors.UndefinedTable):
         return StepFailed(

@@ -66,7 +66,24 @@ def identify(connection: Connection, to: Target) -> bool:
             f"{to} is stamped {stamp.environment}, not {to.environment}",
             remedy=f"correct the URL of {to.environment}, or use --env={stamp.environment}",
         )
-    return schema.count_tables(connection) > 0
+    return bool(schema.objects(connection)) if to.policy.protected else schema.count_tables(connection) > 0
+
+
+def drop_if_new(to: Target, operation: str) -> None:
+    """Drop the database that this operation has created, unless somebody else has begun to use it meanwhile."""
+    import psycopg
+
+    try:
+        connection = connections.connect(to, operation)
+    except SkinspireError:
+        return
+    try:
+        if try_lock(connection) and read_stamp(connection) is None and not schema.objects(connection):
+            connections.drop_unless_used(to, operation, connection.info.backend_pid)
+    except psycopg.Error:
+        pass  # the server is gone; what it leaves is an empty database
+    finally:
+        connection.close()
 
 
 def guard(operation: str, to: Target, confirm: str | None) -> None:

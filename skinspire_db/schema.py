@@ -45,8 +45,7 @@ OBJECTS = f"""
                                               AND d.objid = c.oid AND d.deptype IN ('a', 'i'))
         UNION ALL
         SELECT 'pg_proc'::regclass, p.oid,
-               CASE p.prokind WHEN 'p' THEN 'PROCEDURE' WHEN 'a' THEN 'AGGREGATE' ELSE 'FUNCTION' END,
-               p.oid::regprocedure::text
+               'ROUTINE', p.oid::regprocedure::text
         FROM pg_proc p JOIN schemas s ON s.oid = p.pronamespace
         UNION ALL
         SELECT 'pg_type'::regclass, t.oid, CASE t.typtype WHEN 'd' THEN 'DOMAIN' ELSE 'TYPE' END,
@@ -59,9 +58,7 @@ OBJECTS = f"""
                       OR d.deptype = 'i' AND d.classid = 'pg_proc'::regclass))  -- a range type's own functions
     ORDER BY name
 """  # noqa: S608
-DROP_ORDER = (
-    "VIEW", "MATERIALIZED VIEW", "TABLE", "FOREIGN TABLE", "SEQUENCE", "FUNCTION", "PROCEDURE", "AGGREGATE", "DOMAIN", "TYPE",
-)  # fmt: skip
+DROP_ORDER = ("VIEW", "MATERIALIZED VIEW", "TABLE", "FOREIGN TABLE", "SEQUENCE", "ROUTINE", "DOMAIN", "TYPE")
 
 
 def metadata(here: Project) -> MetaData:
@@ -92,12 +89,12 @@ class Blueprint:
     """What the models say, as data: enough to make the tables and to compare with, without loading SQLAlchemy.
 
     `statements` make everything; `columns` is table -> column -> (type, nullable), the type None where PostgreSQL may
-    write it otherwise; `names` are those of constraints and indexes.
+    write it otherwise; `names` are [table, name] of every constraint and index.
     """
 
     statements: list[str]
     columns: dict[str, dict[str, tuple[str | None, bool]]]
-    names: list[str]
+    names: list[list[str]]
     indexes: int
 
     @classmethod
@@ -111,9 +108,9 @@ class Blueprint:
             }
             for table in wanted
         }
-        names = {_constraint_name(constraint) for table in wanted for constraint in _named_constraints(table)}
-        indexes = {str(index.name) for table in wanted for index in table.indexes}
-        return cls(_create_statements(models, wanted), columns, sorted(names | indexes), len(indexes))
+        names = {(_name(table), _constraint_name(each)) for table in wanted for each in _named_constraints(table)}
+        indexes = {(_name(table), str(index.name)) for table in wanted for index in table.indexes}
+        return cls(_create_statements(models, wanted), columns, sorted(map(list, names | indexes)), len(indexes))
 
 
 def blueprint(here: Project) -> Blueprint:
@@ -174,7 +171,7 @@ def reset(connection: Connection) -> Summary:
     return Summary({
         "tables_dropped": count["TABLE"] + count["FOREIGN TABLE"],
         "views_dropped": count["VIEW"] + count["MATERIALIZED VIEW"],
-        "functions_dropped": count["FUNCTION"] + count["PROCEDURE"] + count["AGGREGATE"],
+        "functions_dropped": count["ROUTINE"],
     })  # fmt: skip
 
 
@@ -224,9 +221,11 @@ def create_missing(connection: Connection, models: MetaData) -> Summary:
         for index in sorted(table.indexes, key=lambda each: str(each.name)):
             if (_name(table), index.name) not in present:
                 indexes.append((f"index {index.name}", _compile(CreateIndex(index))))
+    types = _missing_enums(connection, models)
     made = [(f"table {_name(table)}", "") for table in new]
-    before, after = columns + constraints, foreign_keys + indexes
-    statements = [*(sql for _, sql in before), *_create_statements(models, new), *(sql for _, sql in after)]
+    before, after = types + columns + constraints, foreign_keys + indexes
+    tables_only = [sql for sql in _create_statements(models, new) if not sql.startswith("CREATE TYPE")]  # `types` has those
+    statements = [*(sql for _, sql in before), *tables_only, *(sql for _, sql in after)]
     _execute(connection, statements)
     added = [what for what, _ in (*made, *before, *after)]
     return Summary({"added": len(added)}, lines=added)
@@ -303,6 +302,19 @@ def _execute(connection: Connection, statements: list[str]) -> None:
         connection.execute(";\n".join(statements).encode())  # one round trip
 
 
+def _missing_enums(connection: Connection, models: MetaData) -> list[tuple[str, str]]:
+    """The enum types that columns of the models have and the database lacks, with the statement that makes each."""
+    from sqlalchemy.dialects.postgresql import ENUM, CreateEnumType
+
+    live = {name for (name,) in connection.execute("SELECT typname FROM pg_type WHERE typtype = 'e'").fetchall()}
+    missing: dict[str, str] = {}
+    for column in (column for table in tables(models) for column in table.columns):
+        kind = column.type.dialect_impl(_dialect())
+        if isinstance(kind, ENUM) and kind.name and kind.name not in live:
+            missing[kind.name] = _compile(CreateEnumType(kind))
+    return [(f"type {name}", sql) for name, sql in sorted(missing.items())]
+
+
 def _dialect() -> Any:
     from sqlalchemy.dialects.postgresql import psycopg
 
@@ -337,11 +349,7 @@ def _refuse_unfillable(connection: Connection, column: Any) -> None:
 
 
 def _named_constraints(table: Table) -> Iterable[Constraint]:
-    from sqlalchemy import PrimaryKeyConstraint
-
-    for constraint in table.constraints:
-        if constraint.name and not isinstance(constraint, PrimaryKeyConstraint):
-            yield constraint
+    return (constraint for constraint in table.constraints if constraint.name)
 
 
 def _constraint_name(constraint: Constraint) -> str:

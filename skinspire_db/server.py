@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from skinspire_db.binaries import Account, Binaries, find_binaries, unprivileged_account
+from skinspire_db.environment import Environment
 from skinspire_db.errors import GuardRefused, ServerFailed
 from skinspire_db.settings import Project, write_atomically
 
@@ -256,8 +257,12 @@ class EmbeddedServer:
         from filelock import FileLock, Timeout
 
         try:
+            if self.home.parent == ROOT_HOMES:
+                ROOT_HOMES.mkdir(parents=True, exist_ok=True)
+                ROOT_HOMES.chmod(0o755)  # whatever root's umask is: the account must get through
             self.home.mkdir(parents=True, exist_ok=True)
-            if foreign := {path.name for path in self.home.iterdir()} - set(FILES):
+            foreign = {path.name for path in self.home.iterdir()} - set(FILES) - {"lost+found"}
+            if foreign and not self.exists:
                 raise ServerFailed(
                     f"{self.home} holds other things ({min(foreign)}) and is about to become a server's folder",
                     remedy="set SKINSPIRE_PG_HOME to a new folder",
@@ -346,6 +351,15 @@ def project_server(here: Project) -> EmbeddedServer:
     return EmbeddedServer(ROOT_HOMES / identity)
 
 
+def server_of(environment: Environment) -> EmbeddedServer:
+    """The embedded server that holds an environment's database. Raises GuardRefused when the environment has a URL."""
+    if not environment.embedded:
+        raise GuardRefused(
+            f"{environment.name} is not on the embedded server: {environment.url.name} is set", remedy="invoke env.status"
+        )
+    return project_server(environment.project)
+
+
 def destroy(server: EmbeddedServer, *, confirm: str | None) -> None:
     """Delete the server with all its databases. Raises GuardRefused unless `confirm` is the name of its folder."""
     if not server.home.exists():
@@ -374,6 +388,8 @@ def _is_postgres(pid: int, data: Path) -> bool:
     if sys.platform == "linux":
         try:
             return os.readlink(f"/proc/{pid}/cwd") == str(data.resolve())  # noqa: PTH115
+        except PermissionError:  # in a container even root may not look there; the command line is everybody's to read
+            return str(data).encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except OSError:
             return False
     if sys.platform == "win32":

@@ -25,10 +25,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class Project:
-    """A folder with settings: `root`, and `config`, the table [tool.skinspire_db] of its pyproject.toml."""
+    """A folder with settings: `root`, `config`, the table [tool.skinspire_db] of its pyproject.toml, and how it was found."""
 
     root: Path
     config: dict[str, Any]
+    found_by: str = "given"
 
     @property
     def state(self) -> Path:
@@ -59,21 +60,25 @@ def project() -> Project:
         root = Path(named).resolve()
         if not root.is_dir():
             raise InvalidSetting(f"SKINSPIRE_PROJECT names {named}, which is no folder", remedy="unset SKINSPIRE_PROJECT")
-        return Project(root, _tool_table(root / "pyproject.toml") or {})
+        return Project(root, _tool_table(root / "pyproject.toml") or {}, "SKINSPIRE_PROJECT")
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (table := _tool_table(folder / "pyproject.toml")) is not None:
-            return Project(folder, table)
+            return Project(folder, table, "the current folder")
     checkout = Path(__file__).resolve().parent.parent
-    return Project(checkout if (checkout / "sql").is_dir() else here, _tool_table(checkout / "pyproject.toml") or {})
+    found = checkout if (checkout / "sql").is_dir() else here
+    return Project(found, _tool_table(found / "pyproject.toml") or {}, "where the package lies")
 
 
 def write_atomically(path: Path, text: str) -> None:
     """Write `text` to `path` so that a reader sees the old file or the new one, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    temporary.replace(path)
+    try:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @cache

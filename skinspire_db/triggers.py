@@ -59,6 +59,7 @@ def install(connection: Connection, files: list[TriggerFile]) -> Summary:
         changed, triggers = _attach(connection, wanted, known)
         attached += changed
         dropped += _drop(connection, {key: known[key] for key in known.keys() - wanted.keys()})
+        dropped += _drop_functions(connection, entry.functions.keys() - made.keys() if entry else ())
         if entry != _Entry(file.sha256, made, triggers):
             _write(connection, file, made, triggers)
     for name in ledger.keys() - {file.name for file in files}:
@@ -231,12 +232,17 @@ def _drop(connection: Connection, triggers: Made) -> int:
     return len(gone)
 
 
+def _drop_functions(connection: Connection, signatures: Iterable[str]) -> int:
+    live = _fingerprints(connection, signatures)
+    for signature in live:
+        connection.execute(f"DROP ROUTINE {signature}".encode())  # regprocedure's own quoting
+    return len(live)
+
+
 def _forget(connection: Connection, name: str, entry: _Entry) -> int:
     """Drop what a file that is gone has left."""
     gone = _drop(connection, entry.triggers)
-    for signature in _fingerprints(connection, entry.functions):
-        connection.execute(f"DROP FUNCTION {signature}".encode())  # regprocedure's own quoting
-        gone += 1
+    gone += _drop_functions(connection, entry.functions)
     connection.execute("DELETE FROM skinspire_tools.ledger WHERE name = %s", (name,))
     return gone
 

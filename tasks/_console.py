@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -24,7 +25,7 @@ class ConsoleReport(Report):
 
     def target(self, to: Target) -> None:
         if not self.quiet:
-            print(f"{to.environment}: {to}", flush=True)
+            say(f"{to.environment}: {to}")
 
     def step(self, done: StepResult) -> None:
         if self._bar is not None:
@@ -32,12 +33,12 @@ class ConsoleReport(Report):
             self._bar = None
         if self.quiet:
             return
-        print(STEP.format(done.name, _numbers(done) if done.summary.numbers else "failed", done.seconds), flush=True)
+        say(STEP.format(done.name, _numbers(done) if done.summary.numbers else "failed", done.seconds))
         for line in done.summary.lines:
-            print(f"    + {line}", flush=True)
+            say(f"    + {line}")
         for check in done.summary.checks:
             if self.verbose or check.status != "pass":
-                print(f"    {check.status:<8} {check.name:<15} {check.detail}", flush=True)
+                say(f"    {check.status:<8} {check.name:<15} {check.detail}")
 
     def progress(self, done: int, total: int) -> None:
         if self.quiet or not sys.stderr.isatty() or total < 10_000:
@@ -73,38 +74,47 @@ def table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> None:
     from tabulate import tabulate
 
     shown = tabulate(list(rows), headers=headers, tablefmt="simple", disable_numparse=True)
-    print("\n".join(f"  {line}".rstrip() for line in shown.splitlines()))
+    say("\n".join(f"  {line}".rstrip() for line in shown.splitlines()))
 
 
 def show_json(value: Any) -> None:
     """The one object that stdout holds with --json."""
-    print(json.dumps(value, default=str))
+    say(json.dumps(value, default=str))
+
+
+def say(text: str) -> None:
+    """Print a line. A reader that has gone away (`| head -1`) does not stop an operation, nor change what came of it."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115  # until the process ends
 
 
 def show_result(operation: str, *, json: bool, text: str, **values: Any) -> None:
     """What a task that is no pipeline answers: a sentence, or the same as JSON."""
     if json:
-        show_json({"operation": operation, **values, "ok": True, "exit_code": 0, "error": None})
+        blank = {"operation": operation, "environment": None, "database": None, "ok": True, "exit_code": 0, "seconds": 0.0}
+        show_json(blank | {"steps": [], "error": None} | values)
     else:
-        print(text)
+        say(text)
 
 
 def _show(pipeline: Pipeline, result: Result) -> None:
     for note in result.notes:
         print(f"note: {note}", file=sys.stderr)
     if result.sign_in:
-        print("sign in as")
+        say("sign in as")
         table([(each.role, each.user_id, each.password) for each in result.sign_in], ("role", "user", "password"))
     ending = "committed and read back" if pipeline.keeps else "all checks pass"
-    print(f"{result.operation}: {ending}, {result.seconds:.2f} s")
+    say(f"{result.operation}: {ending}, {result.seconds:.2f} s")
 
 
 def _show_plan(plan: dict[str, Any], json: bool) -> None:
     if json:
         show_json(plan)
         return
-    print(f"{plan['environment']}: {plan['target']}")
-    print(f"  would run {' -> '.join(plan['plan'])}; nothing was changed")
+    say(f"{plan['environment']}: {plan['target']}")
+    say(f"  would run {' -> '.join(plan['plan'])}; nothing was changed")
 
 
 def _numbers(done: StepResult) -> str:

@@ -25,7 +25,7 @@ class SkinspireExecutor(Executor):
         try:
             return super().execute(*tasks)
         except KeyboardInterrupt:
-            self._exit(Interrupted("interrupted; nothing was changed"), tasks)
+            self._exit(Interrupted("interrupted before the operation began or after it ended"), tasks)
         except SkinspireError as error:
             self._exit(error, tasks)
 
@@ -36,11 +36,15 @@ class SkinspireExecutor(Executor):
         given = getattr(task, "as_kwargs", {})
         if given.get("json"):
             blank = {
-                "operation": getattr(task, "name", None), "environment": given.get("env"), "database": None, "seconds": 0.0,
+                "operation": getattr(task, "name", None),
+                "environment": given.get("env"),
+                "database": None,
+                "seconds": 0.0,
                 "steps": [],
-            }  # fmt: skip
+            }
             failure = {"ok": False, "exit_code": error.exit_code, "error": error.as_dict()}
-            print(json.dumps(blank | error.result | failure, default=str))
+            with contextlib.suppress(BrokenPipeError):
+                print(json.dumps(blank | error.result | failure, default=str), flush=True)
             raise Exit(code=error.exit_code)
         remedy = (
             f"\n  try: {error.remedy}"

@@ -11,7 +11,7 @@ def switch(ctx, env=None, json=False):
     from skinspire_db import environment, errors
     from tasks import _console
 
-    if not env:
+    if env is None:
         raise errors.UsageError("env.switch needs the name of an environment", remedy="invoke env.switch --env=test")
     if ctx.config.run.dry:
         chosen = environment.resolve_name(env)
@@ -29,6 +29,10 @@ def status(ctx, env=None, json=False):
     from tasks import _console
 
     rows = environment.describe(env)
+    rows += [
+        environment.Setting(f"seed.{name}", str(value), "invoke.yaml, or Invoke's layers over it")
+        for name, value in ctx.config.seed.items()
+    ]
     if json:
         values = [{"name": row.name, "value": row.value, "source": row.source} for row in rows]
         _console.show_result("env.status", json=True, text="", environment=rows[0].value, settings=values)

@@ -4,13 +4,15 @@ from invoke import task
 
 from tasks._help import JSON
 
+ENV = {"env": "an environment that is on this server; all of a checkout share it"}
 
-@task(help=JSON)
-def start(ctx, json=False):
+
+@task(help=ENV | JSON)
+def start(ctx, env=None, json=False):
     """Start the server; it is made first when there is none."""
     from tasks import _console
 
-    server = _server()
+    server = _server(env)
     if ctx.config.run.dry:
         _console.show_result("server.start", json=json, text=f"would start the server in {server.home}", dry=True)
         return
@@ -19,12 +21,12 @@ def start(ctx, json=False):
     _console.show_result("server.start", json=json, text=text, **server.status().as_dict())
 
 
-@task(help=JSON)
-def stop(ctx, json=False):
+@task(help=ENV | JSON)
+def stop(ctx, env=None, json=False):
     """Stop the server; its databases stay."""
     from tasks import _console
 
-    server = _server()
+    server = _server(env)
     if ctx.config.run.dry:
         _console.show_result("server.stop", json=json, text=f"would stop the server in {server.home}", dry=True)
         return
@@ -33,25 +35,25 @@ def stop(ctx, json=False):
     _console.show_result("server.stop", json=json, text=text, **server.status().as_dict())
 
 
-@task(help=JSON)
-def status(ctx, json=False):
+@task(help=ENV | JSON)
+def status(ctx, env=None, json=False):
     """Show whether the server runs, where, and which version it is."""
     from tasks import _console
 
-    known = _server().status().as_dict()
+    known = _server(env).status().as_dict()
     if json:
         _console.show_result("server.status", json=True, text="", **known)
     else:
-        _console.table([(name, "-" if value is None else value) for name, value in known.items()], ("server", ""))
+        _console.table([(name, "-" if value is None else value) for name, value in known.items()], ("server", "value"))
 
 
-@task(help=JSON | {"confirm": "the name of the server's folder, as the refusal shows it"})
-def destroy(ctx, confirm=None, json=False):
+@task(help=ENV | JSON | {"confirm": "the name of the server's folder, as the refusal shows it"})
+def destroy(ctx, env=None, confirm=None, json=False):
     """Delete the server with every database it holds."""
     from skinspire_db import server as library
     from tasks import _console
 
-    server = _server()
+    server = _server(env)
     if ctx.config.run.dry:
         _console.show_result("server.destroy", json=json, text=f"would delete {server.home}", dry=True)
         return
@@ -59,8 +61,9 @@ def destroy(ctx, confirm=None, json=False):
     _console.show_result("server.destroy", json=json, text=f"{server.home} is gone", home=str(server.home))
 
 
-def _server():
-    from skinspire_db.server import project_server
-    from skinspire_db.settings import project
+def _server(env):
+    from skinspire_db import environment, server, settings
 
-    return project_server(project())
+    if env is None:
+        return server.project_server(settings.project())
+    return server.server_of(environment.resolve(env))

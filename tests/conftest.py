@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,11 +36,23 @@ def throw_away_home(tmp: Path) -> Path:
     return tmp / "server"
 
 
+SHARED = pytest.StashKey[EmbeddedServer]()
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # What the developer's shell has set must not reach the tests; a worker's parent has done this already.
-    if ADDRESS not in os.environ:
-        for name in [name for name in os.environ if name.startswith(SETTINGS)]:
-            del os.environ[name]
+    if ADDRESS in os.environ:
+        return
+    for name in [name for name in os.environ if name.startswith(SETTINGS)]:
+        del os.environ[name]
+    if config.getoption("numprocesses", None):  # pytest-xdist: one cluster for all workers, who inherit our environment
+        config.stash[SHARED] = EmbeddedServer(throw_away_home(Path(tempfile.mkdtemp())), durable=False)
+        os.environ[ADDRESS] = json.dumps(vars(config.stash[SHARED].start()))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if server := config.stash.get(SHARED, None):
+        server.destroy()
 
 
 @pytest.fixture(scope="session")

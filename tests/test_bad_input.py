@@ -47,6 +47,8 @@ def test_prod_without_a_url(project: Project) -> None:
         ("postgresql+psycopg2://u:hunter2@h/d", "a URL for postgresql+psycopg2"),
         ("postgresql://u:hunter2@h", "names no database"),
         ("postgresql://u:hunter2@h/d?sslmod=require", "an option that PostgreSQL does not know"),
+        ("postgresql://u:hunter2@127.0.0.1/d?sslmode=bogus", "an option that cannot be used"),
+        ("postgresql://u:hunter2@127.0.0.1/d?connect_timeout=abc", "an option that cannot be used"),
     ],
 )
 def test_malformed_url(project: Project, url: str, says: str) -> None:
@@ -295,3 +297,62 @@ def test_libpq_variables_do_not_lead_elsewhere(clinic: Project, tmp_path: Path) 
         "PGPORT": "1",
     }
     assert clinic.process("db.verify").code == 0
+
+
+def test_a_url_without_a_host_means_the_local_socket_whatever_the_shell_says(project: Project) -> None:
+    project.env = {"DEV_DATABASE_URL": "postgresql:///anything", "PGHOST": "127.0.0.1", "PGPORT": str(project.address.port)}
+    project.env |= {"PGUSER": "skinspire", "PGPASSWORD": "x"}
+    outcome = project.process("db.verify")
+    assert outcome.code == 1 and "local socket" in outcome.err and "refuses the password" not in outcome.err
+
+
+def test_an_application_name_in_the_url(clinic: Project) -> None:
+    clinic.env["DEV_DATABASE_URL"] += "?application_name=mine"
+    assert clinic.invoke("db.verify").code == 0
+
+
+def test_pgcrypto_in_a_schema_of_its_own(project: Project) -> None:
+    """As hosted servers have it."""
+    project.execute(f'CREATE DATABASE "{project.database}"', "postgres")
+    project.execute("CREATE SCHEMA extensions; CREATE EXTENSION pgcrypto SCHEMA extensions")
+    outcome = project.invoke("db.setup")
+    assert outcome.code == 0, outcome.err
+
+
+def test_a_role_without_rights_on_schema_public(project: Project) -> None:
+    role = f"bare_{project.database}"
+    project.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'p'", "postgres")
+    try:
+        project.execute(f'CREATE DATABASE "{project.database}" OWNER {role}', "postgres")
+        project.execute("ALTER SCHEMA public OWNER TO skinspire")
+        project.env["DEV_DATABASE_URL"] = project.url(project.database, user=role, password="p")
+        remedy = refused(project, "db.setup", code=1, says=f"role {role} lacks a right")
+        project.execute(remedy.removeprefix("ask the administrator for: "))
+        assert project.invoke("db.setup").code == 0
+        project.execute(f'DROP DATABASE "{project.database}" WITH (FORCE)', "postgres")
+    finally:
+        project.execute(f"DROP ROLE {role}", "postgres")
+
+
+def test_an_empty_environment_name(project: Project) -> None:
+    refused(project, "db.setup", "--env=", code=2, says="unknown environment ''")
+
+
+def test_a_reader_that_goes_away_does_not_stop_the_operation(project: Project) -> None:
+    task = project.start("db.setup")
+    assert task.stdout and task.stderr
+    task.stdout.close()
+    err = task.stderr.read()
+    task.stderr.close()
+    assert task.wait(60) == 0, err
+    assert "Traceback" not in err
+    assert project.query("SELECT count(*) FROM patients") == [(20,)]
+
+
+def test_a_protected_database_with_functions_alone_holds_something(make_project: Callable[..., Project]) -> None:
+    project = make_project('[tool.skinspire_db.environments.live]\nextends = "prod"\n')
+    project.env["LIVE_DATABASE_URL"] = project.env["DEV_DATABASE_URL"]
+    assert project.invoke("db.setup", "--env=live").code == 0
+    assert project.invoke("db.reset", "--env=live", f"--confirm={project.database}").code == 0
+    project.execute("CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    refused(project, "db.reset", "--env=live", code=2, says="would destroy")

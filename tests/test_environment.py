@@ -63,8 +63,7 @@ def test_old_names(here: Path, old: str, new: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["prd", "devel", "dev;", "", "../dev"])
-def test_an_unknown_name_is_never_mapped_to_dev(here: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setenv("SKINSPIRE_ENV", "bogus")
+def test_an_unknown_name_is_never_mapped_to_dev(here: Path, name: str) -> None:
     with pytest.raises(UnknownEnvironment, match="unknown environment"):
         environment.resolve(name)
 
@@ -103,6 +102,9 @@ def test_declared_environments_inherit(here: Path, monkeypatch: pytest.MonkeyPat
         ('[tool.skinspire_db.environments.x]\nextends = "dev"\nprotectd = true', "protectd = True is not understood"),
         ('[tool.skinspire_db.environments.x]\nextends = "dev"\nlock_timeout = "5s"', "lock_timeout = '5s' is not understood"),
         ("[tool.skinspire_db.environments.prod]\nprotected = false", "makes prod unprotected"),
+        ("[tool.skinspire_db.environments.prod]\ntest_data = true", "protected and allows test data"),
+        ('[tool.skinspire_db.environments.x]\nextends = "dev"\nprotected = true', "protected and allows test data"),
+        ('[tool.skinspire_db.environments.x]\nextends = "dev"\noperation_wait = 0', "operation_wait = 0 is not understood"),
         ('[tool.skinspire_db.environments."A B"]\nextends = "dev"', "not usable"),
     ],
 )

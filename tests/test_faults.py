@@ -146,6 +146,70 @@ def test_ctrl_c_of_the_first_setup_leaves_no_database(project: Project) -> None:
     assert project.query(f"SELECT 1 FROM pg_database WHERE datname = '{project.database}'", "postgres") == []
 
 
+def test_a_failed_first_setup_does_not_take_anothers_database_along(project: Project) -> None:
+    """The first creates the database and fails while a second waits for it: what the second makes must stay."""
+    first = halted(project, "seed", "db.setup")
+    second = project.start("db.setup")
+    RUNNING.append(second)
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    deadline = time.monotonic() + 10
+    while project.query(waiting) != [(1,)]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    first.send_signal(signal.SIGINT)
+    first.communicate(timeout=60)
+    out, err = second.communicate(timeout=60)
+    assert second.returncode == 0, out + err
+    assert project.query("SELECT count(*) FROM patients") == [(20,)]
+
+
+@pytest.mark.parametrize(("step", "statement"), [("create", "CREATE TABLE%"), ("seed", "COPY patients%")])
+@pytest.mark.parametrize("victim", ["task", "server"])
+def test_kill_9_while_the_server_executes(step: str, statement: str, victim: str, own_server: Project) -> None:
+    slow = "CREATE FUNCTION slow() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.2); END';"
+    if step == "create":
+        own_server.execute(f"CREATE SCHEMA skinspire_slow; {slow.replace('slow()', 'skinspire_slow.slow()')}"
+                           " CREATE EVENT TRIGGER slow ON ddl_command_start WHEN TAG IN ('CREATE INDEX') EXECUTE FUNCTION skinspire_slow.slow()",
+                           "skinspire_dev")  # fmt: skip
+    before = rows_and_definitions(own_server)
+    task = own_server.start("db.setup", "--patients=200000")
+    RUNNING.append(task)
+    running = f"SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '{statement}'"
+    deadline = time.monotonic() + 20
+    while own_server.query(running, "skinspire_dev") != [(1,)]:
+        assert time.monotonic() < deadline and task.poll() is None
+        time.sleep(0.02)
+    if victim == "task":
+        task.kill()
+        wait_until_idle(own_server)
+    else:
+        server = EmbeddedServer(Path(own_server.env["SKINSPIRE_PG_HOME"]))
+        os.kill(server.status().pid or 0, signal.SIGKILL)
+        out, err = task.communicate(timeout=60)
+        assert task.returncode == 1 and "Traceback" not in err, out + err
+        server.start()
+    after = rows_and_definitions(own_server)
+    own_server.execute("DROP EVENT TRIGGER IF EXISTS slow; DROP SCHEMA IF EXISTS skinspire_slow CASCADE", "skinspire_dev")
+    assert after == before
+
+
+def test_ctrl_c_after_the_commit_does_not_say_that_nothing_was_done(own_server: Project) -> None:
+    script = f"""
+from invoke.main import program
+from skinspire_db import safety
+def recorded(*_, **__):
+    raise KeyboardInterrupt
+safety.recorded = recorded
+program.run(["invoke", "-r", {str(CHECKOUT)!r}, "db.seed", "--patients=23"])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=own_server.environment, cwd=own_server.root, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "interrupted after the commit: it is done" in done.stderr and "as it was" not in done.stderr
+    assert own_server.query("SELECT count(*) FROM patients", "skinspire_dev") == [(23,)]
+
+
 def test_a_commit_whose_answer_is_lost_is_looked_up(own_server: Project) -> None:
     """The connection breaks after the server has committed: the task must find out, and say that it is done."""
     script = f"""
@@ -157,13 +221,13 @@ def commit(self):
     if self.info.get_parameters().get("application_name", "").endswith("db.seed"):
         raise psycopg.OperationalError("the answer is lost")
 psycopg.Connection.commit = commit
-program.run(["invoke", "-r", {str(CHECKOUT)!r}, "db.seed", "--patients=21", "--json"])
+program.run(["invoke", "-r", {str(CHECKOUT)!r}, "db.seed", "--patients=24", "--json"])
 """
     done = subprocess.run(
         [sys.executable, "-c", script], env=own_server.environment, cwd=own_server.root, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert own_server.query("SELECT count(*) FROM patients", "skinspire_dev") == [(21,)]
+    assert own_server.query("SELECT count(*) FROM patients", "skinspire_dev") == [(24,)]
 
 
 def test_two_setups_at_once_both_end_well_one_after_the_other(own_server: Project) -> None:

@@ -44,7 +44,7 @@ def test_the_first_people_never_change(names: Names) -> None:
     """Byte for byte, on every machine, Python and day. When this fails, everybody's test data has changed."""
     made = [person(names, 1, kind, number) for kind in people.KINDS for number in range(1, 51)]
     text = "\n".join(json.dumps([getattr(p, field) for field in p.__slots__]) for p in made)
-    assert hashlib.sha256(text.encode()).hexdigest() == "54f9228e75fb721123147d0782cdf83217633da60104104adb9be6329db7912e"
+    assert hashlib.sha256(text.encode()).hexdigest() == "7bccd233d34a12097956f48a57d42a041a69c79ed0d99ab9561dcadec3a819bd"
 
 
 def test_seeds_differ(names: Names) -> None:
@@ -190,9 +190,31 @@ def test_what_people_edited_stays(connection: Connection, data: dict[str, Any]) 
 
 
 def test_what_is_missing_comes_back(connection: Connection, data: dict[str, Any]) -> None:
-    connection.execute("DELETE FROM parameter_settings; DELETE FROM role_module_access WHERE can_view")
-    added, updated = apply(connection, data)
-    assert added > 3 and updated == 0
+    connection.execute("DELETE FROM parameter_settings")
+    assert apply(connection, data) == (3, 0)
+
+
+def test_a_right_that_was_revoked_stays_so(connection: Connection, data: dict[str, Any]) -> None:
+    connection.execute(
+        "DELETE FROM role_module_access WHERE role_id = (SELECT role_id FROM role_master WHERE role_name = 'Nurse') AND can_edit"
+    )
+    assert apply(connection, data) == (0, 0)
+
+
+def test_an_administrator_comes_back_when_nobody_is_left(connection: Connection, data: dict[str, Any]) -> None:
+    connection.execute("DELETE FROM users WHERE user_id = '9999999999'")
+    assert [each.user_id for each in reference.apply(connection, PRESETS["dev"], data).sign_in] == ["9999999999"]
+    connection.execute("DELETE FROM user_role_mapping WHERE user_id = '9999999999'")
+    assert reference.apply(connection, PRESETS["dev"], data).sign_in == [], "people took the role away"
+
+
+def test_who_sees_a_part_sees_its_module(connection: Connection) -> None:
+    hidden = connection.execute(
+        "SELECT r.role_name, m.module_name FROM role_module_access a JOIN role_master r USING (role_id) JOIN module_master m USING (module_id)"
+        " WHERE m.parent_module IS NOT NULL AND NOT EXISTS (SELECT FROM role_module_access p WHERE p.role_id = a.role_id"
+        " AND p.module_id = m.parent_module AND p.can_view)"
+    ).fetchall()
+    assert hidden == []
 
 
 def test_new_rows_of_the_file_are_added(connection: Connection, data: dict[str, Any]) -> None:

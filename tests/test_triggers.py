@@ -84,6 +84,18 @@ def test_a_file_that_is_gone_is_an_orphan_and_goes(connection: Connection) -> No
     assert states(connection, files[1:]) == {"INSTALLED"}
 
 
+def test_a_changed_order_and_a_function_that_is_gone_leave_nothing_behind(connection: Connection, tmp_path: Path) -> None:
+    text = (trigger_files.folder() / "timestamps.sql").read_text()
+    old, new = text + "CREATE FUNCTION helper() RETURNS int LANGUAGE sql AS 'SELECT 1';\n", text.replace("= 100", "= 90")
+    (tmp_path / "timestamps.sql").write_text(old.replace("version = 1", "version = 2"))
+    triggers.install(connection, trigger_files.read_files(tmp_path))
+    (tmp_path / "timestamps.sql").write_text(new.replace("version = 1", "version = 3"))
+    triggers.install(connection, trigger_files.read_files(tmp_path))
+    names = connection.execute("SELECT DISTINCT tgname FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1").fetchall()
+    assert names == [("_90_timestamps",)]
+    assert connection.execute("SELECT to_regproc('helper')").fetchone() == (None,)
+
+
 def test_others_triggers_survive(connection: Connection) -> None:
     connection.execute(
         "CREATE FUNCTION theirs() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';"

@@ -15,6 +15,7 @@ DAMAGE = [
     ("tables", "DROP TABLE login_history", "table public.login_history is missing"),
     ("tables", "ALTER TABLE patients DROP COLUMN medical_info", "patients.medical_info is missing"),
     ("constraints", "ALTER TABLE patients DROP CONSTRAINT ck_patients_blood_group", "missing: ck_patients_blood_group"),
+    ("constraints", "ALTER TABLE login_history DROP CONSTRAINT pk_login_history", "missing: pk_login_history on public.login_history"),
     ("constraints", "DROP INDEX ix_patients_live", "missing: ix_patients_live"),
     ("constraints", "ALTER TABLE patients ADD CONSTRAINT odd CHECK (mrn <> 'T000001') NOT VALID", "not valid: odd on patients"),
     ("triggers", "ALTER TABLE patients DISABLE TRIGGER _100_timestamps", "public.patients: DISABLED"),

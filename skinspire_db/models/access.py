@@ -86,7 +86,7 @@ class ModuleMaster(TimestampMixin, Base):
 
     __tablename__ = "module_master"
     __table_args__ = (
-        UniqueConstraint("hospital_id", "module_name", postgresql_nulls_not_distinct=True),
+        UniqueConstraint("hospital_id", "parent_module", "module_name", postgresql_nulls_not_distinct=True),
         CheckConstraint(STATUS, name="status"),
     )
 

@@ -110,8 +110,9 @@ def person(names: Names, seed: int, kind: Kind, number: int) -> Person:
     phone = str(MOBILE_FIRST + (number * len(KINDS) + KINDS.index(kind)) * MOBILE_STEP % MOBILE_COUNT)
     email = None if minor or draw.below(5) == 0 else f"{first}.{last}.{number}@example.in".lower().replace(" ", "")
     title = "Dr." if kind == "doctor" else ("Miss" if female else "Master") if minor else "Ms." if female else "Mr."
+    gender = "other" if draw.below(100) == 0 else "female" if female else "male"
     personal = {
-        "gender": "female" if female else "male", "date_of_birth": (TODAY - timedelta(days=age_days)).isoformat(),
+        "gender": gender, "date_of_birth": (TODAY - timedelta(days=age_days)).isoformat(),
         "languages": sorted({language, "English" if draw.below(3) else "Hindi"}),
         "marital_status": "single" if minor or draw.below(3) == 0 else "married",
     }  # fmt: skip

@@ -71,7 +71,8 @@ def apply(connection: Connection, policy: Policy, data: Row | None = None, test_
     rows.apply("module_master", _modules(data, modules, parts=True))
     rows.apply("role_master", _roles(data))
     roles = rows.ids("role_master", "role_name", "role_id")
-    rows.apply("role_module_access", _access(data, roles, rows.ids("module_master", "module_name", "module_id")))
+    modules = rows.ids("module_master", "module_name", "module_id")
+    rows.apply("role_module_access", _access(data, roles, modules), restore=False)  # a right that was revoked stays so
     made = [
         sign_in
         for administrator in data["administrators"]
@@ -114,10 +115,15 @@ class _Rows:
         found = connection.execute("SELECT table_name, row_key, applied FROM skinspire_tools.reference").fetchall()
         self._applied: dict[tuple[str, str], Row] = {(table, key): values for table, key, values in found}
 
-    def apply(self, table: str, entries: list[Entry]) -> None:
-        """Add the rows that are missing; in those that are there, write the columns where the file changed."""
+    def apply(self, table: str, entries: list[Entry], *, restore: bool = True) -> None:
+        """Add the rows that are missing; in those that are there, write the columns where the file changed.
+
+        With `restore` False a row that was there once, and that people have deleted, stays deleted.
+        """
         present = self._present(table, list(entries[0].key))
-        missing = [entry for entry in entries if entry.name not in present]
+        missing = [
+            entry for entry in entries if entry.name not in present and (restore or (table, entry.name) not in self._applied)
+        ]
         self.insert(table, [entry.key | entry.values for entry in missing])
         self.counts["added"] += len(missing)
         for entry in entries:
@@ -241,8 +247,16 @@ def _access(data: Row, roles: dict[str, int], modules: dict[str, int]) -> list[E
         )
         for role in data["roles"]
         for name, _, parent in _flat(data)
-        if (letters := role["access"].get(name) or role["access"].get(parent) or role["access"].get("*"))
+        if (letters := _letters(data, role["access"], name, parent))
     ]
+
+
+def _letters(data: Row, access: dict[str, str], name: str, parent: str | None) -> str:
+    """What a role may do in a module; who may see a part sees the module that it is a part of."""
+    if given := access.get(name) or access.get(parent or "") or access.get("*"):
+        return given
+    parts = [part["name"] for module in data["modules"] if module["name"] == name for part in module.get("parts", [])]
+    return "v" if any(part in access for part in parts) else ""
 
 
 def _administrator(
@@ -250,17 +264,21 @@ def _administrator(
 ) -> SignIn | None:
     if rows.connection.execute("SELECT 1 FROM user_role_mapping WHERE role_id = %s LIMIT 1", (role,)).fetchone():
         return None
+    if rows.connection.execute("SELECT 1 FROM users WHERE user_id = %s", (administrator["user_id"],)).fetchone():
+        return None  # people took the role away from it
     hospital = data["hospital"]["hospital_id"]
     if policy.test_data:
         password, hashed = TEST_PASSWORD, test_hash or hash_of_test_password(rows.connection)
     else:
         password = secrets.token_urlsafe(12)
         hashed = password_hash(rows.connection, password, policy.password_cost)
-    rows.insert("staff", [{
+    known = rows.connection.execute("SELECT 1 FROM staff WHERE staff_id = %s", (administrator["staff_id"],)).fetchone()
+    staff = [] if known else [{
         "staff_id": administrator["staff_id"], "hospital_id": hospital, "branch_id": data["branch"]["branch_id"],
         "staff_type": "admin", "first_name": administrator["first_name"], "last_name": administrator["last_name"],
         "personal_info": {}, "contact_info": {"email": administrator["email"], "phone": administrator["user_id"]},
-    }])  # fmt: skip
+    }]  # fmt: skip
+    rows.insert("staff", staff)
     rows.insert("users", [{
         "user_id": administrator["user_id"], "entity_type": "staff", "entity_id": administrator["staff_id"],
         "hospital_id": hospital if administrator.get("of_hospital") else None,

@@ -1,0 +1,1 @@
+"""The place of the Alembic environment and its versions."""
