@@ -28,14 +28,14 @@ def cached(here: Project, name: str, build: Callable[[], Any]) -> Any:
     key = _key(here)
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept["key"] == key and all(_mark(file) == mark for file, mark in kept["files"].items()):
+        if kept["key"] == key and kept["sum"] == _sum(kept["value"]) and all(map(_unchanged, kept["files"].items())):
             return kept["value"]
     value = build()
     with contextlib.suppress(OSError):
         here.state.mkdir(exist_ok=True)  # before the root is looked at, where models can lie: this changes it
     files = {file: _mark(file) for file in _loaded()}
     with contextlib.suppress(OSError):
-        write_atomically(path, json.dumps({"key": key, "files": files, "value": value}))
+        write_atomically(path, json.dumps({"key": key, "sum": _sum(value), "files": files, "value": value}))
     return json.loads(json.dumps(value))  # the same types as from the file
 
 
@@ -44,6 +44,14 @@ def _key(here: Project) -> str:
     settings = [_mark(f"{here.root}/{file}") for file in ("pyproject.toml", ".env")]
     facts = [sys.version, skinspire_db.__version__, sorted(surroundings.items()), settings, str(here.root)]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()  # a hash: the environment can hold secrets
+
+
+def _sum(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def _unchanged(file: tuple[str, Any]) -> bool:
+    return bool(_mark(file[0]) == file[1])
 
 
 def _loaded() -> list[str]:

@@ -31,7 +31,7 @@ class Target:
 
     @property
     def host(self) -> str:
-        return str(self.parameters.get("host", ""))
+        return str(self.parameters.get("hostaddr") or self.parameters.get("host", ""))
 
     @property
     def port(self) -> str:
@@ -94,6 +94,8 @@ def begin(connection: Connection, policy: Policy) -> None:
 
     connection.execute(
         sql.SQL(
+            # A snapshot older than the operation lock would not see what its last holder committed.
+            "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL quote_all_identifiers = off;"
             # Hosted servers keep extensions in a schema of their own; the functions of pgcrypto must be found there too.
             "SELECT set_config('search_path', 'public' || coalesce((SELECT ', ' || quote_ident(n.nspname) FROM pg_extension e"
             " JOIN pg_namespace n ON n.oid = e.extnamespace WHERE extname = 'pgcrypto' AND nspname <> 'public'), ''), true);"
@@ -101,6 +103,7 @@ def begin(connection: Connection, policy: Policy) -> None:
             "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = {milliseconds};"
             # So that a server notices within a second that our process was killed. Not every platform can.
             "DO $$ BEGIN SET LOCAL client_connection_check_interval = '1s'; EXCEPTION WHEN OTHERS THEN NULL; END $$;"
+            "DO $$ BEGIN SET LOCAL transaction_timeout = 0; EXCEPTION WHEN undefined_object THEN NULL; END $$;"  # new in 17
         ).format(milliseconds=sql.Literal(round(policy.lock_timeout * 1000)))
     )
 
@@ -157,7 +160,9 @@ def _open(parameters: dict[str, Any], policy: Policy, operation: str) -> Connect
     # What is given here, be it empty, libpq does not take from PGHOST, PGHOSTADDR, PGPORT or PGOPTIONS.
     defaults: dict[str, Any] = dict.fromkeys(("host", "hostaddr", "port", "options"), "")
     defaults |= {"user": getpass.getuser(), "connect_timeout": policy.connect_timeout}
-    return psycopg.connect(**(defaults | parameters | {"application_name": f"skinspire-db {operation}"}))
+    return psycopg.connect(
+        **(defaults | parameters | {"application_name": f"skinspire-db {operation}", "client_encoding": "UTF8"})
+    )
 
 
 def _create_database(to: Target, operation: str) -> bool:
@@ -249,9 +254,15 @@ def _from_url(environment: Environment) -> dict[str, Any]:
         parameters: dict[str, Any] = dialect().create_connect_args(url.set(drivername="postgresql+psycopg"))[1]
     except (exc.ArgumentError, ValueError):  # their texts can hold the URL, and it holds the password
         raise InvalidSetting(f"{setting} is not a database URL", remedy=remedy) from None
+    if "@" in f"{url.host}{url.database}":
+        raise InvalidSetting(f"{setting} has an @ or / that is not written as %40 or %2F", remedy=remedy)
     if not parameters.get("dbname"):
         raise InvalidSetting(f"{setting} names no database", remedy=remedy)
-    if environment.policy.sslmode and "sslmode" not in parameters and not _is_local(str(parameters.get("host", ""))):
+    if parameters["dbname"] in (*MAINTENANCE_DATABASES, "template0"):
+        raise InvalidSetting(f"{setting} names {parameters['dbname']}, which is the server's own", remedy=remedy)
+    if "service" in parameters:
+        raise InvalidSetting(f"{setting} names a service: which database that is, its file decides", remedy=remedy)
+    if environment.policy.sslmode and "sslmode" not in parameters and not _is_local(parameters):
         parameters["sslmode"] = environment.policy.sslmode
     _check(parameters, setting, remedy)
     return parameters
@@ -269,8 +280,9 @@ def _check(parameters: dict[str, Any], setting: str, remedy: str) -> None:
         ) from None
 
 
-def _is_local(host: str) -> bool:
-    return host in LOCAL_HOSTS or host.startswith("/")
+def _is_local(parameters: dict[str, Any]) -> bool:
+    hosts = str(parameters.get("hostaddr") or parameters.get("host", "")).split(",")
+    return all(host in LOCAL_HOSTS or host.startswith("/") for host in hosts)
 
 
 def _where(environment: Environment) -> str:

@@ -152,7 +152,11 @@ def hide_password(url: str) -> str:
     from sqlalchemy import exc, make_url
 
     try:
-        return make_url(url).render_as_string(hide_password=True)
+        parsed = make_url(url)
+        if "@" in f"{parsed.host}{parsed.database}":  # then a part of the password may stand there
+            return "not a usable database URL"
+        secret = {key: "***" for key in parsed.query if "password" in key}
+        return parsed.update_query_dict(secret).render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
     except (exc.ArgumentError, ValueError):
         return "not a database URL"
 
@@ -172,9 +176,9 @@ def _read_switch(here: Project) -> str | None:
         return (here.state / ACTIVE_FILE).read_text(encoding="utf-8").strip() or None
     except FileNotFoundError:
         return None
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise InvalidSetting(
-            f"cannot read {here.state / ACTIVE_FILE}: {error.strerror}", remedy="run as the user that owns the checkout"
+            f"cannot read {here.state / ACTIVE_FILE}: {error}", remedy="invoke env.switch --env=dev, as the checkout's owner"
         ) from None
 
 

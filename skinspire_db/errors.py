@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class SkinspireError(Exception):
     """Something a user can cause or can mend; shown as one line, never as a traceback.
@@ -16,7 +18,7 @@ class SkinspireError(Exception):
         super().__init__(message)
         self.message = message
         self.remedy = remedy
-        self.result: dict[str, object] = {}  # how far an operation came, for --json
+        self.result: dict[str, Any] = {}  # how far an operation came, for --json
 
     def __str__(self) -> str:
         return f"{self.message} -> {self.remedy}" if self.remedy else self.message

@@ -107,7 +107,7 @@ class Result:
         }
         if checks := [check for step in shown["steps"] for check in step.pop("checks", [])]:
             shown["checks"] = checks
-        if self.sign_in:
+        if self.sign_in and self.commit != "not begun":
             shown["sign_in"] = [vars(each) for each in self.sign_in]
         if self.notes:
             shown["notes"] = self.notes
@@ -154,6 +154,7 @@ class Pipeline:
         except (SkinspireError, KeyboardInterrupt) as caught:
             error = caught if isinstance(caught, SkinspireError) else self._interrupted(result)
             result.seconds = time.monotonic() - started
+            error.remedy = error.remedy and error.remedy.replace("{env}", self.environment.name)
             error.result = result.as_dict() | {"ok": False, "exit_code": error.exit_code, "error": error.as_dict()}
             raise error from None
         result.seconds = time.monotonic() - started
@@ -180,11 +181,19 @@ class Pipeline:
             if created:
                 safety.drop_if_new(to, self.operation)
             raise
-        if self.keeps and not safety.recorded(to, self.operation, entry):
+        if self.keeps and not self._read_back(to, entry):
             raise OutcomeUnknown(
                 "the commit was acknowledged, but a second connection could not read it back",
                 remedy=f"invoke db.verify --env={to.environment}",
             )
+
+    def _read_back(self, to: Target, entry: uuid.UUID) -> bool:
+        """Whether a second connection sees the commit; a server that is short of connections gets a few tries."""
+        for pause in (0.0, 0.5, 2.0):
+            time.sleep(pause)
+            if safety.recorded(to, self.operation, entry):
+                return True
+        return False
 
     def _transaction(
         self, connection: Connection, to: Target, result: Result, confirm: str | None, report: Report

@@ -7,6 +7,7 @@ import json
 import socket
 import uuid
 from dataclasses import dataclass
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import skinspire_db
@@ -59,7 +60,7 @@ def identify(connection: Connection, to: Target) -> bool:
     if stamp is None and (found := len(schema.objects(connection))):
         raise GuardRefused(
             f"{to} holds {found} objects and no stamp: it may be somebody else's",
-            remedy=f"if it is {to.environment}'s: invoke env.stamp --env={to.environment} --confirm={to.database}",
+            remedy=f"if it is {to.environment}'s: invoke env.stamp --env={to.environment} --confirm={quote(to.database)}",
         )
     if stamp and stamp.environment != to.environment:
         raise GuardRefused(
@@ -92,10 +93,10 @@ def guard(operation: str, to: Target, confirm: str | None) -> None:
     """
     if confirm == to.database or (confirm is None and not to.policy.protected):
         return
-    wrong = f"--confirm={confirm} does not name it" if confirm else f"{to.environment} is protected"
+    wrong = f"--confirm={confirm} does not name it" if confirm is not None else f"{to.environment} is protected"
     raise GuardRefused(
         f"{operation} would destroy what {to} holds: {wrong}",
-        remedy=f"invoke {operation} --env={to.environment} --confirm={to.database}",
+        remedy=f"invoke {operation} --env={to.environment} --confirm={quote(to.database)}",
     )
 
 
@@ -110,7 +111,7 @@ def consent_to_adopt(connection: Connection, to: Target, confirm: str | None) ->
     what = f"is stamped {stamp.environment}" if stamp else f"holds {found} objects and no stamp"
     raise GuardRefused(
         f"{to} {what}; stamping it {to.environment} lets the tools change it",
-        remedy=f"invoke env.stamp --env={to.environment} --confirm={to.database}",
+        remedy=f"invoke env.stamp --env={to.environment} --confirm={quote(to.database)}",
     )
 
 
@@ -202,6 +203,7 @@ def recorded(to: Target, operation: str, entry: uuid.UUID, *, wait: bool = False
 
     try:
         with connections.connect(to, f"{operation} read-back") as connection:
+            connections.begin(connection, to.policy)
             if wait:
                 lock(connection, to)
             query = "SELECT count(*) FROM skinspire_tools.journal WHERE entry_id = %s"
@@ -218,6 +220,6 @@ def _age(seconds: int | None) -> str:
 
 def _os_user() -> str:
     try:
-        return getpass.getuser()
+        return getpass.getuser().encode(errors="replace").decode()
     except (OSError, KeyError):  # a container's user without a name
         return "unknown"

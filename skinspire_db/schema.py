@@ -52,13 +52,16 @@ OBJECTS = f"""
                format('%I.%I', s.nspname, t.typname)
         FROM pg_type t JOIN schemas s ON s.oid = t.typnamespace
         WHERE t.typtype IN ('e', 'd', 'r') OR t.typtype = 'b' AND t.typelem = 0 AND t.typrelid = 0
+        UNION ALL
+        SELECT 'pg_namespace'::regclass, s.oid, 'SCHEMA', quote_ident(s.nspname) FROM schemas s
+        WHERE s.nspname <> 'public' AND NOT EXISTS (SELECT FROM pg_extension e WHERE e.extnamespace = s.oid)
     )
     SELECT kind, name FROM objects o
     WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = o.classid AND d.objid = o.oid AND (d.deptype = 'e'
                       OR d.deptype = 'i' AND d.classid = 'pg_proc'::regclass))  -- a range type's own functions
     ORDER BY name
 """  # noqa: S608
-DROP_ORDER = ("VIEW", "MATERIALIZED VIEW", "TABLE", "FOREIGN TABLE", "SEQUENCE", "ROUTINE", "DOMAIN", "TYPE")
+DROP_ORDER = ("VIEW", "MATERIALIZED VIEW", "TABLE", "FOREIGN TABLE", "SEQUENCE", "ROUTINE", "DOMAIN", "TYPE", "SCHEMA")
 
 
 def metadata(here: Project) -> MetaData:
@@ -155,11 +158,6 @@ def reset(connection: Connection) -> Summary:
             if named := [name for each, name in found if each == kind]:
                 # The names come quoted from PostgreSQL's own format() and regprocedure.
                 connection.execute(f"DROP {kind} IF EXISTS {', '.join(named)} CASCADE".encode())
-        for (schema,) in connection.execute(
-            f"SELECT quote_ident(nspname) FROM ({USER_SCHEMAS}) s WHERE nspname <> 'public'"  # noqa: S608
-            " AND NOT EXISTS (SELECT FROM pg_extension e WHERE e.extnamespace = s.oid)"
-        ).fetchall():
-            connection.execute(f"DROP SCHEMA {schema} CASCADE".encode())
     except psycopg.errors.InsufficientPrivilege as error:
         role = connection.info.user
         raise PermissionMissing(
@@ -172,6 +170,7 @@ def reset(connection: Connection) -> Summary:
         "tables_dropped": count["TABLE"] + count["FOREIGN TABLE"],
         "views_dropped": count["VIEW"] + count["MATERIALIZED VIEW"],
         "functions_dropped": count["ROUTINE"],
+        "schemas_dropped": count["SCHEMA"],
     })  # fmt: skip
 
 
@@ -183,7 +182,7 @@ def create(connection: Connection, wanted: Blueprint) -> Summary:
     if existing := count_tables(connection):
         raise Refused(
             f"the database has {existing} tables already",
-            remedy="invoke db.create --update-only, or invoke db.reset",
+            remedy="invoke db.create --update-only --env={env}",
         )
     _create_extensions(connection)
     _execute(connection, wanted.statements)

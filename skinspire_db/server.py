@@ -60,7 +60,7 @@ class Address:
         # libpq reads PGHOSTADDR and the like for whatever is not given here.
         return {
             "host": self.host, "hostaddr": self.host, "port": self.port, "user": self.user, "password": self.password,
-            "sslmode": "disable", "gssencmode": "disable",
+            "sslmode": "disable", "gssencmode": "disable", "client_encoding": "UTF8",
         } | ({"require_auth": "scram-sha-256"} if pq.version() >= 160000 else {})  # fmt: skip
 
 
@@ -129,12 +129,15 @@ class EmbeddedServer:
         if not self.exists:
             return False
         with self._lock():
-            if self._postmaster() is None:
-                return False
-            done = self._pg_ctl("stop", "-m", "fast", "-w", "-t", str(START_SECONDS))
-            if done.returncode != 0 or self._postmaster() is not None:
-                raise ServerFailed(f"the server did not stop: {_last_line(done.stdout)}", remedy=f"look into {self.log}")
-            return True
+            return self._stop()
+
+    def _stop(self) -> bool:
+        if self._postmaster() is None:
+            return False
+        done = self._pg_ctl("stop", "-m", "fast", "-w", "-t", str(START_SECONDS))
+        if done.returncode != 0 or self._postmaster() is not None:
+            raise ServerFailed(f"the server did not stop: {_last_line(done.stdout)}", remedy=f"look into {self.log}")
+        return True
 
     def status(self) -> Status:
         """Look, and change nothing."""
@@ -147,10 +150,16 @@ class EmbeddedServer:
 
         What cannot be deleted raises ServerFailed.
         """
-        self.stop()
+        half_deleted = self.home / "data.new"
         try:
-            for path in (self.home / name for name in FILES):
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            with self._lock():
+                self._stop()
+                shutil.rmtree(half_deleted, ignore_errors=True)
+                if self.exists:
+                    self.data.rename(half_deleted)  # from here on there is no cluster, however far the deleting comes
+                shutil.rmtree(half_deleted, ignore_errors=True)
+            for path in (self.home / name for name in FILES if name not in ("data", "data.new")):
+                path.unlink(missing_ok=True)
             if not any(self.home.iterdir()):
                 self.home.rmdir()
         except OSError as error:
@@ -162,7 +171,10 @@ class EmbeddedServer:
         """initdb into a folder aside, then rename: a cluster that was half made when the power went never counts."""
         half_made = self.home / "data.new"
         shutil.rmtree(half_made, ignore_errors=True)
-        shutil.rmtree(self.data, ignore_errors=True)  # without PG_VERSION it is no cluster
+        if self.data.exists() and any(self.data.iterdir()):  # ours comes by rename, whole
+            raise ServerFailed(f"{self.data} is no cluster and not empty", remedy="set SKINSPIRE_PG_HOME to a new folder")
+        if self.data.exists():
+            self.data.rmdir()
         password_file = self.home / "password"
         self._write_private(password_file, secrets.token_urlsafe(24))
         locale = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"] if self.binaries.major >= 17 else []
@@ -235,7 +247,7 @@ class EmbeddedServer:
             with socket.socket() as probe:
                 probe.bind(("127.0.0.1", 0))
                 port = probe.getsockname()[1]
-            write_atomically(self.home / "server.json", json.dumps({"port": port}) + "\n")
+            write_atomically(self.home / "server.json", json.dumps({"port": port, "home": str(self.home.resolve())}) + "\n")
 
     def _answers(self) -> bool:
         """Whether OUR server answers: the password proves it to us, require_auth proves us that it knows the password."""
@@ -246,7 +258,12 @@ class EmbeddedServer:
             return False
         try:
             psycopg.connect(**address.parameters, dbname="postgres", connect_timeout=3).close()
-        except psycopg.OperationalError:
+        except psycopg.OperationalError as error:
+            if "password authentication failed" in str(error) and self._postmaster() is not None:
+                raise ServerFailed(
+                    f"the server refuses the password in {self.home / 'password'}",
+                    remedy=f"put the right one back, or invoke server.destroy --confirm={self.home.name}",
+                ) from None
             return False
         return True
 
@@ -301,15 +318,20 @@ class EmbeddedServer:
             ) from None
 
     def _port(self) -> int | None:
+        """Where our server listens, or last did; not what a copied folder remembers of the one that it was copied from."""
         try:
-            return int(json.loads((self.home / "server.json").read_text())["port"])
-        except (OSError, ValueError, KeyError, TypeError):
+            if self._postmaster() is not None:
+                return int((self.data / "postmaster.pid").read_text().splitlines()[3])
+            known = json.loads((self.home / "server.json").read_text())
+            port = int(known["port"])
+            return port if known["home"] == str(self.home.resolve()) and 0 < port < 65536 else None
+        except (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError):
             return None
 
     def _password(self) -> str:
         try:
             return self._readable(lambda: (self.home / "password").read_text().strip())
-        except OSError:
+        except (OSError, ValueError):
             raise ServerFailed(
                 f"the password file of the server in {self.home} is gone", remedy="invoke server.destroy"
             ) from None
@@ -336,19 +358,34 @@ def project_server(here: Project) -> EmbeddedServer:
     own in /var/lib, because the account that PostgreSQL then runs as may not be able to enter the checkout.
     """
     if named := here.setting("SKINSPIRE_PG_HOME").value:
-        return EmbeddedServer(Path(named).expanduser().absolute())
+        return EmbeddedServer(Path(named).absolute())
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         return EmbeddedServer(here.state / "server")
-    pointer = here.state / "server-id"  # not the checkout's path: a clone made where another one was deleted is new
+    return EmbeddedServer(ROOT_HOMES / _identity(here))
+
+
+def _identity(here: Project) -> str:
+    """The name of the server of a checkout of root's: not its path, for a clone made where another was deleted is new."""
+    pointer, path = here.state / "server-id", str(here.root.resolve())
     try:
-        identity = pointer.read_text().strip()
-    except FileNotFoundError:
-        identity = secrets.token_hex(6)
-        try:
-            write_atomically(pointer, identity + "\n")
-        except OSError as error:
-            raise ServerFailed(f"cannot write {pointer}: {error.strerror}", remedy="set SKINSPIRE_PG_HOME") from None
-    return EmbeddedServer(ROOT_HOMES / identity)
+        identity, made_for = (*pointer.read_text().split("\n"), "", "")[:2]
+        if re.fullmatch("[0-9a-f]{12}", identity):
+            original = Path(made_for) / pointer.relative_to(here.root)
+            if made_for == path:
+                return identity
+            if not original.exists():  # the checkout was moved, and its server comes along; a copy gets one of its own
+                write_atomically(pointer, f"{identity}\n{path}\n")
+                return identity
+    except (FileNotFoundError, UnicodeDecodeError):
+        pass
+    except OSError as error:
+        raise ServerFailed(f"cannot read {pointer}: {error.strerror}", remedy=f"remove {pointer}") from None
+    identity = secrets.token_hex(6)
+    try:
+        write_atomically(pointer, f"{identity}\n{path}\n")
+    except OSError as error:
+        raise ServerFailed(f"cannot write {pointer}: {error.strerror}", remedy="set SKINSPIRE_PG_HOME") from None
+    return identity
 
 
 def server_of(environment: Environment) -> EmbeddedServer:
@@ -362,7 +399,7 @@ def server_of(environment: Environment) -> EmbeddedServer:
 
 def destroy(server: EmbeddedServer, *, confirm: str | None) -> None:
     """Delete the server with all its databases. Raises GuardRefused unless `confirm` is the name of its folder."""
-    if not server.home.exists():
+    if not server.exists:
         raise GuardRefused("there is no embedded server to destroy", remedy="invoke server.status")
     if confirm != server.home.name:
         raise GuardRefused(

@@ -61,7 +61,10 @@ def project() -> Project:
         if not root.is_dir():
             raise InvalidSetting(f"SKINSPIRE_PROJECT names {named}, which is no folder", remedy="unset SKINSPIRE_PROJECT")
         return Project(root, _tool_table(root / "pyproject.toml") or {}, "SKINSPIRE_PROJECT")
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:
+        raise InvalidSetting("the current folder does not exist any more", remedy="cd to the project's folder") from None
     for folder in (here, *here.parents):
         if (table := _tool_table(folder / "pyproject.toml")) is not None:
             return Project(folder, table, "the current folder")

@@ -173,7 +173,7 @@ def _live_triggers(connection: Connection) -> dict[tuple[str, str], tuple[str, b
         (table, name): (definition, enabled)
         for table, name, definition, enabled in connection.execute(
             """
-            SELECT format('%I.%I', n.nspname, c.relname), t.tgname, pg_get_triggerdef(t.oid), t.tgenabled <> 'D'
+            SELECT format('%I.%I', n.nspname, c.relname), t.tgname, pg_get_triggerdef(t.oid), t.tgenabled IN ('O', 'A')
             FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
             WHERE NOT t.tgisinternal AND t.tgparentid = 0
             """

@@ -171,6 +171,7 @@ def _sequences(subject: Subject) -> str:
         JOIN pg_class c ON c.oid = d.refobjid JOIN pg_namespace n ON n.oid = c.relnamespace
         JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid
         WHERE n.nspname !~ '^pg_' AND n.nspname <> 'skinspire_tools'
+          AND a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'numeric'::regtype)
         """
     ).fetchall()
     for schema_name, table, column, sequence, ascending in owned:
@@ -194,6 +195,7 @@ def _write(subject: Subject) -> str:
     subject.connection.execute("INSERT INTO parameter_settings (param_code, param_value) VALUES (%s, 'written')", (code,))
     row = _one(subject, "SELECT param_value, created_by FROM parameter_settings WHERE param_code = %s", (code,))
     _expect(row[0] == "written", f"wrote 'written', read {row[0]!r}")
+    _expect(row[1] is not None, "the triggers did not fire: created_by is empty")
     return "a row was written, read back and rolled back"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from skinspire_db import environment
 from skinspire_db.connections import Target
+from skinspire_db.errors import SkinspireError
 from skinspire_db.pipeline import Pipeline, Report, Result, StepResult
 
 STEP = "  {:<10} {:<84} {:>7.2f} s"
@@ -65,7 +66,12 @@ def operate(
     if ctx.config.run.dry and pipeline.keeps:
         _show_plan(pipeline.plan(), json)
         return
-    result = pipeline.run(confirm=confirm, report=report)
+    try:
+        result = pipeline.run(confirm=confirm, report=report)
+    except SkinspireError as error:
+        if not json and (made := error.result.get("sign_in")):  # committed, though not read back: shown now or never
+            _show_sign_in((each["role"], each["user_id"], each["password"]) for each in made)
+        raise
     show_json(result.as_dict()) if json else _show(pipeline, result)
 
 
@@ -86,7 +92,7 @@ def say(text: str) -> None:
     """Print a line. A reader that has gone away (`| head -1`) does not stop an operation, nor change what came of it."""
     try:
         print(text, flush=True)
-    except BrokenPipeError:
+    except OSError:
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115  # until the process ends
 
 
@@ -103,10 +109,14 @@ def _show(pipeline: Pipeline, result: Result) -> None:
     for note in result.notes:
         print(f"note: {note}", file=sys.stderr)
     if result.sign_in:
-        say("sign in as")
-        table([(each.role, each.user_id, each.password) for each in result.sign_in], ("role", "user", "password"))
+        _show_sign_in((each.role, each.user_id, each.password) for each in result.sign_in)
     ending = "committed and read back" if pipeline.keeps else "all checks pass"
     say(f"{result.operation}: {ending}, {result.seconds:.2f} s")
+
+
+def _show_sign_in(rows: Iterable[Sequence[object]]) -> None:
+    say("sign in as")
+    table(rows, ("role", "user", "password"))
 
 
 def _show_plan(plan: dict[str, Any], json: bool) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
+import os
 import signal
 import sys
 from typing import Any
@@ -20,9 +22,16 @@ class SkinspireExecutor(Executor):
         with contextlib.suppress(ValueError, AttributeError):  # not the main thread
             signal.signal(signal.SIGTERM, _interrupt)
         logging.getLogger("psycopg").setLevel(logging.CRITICAL)  # it logs what we report
-        from skinspire_db.errors import Interrupted, SkinspireError
+        for name in ("PGSERVICE", "PGSERVICEFILE"):  # they would lead elsewhere than the target that is shown
+            os.environ.pop(name, None)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        from skinspire_db.errors import Interrupted, SkinspireError, UsageError
 
         try:
+            if len(tasks) > 1 and any(task.as_kwargs.get("json") for task in tasks):
+                raise UsageError("--json goes with one task at a time", remedy="run them one after the other")
             return super().execute(*tasks)
         except KeyboardInterrupt:
             self._exit(Interrupted("interrupted before the operation began or after it ended"), tasks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import socket
 from collections.abc import Callable
@@ -47,6 +48,9 @@ def test_prod_without_a_url(project: Project) -> None:
         ("postgresql+psycopg2://u:hunter2@h/d", "a URL for postgresql+psycopg2"),
         ("postgresql://u:hunter2@h", "names no database"),
         ("postgresql://u:hunter2@h/d?sslmod=require", "an option that PostgreSQL does not know"),
+        ("postgresql://u:hun@ter2/x@127.0.0.1/d", "has an @ or / that is not written as %40"),
+        ("postgresql://u:hunter2@127.0.0.1/template1", "which is the server's own"),
+        ("postgresql://u:hunter2@127.0.0.1/d?service=s", "names a service"),
         ("postgresql://u:hunter2@127.0.0.1/d?sslmode=bogus", "an option that cannot be used"),
         ("postgresql://u:hunter2@127.0.0.1/d?connect_timeout=abc", "an option that cannot be used"),
     ],
@@ -54,7 +58,8 @@ def test_prod_without_a_url(project: Project) -> None:
 def test_malformed_url(project: Project, url: str, says: str) -> None:
     project.env["DEV_DATABASE_URL"] = url
     assert "DEV_DATABASE_URL=postgresql://" in refused(project, "db.setup", code=2, says=says)
-    assert "hunter2" not in project.invoke("db.setup").err + project.invoke("env.status").out
+    shown = project.invoke("db.setup").err + project.invoke("env.status").out
+    assert "hunter2" not in shown and "ter2" not in shown
 
 
 def test_wrong_password_is_not_shown(project: Project) -> None:
@@ -253,7 +258,7 @@ def test_the_seed_error_shows_no_row(clinic: Project) -> None:
 def test_steps_on_an_empty_database(project: Project, task: str) -> None:
     project.execute(f'CREATE DATABASE "{project.database}"', "postgres")
     if task == "db.seed":
-        assert "db.create" in refused(project, task, code=1, says="the tables are not there")
+        assert refused(project, task, code=1, says="the tables are not there") == "invoke db.setup --env=dev"
     else:
         assert project.invoke(task).code == 0, "there is nothing to attach them to, and that is no error"
 
@@ -332,6 +337,46 @@ def test_a_role_without_rights_on_schema_public(project: Project) -> None:
         project.execute(f'DROP DATABASE "{project.database}" WITH (FORCE)', "postgres")
     finally:
         project.execute(f"DROP ROLE {role}", "postgres")
+
+
+def test_a_password_among_the_options_is_not_shown(project: Project) -> None:
+    project.env["DEV_DATABASE_URL"] = "postgresql://127.0.0.1:1/d?user=u&password=hunter2&sslpassword=hunter3"
+    shown = project.invoke("env.status").out + project.invoke("db.setup").err
+    assert "hunter" not in shown and "password=***" in shown
+
+
+def test_what_settings_of_the_database_cannot_spoil(clinic: Project) -> None:
+    """An administrator's ALTER DATABASE SET, and a client encoding in somebody's shell."""
+    for setting in ("default_transaction_isolation = 'repeatable read'", "quote_all_identifiers = on", "statement_timeout = '10ms'",
+                    "transaction_timeout = '20ms'", "search_path = nowhere", "TimeZone = 'Asia/Tokyo'"):  # fmt: skip
+        clinic.execute(f'ALTER DATABASE "{clinic.database}" SET {setting}')
+    clinic.env["PGCLIENTENCODING"] = "SQL_ASCII"
+    outcome = clinic.process("db.setup")
+    assert outcome.code == 0, outcome.err
+
+
+def test_a_schema_of_somebody_elses_makes_a_database_not_empty(project: Project) -> None:
+    project.execute(f'CREATE DATABASE "{project.database}"', "postgres")
+    project.execute("CREATE SCHEMA legacy; CREATE COLLATION legacy.c (locale = 'C')")
+    refused(project, "db.setup", code=2, says="holds 1 objects and no stamp")
+
+
+def test_json_goes_with_one_task_at_a_time(project: Project) -> None:
+    outcome = project.invoke("env.status", "--json", "env.status", "--json")
+    assert outcome.code == 2 and outcome.json["error"]["type"] == "UsageError"
+
+
+def test_the_remedy_can_be_typed_whatever_the_databases_name(project: Project) -> None:
+    name = "My Db's"
+    project.env["DEV_DATABASE_URL"] = project.url("My%20Db's")
+    project.execute(f'CREATE DATABASE "{name}"', "postgres")
+    try:
+        project.execute(FOREIGN, name)
+        remedy = refused(project, "db.setup", code=2, says="no stamp")
+        assert project.invoke(*shlex.split(remedy.partition("invoke ")[2])).code == 0
+        assert project.invoke("db.setup").code == 0
+    finally:
+        project.execute(f'DROP DATABASE "{name}" WITH (FORCE)', "postgres")
 
 
 def test_an_empty_environment_name(project: Project) -> None:

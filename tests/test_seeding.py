@@ -263,7 +263,11 @@ def test_a_protected_environment_gets_generated_passwords(project: Project) -> N
         assert len({each.password for each in made}) == 2
         assert reference.TEST_PASSWORD not in {each.password for each in made}
         hashes = connection.execute("SELECT password_hash FROM users").fetchall()
-    assert all(hash.startswith("$2a$12$") for (hash,) in hashes)
+    for hashed, salt in ((hashed, hashed.split("$")[1]) for (hashed,) in hashes):
+        keys = {
+            hashlib.scrypt(each.password.encode(), salt=salt.encode(), n=32768, r=8, p=1, maxmem=2**26).hex() for each in made
+        }
+        assert hashed.split("$")[2] in keys, "what Werkzeug's check_password_hash computes"
     assert made[0].password not in repr(made)
 
 

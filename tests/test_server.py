@@ -20,6 +20,7 @@ import pytest
 from conftest import CHECKOUT, Project, throw_away_home
 
 from skinspire_db import server as server_module
+from skinspire_db import settings
 from skinspire_db.binaries import find_binaries, unprivileged_account
 from skinspire_db.errors import GuardRefused, ServerFailed
 from skinspire_db.server import Address, EmbeddedServer
@@ -192,8 +193,55 @@ def test_a_folder_with_other_things_is_not_taken(tmp_path: Path) -> None:
     with pytest.raises(ServerFailed, match="holds other things"):
         EmbeddedServer(tmp_path).start()
     assert tmp_path.stat().st_mode == mode
-    EmbeddedServer(tmp_path).destroy()
+    with pytest.raises(GuardRefused, match="no embedded server"):
+        server_module.destroy(EmbeddedServer(tmp_path), confirm=tmp_path.name)
     assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_a_folder_data_that_is_no_cluster_is_not_taken(tmp_path: Path) -> None:
+    home = throw_away_home(tmp_path)
+    (home / "data").mkdir(parents=True)
+    (home / "data" / "thesis.txt").write_text("mine")
+    with pytest.raises(ServerFailed, match="no cluster and not empty"):
+        EmbeddedServer(home).start()
+    assert (home / "data" / "thesis.txt").read_text() == "mine"
+    shutil.rmtree(home)
+
+
+def test_a_copied_server_is_a_server_of_its_own(embedded: EmbeddedServer, tmp_path: Path) -> None:
+    """As `cp -a` of a checkout makes one, while the original runs."""
+    embedded.stop()
+    home = throw_away_home(tmp_path)
+    subprocess.run(["cp", "-a", str(embedded.home), str(home)], check=True)
+    original = embedded.start()
+    shutil.copy(embedded.data / "postmaster.pid", home / "data" / "postmaster.pid")
+    copy = EmbeddedServer(home, durable=False)
+    try:
+        assert copy.status().running is False and copy.address() is None
+        address = copy.start()
+        assert address.port != original.port
+        with opened(address) as connection:
+            connection.execute("DELETE FROM kept")
+        assert holds_the_row(original)
+    finally:
+        copy.destroy()
+    assert holds_the_row(original)
+
+
+@pytest.mark.skipif(not ROOT, reason="ordinary users' servers lie in the checkout")
+def test_a_copied_checkout_of_roots_gets_a_server_of_its_own_and_a_moved_one_keeps_it(tmp_path: Path) -> None:
+    first, copy, moved = (tmp_path / name for name in ("first", "copy", "moved"))
+    first.mkdir()
+    home = server_module.project_server(settings.Project(first, {})).home
+    assert server_module.project_server(settings.Project(first, {})).home == home
+    shutil.copytree(first, copy)
+    other = server_module.project_server(settings.Project(copy, {})).home
+    assert other != home and server_module.project_server(settings.Project(copy, {})).home == other
+    first.rename(moved)
+    assert server_module.project_server(settings.Project(moved, {})).home == home
+    for nonsense in ("", "/etc", "../../etc\n"):
+        (moved / ".skinspire/server-id").write_text(nonsense)
+        assert server_module.project_server(settings.Project(moved, {})).home.parent == server_module.ROOT_HOMES
 
 
 def test_a_folder_that_cannot_be_written(project: Project) -> None:

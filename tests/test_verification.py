@@ -19,6 +19,7 @@ DAMAGE = [
     ("constraints", "DROP INDEX ix_patients_live", "missing: ix_patients_live"),
     ("constraints", "ALTER TABLE patients ADD CONSTRAINT odd CHECK (mrn <> 'T000001') NOT VALID", "not valid: odd on patients"),
     ("triggers", "ALTER TABLE patients DISABLE TRIGGER _100_timestamps", "public.patients: DISABLED"),
+    ("triggers", "ALTER TABLE patients ENABLE REPLICA TRIGGER _100_timestamps", "public.patients: DISABLED"),
     ("triggers", "DROP TRIGGER _110_user_tracking ON users", "public.users: MISSING"),
     ("reference data", "DELETE FROM parameter_settings WHERE param_code = 'LOCKOUT_MINUTES'", "parameter_settings LOCKOUT_MINUTES"),
     ("reference data", "DELETE FROM role_module_access a USING role_master r WHERE a.role_id = r.role_id AND role_name = 'Nurse'",

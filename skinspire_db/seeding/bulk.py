@@ -66,7 +66,7 @@ def seed(
     if not options.reference_only and not policy.test_data:
         raise GuardRefused("test data is never seeded into a protected environment", remedy="add --reference-only")
     if connection.execute("SELECT to_regclass('parameter_settings')").fetchone() == (None,):
-        raise StepFailed("seed: the tables are not there", remedy="invoke db.create, or invoke db.setup for all of it")
+        raise StepFailed("seed: the tables are not there", remedy="invoke db.setup --env={env}")
     connection.execute("SELECT set_config('app.current_user', 'seed', true)")
     if options.reference_only:
         summary = reference.apply(connection, policy)
