@@ -17,6 +17,24 @@ if TYPE_CHECKING:
     Connection = psycopg.Connection[Any]
 
 MAINTENANCE_DATABASES = ("postgres", "template1")  # where one asks whether a database exists, and makes it
+SETTINGS_OF_LONG_TRANSACTIONS = """
+DO $$
+BEGIN
+    -- Hosted servers keep extensions in a schema of their own; the functions of pgcrypto must be found there too.
+    PERFORM set_config('search_path', 'public, ' || quote_ident(n.nspname), true)
+    FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE extname = 'pgcrypto' AND nspname <> 'public';
+    IF current_setting('server_version_num')::int >= 170000 THEN
+        SET LOCAL transaction_timeout = 0;
+    END IF;
+    BEGIN
+        -- So that a server notices within a second that our process was killed. Not every platform can.
+        SET LOCAL client_connection_check_interval = '1s';
+    EXCEPTION WHEN invalid_parameter_value THEN
+        NULL;
+    END;
+END
+$$
+"""
 LOCAL_HOSTS = ("", "localhost", "127.0.0.1", "::1")
 
 
@@ -86,9 +104,11 @@ def connect(to: Target, operation: str, *, database: str | None = None) -> Conne
     raise _explain(failure, to, database)
 
 
-def begin(connection: Connection, policy: Policy) -> None:
-    """Start a transaction under the policy's time-outs. Everything is set for this transaction only, so that nothing
-    sticks to a connection that a pooler hands on.
+def begin(connection: Connection, policy: Policy, *, brief: bool = False) -> None:
+    """Start a transaction under the policy's time-outs, whatever the database's or the role's own settings are.
+
+    Everything is set for this transaction only, so that nothing sticks to a connection that a pooler hands on. A `brief`
+    one only looks something up.
     """
     from psycopg import sql
 
@@ -96,16 +116,12 @@ def begin(connection: Connection, policy: Policy) -> None:
         sql.SQL(
             # A snapshot older than the operation lock would not see what its last holder committed.
             "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL quote_all_identifiers = off;"
-            # Hosted servers keep extensions in a schema of their own; the functions of pgcrypto must be found there too.
-            "SELECT set_config('search_path', 'public' || coalesce((SELECT ', ' || quote_ident(n.nspname) FROM pg_extension e"
-            " JOIN pg_namespace n ON n.oid = e.extnamespace WHERE extname = 'pgcrypto' AND nspname <> 'public'), ''), true);"
-            "SET LOCAL TimeZone = 'UTC'; SET LOCAL statement_timeout = 0;"
-            "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = {milliseconds};"
-            # So that a server notices within a second that our process was killed. Not every platform can.
-            "DO $$ BEGIN SET LOCAL client_connection_check_interval = '1s'; EXCEPTION WHEN OTHERS THEN NULL; END $$;"
-            "DO $$ BEGIN SET LOCAL transaction_timeout = 0; EXCEPTION WHEN undefined_object THEN NULL; END $$;"  # new in 17
+            "SET LOCAL TimeZone = 'UTC'; SET LOCAL search_path = public; SET LOCAL statement_timeout = 0;"
+            "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = {milliseconds}"
         ).format(milliseconds=sql.Literal(round(policy.lock_timeout * 1000)))
     )
+    if not brief:
+        connection.execute(SETTINGS_OF_LONG_TRANSACTIONS)
 
 
 def open_database(to: Target, operation: str, *, create: bool) -> tuple[Connection, bool]:

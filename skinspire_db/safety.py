@@ -203,7 +203,7 @@ def recorded(to: Target, operation: str, entry: uuid.UUID, *, wait: bool = False
 
     try:
         with connections.connect(to, f"{operation} read-back") as connection:
-            connections.begin(connection, to.policy)
+            connections.begin(connection, to.policy, brief=True)
             if wait:
                 lock(connection, to)
             query = "SELECT count(*) FROM skinspire_tools.journal WHERE entry_id = %s"

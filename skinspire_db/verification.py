@@ -38,14 +38,14 @@ class Subject:
 
 
 def verify(subject: Subject) -> Summary:
-    """Run all checks on the subject's open connection, back to one savepoint after each, so that one that breaks
+    """Run all checks on the subject's open connection, back to a savepoint after one that breaks, so that it
     spoils no other.
 
     Nothing is left behind: what the write check wrote is rolled back. Raises psycopg.Error only when the connection breaks.
     """
     subject.connection.execute("SAVEPOINT verification")
     checks = [_run(name, check, subject) for name, check in CHECKS.items()]
-    subject.connection.execute("RELEASE SAVEPOINT verification")
+    subject.connection.execute("ROLLBACK TO SAVEPOINT verification; RELEASE SAVEPOINT verification")
     passed = sum(check.status == "pass" for check in checks)
     return Summary({"checks": len(checks), "passed": passed}, checks=checks)
 
@@ -60,10 +60,8 @@ def _run(name: str, check: Callable[[Subject], str], subject: Subject) -> Check:
     except psycopg.Error as error:
         if subject.connection.closed:
             raise  # there is nobody left to ask
+        subject.connection.execute("ROLLBACK TO SAVEPOINT verification")
         return Check(name, "unknown", f"could not look: {sentence(error)}")
-    finally:
-        if not subject.connection.closed:
-            subject.connection.execute("ROLLBACK TO SAVEPOINT verification")
 
 
 def _connection(subject: Subject) -> str:

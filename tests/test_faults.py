@@ -263,6 +263,7 @@ def test_two_first_setups_at_once(project: Project) -> None:
     assert project.query("SELECT count(*) FROM skinspire_tools.journal") == [(2,)]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() != 0 or not shutil.which("mount"), reason="needs to mount a tmpfs"
 )
