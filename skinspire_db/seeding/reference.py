@@ -63,22 +63,23 @@ def apply(connection: Connection, policy: Policy, data: Row | None = None, test_
     """
     data = data or load()
     bookkeeping.ensure(connection)
-    rows = _Rows(connection)
-    rows.apply("hospitals", _hospital(data))
-    rows.apply("branches", _branch(data))
-    rows.apply("parameter_settings", _parameters(data))
-    rows.apply("module_master", _modules(data, {}, parts=False))
-    modules = rows.ids("module_master", "module_name", "module_id")
-    rows.apply("module_master", _modules(data, modules, parts=True))
-    rows.apply("role_master", _roles(data))
-    roles = rows.ids("role_master", "role_name", "role_id")
-    modules = rows.ids("module_master", "module_name", "module_id")
-    rows.apply("role_module_access", _access(data, roles, modules), restore=False)  # a right that was revoked stays so
-    made = [
-        sign_in
-        for administrator in data["administrators"]
-        if (sign_in := _administrator(rows, data, administrator, roles[administrator["role"]], policy, test_hash))
-    ]
+    with connection.pipeline():  # what needs no answer is sent without waiting for one
+        rows = _Rows(connection)
+        rows.apply("hospitals", _hospital(data))
+        rows.apply("branches", _branch(data))
+        rows.apply("parameter_settings", _parameters(data))
+        rows.apply("module_master", _modules(data, {}, parts=False))
+        modules = rows.ids("module_master", "module_name", "module_id")
+        rows.apply("module_master", _modules(data, modules, parts=True))
+        rows.apply("role_master", _roles(data))
+        roles = rows.ids("role_master", "role_name", "role_id")
+        modules = rows.ids("module_master", "module_name", "module_id")
+        rows.apply("role_module_access", _access(data, roles, modules), restore=False)  # a right that was revoked stays so
+        made = [
+            sign_in
+            for administrator in data["administrators"]
+            if (sign_in := _administrator(rows, data, administrator, roles[administrator["role"]], policy, test_hash))
+        ]
     numbers: dict[str, int | str] = {f"reference_rows_{name}": count for name, count in rows.counts.items()}
     return Summary(numbers | {"administrators": len(made)}, sign_in=made)
 
