@@ -253,7 +253,7 @@ class Pipeline:
             if bad:
                 raise ChecksFailed(
                     f"{step.name}: {len(bad)} of {len(summary.checks)} checks did not pass: {bad[0].name}: {bad[0].detail}",
-                    remedy=None if self.keeps else f"invoke db.verify --env={to.environment} --verbose",
+                    remedy=None if self.keeps else f"invoke {self.operation} --env={to.environment} --verbose",
                 )
         finally:
             if not done.ok and not done.seconds:
@@ -320,10 +320,16 @@ def create_missing(environment: Environment) -> Pipeline:
     return Pipeline("db.create", environment, steps)
 
 
-def install_triggers(environment: Environment) -> Pipeline:
-    """Make functions, triggers and ledger what the files say."""
-    step = Step("triggers", partial(triggers.install, files=trigger_files.read_files()))
-    return Pipeline("triggers.install", environment, (step,))
+def install_triggers(environment: Environment, *, verify: bool = False) -> Pipeline:
+    """Make functions, triggers and ledger what the files say; with `verify`, prove what they do before it is committed."""
+    files = trigger_files.read_files()
+    steps = (Step("triggers", partial(triggers.install, files=files)), _proofs_step(files))
+    return Pipeline("triggers.install", environment, steps if verify else steps[:1])
+
+
+def prove_triggers(environment: Environment) -> Pipeline:
+    """Run the proofs of the trigger files; nothing is kept."""
+    return Pipeline("triggers.verify", environment, (_proofs_step(trigger_files.read_files()),), keeps=False)
 
 
 def seed_data(environment: Environment, options: Options, report: Report | None = None) -> Pipeline:
@@ -352,6 +358,14 @@ def _seed_step(environment: Environment, options: Options, report: Report | None
     progress = report.progress if report else None
     run = partial(seed, here=environment.project, policy=environment.policy, options=options, progress=progress)
     return Step("seed", run)
+
+
+def _proofs_step(files: list[TriggerFile]) -> Step:
+    def run(connection: Connection) -> Summary:
+        checks = triggers.prove(connection, files)
+        return Summary({"proofs": len(checks), "passed": sum(check.status == "pass" for check in checks)}, checks=checks)
+
+    return Step("proofs", run)
 
 
 def _verify_step(environment: Environment, wanted: schema.Blueprint, files: list[TriggerFile]) -> Step:

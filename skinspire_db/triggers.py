@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from skinspire_db import bookkeeping
+from skinspire_db.connections import sentence
 from skinspire_db.errors import TriggerFileInvalid
-from skinspire_db.summary import Summary
+from skinspire_db.summary import Check, Summary
 from skinspire_db.trigger_files import Attachment, TriggerFile
 
 if TYPE_CHECKING:
@@ -18,6 +19,16 @@ if TYPE_CHECKING:
     from skinspire_db.connections import Connection
 
 State = Literal["INSTALLED", "OUTDATED", "DRIFTED", "DISABLED", "MISSING", "UNATTACHED", "ORPHANED"]
+EXPECT = b"""
+CREATE OR REPLACE FUNCTION pg_temp.expect(holds boolean, what text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    -- Not ASSERT, which a setting turns off; and NULL does not hold.
+    IF holds IS NOT TRUE THEN
+        RAISE EXCEPTION '%', what USING ERRCODE = 'assert_failure';
+    END IF;
+END
+$$
+"""
 Made = dict[str, dict[str, str]]  # "table trigger" -> its table, name, how it was made, definition
 
 
@@ -65,6 +76,37 @@ def install(connection: Connection, files: list[TriggerFile]) -> Summary:
     for name in ledger.keys() - {file.name for file in files}:
         dropped += _forget(connection, name, ledger[name])
     return Summary({"files": len(files), "functions": functions, "attached": attached, "dropped": dropped})
+
+
+def prove(connection: Connection, files: list[TriggerFile]) -> list[Check]:
+    """Run the behavioural proof of each file that has one; what they did is rolled back.
+
+    A proof calls pg_temp.expect(condition, what is expected). One whose triggers are not all attached is unknown.
+    """
+    connection.execute("SAVEPOINT proof")
+    checks = [_prove(connection, file) for file in files if file.proof.exists()]
+    connection.execute("RELEASE SAVEPOINT proof")
+    return checks
+
+
+def _prove(connection: Connection, file: TriggerFile) -> Check:
+    import psycopg
+
+    attached = {attachment for _, attachment in _wanted(connection, file).values()}
+    if missing := [each.trigger for each in file.attachments if each not in attached]:
+        return Check(file.name, "unknown", f"{missing[0]} is on no table")
+    try:
+        connection.execute(EXPECT)
+        connection.execute(file.proof.read_bytes())
+        return Check(file.name, "pass", file.summary)
+    except psycopg.Error as error:
+        if connection.closed:
+            raise
+        failed = isinstance(error, psycopg.errors.AssertFailure)
+        return Check(file.name, "fail", sentence(error) if failed else f"the proof broke off: {sentence(error)}")
+    finally:
+        if not connection.closed:
+            connection.execute("ROLLBACK TO SAVEPOINT proof")
 
 
 def status(connection: Connection, files: list[TriggerFile]) -> list[TriggerState]:

@@ -191,7 +191,7 @@ def test_what_people_edited_stays(connection: Connection, data: dict[str, Any]) 
 
 def test_what_is_missing_comes_back(connection: Connection, data: dict[str, Any]) -> None:
     connection.execute("DELETE FROM parameter_settings")
-    assert apply(connection, data) == (3, 0)
+    assert apply(connection, data) == (4, 0)
 
 
 def test_a_right_that_was_revoked_stays_so(connection: Connection, data: dict[str, Any]) -> None:

@@ -32,7 +32,7 @@ def test_the_lock_file_agrees_with_the_files() -> None:
 
 def test_installed_everywhere_where_the_columns_are(connection: Connection) -> None:
     assert states(connection) == {"INSTALLED"}
-    assert connection.execute("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal").fetchone() == (24,)
+    assert connection.execute("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal").fetchone() == (35,)
 
 
 def test_installing_twice_locks_nothing_and_changes_nothing(clinic: Project) -> None:
@@ -43,7 +43,7 @@ def test_installing_twice_locks_nothing_and_changes_nothing(clinic: Project) -> 
         assert clinic.invoke("triggers.install").code == 0
         with psycopg.connect(**clinic.address.parameters, dbname=clinic.database) as third:
             assert triggers.install(third, trigger_files.read_files()).numbers == {
-                "files": 2,
+                "files": 7,
                 "functions": 0,
                 "attached": 0,
                 "dropped": 0,
@@ -77,11 +77,11 @@ def test_damage_is_seen_under_its_name_and_repaired(connection: Connection, dama
 
 
 def test_a_file_that_is_gone_is_an_orphan_and_goes(connection: Connection) -> None:
-    files = trigger_files.read_files()
-    assert states(connection, files[1:]) == {"INSTALLED", "ORPHANED"}
-    triggers.install(connection, files[1:])
+    files = [file for file in trigger_files.read_files() if file.name != "timestamps"]
+    assert states(connection, files) == {"INSTALLED", "ORPHANED"}
+    triggers.install(connection, files)
     assert connection.execute("SELECT to_regproc('timestamps')").fetchone() == (None,)
-    assert states(connection, files[1:]) == {"INSTALLED"}
+    assert states(connection, files) == {"INSTALLED"}
 
 
 def test_a_changed_order_and_a_function_that_is_gone_leave_nothing_behind(connection: Connection, tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_changed_order_and_a_function_that_is_gone_leave_nothing_behind(connec
     (tmp_path / "timestamps.sql").write_text(new.replace("version = 1", "version = 3"))
     triggers.install(connection, trigger_files.read_files(tmp_path))
     names = connection.execute("SELECT DISTINCT tgname FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1").fetchall()
-    assert names == [("_90_timestamps",)]
+    assert names == [("_90_timestamps",)], "the other files' went with them"
     assert connection.execute("SELECT to_regproc('helper')").fetchone() == (None,)
 
 
@@ -203,3 +203,77 @@ def test_install_waits_for_no_reader_of_another_table(clinic: Project) -> None:
         task.start()
         task.join(20)
     assert done == [0]
+
+
+def test_every_file_that_attaches_something_has_a_proof_and_all_pass(connection: Connection) -> None:
+    files = trigger_files.read_files()
+    assert [file.name for file in files if file.attachments and not file.proof.exists()] == []
+    before = connection.execute("SELECT count(*) FROM users").fetchone()
+    assert {check.status for check in triggers.prove(connection, files)} == {"pass"}
+    assert connection.execute("SELECT count(*) FROM users").fetchone() == before
+
+
+# file, what is broken in it: each must make its proof fail
+BREAKS = [
+    ("timestamps", "IF NOT (NEW *= OLD) THEN", "IF true THEN"),
+    ("timestamps", "NEW.created_at := OLD.created_at;", ""),
+    ("timestamps", "NEW.updated_at := now();", "NULL;"),
+    ("timestamps", "coalesce(NEW.created_at, now())", "now()"),
+    ("timestamps", "coalesce(NEW.updated_at, NEW.created_at)", "coalesce(NEW.updated_at, now())"),
+    ("user_tracking", "NEW.created_by := OLD.created_by;", ""),
+    ("user_tracking", "IF NOT (NEW *= OLD) THEN", "IF true THEN"),
+    ("user_tracking", "coalesce(actor, nullif(NEW.updated_by, OLD.updated_by), left(session_user, 50))", "coalesce(nullif(NEW.updated_by, OLD.updated_by), actor, left(session_user, 50))"),
+    ("user_tracking", "coalesce(actor, NEW.created_by, left(session_user, 50))", "coalesce(actor, left(session_user, 50))"),
+    ("user_tracking", "nullif(current_setting('app.current_user', true), '')", "current_setting('app.current_user', true)"),
+    ("parameters", "BETWEEN lowest AND highest", "> 0"),
+    ("parameters", "{1,9}", "+"),
+    ("password_hashing", "IF NEW.password_hash IS NULL OR is_password_hash(NEW.password_hash) THEN", "IF NEW.password_hash IS NULL THEN"),
+    ("password_hashing", "NOT BETWEEN 1 AND 72 THEN\n        -- bcrypt", "NOT BETWEEN 0 AND 72 THEN\n        -- bcrypt"),
+    ("password_hashing", "NOT BETWEEN 1 AND 72 THEN\n        -- bcrypt", "NOT BETWEEN 1 AND 73 THEN\n        -- bcrypt"),
+    ("password_hashing", "octet_length(NEW.password_hash) NOT", "length(NEW.password_hash) NOT"),
+    ("password_hashing", "stored := '$2a$' || substr(stored, 5);", ""),
+    ("password_hashing", "{53}$'", "{53}'"),
+    ("login_tracking", "u.failed_login_attempts + 1 END,", "u.failed_login_attempts + 2 END,"),
+    ("login_tracking", ">= integer_parameter('MAX_LOGIN_ATTEMPTS'", "> integer_parameter('MAX_LOGIN_ATTEMPTS'"),
+    ("login_tracking", "CASE WHEN u.locked_until <= now() THEN 1 ELSE u.failed_login_attempts + 1 END,", "u.failed_login_attempts + 1,"),
+    ("login_tracking", "WHEN u.locked_until > now() THEN u.locked_until", ""),
+    ("login_tracking", " AND (u.locked_until IS NULL OR u.locked_until <= now())", ""),
+    ("login_tracking", ", last_login = NEW.login_time", ""),
+    ("session_management", "NEW.is_active AND NEW.expires_at <= now()", "false"),
+    ("session_management", "created_at DESC", "created_at"),
+    ("session_management", "WHERE user_id = NEW.user_id AND is_active", "WHERE is_active"),
+    ("session_management", "WHERE session_id = NEW.session_id AND logout_time IS NULL", "WHERE session_id = NEW.session_id"),
+    ("session_management", "WHERE session_id = OLD.session_id AND logout_time IS NULL", "WHERE false"),
+    ("session_management", "WHERE is_active AND expires_at <= now()", "WHERE is_active"),
+    ("role_assignment", "role.hospital_id IS NOT NULL AND role.hospital_id IS DISTINCT FROM home", "false"),
+    ("role_assignment", "NOT (role.is_active AND role.status IS NOT DISTINCT FROM 'active')", "false"),
+    ("role_assignment", "u.user_id <> leaving", "true"),
+    ("role_assignment", "TG_OP = 'DELETE' OR NOT NEW.is_active OR NEW.role_id", "NOT NEW.is_active OR NEW.role_id"),
+    ("role_assignment", "OR NOT NEW.is_active OR NEW.role_id <> OLD.role_id", "OR NEW.role_id <> OLD.role_id"),
+    ("role_assignment", "NOT NEW.is_active OR NEW.is_deleted OR NEW.hospital_id", "NOT NEW.is_active OR NEW.hospital_id"),
+    ("role_assignment", 'name = "user_deletion"\nwhen = "BEFORE DELETE"', 'name = "user_deletion"\nwhen = "AFTER DELETE"'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "right", "wrong"), BREAKS, ids=[f"{n}-{i}" for i, (n, _, _) in enumerate(BREAKS)])
+def test_a_broken_function_fails_its_proof(connection: Connection, tmp_path: Path, name: str, right: str, wrong: str) -> None:
+    text = (trigger_files.folder() / f"{name}.sql").read_text()
+    assert right in text
+    (tmp_path / "verify").mkdir()
+    (tmp_path / "verify" / f"{name}.sql").write_text((trigger_files.folder() / "verify" / f"{name}.sql").read_text())
+    (tmp_path / f"{name}.sql").write_text(text.replace(right, wrong))
+    [broken] = trigger_files.read_files(tmp_path)
+    files = [broken if file.name == name else file for file in trigger_files.read_files()]
+    triggers.install(connection, files)
+    assert {check.name: check.status for check in triggers.prove(connection, files)}[name] == "fail"
+
+
+def test_install_with_verify_keeps_nothing_when_a_proof_fails(clinic: Project) -> None:
+    assert clinic.invoke("triggers.install", "--verify").code == 0
+    assert clinic.invoke("triggers.verify").code == 0
+    clinic.execute(
+        "CREATE OR REPLACE FUNCTION is_password_hash(value text) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true'"
+    )
+    outcome = clinic.invoke("triggers.verify", "--json")
+    assert outcome.code == 1
+    assert {check["name"]: check["status"] for check in outcome.json["checks"]}["password_hashing"] == "fail"

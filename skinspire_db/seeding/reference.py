@@ -67,7 +67,7 @@ def apply(connection: Connection, policy: Policy, data: Row | None = None, test_
         rows = _Rows(connection)
         rows.apply("hospitals", _hospital(data))
         rows.apply("branches", _branch(data))
-        rows.apply("parameter_settings", _parameters(data))
+        rows.apply("parameter_settings", _parameters(data, policy))
         rows.apply("module_master", _modules(data, {}, parts=False))
         modules = rows.ids("module_master", "module_name", "module_id")
         rows.apply("module_master", _modules(data, modules, parts=True))
@@ -212,8 +212,10 @@ def _branch(data: Row) -> list[Entry]:
     return [Entry.of(data["branch"] | {"hospital_id": data["hospital"]["hospital_id"]}, "branch_id")]
 
 
-def _parameters(data: Row) -> list[Entry]:
-    return [Entry.of(parameter, "param_code") for parameter in data["parameters"]]
+def _parameters(data: Row, policy: Policy) -> list[Entry]:
+    by_policy = {"PASSWORD_HASH_COST": str(policy.password_cost)}
+    rows = [row | {"param_value": by_policy.get(row["param_code"], row["param_value"])} for row in data["parameters"]]
+    return [Entry.of(row, "param_code") for row in rows]
 
 
 def _flat(data: Row) -> Iterator[tuple[str, Row, str | None]]:

@@ -1,0 +1,62 @@
+-- Proves what sql/triggers/role_assignment.sql says. Runs in a transaction that is always rolled back.
+DO $$
+DECLARE
+    one uuid;
+    two uuid;
+    own integer;
+    other integer;
+    system integer;
+    idle integer;
+    statement text;
+BEGIN
+    INSERT INTO hospitals (name) VALUES ('proof 1') RETURNING hospital_id INTO one;
+    INSERT INTO hospitals (name) VALUES ('proof 2') RETURNING hospital_id INTO two;
+    INSERT INTO role_master (hospital_id, role_name) VALUES (one, 'Hospital Administrator') RETURNING role_id INTO own;
+    INSERT INTO role_master (hospital_id, role_name) VALUES (two, 'Proof') RETURNING role_id INTO other;
+    INSERT INTO role_master (role_name) VALUES ('Proof of the system') RETURNING role_id INTO system;
+    INSERT INTO role_master (role_name, is_active) VALUES ('Proof of idleness', false) RETURNING role_id INTO idle;
+    INSERT INTO users (user_id, hospital_id, entity_type, entity_id)
+        SELECT name, one, 'staff', gen_random_uuid() FROM unnest('{proof a,proof b,proof c}'::text[]) AS name;
+    INSERT INTO user_role_mapping (user_id, role_id) VALUES ('proof a', own), ('proof a', system);
+    INSERT INTO user_role_mapping (user_id, role_id, is_active) VALUES ('proof c', idle, false);
+    FOREACH statement IN ARRAY ARRAY[
+        format('INSERT INTO user_role_mapping (user_id, role_id) VALUES (''proof b'', %s)', other),
+        format('INSERT INTO user_role_mapping (user_id, role_id, is_active) VALUES (''proof b'', %s, false)', other),
+        format('INSERT INTO user_role_mapping (user_id, role_id) VALUES (''proof b'', %s)', idle),
+        'UPDATE user_role_mapping SET is_active = true WHERE user_id = ''proof c''',
+        format('UPDATE user_role_mapping SET role_id = %s WHERE user_id = ''proof c''', other)
+    ] LOOP
+        BEGIN
+            EXECUTE statement;
+            PERFORM pg_temp.expect(false, format('must be refused: %s', statement));
+        EXCEPTION WHEN check_violation THEN
+        END;
+    END LOOP;
+    FOREACH statement IN ARRAY ARRAY[
+        format('DELETE FROM user_role_mapping WHERE role_id = %s', own),
+        format('UPDATE user_role_mapping SET is_active = false WHERE role_id = %s', own),
+        format('UPDATE user_role_mapping SET role_id = %s WHERE role_id = %s', system, own),
+        format('UPDATE user_role_mapping SET user_id = ''proof d'' WHERE role_id = %s', own),
+        'UPDATE users SET is_active = false WHERE user_id = ''proof a''',
+        'UPDATE users SET is_deleted = true WHERE user_id = ''proof a''',
+        'UPDATE users SET hospital_id = NULL WHERE user_id = ''proof a''',
+        'DELETE FROM users WHERE user_id = ''proof a''',
+        'DELETE FROM users WHERE user_id LIKE ''proof %'''
+    ] LOOP
+        BEGIN
+            EXECUTE statement;
+            PERFORM pg_temp.expect(false, format('the last administrator must stay: %s', statement));
+        EXCEPTION WHEN restrict_violation OR check_violation THEN
+        END;
+    END LOOP;
+    INSERT INTO user_role_mapping (user_id, role_id) VALUES ('proof b', own);
+    UPDATE users SET is_active = false WHERE user_id = 'proof a';
+    DELETE FROM users WHERE user_id = 'proof a';
+    PERFORM pg_temp.expect(NOT EXISTS (SELECT FROM user_role_mapping WHERE user_id = 'proof a'), 'one of two may go, with all that is his');
+    BEGIN
+        DELETE FROM users WHERE user_id = 'proof b';
+        PERFORM pg_temp.expect(false, 'the one that is left must stay');
+    EXCEPTION WHEN restrict_violation THEN
+    END;
+END
+$$;

@@ -1,0 +1,43 @@
+-- Proves what sql/triggers/session_management.sql says. Runs in a transaction that is always rolled back.
+DO $$
+DECLARE
+    newest uuid;
+    touched boolean;
+BEGIN
+    INSERT INTO parameter_settings (param_code, param_value) VALUES ('MAX_ACTIVE_SESSIONS', '2')
+        ON CONFLICT (param_code) DO UPDATE SET param_value = EXCLUDED.param_value;
+    INSERT INTO users (user_id, entity_type, entity_id) VALUES ('proof', 'staff', gen_random_uuid()), ('proof 2', 'staff', gen_random_uuid());
+    INSERT INTO user_sessions (user_id, token, expires_at) VALUES ('proof 2', 'other', now() + interval '1 hour');
+    INSERT INTO user_sessions (user_id, token, expires_at, created_at)
+        SELECT 'proof', n::text, now() + interval '1 hour', now() - make_interval(hours => 10 - n) FROM generate_series(1, 4) AS n;
+    INSERT INTO user_sessions (user_id, token, expires_at) VALUES ('proof', '5', now() + interval '1 hour') RETURNING session_id INTO newest;
+    PERFORM pg_temp.expect((SELECT array_agg(token ORDER BY token) FROM user_sessions WHERE user_id = 'proof' AND is_active) = '{4,5}',
+        'the oldest end, all that are too many');
+    PERFORM pg_temp.expect((SELECT is_active FROM user_sessions WHERE user_id = 'proof 2'), 'nobody else''s do');
+    INSERT INTO login_history (user_id, session_id, status) VALUES ('proof', newest, 'success'), ('proof', NULL, 'success');
+    UPDATE user_sessions SET is_active = false WHERE session_id = newest;
+    PERFORM pg_temp.expect((SELECT logout_time FROM login_history WHERE session_id = newest) = now(), 'the end of a session is its login''s logout');
+    PERFORM pg_temp.expect((SELECT count(logout_time) FROM login_history WHERE user_id = 'proof') = 1, 'of its own alone');
+    UPDATE login_history SET logout_time = '2020-01-01Z' WHERE session_id = newest;
+    UPDATE user_sessions SET is_active = true WHERE session_id = newest;
+    UPDATE user_sessions SET is_active = false WHERE session_id = newest;
+    PERFORM pg_temp.expect((SELECT logout_time FROM login_history WHERE session_id = newest) = '2020-01-01Z', 'and once');
+    UPDATE user_sessions SET expires_at = now() - interval '1 second' WHERE user_id = 'proof' AND token = '4' RETURNING is_active INTO touched;
+    PERFORM pg_temp.expect(NOT touched, 'an expired one ends when it is touched');
+    INSERT INTO user_sessions (user_id, token, expires_at) VALUES ('proof', 'late', now() - interval '1 second') RETURNING is_active INTO touched;
+    PERFORM pg_temp.expect(NOT touched, 'one that has expired does not begin');
+    INSERT INTO user_sessions (user_id, token, expires_at) VALUES ('proof', 'due', now() + interval '1 hour') RETURNING session_id INTO newest;
+    ALTER TABLE user_sessions DISABLE TRIGGER USER;
+    UPDATE user_sessions SET expires_at = now() - interval '1 second' WHERE session_id = newest;
+    ALTER TABLE user_sessions ENABLE TRIGGER USER;
+    PERFORM pg_temp.expect(expire_sessions() >= 1, 'expire_sessions() says how many it ended');
+    PERFORM pg_temp.expect(NOT (SELECT is_active FROM user_sessions WHERE session_id = newest)
+        AND (SELECT is_active FROM user_sessions WHERE token = 'other' AND user_id = 'proof 2'), 'expire_sessions() ends what is due');
+    INSERT INTO user_sessions (user_id, token, expires_at) VALUES ('proof', 'deleted', now() + interval '1 hour') RETURNING session_id INTO newest;
+    INSERT INTO login_history (user_id, session_id, status, user_agent) VALUES ('proof', newest, 'success', 'deleted');
+    DELETE FROM user_sessions WHERE session_id = newest;
+    PERFORM pg_temp.expect((SELECT logout_time FROM login_history WHERE user_agent = 'deleted' AND user_id = 'proof') = now(), 'a deleted one has ended');
+    DELETE FROM users WHERE user_id = 'proof';
+    PERFORM pg_temp.expect(NOT EXISTS (SELECT FROM user_sessions WHERE user_id = 'proof'), 'deleting the user works');
+END
+$$;
