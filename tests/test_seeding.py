@@ -82,7 +82,12 @@ def test_a_second_run_adds_nothing_and_a_larger_number_the_difference(clinic: Pr
         assert rows(connection, "patients") == before
         outcome = clinic.invoke("db.seed", "--patients=30", "--doctors=6", "--json")
         summary = outcome.json["steps"][0]["summary"]
-        assert (summary["patients"], summary["doctors"], summary["nurses"], summary["reference_rows_added"]) == (10, 1, 0, 0)
+        assert (summary["patients"], summary["doctors"], summary["support_staff"], summary["reference_rows_added"]) == (
+            10,
+            1,
+            0,
+            0,
+        )
         assert [row for row in rows(connection, "patients") if row in before] == before
         clinic.execute(
             "DELETE FROM users USING patients WHERE entity_id = patient_id AND mrn < 'T000031' AND mrn > 'T000020'"

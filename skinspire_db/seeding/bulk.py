@@ -102,7 +102,8 @@ def _add_people(loader: _Loader, names: Names, options: Options, summary: Summar
             done += min(CHUNK, count - start)
             if progress:
                 progress(done, total)
-    summary.numbers |= {f"{kind}s" if kind != "pharmacy" else "pharmacy_staff": number for kind, number in missing.items()}
+    support = sum(missing[kind] for kind in SUPPORT)
+    summary.numbers |= {"doctors": missing["doctor"], "support_staff": support, "patients": missing["patient"]}
     if total >= ANALYZE_FROM:
         loader.connection.execute("ANALYZE staff, patients, users, user_role_mapping")
     examples: tuple[Kind, ...] = ("doctor", "patient")
