@@ -20,7 +20,7 @@ class Policy:
 
     `protected`: destructive operations need a confirmation. `test_data`: invented people may be seeded. `embedded`: the
     embedded server serves when no URL is set. `sslmode`: libpq's word, used when the URL has none and the host is not
-    this machine. `password_cost`: bcrypt's work factor for generated passwords.
+    this machine. `password_cost`: bcrypt's work factor for new passwords.
     """
 
     protected: bool = False
