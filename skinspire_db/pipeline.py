@@ -268,6 +268,9 @@ class Pipeline:
         try:
             with _translated(to, self.operation, "commit", connection, but=psycopg.OperationalError):
                 connection.commit()
+        except SkinspireError:  # refused by PostgreSQL, a deferred constraint for one
+            result.commit = "not begun"
+            raise
         except (psycopg.OperationalError, KeyboardInterrupt) as error:
             _close(connection)
             match safety.recorded(to, self.operation, entry, wait=True):
@@ -280,6 +283,7 @@ class Pipeline:
                     result.commit = "not begun"
                     raise
                 case False:
+                    result.commit = "not begun"
                     raise ConnectionFailed(f"the server went away before it committed; {AS_IT_WAS}") from None
 
 

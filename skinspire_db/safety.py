@@ -52,7 +52,7 @@ def write_stamp(connection: Connection, environment: str) -> None:
 
 
 def identify(connection: Connection, to: Target) -> bool:
-    """Make sure that this database is the environment's. Returns whether it holds tables.
+    """Make sure that this database is the environment's. Returns whether it holds tables, in a protected one anything at all.
 
     Raises GuardRefused for another environment's stamp, and for a database that has objects but no stamp.
     """

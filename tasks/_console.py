@@ -39,7 +39,7 @@ class ConsoleReport(Report):
             say(f"    + {line}")
         for check in done.summary.checks:
             if self.verbose or check.status != "pass":
-                say(f"    {check.status:<8} {check.name:<15} {check.detail}")
+                say(f"    {check.status:<8} {check.name:<18} {check.detail}")
 
     def progress(self, done: int, total: int) -> None:
         if self.quiet or not sys.stderr.isatty() or total < 10_000:

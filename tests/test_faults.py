@@ -112,6 +112,7 @@ def test_kill_9_of_the_server_in_the_middle_of(step: str, own_server: Project) -
     out, err = task.communicate("go on\n", timeout=60)
     assert task.returncode == 1, out + err
     assert "the server went away" in err and "the database is as it was" in err
+    assert "sign in as" not in out, "nobody can: it was not committed"
     assert "Traceback" not in err
     assert own_server.invoke("db.verify").code == 0  # which starts the server again
     assert rows_and_definitions(own_server) == before
