@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,9 +23,13 @@ def exists(connection: Connection) -> bool:
 
 
 def ensure(connection: Connection) -> None:
-    """Make the tables when they are missing, in the caller's transaction."""
-    if not exists(connection):
-        connection.execute((sql_folder() / "bookkeeping.sql").read_bytes())
+    """Make the tables when they are missing or laid out by another version of the tools, in the caller's transaction."""
+    layout = (sql_folder() / "bookkeeping.sql").read_bytes()
+    mark = f"skinspire-db bookkeeping, layout {hashlib.sha256(layout).hexdigest()[:16]}"
+    found = connection.execute("SELECT obj_description(to_regnamespace('skinspire_tools')::oid, 'pg_namespace')").fetchone()
+    if found != (mark,):
+        connection.execute(layout)
+        connection.execute(f"COMMENT ON SCHEMA skinspire_tools IS '{mark}'".encode())
 
 
 def forget(connection: Connection) -> None:

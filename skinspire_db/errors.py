@@ -90,6 +90,12 @@ class ChecksFailed(SkinspireError):
     """A verification found something that is not as it should be, or could not look."""
 
 
+class Drifted(SkinspireError):
+    """A look found something that is pending, or not as the files and models say; nothing was to be changed."""
+
+    exit_code = 3
+
+
 class OutcomeUnknown(SkinspireError):
     """The connection was lost while PostgreSQL committed, and nobody could be asked what came of it."""
 

@@ -1,4 +1,4 @@
-"""Operations: steps in order, on one connection, in one transaction, with the life that DESIGN gives each of them."""
+"""The life of an operation: steps in order, on one connection, in one transaction, whatever fails."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from skinspire_db import connections, safety, schema, trigger_files, triggers, verification
+from skinspire_db import connections, safety
 from skinspire_db.connections import Target, sentence
 from skinspire_db.environment import Environment
 from skinspire_db.errors import (
     ChecksFailed,
     ConnectionFailed,
+    Drifted,
     Interrupted,
     OutcomeUnknown,
     PermissionMissing,
@@ -23,9 +23,7 @@ from skinspire_db.errors import (
     StepFailed,
     TableLocked,
 )
-from skinspire_db.seeding.bulk import Options, seed
 from skinspire_db.summary import SignIn, Summary
-from skinspire_db.trigger_files import TriggerFile
 
 if TYPE_CHECKING:
     import psycopg
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
     from skinspire_db.connections import Connection
 
 AS_IT_WAS = "the database is as it was"
+DESTROYS = "destroy what {} holds"
 
 
 class Report:
@@ -105,6 +104,8 @@ class Result:
             "steps": [step.as_dict() for step in self.steps],
             "error": None,
         }
+        for step in self.steps:
+            shown |= step.summary.data
         if checks := [check for step in shown["steps"] for check in step.pop("checks", [])]:
             shown["checks"] = checks
         if self.sign_in and self.commit != "not begun":
@@ -118,15 +119,17 @@ class Result:
 class Pipeline:
     """An operation on one environment.
 
-    `destructive`: what the database holds goes. `creates`: a database that does not exist is made. `adopts`: this is
-    `env.stamp`, the way in for a database that has no stamp or another's. `keeps`: False is an operation that only looks:
-    it asks for no stamp and no lock, and rolls back at the end.
+    `danger`: what a protected environment must confirm to, a phrase with {} for the database. `creates`: a database that does
+    not exist is made. `adopts`: this is `env.stamp`, the way in for a database that has no stamp or another's. `keeps`: False
+    is an operation that only looks: it asks for no stamp and no lock, runs all its steps, and rolls back at the end.
+    `arguments`: what a remedy's command line needs beside --env.
     """
 
     operation: str
     environment: Environment
     steps: tuple[Step, ...]
-    destructive: bool = False
+    danger: str = ""
+    arguments: str = ""
     creates: bool = False
     adopts: bool = False
     keeps: bool = True
@@ -208,6 +211,7 @@ class Pipeline:
                 self._step(step, connection, to, result, report)
             if not self.keeps:
                 connection.rollback()
+                self._judge(result, to)
                 return uuid.UUID(int=0)
             with _translated(to, self.operation, "commit", connection):
                 steps = [each.as_dict() for each in result.steps]
@@ -228,7 +232,7 @@ class Pipeline:
         if not safety.try_lock(connection):
             self._identify(connection, to, confirm)
             safety.lock(connection, to)
-        if self._identify(connection, to, confirm) and self.destructive and to.policy.protected:
+        if self._identify(connection, to, confirm) and self.danger == DESTROYS and to.policy.protected:
             result.notes.append("no backup was taken: this version of the tools cannot make one yet")
         if not self.adopts:
             safety.write_stamp(connection, to.environment)
@@ -238,8 +242,8 @@ class Pipeline:
             safety.consent_to_adopt(connection, to, confirm)
             return True
         filled = safety.identify(connection, to)
-        if self.destructive and (filled or confirm):
-            safety.guard(self.operation, to, confirm)
+        if self.danger and (filled or confirm):
+            safety.guard(self.operation + self.arguments, self.danger, to, confirm)
         return filled
 
     def _step(self, step: Step, connection: Connection, to: Target, result: Result, report: Report) -> None:
@@ -249,17 +253,29 @@ class Pipeline:
             with _translated(to, self.operation, step.name, connection):
                 summary = step.run(connection)
             bad = [check for check in summary.checks if check.status != "pass"]
-            done = StepResult(step.name, not bad, time.monotonic() - started, summary)
-            if bad:
-                raise ChecksFailed(
-                    f"{step.name}: {len(bad)} of {len(summary.checks)} checks did not pass: {bad[0].name}: {bad[0].detail}",
-                    remedy=None if self.keeps else f"invoke {self.operation} --env={to.environment} --verbose",
-                )
+            done = StepResult(step.name, not bad and not summary.drift, time.monotonic() - started, summary)
+            if bad and self.keeps:  # an operation that only looks goes on, and judges at the end
+                raise self._failed(step.name, summary, to)
         finally:
             if not done.ok and not done.seconds:
                 done = StepResult(step.name, False, time.monotonic() - started)
             result.steps.append(done)
             report.step(done)
+
+    def _judge(self, result: Result, to: Target) -> None:
+        """Raise what a look has found, if it is not what it should be."""
+        for step in result.steps:
+            if any(check.status != "pass" for check in step.summary.checks):
+                raise self._failed(step.name, step.summary, to)
+            if step.summary.drift:
+                raise Drifted(step.summary.drift, remedy=step.summary.remedy)
+
+    def _failed(self, step: str, summary: Summary, to: Target) -> ChecksFailed:
+        bad = [check for check in summary.checks if check.status != "pass"]
+        return ChecksFailed(
+            f"{step}: {len(bad)} of {len(summary.checks)} checks did not pass: {bad[0].name}: {bad[0].detail}",
+            remedy=None if self.keeps else f"invoke {self.operation}{self.arguments} --env={to.environment} --verbose",
+        )
 
     def _commit(self, connection: Connection, to: Target, entry: uuid.UUID, result: Result) -> None:
         """Commit. When the server goes away in the middle, nobody knows what came of it: ask."""
@@ -285,98 +301,6 @@ class Pipeline:
                 case False:
                     result.commit = "not begun"
                     raise ConnectionFailed(f"the server went away before it committed; {AS_IT_WAS}") from None
-
-
-# The operations
-
-
-def setup(environment: Environment, options: Options, report: Report | None = None) -> Pipeline:
-    """reset -> create -> triggers -> seed -> verify, in one transaction."""
-    wanted = schema.blueprint(environment.project)
-    files = trigger_files.read_files()
-    steps = (
-        Step("reset", schema.reset),
-        Step("create", partial(schema.create, wanted=wanted)),
-        Step("triggers", partial(triggers.install, files=files)),
-        _seed_step(environment, options, report),
-        _verify_step(environment, wanted, files),
-    )
-    return Pipeline("db.setup", environment, steps, destructive=True, creates=True)
-
-
-def reset(environment: Environment) -> Pipeline:
-    """Drop what the application owns."""
-    return Pipeline("db.reset", environment, (Step("reset", schema.reset),), destructive=True)
-
-
-def create(environment: Environment) -> Pipeline:
-    """Make the tables in an empty database, which itself is made when it does not exist."""
-    wanted = schema.blueprint(environment.project)
-    return Pipeline("db.create", environment, (Step("create", partial(schema.create, wanted=wanted)),), creates=True)
-
-
-def create_missing(environment: Environment) -> Pipeline:
-    """Add what the models have and the database lacks, and the triggers of what was added."""
-    steps = (
-        Step("create", partial(schema.create_missing, models=schema.metadata(environment.project))),
-        Step("triggers", partial(triggers.install, files=trigger_files.read_files())),
-    )
-    return Pipeline("db.create", environment, steps)
-
-
-def install_triggers(environment: Environment, *, verify: bool = False) -> Pipeline:
-    """Make functions, triggers and ledger what the files say; with `verify`, prove what they do before it is committed."""
-    files = trigger_files.read_files()
-    steps = (Step("triggers", partial(triggers.install, files=files)), _proofs_step(files))
-    return Pipeline("triggers.install", environment, steps if verify else steps[:1])
-
-
-def prove_triggers(environment: Environment) -> Pipeline:
-    """Run the proofs of the trigger files; nothing is kept."""
-    return Pipeline("triggers.verify", environment, (_proofs_step(trigger_files.read_files()),), keeps=False)
-
-
-def seed_data(environment: Environment, options: Options, report: Report | None = None) -> Pipeline:
-    """Reference data and invented people."""
-    return Pipeline("db.seed", environment, (_seed_step(environment, options, report),))
-
-
-def verify(environment: Environment) -> Pipeline:
-    """All checks; nothing is kept."""
-    step = _verify_step(environment, schema.blueprint(environment.project), trigger_files.read_files())
-    return Pipeline("db.verify", environment, (step,), keeps=False)
-
-
-def adopt(environment: Environment) -> Pipeline:
-    """Stamp the database as this environment's."""
-
-    def write(connection: Connection) -> Summary:
-        before = safety.read_stamp(connection)
-        safety.write_stamp(connection, environment.name)
-        return Summary({"stamp": environment.name, "before": before.environment if before else "none"})
-
-    return Pipeline("env.stamp", environment, (Step("stamp", write),), adopts=True)
-
-
-def _seed_step(environment: Environment, options: Options, report: Report | None) -> Step:
-    progress = report.progress if report else None
-    run = partial(seed, here=environment.project, policy=environment.policy, options=options, progress=progress)
-    return Step("seed", run)
-
-
-def _proofs_step(files: list[TriggerFile]) -> Step:
-    def run(connection: Connection) -> Summary:
-        checks = triggers.prove(connection, files)
-        return Summary({"proofs": len(checks), "passed": sum(check.status == "pass" for check in checks)}, checks=checks)
-
-    return Step("proofs", run)
-
-
-def _verify_step(environment: Environment, wanted: schema.Blueprint, files: list[TriggerFile]) -> Step:
-    def run(connection: Connection) -> Summary:
-        return verification.verify(verification.Subject(connection, environment.name, environment.policy, wanted, files))
-
-    return Step("verify", run)
 
 
 # Errors of PostgreSQL, in our words

@@ -87,16 +87,16 @@ def drop_if_new(to: Target, operation: str) -> None:
         connection.close()
 
 
-def guard(operation: str, to: Target, confirm: str | None) -> None:
-    """Let a destructive operation pass. Raises GuardRefused in a protected environment without the right confirmation,
-    and anywhere when a confirmation was given that names another database.
+def guard(command: str, danger: str, to: Target, confirm: str | None) -> None:
+    """Let a dangerous operation pass; `danger` says what it would do. Raises GuardRefused in a protected environment without
+    the right confirmation, and anywhere when a confirmation was given that names another database.
     """
     if confirm == to.database or (confirm is None and not to.policy.protected):
         return
     wrong = f"--confirm={confirm} does not name it" if confirm is not None else f"{to.environment} is protected"
     raise GuardRefused(
-        f"{operation} would destroy what {to} holds: {wrong}",
-        remedy=f"invoke {operation} --env={to.environment} --confirm={quote(to.database)}",
+        f"{command} would {danger.format(to)}: {wrong}",
+        remedy=f"invoke {command} --env={to.environment} --confirm={quote(to.database)}",
     )
 
 

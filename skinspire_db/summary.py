@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,17 @@ class SignIn:
 
 @dataclass
 class Summary:
-    """What a step did. `numbers` goes into the journal and `--json`; `lines` are for a reader, e.g. what was added."""
+    """What a step did. `numbers` goes into the journal and `--json`; `lines` are for a reader, e.g. what was added.
+
+    A step that looks also answers `rows`, a table for a reader, `data`, the same for `--json`, and `drift`, a sentence when
+    it found something pending or drifted (exit code 3), with `remedy`, the command that mends it.
+    """
 
     numbers: dict[str, int | str] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     sign_in: list[SignIn] = field(default_factory=list)
+    rows: list[dict[str, object]] = field(default_factory=list)
+    data: dict[str, Any] = field(default_factory=dict)
+    drift: str = ""
+    remedy: str | None = None

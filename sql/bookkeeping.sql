@@ -40,6 +40,10 @@ CREATE TABLE IF NOT EXISTS skinspire_tools.ledger (
     installed_by text NOT NULL DEFAULT session_user
 );
 
+-- Whose wish it is that the file's triggers be off, and since when. Of version 0.1, later than the table.
+ALTER TABLE skinspire_tools.ledger ADD COLUMN IF NOT EXISTS disabled_by text;
+ALTER TABLE skinspire_tools.ledger ADD COLUMN IF NOT EXISTS disabled_at timestamptz;
+
 -- The reference rows as they were last applied from the file: what differs from that was edited by people, and stays.
 CREATE TABLE IF NOT EXISTS skinspire_tools.reference (
     table_name text NOT NULL,

@@ -36,10 +36,13 @@ class ConsoleReport(Report):
             return
         say(STEP.format(done.name, _numbers(done) if done.summary.numbers else "failed", done.seconds))
         for line in done.summary.lines:
-            say(f"    + {line}")
-        for check in done.summary.checks:
-            if self.verbose or check.status != "pass":
-                say(f"    {check.status:<8} {check.name:<18} {check.detail}")
+            say(f"    {line}")
+        if rows := done.summary.rows:
+            table([list(row.values()) for row in rows], list(rows[0]))
+        shown = [check for check in done.summary.checks if self.verbose or check.status != "pass"]
+        width = max((len(check.name) for check in shown), default=0)
+        for check in shown:
+            say(f"    {check.status:<8} {check.name:<{width}}  {check.detail}")
 
     def progress(self, done: int, total: int) -> None:
         if self.quiet or not sys.stderr.isatty() or total < 10_000:
@@ -110,7 +113,8 @@ def _show(pipeline: Pipeline, result: Result) -> None:
         print(f"note: {note}", file=sys.stderr)
     if result.sign_in:
         _show_sign_in((each.role, each.user_id, each.password) for each in result.sign_in)
-    ending = "committed and read back" if pipeline.keeps else "all checks pass"
+    looked = "all checks pass" if any(step.summary.checks for step in result.steps) else "nothing is pending or drifted"
+    ending = "committed and read back" if pipeline.keeps else looked
     say(f"{result.operation}: {ending}, {result.seconds:.2f} s")
 
 

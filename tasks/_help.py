@@ -2,4 +2,4 @@
 
 ENV = {"env": "environment: dev, test, prod or a declared one (default: the active one)"}
 JSON = {"json": "print one JSON object and nothing else"}
-CONFIRM = {"confirm": "the database's name: needed to destroy what a protected environment holds"}
+CONFIRM = {"confirm": "the database's name: needed where a protected environment could lose something"}

@@ -15,11 +15,11 @@ SEED = {
 @task(help=ENV | SEED | CONFIRM | JSON)
 def setup(ctx, env=None, patients=None, doctors=None, random_seed=None, reference_only=False, confirm=None, json=False):
     """Make the database anew: reset, create, triggers, seed and verify, in one transaction."""
-    from skinspire_db import pipeline
+    from skinspire_db import operations
     from tasks import _console
 
     def make(chosen, report):
-        return pipeline.setup(chosen, _options(ctx, chosen, patients, doctors, random_seed, reference_only), report)
+        return operations.setup(chosen, _options(ctx, chosen, patients, doctors, random_seed, reference_only), report)
 
     _console.operate(ctx, env, make, json=json, confirm=confirm)
 
@@ -27,30 +27,30 @@ def setup(ctx, env=None, patients=None, doctors=None, random_seed=None, referenc
 @task(help=ENV | CONFIRM | JSON)
 def reset(ctx, env=None, confirm=None, json=False):
     """Drop everything that the application owns; the stamp and the database itself stay."""
-    from skinspire_db import pipeline
+    from skinspire_db import operations
     from tasks import _console
 
-    _console.operate(ctx, env, lambda chosen, _: pipeline.reset(chosen), json=json, confirm=confirm)
+    _console.operate(ctx, env, lambda chosen, _: operations.reset(chosen), json=json, confirm=confirm)
 
 
 @task(help=ENV | JSON | {"update-only": "add the tables, columns, constraints and indexes that are missing"})
 def create(ctx, env=None, update_only=False, json=False):
     """Make the tables, or with --update-only add what is missing and leave every row alone."""
-    from skinspire_db import pipeline
+    from skinspire_db import operations
     from tasks import _console
 
-    make = pipeline.create_missing if update_only else pipeline.create
+    make = operations.create_missing if update_only else operations.create
     _console.operate(ctx, env, lambda chosen, _: make(chosen), json=json)
 
 
 @task(help=ENV | SEED | JSON)
 def seed(ctx, env=None, patients=None, doctors=None, random_seed=None, reference_only=False, json=False):
     """Apply the reference data, and invent people where test data is allowed."""
-    from skinspire_db import pipeline
+    from skinspire_db import operations
     from tasks import _console
 
     def make(chosen, report):
-        return pipeline.seed_data(chosen, _options(ctx, chosen, patients, doctors, random_seed, reference_only), report)
+        return operations.seed_data(chosen, _options(ctx, chosen, patients, doctors, random_seed, reference_only), report)
 
     _console.operate(ctx, env, make, json=json)
 
@@ -58,10 +58,10 @@ def seed(ctx, env=None, patients=None, doctors=None, random_seed=None, reference
 @task(help=ENV | JSON | {"verbose": "say for every check what was looked at"})
 def verify(ctx, env=None, verbose=False, json=False):
     """Check the database and change nothing; anything but pass is exit code 1."""
-    from skinspire_db import pipeline
+    from skinspire_db import operations
     from tasks import _console
 
-    _console.operate(ctx, env, lambda chosen, _: pipeline.verify(chosen), json=json, verbose=verbose)
+    _console.operate(ctx, env, lambda chosen, _: operations.verify(chosen), json=json, verbose=verbose)
 
 
 def _options(ctx, chosen, patients, doctors, random_seed, reference_only):

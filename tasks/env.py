@@ -43,7 +43,7 @@ def status(ctx, env=None, json=False):
 @task(help=ENV | JSON | {"confirm": "the database's name: needed when it holds objects or another environment's stamp"})
 def stamp(ctx, env=None, confirm=None, json=False):
     """Stamp a database as this environment's, so that the tools may change it."""
-    from skinspire_db import pipeline
+    from skinspire_db import operations
     from tasks import _console
 
-    _console.operate(ctx, env, lambda chosen, _: pipeline.adopt(chosen), json=json, confirm=confirm)
+    _console.operate(ctx, env, lambda chosen, _: operations.adopt(chosen), json=json, confirm=confirm)

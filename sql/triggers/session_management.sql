@@ -1,5 +1,5 @@
 /*
-version = 1
+version = 2
 summary = "sessions: no more than MAX_ACTIVE_SESSIONS, expired ones end, an ended one notes its logout"
 order   = 140
 
@@ -60,7 +60,10 @@ $$;
 -- Before, because afterwards the foreign key has cut the login off from its session.
 CREATE OR REPLACE FUNCTION session_removal() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE login_history SET logout_time = now() WHERE session_id = OLD.session_id AND logout_time IS NULL;
+    -- Not when the user itself is being deleted: its logins go with it, and one that is younger than the transaction would
+    -- be checked against the user who is gone.
+    UPDATE login_history SET logout_time = now() WHERE session_id = OLD.session_id AND logout_time IS NULL
+        AND EXISTS (SELECT FROM users WHERE user_id = OLD.user_id);
     RETURN OLD;
 END
 $$;

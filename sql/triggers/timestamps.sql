@@ -1,12 +1,19 @@
 /*
-version = 1
+version = 2
 summary = "created_at and updated_at keep themselves"
 order   = 100
-attach  = { columns = ["created_at", "updated_at"] }
-when    = "BEFORE INSERT OR UPDATE"
+
+[[attach]]
+columns = ["created_at", "updated_at"]
+when = "BEFORE INSERT OR UPDATE"
+
+[[attach]]
+columns = ["updated_at"]
+without = ["created_at"]
+function = "update_timestamp"
+when = "BEFORE INSERT OR UPDATE"
 */
-CREATE OR REPLACE FUNCTION timestamps() RETURNS trigger
-LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION timestamps() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
         NEW.created_at := coalesce(NEW.created_at, now());
@@ -17,6 +24,17 @@ BEGIN
         IF NOT (NEW *= OLD) THEN
             NEW.updated_at := now();
         END IF;
+    END IF;
+    RETURN NEW;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION update_timestamp() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        NEW.updated_at := coalesce(NEW.updated_at, now());
+    ELSIF NOT (NEW *= OLD) THEN
+        NEW.updated_at := now();
     END IF;
     RETURN NEW;
 END

@@ -37,6 +37,8 @@ BEGIN
     INSERT INTO login_history (user_id, session_id, status, user_agent) VALUES ('proof', newest, 'success', 'deleted');
     DELETE FROM user_sessions WHERE session_id = newest;
     PERFORM pg_temp.expect((SELECT logout_time FROM login_history WHERE user_agent = 'deleted' AND user_id = 'proof') = now(), 'a deleted one has ended');
+    INSERT INTO user_sessions (user_id, token, expires_at) VALUES ('proof', 'last', now() + interval '1 hour') RETURNING session_id INTO newest;
+    INSERT INTO login_history (user_id, session_id, status) VALUES ('proof', newest, 'success');
     DELETE FROM users WHERE user_id = 'proof';
     PERFORM pg_temp.expect(NOT EXISTS (SELECT FROM user_sessions WHERE user_id = 'proof'), 'deleting the user works');
 END

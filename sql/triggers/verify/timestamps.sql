@@ -16,5 +16,14 @@ BEGIN
         WHERE name = 'proof given' RETURNING * INTO row;
     PERFORM pg_temp.expect(row.updated_at = now(), 'an update moves updated_at');
     PERFORM pg_temp.expect(row.created_at = '2020-01-01Z', 'created_at never changes again');
+    -- A table without created_at.
+    CREATE TEMP TABLE proof_rows (what text, updated_at timestamptz);
+    CREATE TRIGGER proof BEFORE INSERT OR UPDATE ON proof_rows FOR EACH ROW EXECUTE FUNCTION update_timestamp();
+    INSERT INTO proof_rows VALUES ('a', NULL), ('b', '2020-01-01Z');
+    PERFORM pg_temp.expect((SELECT updated_at = now() FROM proof_rows WHERE what = 'a'), 'an insert sets updated_at alone');
+    UPDATE proof_rows SET what = what;
+    PERFORM pg_temp.expect((SELECT updated_at = '2020-01-01Z' FROM proof_rows WHERE what = 'b'), 'given, and not moved by nothing');
+    UPDATE proof_rows SET what = 'c', updated_at = '2000-01-01Z' WHERE what = 'b';
+    PERFORM pg_temp.expect((SELECT updated_at = now() FROM proof_rows WHERE what = 'c'), 'an update moves updated_at alone');
 END
 $$;

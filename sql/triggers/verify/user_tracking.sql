@@ -24,5 +24,25 @@ BEGIN
     PERFORM set_config('app.current_user', repeat('x', 80), true);
     INSERT INTO hospitals (name) VALUES ('proof 4') RETURNING * INTO row;
     PERFORM pg_temp.expect(row.created_by = repeat('x', 50), 'a long actor is cut, not refused');
+    -- Tables with one of the two columns.
+    CREATE TEMP TABLE proof_created (what text, created_by varchar(50));
+    CREATE TEMP TABLE proof_updated (what text, updated_by varchar(50));
+    CREATE TRIGGER proof BEFORE INSERT OR UPDATE ON proof_created FOR EACH ROW EXECUTE FUNCTION creator_tracking();
+    CREATE TRIGGER proof BEFORE INSERT OR UPDATE ON proof_updated FOR EACH ROW EXECUTE FUNCTION updater_tracking();
+    PERFORM set_config('app.current_user', 'actor', true);
+    INSERT INTO proof_created VALUES ('a', 'other');
+    INSERT INTO proof_updated VALUES ('a', 'other');
+    PERFORM set_config('app.current_user', '', true);
+    INSERT INTO proof_created VALUES ('b', 'application'), ('c', NULL);
+    INSERT INTO proof_updated VALUES ('b', 'application'), ('c', NULL);
+    UPDATE proof_created SET created_by = 'forged';
+    UPDATE proof_updated SET what = what;
+    PERFORM pg_temp.expect((SELECT array_agg(created_by ORDER BY what) FROM proof_created) = ARRAY['actor', 'application', left(session_user, 50)]::varchar[], 'created_by alone: who, and for good');
+    PERFORM pg_temp.expect((SELECT array_agg(updated_by ORDER BY what) FROM proof_updated) = ARRAY['actor', 'application', left(session_user, 50)]::varchar[], 'updated_by alone: who, and not by nothing');
+    UPDATE proof_updated SET what = what || '!', updated_by = CASE what WHEN 'c' THEN 'writer' ELSE updated_by END;
+    PERFORM pg_temp.expect((SELECT array_agg(updated_by ORDER BY what) FROM proof_updated) = ARRAY[left(session_user, 50), left(session_user, 50), 'writer']::varchar[], 'updated_by alone: an update says who');
+    PERFORM set_config('app.current_user', 'actor', true);
+    UPDATE proof_updated SET what = what || '!', updated_by = 'ignored';
+    PERFORM pg_temp.expect((SELECT bool_and(updated_by = 'actor') FROM proof_updated), 'updated_by alone: app.current_user beats what was written');
 END
 $$;

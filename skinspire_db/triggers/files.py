@@ -1,8 +1,9 @@
-"""The trigger files of sql/triggers: reading them, and their versions in triggers.lock and archive/."""
+"""The trigger files of sql/triggers: what they say, and what makes one unusable."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 import tomllib
 from dataclasses import dataclass, field
@@ -16,10 +17,12 @@ HEADER = re.compile(r"\s*/\*(.*?)\*/", re.DOTALL)
 REQUIRED: dict[str, type] = {"version": int, "summary": str, "order": int}
 OPTIONAL: dict[str, type] = {"attach": object, "when": str}
 ATTACH: dict[str, type] = {
-    "columns": list, "tables": list, "exclude": list, "when": str, "function": str, "condition": str, "name": str,
+    "columns": list, "without": list, "tables": list, "exclude": list, "when": str, "function": str, "condition": str,
+    "name": str,
 }  # fmt: skip
 # What must not be searched for keywords: comments, strings, quoted names, function bodies.
 OPAQUE = re.compile(r"--[^\n]*|/\*.*?\*/|[eE]?'(?:[^'\\]|''|\\.)*'|\"[^\"]*\"|(\$[A-Za-z_0-9]*\$).*?\1", re.DOTALL)
+IN_FUNCTION = re.compile(r'PL/pgSQL function "?(\w+)"?(?:\([^)]*\))? (?:near )?line (\d+)')
 TRANSACTION_CONTROL = re.compile(
     r"(?:^|;)\s*(BEGIN|START|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE|PREPARE\s+TRANSACTION)\b", re.IGNORECASE
 )
@@ -27,8 +30,8 @@ TRANSACTION_CONTROL = re.compile(
 
 @dataclass(frozen=True)
 class Attachment:
-    """A trigger that the tool makes: `function` on each of `tables`, or on every table that has all of `columns`, except
-    those in `exclude`; `when` is its timing and events, `condition` its WHEN clause or empty.
+    """A trigger that the tool makes: `function` on each of `tables`, or on every table that has all of `columns` and none of
+    `without`, except those in `exclude`; `when` is its timing and events, `condition` its WHEN clause or empty.
     """
 
     trigger: str
@@ -36,8 +39,13 @@ class Attachment:
     when: str
     condition: str = ""
     columns: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+
+    def may_meet(self, other: Attachment) -> bool:
+        """Whether a table can have both; said without a database, so only lists of table names rule it out."""
+        return not (self.tables and other.tables) or bool(set(self.tables) & set(other.tables))
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,24 @@ class TriggerFile:
     @property
     def proof(self) -> Path:
         """The file that proves the behaviour; it need not exist."""
-        return self.path.parent / "verify" / self.path.name
+        return self.path.parent / "verify" / f"{self.name}.sql"
+
+    @property
+    def critical(self) -> bool:
+        """Whether it names its tables: it guards accounts, and no column of a table tells when its trigger is missing."""
+        return any(attachment.tables for attachment in self.attachments)
+
+    def line(self, key: str) -> int:
+        """Where the header sets `key`; 1 when it does not."""
+        found = re.search(rf"^\s*{key}\s*=", self.text, re.MULTILINE)
+        return self.text[: found.start()].count("\n") + 1 if found else 1
+
+    def line_of(self, context: str) -> int | None:
+        """The line of this file that PostgreSQL's error context leads to, the innermost if several; None if none does."""
+        for name, line in IN_FUNCTION.findall(context):
+            if body := re.search(rf"\bFUNCTION\s+{re.escape(name)}\s*\(.*?(\$\w*\$)", self.text, re.DOTALL | re.IGNORECASE):
+                return self.text[: body.start(1)].count("\n") + int(line)
+        return None
 
 
 def folder() -> Path:
@@ -67,30 +92,45 @@ def folder() -> Path:
     return bookkeeping.sql_folder() / "triggers"
 
 
-def read_files(where: Path | None = None) -> list[TriggerFile]:
-    """The trigger files, in firing order.
+def read_files(where: Path) -> list[TriggerFile]:
+    """The trigger files of a folder, in firing order.
 
-    Raises TriggerFileInvalid with file and line for one that cannot be used.
+    Raises TriggerFileInvalid with file and line for one that cannot be used, and for two that would fire in no order.
     """
-    files = [read_file(path) for path in sorted((where or folder()).glob("*.sql"))]
-    return sorted(files, key=lambda file: (file.order, file.name))
+    files = sorted((read_file(path) for path in where.glob("*.sql")), key=lambda file: (file.order, file.name))
+    for one, other in itertools.combinations(files, 2):
+        if one.order == other.order and any(a.may_meet(b) for a in one.attachments for b in other.attachments):
+            raise TriggerFileInvalid(
+                f"{other.path}:{other.line('order')}: order {other.order} is also {one.path.name}'s, and they may meet on"
+                " one table",
+                remedy="give one of them an order of its own",
+            )
+    return files
 
 
-def read_file(path: Path) -> TriggerFile:
-    """One trigger file. Raises TriggerFileInvalid with file and line when it cannot be used."""
+def read_file(path: Path, name: str | None = None) -> TriggerFile:
+    """One trigger file, called `name` if not as its path.
+
+    Raises TriggerFileInvalid with file and line when it cannot be used.
+    """
     raw = path.read_bytes()
     if b"\r" in raw:
         line = raw[: raw.index(b"\r")].count(b"\n") + 1
         raise TriggerFileInvalid(f"{path}:{line}: line ends are CRLF", remedy=f"convert {path.name} to LF")
-    text = raw.decode("utf-8")
+    name = name or path.stem
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise TriggerFileInvalid(f"{path}:{line}: not UTF-8", remedy=f"convert {path.name} to UTF-8") from None
     fields = _header(path, text)
     _refuse_transaction_control(path, text)
     attach = fields.get("attach", [])
     listed = [attach | {"when": fields.get("when")}] if isinstance(attach, dict) else attach
-    attachments = tuple(_attachment(path, fields["order"], each) for each in listed)
+    attachments = tuple(_attachment(path, name, fields["order"], each) for each in listed)
     if len({each.trigger for each in attachments}) < len(attachments):
         raise TriggerFileInvalid(f"{path}:1: two attachments have one name", remedy="give one of them a name")
-    return TriggerFile(path.stem, path, fields["version"], fields["summary"], fields["order"], text, attachments)
+    return TriggerFile(name, path, fields["version"], fields["summary"], fields["order"], text, attachments)
 
 
 def _header(path: Path, text: str) -> dict[str, Any]:
@@ -110,12 +150,12 @@ def _header(path: Path, text: str) -> dict[str, Any]:
     return fields
 
 
-def _attachment(path: Path, order: int, given: Any) -> Attachment:
+def _attachment(path: Path, name: str, order: int, given: Any) -> Attachment:
     _refuse_unknown(path, given, ATTACH)
-    function = given.get("function", path.stem)
+    function = given.get("function", name)
     attachment = Attachment(
         f"_{order}_{given.get('name', function)}", function, given.get("when") or "", given.get("condition", ""),
-        *(tuple(given.get(key, ())) for key in ("columns", "tables", "exclude")),
+        *(tuple(given.get(key, ())) for key in ("columns", "without", "tables", "exclude")),
     )  # fmt: skip
     if not attachment.when or not (attachment.columns or attachment.tables):
         raise TriggerFileInvalid(f"{path}:1: an attachment needs when, and columns or tables", remedy="correct the header")

@@ -1,0 +1,207 @@
+"""The operations: what a person runs, as pipelines of reusable steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from skinspire_db import safety, schema, verification
+from skinspire_db.environment import Environment
+from skinspire_db.errors import UsageError
+from skinspire_db.pipeline import DESTROYS, Pipeline, Report, Step
+from skinspire_db.seeding.bulk import Options, seed
+from skinspire_db.summary import Summary
+from skinspire_db.triggers import install, proofs, status, versions
+from skinspire_db.triggers.files import TriggerFile
+
+if TYPE_CHECKING:
+    from skinspire_db.connections import Connection
+
+
+def setup(environment: Environment, options: Options, report: Report | None = None) -> Pipeline:
+    """reset -> create -> triggers -> seed -> verify, in one transaction."""
+    wanted = schema.blueprint(environment.project)
+    files = versions.current(environment.project)
+    steps = (
+        Step("reset", schema.reset),
+        Step("create", partial(schema.create, wanted=wanted)),
+        Step("triggers", partial(install.install, files=files)),
+        _seed_step(environment, options, report),
+        _verify_step(environment, wanted, files),
+    )
+    return Pipeline("db.setup", environment, steps, danger=DESTROYS, creates=True)
+
+
+def reset(environment: Environment) -> Pipeline:
+    """Drop what the application owns."""
+    return Pipeline("db.reset", environment, (Step("reset", schema.reset),), danger=DESTROYS)
+
+
+def create(environment: Environment) -> Pipeline:
+    """Make the tables in an empty database, which itself is made when it does not exist."""
+    wanted = schema.blueprint(environment.project)
+    return Pipeline("db.create", environment, (Step("create", partial(schema.create, wanted=wanted)),), creates=True)
+
+
+def create_missing(environment: Environment) -> Pipeline:
+    """Add what the models have and the database lacks, and the triggers of what was added."""
+    steps = (
+        Step("create", partial(schema.create_missing, models=schema.metadata(environment.project))),
+        Step("triggers", partial(install.install, files=versions.current(environment.project))),
+    )
+    return Pipeline("db.create", environment, steps)
+
+
+def install_triggers(
+    environment: Environment, *, name: str | None = None, at_version: str | None = None, verify: bool = False
+) -> Pipeline:
+    """Make functions, triggers and ledger what the files say, or one file, or one as it was in an earlier version.
+
+    Proves what was installed anew before it is committed; with `verify` proves every file.
+    """
+    files = versions.current(environment.project)
+    if at_version is not None and name is None:
+        raise UsageError("--at-version needs --name", remedy="invoke triggers.install --name=... --at-version=...")
+    chosen = files if name is None else [versions.pick(files, name)]
+    if name is not None and at_version is not None:
+        chosen = [versions.at(name, at_version)]
+        if verify and chosen[0].version != versions.pick(files, name).version:
+            raise UsageError(
+                f"--verify proves the current version of {name}, not version {at_version}",
+                remedy=f"invoke triggers.install --name={name} --at-version={at_version}",
+            )
+    return Pipeline(
+        "triggers.install",
+        environment,
+        (
+            Step("triggers", partial(install.install, files=chosen, others=name is None)),
+            _view_step("proofs", proofs.prove if verify else proofs.prove_installed_now, chosen),
+        ),
+    )
+
+
+def switch_triggers(environment: Environment, name: str | None, *, enabled: bool) -> Pipeline:
+    """Switch a file's triggers on or off, and record the wish."""
+    verb = "enable" if enabled else "disable"
+    if name is None:
+        raise UsageError(
+            f"triggers.{verb} needs the name of a trigger file",
+            remedy=f"choose one that invoke triggers.status --env={environment.name} lists",
+        )
+    step = Step(verb, partial(install.switch, name=name, enabled=enabled))
+    danger = "" if enabled else f"switch off the triggers of {name} in {{}}"
+    return Pipeline(f"triggers.{verb}", environment, (step,), danger=danger, arguments=f" --name={name}")
+
+
+def trigger_status(environment: Environment) -> Pipeline:
+    """The state of every function and trigger; exit code 3 when one is not INSTALLED."""
+    files = versions.current(environment.project)
+
+    def look(connection: Connection) -> Summary:
+        states = status.status(connection, files)
+        wrong = [each for each in states if each.state != "INSTALLED"]
+        summary = Summary({"files": len(files), "objects": len(states), "installed": len(states) - len(wrong)})
+        summary.rows = _overview(states)
+        summary.data = {"triggers": [each.as_dict() for each in states]}
+        if wrong:
+            first = wrong[0]
+            summary.drift = (
+                f"{len(wrong)} of {len(states)} are not installed as the files say:"
+                f" {first.file}, {first.object}: {first.state}"
+            )
+            enable = f"invoke triggers.enable --name={first.file} --env={{env}}"
+            install = "invoke triggers.diff --env={env}, then invoke triggers.install --env={env}"
+            summary.remedy = enable if all(each.on_purpose for each in wrong) else install
+        return summary
+
+    return Pipeline("triggers.status", environment, (Step("status", look),), keeps=False)
+
+
+def diff_triggers(environment: Environment, name: str | None = None) -> Pipeline:
+    """What an install would change; exit code 3 when it would change anything."""
+    files = versions.current(environment.project)
+    chosen = files if name is None else [versions.pick(files, name)]
+
+    def look(connection: Connection) -> Summary:
+        lines = status.diff(connection, chosen, others=name is None)
+        titles = sum(not line.startswith(" ") for line in lines)
+        summary = Summary({"files": len(chosen), "differences": titles}, lines=lines)
+        if titles:
+            summary.drift = f"{titles} functions and triggers differ from the files"
+            summary.remedy = "invoke triggers.install --env={env}"
+        return summary
+
+    return Pipeline("triggers.diff", environment, (Step("diff", look),), keeps=False)
+
+
+def verify_triggers(environment: Environment, views: Sequence[str] = ()) -> Pipeline:
+    """Look at the triggers: the functions, the critical triggers, the counts, the proofs, or those of them that are named."""
+    files = versions.current(environment.project)
+    steps = (_view_step(name, view, files) for name, view in proofs.VIEWS.items() if name in (views or proofs.VIEWS))
+    flags = "".join(f" --{view}" for view in views)
+    return Pipeline("triggers.verify", environment, tuple(steps), keeps=False, arguments=flags)
+
+
+def _overview(states: list[status.TriggerState]) -> list[dict[str, object]]:
+    """For a reader: a line for what is installed of each file, and one for each object that is not."""
+    rows: list[dict[str, object]] = []
+    for name in dict.fromkeys(each.file for each in states):
+        of_file = [each for each in states if each.file == name]
+        right = [each for each in of_file if each.state == "INSTALLED"]
+        if right:
+            triggers = sum(" on " in each.object for each in right)
+            counted = [
+                f"{n} {what}{'s'[: n != 1]}" for n, what in ((len(right) - triggers, "function"), (triggers, "trigger")) if n
+            ]
+            what = ", ".join(counted)
+            rows.append({"file": name, "version": right[0].installed, "state": "INSTALLED", "what": what})
+        rows += [
+            {"file": name, "version": each.installed or "-", "state": each.state, "what": f"{each.object}: {each.note}"}
+            for each in of_file
+            if each.state != "INSTALLED"
+        ]
+    return rows
+
+
+def seed_data(environment: Environment, options: Options, report: Report | None = None) -> Pipeline:
+    """Reference data and invented people."""
+    return Pipeline("db.seed", environment, (_seed_step(environment, options, report),))
+
+
+def verify(environment: Environment) -> Pipeline:
+    """All checks; nothing is kept."""
+    step = _verify_step(environment, schema.blueprint(environment.project), versions.current(environment.project))
+    return Pipeline("db.verify", environment, (step,), keeps=False)
+
+
+def adopt(environment: Environment) -> Pipeline:
+    """Stamp the database as this environment's."""
+
+    def write(connection: Connection) -> Summary:
+        before = safety.read_stamp(connection)
+        safety.write_stamp(connection, environment.name)
+        return Summary({"stamp": environment.name, "before": before.environment if before else "none"})
+
+    return Pipeline("env.stamp", environment, (Step("stamp", write),), adopts=True)
+
+
+def _seed_step(environment: Environment, options: Options, report: Report | None) -> Step:
+    progress = report.progress if report else None
+    run = partial(seed, here=environment.project, policy=environment.policy, options=options, progress=progress)
+    return Step("seed", run)
+
+
+def _view_step(name: str, view: proofs.View, files: list[TriggerFile]) -> Step:
+    def run(connection: Connection) -> Summary:
+        checks = view(connection, files)
+        return Summary({"checks": len(checks), "passed": sum(check.status == "pass" for check in checks)}, checks=checks)
+
+    return Step(name, run)
+
+
+def _verify_step(environment: Environment, wanted: schema.Blueprint, files: list[TriggerFile]) -> Step:
+    def run(connection: Connection) -> Summary:
+        return verification.verify(verification.Subject(connection, environment.name, environment.policy, wanted, files))
+
+    return Step("verify", run)

@@ -1,0 +1,302 @@
+"""What the installed triggers do, alone and under concurrency, and the proofs that would tell if they did not."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from conftest import Project
+
+from skinspire_db import settings
+from skinspire_db.triggers import files, versions
+from skinspire_db.triggers.install import install
+from skinspire_db.triggers.proofs import prove
+
+Connection = psycopg.Connection[Any]
+CURRENT = versions.current(settings.Project(Path(), {}))
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata", "America/New_York"])
+def test_timestamps(connection: Connection, zone: str) -> None:
+    connection.execute(f"SET TimeZone = '{zone}'".encode())
+    row = "SELECT created_at, updated_at, now() FROM hospitals WHERE name = 'T'"
+    connection.execute("INSERT INTO hospitals (name, created_at, updated_at) VALUES ('T', '2020-01-01Z', NULL)")
+    created, updated, now = connection.execute(row.encode()).fetchone() or ()
+    assert created == updated and created.year in (2019, 2020)
+    connection.execute("UPDATE hospitals SET name = name WHERE name = 'T'")
+    assert connection.execute(row.encode()).fetchone() == (created, updated, now), "nothing changed, so nothing moves"
+    connection.execute("UPDATE hospitals SET created_at = '2000-01-01', default_currency = 'EUR' WHERE name = 'T'")
+    assert connection.execute(row.encode()).fetchone() == (created, now, now)
+    connection.execute("INSERT INTO hospitals (name, created_at) VALUES ('U', NULL)")
+    assert connection.execute("SELECT created_at = now() FROM hospitals WHERE name = 'U'").fetchone() == (True,)
+
+
+def test_timestamps_on_a_table_with_json(connection: Connection) -> None:
+    """json has no equality; comparing whole rows with = would raise."""
+    connection.execute("CREATE TABLE j (a json, created_at timestamptz, updated_at timestamptz)")
+    install(connection, CURRENT)
+    connection.execute("INSERT INTO j (a, updated_at) VALUES ('{}', '2020-01-01'); UPDATE j SET a = a")
+    assert connection.execute("SELECT updated_at = '2020-01-01' FROM j").fetchone() == (True,)
+    connection.execute("UPDATE j SET a = '{\"b\": 1}'")
+    assert connection.execute("SELECT updated_at = now() FROM j").fetchone() == (True,)
+
+
+def test_user_tracking(connection: Connection) -> None:
+    def who() -> tuple[Any, ...] | None:
+        return connection.execute("SELECT created_by, updated_by FROM hospitals WHERE name = 'T'").fetchone()
+
+    connection.execute("INSERT INTO hospitals (name) VALUES ('T')")
+    assert who() == ("skinspire", "skinspire")
+    connection.execute("UPDATE hospitals SET timezone = 'UTC', created_by = 'forged', updated_by = 'app' WHERE name = 'T'")
+    assert who() == ("skinspire", "app")
+    connection.execute("UPDATE hospitals SET timezone = 'UTC' WHERE name = 'T'")
+    assert who() == ("skinspire", "app"), "nothing changed"
+    connection.execute("SELECT set_config('app.current_user', %s, true)", ("9876543210" + "x" * 60,))
+    connection.execute("UPDATE hospitals SET timezone = 'Asia/Tokyo', updated_by = 'ignored' WHERE name = 'T'")
+    assert who() == ("skinspire", ("9876543210" + "x" * 60)[:50])
+    connection.execute(
+        "SELECT set_config('app.current_user', '', true); UPDATE hospitals SET timezone = 'UTC' WHERE name = 'T'"
+    )
+    assert who() == ("skinspire", "skinspire")
+
+
+def test_every_file_that_attaches_something_has_a_proof_and_all_pass(connection: Connection) -> None:
+    assert [file.name for file in CURRENT if file.attachments and not file.proof.exists()] == []
+    before = connection.execute("SELECT count(*) FROM users").fetchone()
+    assert {check.status for check in prove(connection, CURRENT)} == {"pass"}
+    assert connection.execute("SELECT count(*) FROM users").fetchone() == before
+
+
+# file, what is broken in it: each must make its proof fail
+BREAKS = [
+    ("timestamps", "IF NOT (NEW *= OLD) THEN", "IF true THEN"),
+    ("timestamps", "NEW.created_at := OLD.created_at;", ""),
+    ("timestamps", "NEW.updated_at := now();", "NULL;"),
+    ("timestamps", "coalesce(NEW.created_at, now())", "now()"),
+    ("timestamps", "coalesce(NEW.updated_at, NEW.created_at)", "coalesce(NEW.updated_at, now())"),
+    ("user_tracking", "NEW.created_by := OLD.created_by;", ""),
+    ("user_tracking", "IF NOT (NEW *= OLD) THEN", "IF true THEN"),
+    ("user_tracking", ":= coalesce(nullif(current_setting('app.current_user', true), '')::varchar(50),\n                                       nullif(NEW.updated_by, OLD.updated_by)", ":= coalesce(nullif(NEW.updated_by, OLD.updated_by), nullif(current_setting('app.current_user', true), '')::varchar(50)"),
+    ("user_tracking", "NEW.created_by, session_user::varchar(50));\n        NEW", "session_user::varchar(50));\n        NEW"),
+    ("user_tracking", "nullif(current_setting('app.current_user', true), '')::varchar(50), NEW.created_by", "current_setting('app.current_user', true)::varchar(50), NEW.created_by"),
+    ("user_tracking", "nullif(current_setting('app.current_user', true), '')::varchar(50), NEW.created_by", "nullif(current_setting('app.current_user', true), ''), NEW.created_by"),
+    ("user_tracking", "CASE TG_OP WHEN 'UPDATE' THEN OLD.created_by ELSE", "CASE WHEN false THEN OLD.created_by ELSE"),
+    ("user_tracking", "ELSE coalesce(\n        nullif(current_setting('app.current_user', true), '')::varchar(50), NEW.created_by", "ELSE coalesce(NEW.created_by"),
+    ("user_tracking", "ELSIF NOT (NEW *= OLD) THEN", "ELSE"),
+    ("user_tracking", "NEW.updated_by, session_user::varchar(50));\n    ELSIF", "session_user::varchar(50));\n    ELSIF"),
+    ("user_tracking", "\n                                   nullif(NEW.updated_by, OLD.updated_by), session_user::varchar(50)", "session_user::varchar(50)"),
+    ("timestamps", "ELSIF NOT (NEW *= OLD) THEN", "ELSE"),
+    ("timestamps", "NEW.updated_at := coalesce(NEW.updated_at, now());", "NEW.updated_at := now();"),
+    ("timestamps", "ELSIF NOT (NEW *= OLD) THEN\n        NEW.updated_at := now();", "ELSE NULL;"),
+    ("parameters", "BETWEEN lowest AND highest", "> 0"),
+    ("parameters", "{1,9}", "+"),
+    ("password_hashing", "IF NEW.password_hash IS NULL OR is_password_hash(NEW.password_hash) THEN", "IF NEW.password_hash IS NULL THEN"),
+    ("password_hashing", "NOT BETWEEN 1 AND 72 THEN\n        -- bcrypt", "NOT BETWEEN 0 AND 72 THEN\n        -- bcrypt"),
+    ("password_hashing", "NOT BETWEEN 1 AND 72 THEN\n        -- bcrypt", "NOT BETWEEN 1 AND 73 THEN\n        -- bcrypt"),
+    ("password_hashing", "octet_length(NEW.password_hash) NOT", "length(NEW.password_hash) NOT"),
+    ("password_hashing", "stored := '$2a$' || substr(stored, 5);", ""),
+    ("password_hashing", "{53}$'", "{53}'"),
+    ("login_tracking", "u.failed_login_attempts + 1 END,", "u.failed_login_attempts + 2 END,"),
+    ("login_tracking", ">= integer_parameter('MAX_LOGIN_ATTEMPTS'", "> integer_parameter('MAX_LOGIN_ATTEMPTS'"),
+    ("login_tracking", "CASE WHEN u.locked_until <= now() THEN 1 ELSE u.failed_login_attempts + 1 END,", "u.failed_login_attempts + 1,"),
+    ("login_tracking", "WHEN u.locked_until > now() THEN u.locked_until", ""),
+    ("login_tracking", " AND (u.locked_until IS NULL OR u.locked_until <= now())", ""),
+    ("login_tracking", ", last_login = NEW.login_time", ""),
+    ("session_management", "NEW.is_active AND NEW.expires_at <= now()", "false"),
+    ("session_management", "created_at DESC", "created_at"),
+    ("session_management", "WHERE user_id = NEW.user_id AND is_active", "WHERE is_active"),
+    ("session_management", "WHERE session_id = NEW.session_id AND logout_time IS NULL", "WHERE session_id = NEW.session_id"),
+    ("session_management", "WHERE session_id = OLD.session_id AND logout_time IS NULL", "WHERE false"),
+    ("session_management", "EXISTS (SELECT FROM users WHERE user_id = OLD.user_id)", "true"),
+    ("session_management", "WHERE is_active AND expires_at <= now()", "WHERE is_active"),
+    ("role_assignment", "role.hospital_id IS NOT NULL AND role.hospital_id IS DISTINCT FROM home", "false"),
+    ("role_assignment", "NOT (role.is_active AND role.status IS NOT DISTINCT FROM 'active')", "false"),
+    ("role_assignment", "u.user_id <> leaving", "true"),
+    ("role_assignment", "TG_OP = 'DELETE' OR NOT NEW.is_active OR NEW.role_id", "NOT NEW.is_active OR NEW.role_id"),
+    ("role_assignment", "OR NOT NEW.is_active OR NEW.role_id <> OLD.role_id", "OR NEW.role_id <> OLD.role_id"),
+    ("role_assignment", "NOT NEW.is_active OR NEW.is_deleted OR NEW.hospital_id", "NOT NEW.is_active OR NEW.hospital_id"),
+    ("role_assignment", 'name = "user_deletion"\nwhen = "BEFORE DELETE"', 'name = "user_deletion"\nwhen = "AFTER DELETE"'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "right", "wrong"), BREAKS, ids=[f"{n}-{i}" for i, (n, _, _) in enumerate(BREAKS)])
+def test_a_broken_function_fails_its_proof(connection: Connection, tmp_path: Path, name: str, right: str, wrong: str) -> None:
+    text = (files.folder() / f"{name}.sql").read_text()
+    assert right in text
+    (tmp_path / "verify").mkdir()
+    (tmp_path / "verify" / f"{name}.sql").write_text((files.folder() / "verify" / f"{name}.sql").read_text())
+    (tmp_path / f"{name}.sql").write_text(text.replace(right, wrong))
+    [broken] = files.read_files(tmp_path)
+    changed = [broken if file.name == name else file for file in CURRENT]
+    install(connection, changed)
+    assert {check.name: check.status for check in prove(connection, changed)}[name] == "fail"
+
+
+# Restores, upserts, deletions
+
+
+def test_nothing_is_hashed_twice(clinic: Project) -> None:
+    """By ON CONFLICT DO UPDATE, by a COPY of what another database has, and by a dump put back with the triggers on."""
+    with clinic.connect() as connection:
+        connection.execute(
+            "UPDATE parameter_settings SET param_value = '4' WHERE param_code = 'PASSWORD_HASH_COST';"
+            "UPDATE users SET password_hash = 'plain text 1' WHERE user_id = (SELECT min(user_id) FROM users)"
+        )
+        before = connection.execute("SELECT user_id, password_hash FROM users ORDER BY 1").fetchall()
+        connection.execute(
+            "INSERT INTO users SELECT * FROM users ON CONFLICT (user_id) DO UPDATE SET password_hash = EXCLUDED.password_hash"
+        )
+        assert connection.execute("SELECT user_id, password_hash FROM users ORDER BY 1").fetchall() == before
+        connection.execute("CREATE TEMP TABLE kept AS SELECT * FROM users; CREATE TEMP TABLE back (LIKE users)")
+        [function] = connection.execute("SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgname ~ 'password'").fetchall()
+        connection.execute(function[0].replace("public.users", "back").encode())
+        with connection.cursor() as cursor:
+            with cursor.copy("COPY kept TO STDOUT") as out:
+                rows = b"".join(bytes(data) for data in out)
+            with cursor.copy("COPY back FROM STDIN") as into:
+                into.write(rows)
+        assert connection.execute("SELECT user_id, password_hash FROM back ORDER BY 1").fetchall() == before
+    assert any(hashed.startswith("$2a$04$") for _, hashed in before)
+
+
+def test_deleting_a_user_with_roles_sessions_and_history(connection: Connection) -> None:
+    connection.execute(
+        "INSERT INTO users (user_id, hospital_id, entity_type, entity_id)"
+        " SELECT 'leaving', hospital_id, 'staff', gen_random_uuid() FROM hospitals LIMIT 1;"
+        "INSERT INTO user_role_mapping (user_id, role_id)"
+        " SELECT 'leaving', role_id FROM role_master WHERE hospital_id IS NULL;"
+        "INSERT INTO user_sessions (session_id, user_id, token, expires_at)"
+        " SELECT gen_random_uuid(), 'leaving', 't' || n, now() + interval '1 hour' FROM generate_series(1, 3) AS n;"
+        "INSERT INTO login_history (user_id, status, session_id) SELECT 'leaving', 'success', session_id FROM user_sessions"
+        " WHERE user_id = 'leaving'; DELETE FROM users WHERE user_id = 'leaving'"
+    )
+    for table in ("users", "user_role_mapping", "user_sessions", "login_history"):
+        found = connection.execute(f"SELECT count(*) FROM {table} WHERE user_id = 'leaving'".encode()).fetchone()
+        assert found == (0,), table
+
+
+@pytest.mark.parametrize("nonsense", ["", "many", "-3", "0", "99999999999999999999", "5.5", None])
+def test_a_nonsensical_parameter_is_its_default(connection: Connection, nonsense: str | None) -> None:
+    connection.execute("DELETE FROM parameter_settings WHERE param_code = 'MAX_LOGIN_ATTEMPTS'")
+    if nonsense is not None:
+        connection.execute(
+            "INSERT INTO parameter_settings (param_code, param_value) VALUES ('MAX_LOGIN_ATTEMPTS', %s)", (nonsense,)
+        )
+    connection.execute("INSERT INTO users (user_id, entity_type, entity_id) VALUES ('guest', 'staff', gen_random_uuid())")
+    for attempt in range(1, 6):
+        connection.execute("INSERT INTO login_history (user_id, status) VALUES ('guest', 'failed')")
+        locked = connection.execute("SELECT locked_until IS NOT NULL FROM users WHERE user_id = 'guest'").fetchone()
+        assert locked == (attempt == 5,)
+
+
+def test_functions_run_with_the_rights_of_the_caller(connection: Connection) -> None:
+    """None is SECURITY DEFINER: whoever may write a table may write what its triggers write."""
+    found = connection.execute(
+        "SELECT count(*) FILTER (WHERE prosecdef), count(*) FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
+        " AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = pg_proc.oid AND deptype = 'e')"
+    ).fetchone()
+    assert found == (0, 20)
+
+
+# Races: two transactions that overlap, again and again
+
+ROUNDS = 50
+
+
+def race(clinic: Project, prepare: str, one: str, other: str, check: Callable[[Connection, list[str]], None]) -> None:
+    """Run both statements at the same moment, each in a transaction of its own; `check` gets the errors they met."""
+    gate = threading.Barrier(2)
+    errors: list[str] = []
+
+    def run(connection: Connection, statement: str) -> None:
+        connection.execute("BEGIN")
+        gate.wait(20)
+        try:
+            connection.execute(statement.encode())
+            connection.execute("COMMIT")
+        except psycopg.Error as error:
+            connection.execute("ROLLBACK")
+            errors.append(error.diag.message_primary or "")
+
+    with clinic.connect() as first, clinic.connect() as second, clinic.connect() as judge:
+        for _ in range(ROUNDS):
+            judge.execute(prepare.encode())
+            errors.clear()
+            threads = [threading.Thread(target=run, args=pair) for pair in ((first, one), (second, other))]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(30)
+            check(judge, errors)
+
+
+def test_race_of_failed_logins(clinic: Project) -> None:
+    """Five failures at once with five more: every one is counted, and the account is locked."""
+    prepare = (
+        "DELETE FROM users WHERE user_id = 'racer';"
+        "INSERT INTO users (user_id, entity_type, entity_id) VALUES ('racer', 'staff', gen_random_uuid())"
+    )
+    failures = "INSERT INTO login_history (user_id, status) SELECT 'racer', 'failed' FROM generate_series(1, 5)"
+
+    def check(judge: Connection, errors: list[str]) -> None:
+        found = judge.execute("SELECT failed_login_attempts, locked_until > now() FROM users WHERE user_id = 'racer'")
+        assert (found.fetchone(), errors) == ((10, True), [])
+
+    race(clinic, prepare, failures, failures, check)
+
+
+def test_race_for_the_last_session(clinic: Project) -> None:
+    """Three sessions at once with three more: five stay, and they are the newest."""
+    prepare = (
+        "DELETE FROM users WHERE user_id = 'racer';"
+        "INSERT INTO users (user_id, entity_type, entity_id) VALUES ('racer', 'staff', gen_random_uuid())"
+    )
+    sessions = (
+        "INSERT INTO user_sessions (session_id, user_id, token, expires_at)"
+        " SELECT id, 'racer', id::text, now() + interval '1 hour' FROM (SELECT gen_random_uuid() AS id FROM generate_series(1, 4)) AS s"
+    )
+
+    def check(judge: Connection, errors: list[str]) -> None:
+        found = judge.execute("SELECT count(*) FILTER (WHERE is_active), count(*) FROM user_sessions WHERE user_id = 'racer'")
+        assert (found.fetchone(), errors) == ((5, 8), [])
+
+    race(clinic, prepare, sessions, sessions, check)
+
+
+WAYS_OUT = [
+    "DELETE FROM user_role_mapping WHERE user_id = '{}'",
+    "UPDATE user_role_mapping SET is_active = false WHERE user_id = '{}'",
+    "UPDATE users SET is_active = false WHERE user_id = '{}'",
+    "UPDATE users SET is_deleted = true WHERE user_id = '{}'",
+    "DELETE FROM users WHERE user_id = '{}'",
+    "UPDATE users SET hospital_id = NULL WHERE user_id = '{}'",
+]
+
+
+@pytest.mark.parametrize(("one", "other"), list(zip(WAYS_OUT, WAYS_OUT[1:] + WAYS_OUT[:1], strict=True)))
+def test_race_of_the_last_two_administrators(clinic: Project, one: str, other: str) -> None:
+    """Each leaves in a way of its own: one may, the other is refused."""
+    prepare = (
+        "SET session_replication_role = replica; DELETE FROM users WHERE user_id IN ('first', 'second');"
+        "DELETE FROM user_role_mapping WHERE user_id IN ('first', 'second'); DELETE FROM hospitals WHERE name = 'race';"
+        "SET session_replication_role = origin;"
+        "WITH h AS (INSERT INTO hospitals (name) VALUES ('race') RETURNING hospital_id),"
+        " u AS (INSERT INTO users (user_id, hospital_id, entity_type, entity_id)"
+        " SELECT id, hospital_id, 'staff', gen_random_uuid() FROM h, unnest(ARRAY['first', 'second']) AS id RETURNING user_id)"
+        " SELECT count(*) FROM u; INSERT INTO user_role_mapping (user_id, role_id) SELECT user_id, role_id FROM users, role_master"
+        " WHERE role_name = 'Hospital Administrator' AND user_id IN ('first', 'second')"
+    )
+
+    def check(judge: Connection, errors: list[str]) -> None:
+        found = judge.execute(
+            "SELECT count(*) FROM users u JOIN hospitals h USING (hospital_id) JOIN user_role_mapping m USING (user_id)"
+            " WHERE h.name = 'race' AND u.is_active AND NOT u.is_deleted AND m.is_active"
+        )
+        assert found.fetchone() == (1,)
+        assert len(errors) == 1 and "is the last administrator of its hospital" in errors[0]
+
+    race(clinic, prepare, one.format("first"), other.format("second"), check)

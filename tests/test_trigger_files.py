@@ -1,0 +1,260 @@
+"""Trigger files: reading them, and what refuses one before any database changes; their versions, lock and archive."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import Project
+
+from skinspire_db.errors import TriggerFileInvalid
+from skinspire_db.triggers import files, versions
+
+HEADER = '/*\nversion = 1\nsummary = "s"\norder = 1\n*/\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1';", ":1: there is no header"),
+        ("/*\nversion = 1\nsummary = oops\n*/", ":3: the header is not TOML"),
+        ("/*\nversion = 1\norder = 1\n*/", "the header needs summary"),
+        ('/*\nversion = "1"\nsummary = "s"\norder = 1\n*/', "the header needs version, int"),
+        (HEADER.replace("*/", "colour = 1\n*/"), "unknown key colour"),
+        (HEADER + "SELECT 1;\n\nCOMMIT;\n", ":8: COMMIT in a trigger file"),
+        (HEADER + "SELECT 1; begin ;", ":6: BEGIN in a trigger file"),
+        (HEADER.replace("\n", "\r\n"), ":1: line ends are CRLF"),
+    ],
+)
+def test_a_file_that_cannot_be_used(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "bad.sql").write_bytes(text.encode())
+    with pytest.raises(TriggerFileInvalid) as refusal:
+        files.read_files(tmp_path)
+    assert says in refusal.value.message and str(tmp_path / "bad.sql") in refusal.value.message
+
+
+def test_keywords_in_strings_comments_and_bodies_are_no_transaction_control(tmp_path: Path) -> None:
+    (tmp_path / "good.sql").write_text(
+        HEADER
+        + "-- x; COMMIT;\n/* ; ROLLBACK; */ SELECT '; COMMIT;', \"; END;\", $x$; COMMIT; $x$, $$; BEGIN; $$, E'\\'; COMMIT;';"
+    )
+    assert len(files.read_files(tmp_path)) == 1
+
+
+def test_a_long_name(tmp_path: Path) -> None:
+    (tmp_path / f"{'x' * 61}.sql").write_text(HEADER.replace("*/", 'when = "AFTER INSERT"\nattach = { tables = ["t"] }\n*/'))
+    with pytest.raises(TriggerFileInvalid, match="over 63 bytes"):
+        files.read_files(tmp_path)
+
+
+def test_the_fingerprint_is_of_the_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "one.sql"
+    path.write_text(HEADER)
+    [file] = files.read_files(tmp_path)
+    assert file.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def attached(order: int, target: str) -> str:
+    return f'/*\nversion = 1\nsummary = "s"\norder = {order}\nattach = {{ {target} }}\nwhen = "AFTER INSERT"\n*/\n'
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "refused"),
+    [
+        ('tables = ["users"]', 'tables = ["staff", "users"]', True),
+        ('columns = ["created_at"]', 'tables = ["users"]', True),
+        ('columns = ["created_at"]', 'columns = ["updated_at"]', True),
+        ('tables = ["users"]', 'tables = ["staff"]', False),
+    ],
+)
+def test_two_files_with_one_order_and_table(tmp_path: Path, one: str, other: str, refused: bool) -> None:
+    (tmp_path / "a.sql").write_text(attached(5, one))
+    (tmp_path / "b.sql").write_text(attached(7, 'columns = ["created_at"]'))
+    (tmp_path / "c.sql").write_text(attached(5, other))
+    if not refused:
+        assert [file.name for file in files.read_files(tmp_path)] == ["a", "c", "b"]
+        return
+    with pytest.raises(TriggerFileInvalid) as refusal:
+        files.read_files(tmp_path)
+    assert f"{tmp_path / 'c.sql'}:4: order 5 is also a.sql's" in refusal.value.message
+
+
+def test_one_that_is_not_utf_8(tmp_path: Path) -> None:
+    (tmp_path / "bad.sql").write_bytes(HEADER.encode() + b"-- caf\xe9")
+    with pytest.raises(TriggerFileInvalid, match=r"bad\.sql:6: not UTF-8"):
+        files.read_files(tmp_path)
+
+
+# Versions
+
+
+def test_the_lock_and_the_archive_agree_with_the_files() -> None:
+    """An edit without a new version, and an earlier version that is missing, show here."""
+    current = files.read_files(files.folder())
+    versions.check(current)
+    assert list(versions.read_lock()) == sorted(file.name for file in current)
+
+
+@pytest.mark.parametrize("path", sorted((files.folder() / "archive").glob("*.sql")), ids=lambda path: path.name)
+def test_every_archived_version_still_reads(path: Path) -> None:
+    name, version = path.stem.split(".")
+    assert (versions.at(name, version).name, versions.at(name, version).version) == (name, int(version))
+
+
+@pytest.fixture
+def sql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of sql/ under version control, in place of the real one."""
+    copy = tmp_path / "checkout" / "sql"
+    shutil.copytree(files.folder().parent, copy)
+    monkeypatch.setattr("skinspire_db.bookkeeping.sql_folder", lambda: copy)
+    git(copy, "init", "-q")
+    commit(copy)
+    return copy
+
+
+def git(folder: Path, *arguments: str) -> None:
+    subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *arguments], cwd=folder, check=True)
+
+
+def commit(folder: Path) -> None:
+    git(folder, "add", "-A", ".")
+    git(folder, "commit", "-q", "-m", "as it is")
+
+
+def edit(path: Path, right: str, wrong: str) -> None:
+    text = path.read_text()
+    assert right in text
+    path.write_text(text.replace(right, wrong, 1))
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "says"),
+    [
+        ("now()", "clock_timestamp()", ":2: edited since version 2 was locked"),
+        ("version = 2", "version = 3", ":2: version 3 is not in triggers.lock"),
+        ("version = 2", "version = 4", ":2: version 4 after version 2 leaves a gap"),
+        ("version = 2", "version = 1", ":2: version 1, but 2 is locked"),
+        ("NEW.updated_at :=", "NEW.updated_at =:", ":2: edited since"),
+    ],
+)
+def test_an_edit_without_a_bump_is_refused_before_anything_changes(
+    clinic: Project, sql: Path, right: str, wrong: str, says: str
+) -> None:
+    edit(sql / "triggers" / "timestamps.sql", right, wrong)
+    before = clinic.dump()
+    for task in ("triggers.install", "db.setup"):
+        outcome = clinic.invoke(task)
+        assert outcome.code == 1 and f"timestamps.sql{says}" in outcome.err
+        assert "invoke triggers.bump --name=timestamps" in outcome.err or "write " in outcome.err
+    assert clinic.dump() == before
+
+
+def test_a_version_that_is_missing_in_the_archive_is_a_gap(clinic: Project, sql: Path) -> None:
+    (sql / "triggers" / "archive" / "timestamps.1.sql").unlink()
+    outcome = clinic.invoke("triggers.install")
+    assert outcome.code == 1 and "timestamps.sql:2: version 2, but archive/timestamps.1.sql is missing: a gap" in outcome.err
+
+
+def test_a_damaged_lock(clinic: Project, sql: Path) -> None:
+    edit(sql / "triggers.lock", "timestamps 2", "timestamps two")
+    outcome = clinic.invoke("triggers.status")
+    assert outcome.code == 1 and "triggers.lock:7: not name, version and sha256" in outcome.err
+
+
+def test_bump_freezes_the_former_text(clinic: Project, sql: Path) -> None:
+    path = sql / "triggers" / "timestamps.sql"
+    former = path.read_text()
+    edit(path, "compares bytes", "looks at bytes")
+    assert clinic.invoke("--dry", "triggers.bump", "--name=timestamps").code == 0
+    assert "version = 2" in path.read_text()
+    outcome = clinic.invoke("triggers.bump", "--name=timestamps")
+    assert (outcome.code, outcome.out) == (0, "timestamps is version 3; version 2 is in archive/timestamps.2.sql\n")
+    assert (sql / "triggers" / "archive" / "timestamps.2.sql").read_text() == former
+    assert versions.read_lock()["timestamps"] == (3, hashlib.sha256(path.read_bytes()).hexdigest())
+    assert clinic.invoke("triggers.status", "--json").code == 3
+    assert clinic.invoke("triggers.install", "--verify").code == 0
+    assert clinic.query("SELECT version FROM skinspire_tools.ledger WHERE name = 'timestamps'") == [(3,)]
+    # Edited again before it was committed: nobody else has version 3.
+    edit(path, "looks at bytes", "goes by bytes")
+    assert "is version 3\n" in clinic.invoke("triggers.bump", "--name=timestamps").out
+    commit(sql)
+    edit(path, "version = 3", "version = 4")
+    assert "is version 4; version 3 is in" in clinic.invoke("triggers.bump", "--name=timestamps").out
+    assert versions.at("timestamps", "3").version == 3
+
+
+def test_bump_before_the_edit(clinic: Project, sql: Path) -> None:
+    assert "edit it, and run this again" in clinic.invoke("triggers.bump", "--name=timestamps").out
+    edit(sql / "triggers" / "timestamps.sql", "compares bytes", "looks at bytes")
+    assert "is version 3\n" in clinic.invoke("triggers.bump", "--name=timestamps").out
+    assert clinic.invoke("triggers.install").code == 0
+
+
+def test_bump_of_a_new_file_and_of_one_whose_former_text_is_lost(clinic: Project, sql: Path) -> None:
+    (sql / "triggers" / "novel.sql").write_text(HEADER)
+    assert "novel.sql:2: version 1 is not in triggers.lock" in clinic.invoke("triggers.install").err
+    assert "novel is version 1\n" in clinic.invoke("triggers.bump", "--name=novel").out
+    assert clinic.invoke("triggers.install").code == 0
+    shutil.rmtree(sql / ".git")
+    edit(sql / "triggers" / "timestamps.sql", "compares bytes", "looks at bytes")
+    before = (sql / "triggers.lock").read_text()
+    outcome = clinic.invoke("triggers.bump", "--name=timestamps")
+    assert outcome.code == 1 and "the text of version 2 is neither here nor in git's history" in outcome.err
+    assert (sql / "triggers.lock").read_text() == before
+    for arguments in ([], ["--name=nonesuch"]):
+        outcome = clinic.invoke("triggers.bump", *arguments)
+        assert outcome.code == 2 and "timestamps" in outcome.err
+
+
+def test_an_earlier_version_can_be_installed(clinic: Project) -> None:
+    assert clinic.invoke("triggers.install", "--name=user_tracking", "--at-version=1").code == 0
+    assert clinic.query("SELECT to_regproc('creator_tracking') IS NULL") == [(True,)]
+    outcome = clinic.invoke("triggers.status", "--json")
+    assert outcome.code == 3
+    assert {(each["file"], each["state"]) for each in outcome.json["triggers"] if each["state"] != "INSTALLED"} == {
+        ("user_tracking", "OUTDATED")
+    }
+    clinic.execute("UPDATE patients SET title = 'Dr'")
+    assert clinic.invoke("triggers.install", "--name=user_tracking", "--at-version=2", "--verify").code == 0
+    assert clinic.invoke("triggers.status").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--name=nonesuch"], "has no trigger file nonesuch"),
+        (["--at-version=1"], "--at-version needs --name"),
+        (["--name=timestamps", "--at-version=3"], "timestamps has no version 3; it has 1 to 2"),
+        (["--name=timestamps", "--at-version=0"], "has no version 0"),
+        (["--name=timestamps", "--at-version=latest"], "has no version latest"),
+        (["--name=timestamps", "--at-version=1", "--verify"], "proves the current version"),
+    ],
+)
+def test_wrong_arguments_of_install(clinic: Project, arguments: list[str], says: str) -> None:
+    before = clinic.dump()
+    outcome = clinic.invoke("triggers.install", *arguments)
+    assert outcome.code == 2 and says in outcome.err and " -> " in outcome.err
+    assert clinic.dump() == before
+
+
+def test_a_project_can_leave_a_file_out(clinic: Project) -> None:
+    toml = clinic.root / "pyproject.toml"
+    toml.write_text('[tool.skinspire_db]\ndisabled_triggers = ["session_management", "user_tracking"]\n')
+    assert "session_management, (all of it): ORPHANED" in clinic.invoke("triggers.status").err
+    assert clinic.invoke("triggers.install").code == 0
+    assert clinic.query("SELECT to_regproc('session_limit') IS NULL") == [(True,)]
+    for task in ("triggers.status", "triggers.verify", "db.verify"):
+        assert clinic.invoke(task).code == 0, task
+    assert "has no trigger file user_tracking" in clinic.invoke("triggers.install", "--name=user_tracking").err
+    toml.write_text('[tool.skinspire_db]\ndisabled_triggers = ["nonesuch"]\n')
+    outcome = clinic.invoke("triggers.install")
+    assert outcome.code == 2 and "disabled_triggers = ['nonesuch'] in pyproject.toml" in outcome.err
+
+
+def test_a_setup_without_a_file_that_is_left_out(make_project) -> None:  # type: ignore[no-untyped-def]
+    project = make_project('disabled_triggers = ["session_management"]')
+    assert project.invoke("db.setup").code == 0
+    assert project.query("SELECT to_regproc('session_limit') IS NULL") == [(True,)]
