@@ -50,6 +50,10 @@ class GuardRefused(Refused):
     """The stamp, the policy or a missing confirmation forbids the operation."""
 
 
+class NotOurs(Refused):
+    """An object that others made is where one of ours should be; it was not touched."""
+
+
 class OperationLocked(Refused):
     """Another operation is at work on this database."""
 

@@ -227,7 +227,7 @@ def create_missing(connection: Connection, models: MetaData) -> Summary:
     statements = [*(sql for _, sql in before), *tables_only, *(sql for _, sql in after)]
     _execute(connection, statements)
     added = [what for what, _ in (*made, *before, *after)]
-    return Summary({"added": len(added)}, lines=[f"+ {each}" for each in added])
+    return Summary({"added": len(added)}, lines=added)
 
 
 def compare(connection: Connection, wanted: Blueprint) -> list[str]:

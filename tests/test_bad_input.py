@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import CHECKOUT, Project
+from conftest import Project
 
 FOREIGN = "CREATE TABLE precious (a int); INSERT INTO precious VALUES (1)"
 
@@ -213,25 +212,6 @@ def test_a_table_locked_by_an_open_transaction_is_named(make_project: Callable[.
         refused(project, "db.setup", code=1, says=f"held by pid {other.info.backend_pid} (a long report, for ")
         other.execute("ROLLBACK")
     assert project.dump() == before
-
-
-def test_a_trigger_file_with_a_syntax_error(clinic: Project) -> None:
-    """In a copy of the checkout, since the files belong to it."""
-    copy = clinic.root / "copy"
-    for folder in ("skinspire_db", "sql", "tasks"):
-        shutil.copytree(CHECKOUT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("tasks.py", "invoke.yaml"):
-        shutil.copy(CHECKOUT / file, copy / file)
-    path = copy / "sql/triggers/timestamps.sql"
-    text = path.read_text()
-    line = text[: text.index("NEW.created_at := coalesce")].count("\n") + 1
-    path.write_text(text.replace("NEW.created_at := coalesce(NEW.created_at, now());", "NEW.created_at := coalesce((;"))
-    before = clinic.dump()
-    clinic.env["PYTHONPATH"] = str(copy)
-    clinic.command = lambda *arguments: [*Project.command(clinic)[:3], "-r", str(copy), *arguments]  # type: ignore[method-assign]
-    for task in ("triggers.install", "db.setup"):
-        refused(clinic, task, code=1, says=f"timestamps.sql:{line}: ", process=True)
-    assert clinic.dump() == before
 
 
 def test_a_seed_that_violates_a_constraint(clinic: Project) -> None:

@@ -152,6 +152,36 @@ def test_an_edit_without_a_bump_is_refused_before_anything_changes(
     assert clinic.dump() == before
 
 
+@pytest.mark.parametrize(
+    ("right", "wrong", "says"),
+    [
+        ("CREATE OR REPLACE FUNCTION timestamps", "CREATE OR REPLACE FUNKTION timestamps", "syntax error"),
+        ("now());\n        NEW.updated_at", "now();\n        NEW.updated_at", "mismatched parentheses"),
+        ("coalesce(NEW.created_at, now())", "coalesce(NEW.made_at, now())", 'record "new" has no field "made_at"'),
+        (
+            "coalesce(NEW.created_at, now())",
+            "nonesuch(NEW.created_at)",
+            "function nonesuch(timestamp with time zone) does not",
+        ),
+        ("NEW.created_at := coalesce(", "COMMIT; NEW.created_at := coalesce(", "invalid transaction termination"),
+    ],
+)
+def test_sql_that_cannot_be_used_is_refused_with_its_line(
+    clinic: Project, sql: Path, right: str, wrong: str, says: str
+) -> None:
+    """A new version, properly locked; a syntax error PostgreSQL sees, a missing column only the proof."""
+    path = sql / "triggers" / "timestamps.sql"
+    line = path.read_text()[: path.read_text().index(right)].count("\n") + 1
+    edit(path, right, wrong)
+    assert clinic.invoke("triggers.bump", "--name=timestamps").code == 0
+    before = clinic.dump()
+    outcome = clinic.invoke("triggers.install")
+    assert outcome.code == 1
+    assert f"timestamps.sql:{line}: " in outcome.err and says in outcome.err
+    assert clinic.invoke("db.setup").code == 1
+    assert clinic.dump() == before
+
+
 def test_a_version_that_is_missing_in_the_archive_is_a_gap(clinic: Project, sql: Path) -> None:
     (sql / "triggers" / "archive" / "timestamps.1.sql").unlink()
     outcome = clinic.invoke("triggers.install")

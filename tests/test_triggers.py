@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from skinspire_db import settings
 from skinspire_db.triggers import files, versions
 from skinspire_db.triggers.files import TriggerFile
 from skinspire_db.triggers.install import install
-from skinspire_db.triggers.status import status
+from skinspire_db.triggers.status import TriggerState, status
 
 Connection = psycopg.Connection[Any]
 CURRENT = versions.current(settings.Project(Path(), {}))
@@ -98,6 +99,251 @@ def test_others_triggers_survive(connection: Connection) -> None:
     )
     install(connection, CURRENT)
     assert connection.execute("SELECT count(*) FROM pg_trigger WHERE tgname = '_105_theirs'").fetchone() == (1,)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "says"),
+    [
+        (
+            "CREATE FUNCTION timestamps() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+            "function timestamps()",
+        ),
+        (
+            "CREATE FUNCTION theirs() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';"
+            "CREATE TRIGGER _100_timestamps BEFORE UPDATE ON staff FOR EACH ROW EXECUTE FUNCTION theirs()",
+            "trigger _100_timestamps on public.staff",
+        ),
+    ],
+)
+def test_others_objects_of_our_names_are_not_replaced(clinic: Project, theirs: str, says: str) -> None:
+    for name in ("timestamps", "user_tracking"):
+        clinic.execute(f"DELETE FROM skinspire_tools.ledger WHERE name = '{name}'")
+    clinic.execute("DROP FUNCTION timestamps() CASCADE;" + theirs)
+    before = clinic.dump()
+    outcome = clinic.invoke("triggers.install")
+    assert outcome.code == 2 and f"{says} exists already, and no trigger file made it" in outcome.err
+    assert clinic.dump() == before
+
+
+def test_our_own_objects_are_adopted_when_the_ledger_has_lost_them(clinic: Project) -> None:
+    clinic.execute("DELETE FROM skinspire_tools.ledger")
+    assert clinic.invoke("triggers.install").code == 0
+    assert clinic.invoke("triggers.status").code == 0
+
+
+def test_install_onto_many_tables(connection: Connection) -> None:
+    """Every table with the audit columns, whatever its schema and name; a view, a partition and a temporary table aside."""
+    audit = "created_at timestamptz, updated_at timestamptz, created_by varchar(50), updated_by varchar(50)"
+    connection.execute(
+        f'CREATE SCHEMA "Other One"; CREATE TABLE "Other One"."Odd ""name""" (id int, {audit});'
+        f"CREATE TABLE parted (id int, {audit}) PARTITION BY RANGE (id); CREATE VIEW looks AS SELECT * FROM parted;"
+        "CREATE TABLE part PARTITION OF parted FOR VALUES FROM (0) TO (9);".encode()
+    )
+    for number in range(98):
+        connection.execute(f"CREATE TABLE extra_{number} (id int, {audit})".encode())
+    assert install(connection, CURRENT).numbers["attached"] == 200
+    assert states(connection) == {"INSTALLED"}
+    connection.execute('INSERT INTO part (id) VALUES (1); INSERT INTO "Other One"."Odd ""name""" (id) VALUES (1)')
+    assert connection.execute("SELECT created_by FROM looks").fetchone() == ("skinspire",)
+    connection.execute("ALTER TABLE extra_1 DROP COLUMN updated_at")
+    assert [(each.object, each.state) for each in status(connection, CURRENT) if each.state != "INSTALLED"] == [
+        ("_100_timestamps on public.extra_1", "ORPHANED")
+    ]
+    assert install(connection, CURRENT).numbers["dropped"] == 1
+
+
+@pytest.mark.parametrize(
+    ("columns", "function"),
+    [
+        ("updated_at timestamptz", "update_timestamp"),
+        ("created_by varchar(50)", "creator_tracking"),
+        ("updated_by text", "updater_tracking"),
+    ],
+)
+def test_tables_with_one_of_two_columns(connection: Connection, columns: str, function: str) -> None:
+    connection.execute(f"CREATE TABLE half ({columns})".encode())
+    install(connection, CURRENT)
+    found = connection.execute("SELECT tgfoid::regproc::text FROM pg_trigger WHERE tgrelid = 'half'::regclass").fetchall()
+    assert found == [(function,)]
+    connection.execute("INSERT INTO half DEFAULT VALUES")
+    assert connection.execute("SELECT count(*) FROM half WHERE half IS NOT NULL").fetchone() == (1,)
+
+
+# The tasks
+
+
+def found_by(clinic: Project, code: int = 3) -> dict[str, str]:
+    """object -> note of what triggers.status does not call INSTALLED."""
+    outcome = clinic.invoke("triggers.status", "--json")
+    assert outcome.code == code
+    return {
+        f"{each['object']}: {each['state']}": each["note"]
+        for each in outcome.json["triggers"]
+        if each["state"] != "INSTALLED"
+    }
+
+
+def test_status_tells_a_wish_from_an_accident(clinic: Project) -> None:
+    trigger = "_130_login_tracking on public.login_history"
+    assert clinic.invoke("triggers.disable", "--name=login_tracking").code == 0
+    assert "on purpose by skinspire" in found_by(clinic)[f"{trigger}: DISABLED"]
+    assert "triggers.enable --name=login_tracking --env=dev" in clinic.invoke("triggers.status").err
+    clinic.execute("INSERT INTO login_history (user_id, status) SELECT user_id, 'failed' FROM users")
+    assert clinic.query("SELECT max(failed_login_attempts) FROM users") == [(0,)]
+    outcome = clinic.invoke("triggers.install")
+    assert outcome.code == 0 and "1 left disabled" in outcome.out
+    assert f"{trigger}: DISABLED" in found_by(clinic)
+    clinic.execute("ALTER TABLE login_history ENABLE TRIGGER _130_login_tracking")
+    assert "on purpose" in found_by(clinic)[f"{trigger}: DRIFTED"]
+    assert clinic.invoke("triggers.enable", "--name=login_tracking").code == 0
+    assert found_by(clinic, 0) == {}
+    clinic.execute("ALTER TABLE login_history DISABLE TRIGGER _130_login_tracking")
+    assert "by accident" in found_by(clinic)[f"{trigger}: DISABLED"]
+    assert clinic.invoke("triggers.install").code == 0
+    assert found_by(clinic, 0) == {}
+
+
+def test_a_disabled_file_stays_disabled_on_a_new_table_and_in_a_new_version(clinic: Project) -> None:
+    assert clinic.invoke("triggers.disable", "--name=timestamps").code == 0
+    clinic.execute("CREATE TABLE newcomer (created_at timestamptz, updated_at timestamptz)")
+    assert clinic.invoke("triggers.install").code == 0
+    assert clinic.invoke("triggers.install", "--name=timestamps", "--at-version=1").code == 0
+    assert clinic.query("SELECT DISTINCT tgenabled FROM pg_trigger WHERE tgname = '_100_timestamps'") == [("D",)]
+
+
+@pytest.mark.parametrize("verb", ["disable", "enable"])
+def test_wrong_arguments_of_the_switch(clinic: Project, verb: str) -> None:
+    for arguments, says in (([], "needs the name"), (["--name=nonesuch"], "no trigger file nonesuch is installed"),
+                            (["--name=parameters"], "parameters has no triggers")):  # fmt: skip
+        outcome = clinic.invoke(f"triggers.{verb}", *arguments)
+        assert outcome.code == 2 and says in outcome.err
+
+
+def test_a_protected_environment_wants_a_confirmation(make_project: Callable[..., Project]) -> None:
+    project = make_project("[tool.skinspire_db.environments.dev]\nprotected = true\ntest_data = false\n")
+    assert project.invoke("db.setup").code == 0
+    outcome = project.invoke("triggers.disable", "--name=login_tracking")
+    assert outcome.code == 2 and "would switch off the triggers of login_tracking" in outcome.err
+    assert f"invoke triggers.disable --name=login_tracking --env=dev --confirm={project.database}" in outcome.err
+    assert project.invoke("triggers.disable", "--name=login_tracking", f"--confirm={project.database}").code == 0
+    assert project.invoke("triggers.enable", "--name=login_tracking").code == 0
+
+
+def test_diff_shows_what_an_install_would_change(clinic: Project) -> None:
+    outcome = clinic.invoke("triggers.diff")
+    assert outcome.code == 0 and "nothing is pending" in outcome.out
+    clinic.execute(
+        "CREATE OR REPLACE FUNCTION expire_sessions() RETURNS integer LANGUAGE sql AS 'SELECT 0';"
+        "DROP TRIGGER _100_timestamps ON staff; ALTER TABLE users DISABLE TRIGGER _110_user_tracking;"
+        "CREATE OR REPLACE TRIGGER _130_login_tracking BEFORE INSERT ON login_history FOR EACH ROW EXECUTE FUNCTION login_tracking()"
+    )
+    before = clinic.dump()
+    with clinic.connect() as writer:
+        writer.execute("BEGIN; UPDATE staff SET title = title; UPDATE users SET is_active = is_active")
+        outcome = clinic.invoke("triggers.diff")
+        writer.execute("ROLLBACK")
+    assert outcome.code == 3 and "4 functions and triggers differ" in outcome.err
+    lines = [line.strip() for line in outcome.out.splitlines()]
+    assert "- LANGUAGE sql" in lines and "+ LANGUAGE plpgsql" in lines
+    assert "timestamps: _100_timestamps on public.staff" in lines
+    assert any(line.startswith("+CREATE TRIGGER _100_timestamps BEFORE INSERT OR UPDATE") for line in lines)
+    assert "-disabled" in lines and "+enabled" in lines
+    assert any(line.startswith("-CREATE TRIGGER _130_login_tracking BEFORE INSERT") for line in lines)
+    assert clinic.dump() == before
+    assert clinic.invoke("triggers.diff", "--name=timestamps").err.startswith("error: 1 functions")
+    assert clinic.invoke("triggers.install").code == 0
+    assert clinic.invoke("triggers.diff").code == 0
+
+
+def test_diff_of_a_file_that_is_gone(clinic: Project) -> None:
+    (clinic.root / "pyproject.toml").write_text('[tool.skinspire_db]\ndisabled_triggers = ["parameters"]\n')
+    outcome = clinic.invoke("triggers.diff")
+    assert outcome.code == 3 and "-CREATE OR REPLACE FUNCTION public.integer_parameter" in outcome.out
+
+
+def test_verify_has_three_views_and_the_proofs(clinic: Project) -> None:
+    outcome = clinic.invoke("triggers.verify", "--json")
+    assert outcome.code == 0
+    assert [step["name"] for step in outcome.json["steps"]] == ["functions", "critical", "counts", "proofs"]
+    names = [check["name"] for check in outcome.json["checks"]]
+    assert "verify_password(text,text)" in names and "public.patients" in names and "login_tracking" in names
+    clinic.execute(
+        "DROP TRIGGER _120_password_hashing ON users; CREATE FUNCTION theirs() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';"
+        "CREATE TRIGGER theirs BEFORE UPDATE ON staff FOR EACH ROW EXECUTE FUNCTION theirs()"
+    )
+    assert clinic.invoke("triggers.verify", "--functions").code == 0
+    outcome = clinic.invoke("triggers.verify", "--counts")
+    assert outcome.code == 1 and "public.users: 5 of 6 triggers" in outcome.err
+    assert "2 of 2 triggers, and 1 of others" in outcome.out
+    outcome = clinic.invoke("triggers.verify", "--critical")
+    assert outcome.code == 1 and "_120_password_hashing on public.users" in outcome.err
+    outcome = clinic.invoke("triggers.verify")
+    assert outcome.code == 1
+    assert [line.split()[0] for line in outcome.out.splitlines() if " passed " in line] == [
+        "functions",
+        "critical",
+        "counts",
+        "proofs",
+    ]
+
+
+def test_verify_of_a_database_without_tables_is_no_pass(project: Project) -> None:
+    assert project.invoke("db.setup").code == 0
+    assert project.invoke("db.reset").code == 0
+    assert project.invoke("triggers.verify").code == 1
+    assert project.invoke("triggers.install").code == 0
+    outcome = project.invoke("triggers.install", "--verify")
+    assert outcome.code == 1 and "unknown" in outcome.out and "invoke db.create" in outcome.err
+
+
+def test_a_database_of_an_earlier_version_of_the_tools(clinic: Project) -> None:
+    """Its ledger has no columns for wishes; looking works, and the first change adds them."""
+    clinic.execute(
+        "ALTER TABLE skinspire_tools.ledger DROP COLUMN disabled_by, DROP COLUMN disabled_at; COMMENT ON SCHEMA skinspire_tools IS NULL"
+    )
+    assert clinic.invoke("triggers.status").code == 0
+    assert clinic.invoke("triggers.disable", "--name=timestamps").code == 0
+    assert clinic.invoke("triggers.status").code == 3
+
+
+PGTAP = sorted(Path("/usr/share/postgresql").glob("*/extension/pgtap--[0-9.]*.sql"))
+
+
+@pytest.mark.skipif(not PGTAP, reason="pgTAP is not installed (Debian: apt-get install pgtap)")
+def test_pgtap_agrees_with_status(clinic: Project) -> None:
+    """An independent judge of which triggers and functions exist, and on which tables."""
+    script = next(path for path in PGTAP if path.name.count("--") == 1)
+    with clinic.connect() as connection:
+        connection.execute("CREATE SCHEMA tap; SET search_path = tap, public")
+        connection.execute(script.read_bytes())
+
+        def tap(query: str, *values: str) -> bool:
+            row = connection.execute(f"SELECT {query}".encode(), values).fetchone()
+            return bool(row) and str(row[0]).startswith("ok")
+
+        def agrees(states: list[TriggerState]) -> int:
+            for each in states:
+                exists = each.state not in ("MISSING", "UNATTACHED")
+                if " on " in each.object:
+                    trigger, table = each.object.split(" on public.")
+                    assert tap("has_trigger('public', %s, %s::name)", table, trigger) is exists, each
+                else:
+                    name, _, arguments = each.object.rstrip(")").partition("(")
+                    wanted = "{" + arguments + "}"
+                    assert tap("has_function('public', %s, %s::name[])", name, wanted) is exists, each
+            return len(states)
+
+        connection.execute("SET search_path = public, tap; SELECT * FROM no_plan()")
+        assert agrees(status(connection, CURRENT)) == 55
+        for table in ("staff", "users"):
+            names = [row[0] for row in connection.execute(
+                "SELECT tgname FROM pg_trigger WHERE tgrelid = %s::regclass AND NOT tgisinternal", (table,))]  # fmt: skip
+            assert tap("triggers_are('public', %s, %s::name[], 'all')", table, "{" + ",".join(names) + "}")
+        connection.execute("DROP TRIGGER _100_timestamps ON staff; DROP FUNCTION expire_sessions();"
+                           " CREATE TABLE newcomer (created_at timestamptz, updated_at timestamptz)")  # fmt: skip
+        wrong = [each.state for each in status(connection, CURRENT) if each.state != "INSTALLED"]
+        assert sorted(wrong) == ["MISSING", "MISSING", "UNATTACHED"]
+        agrees(status(connection, CURRENT))
 
 
 def test_install_waits_for_no_reader_of_another_table(clinic: Project) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from skinspire_db import bookkeeping
-from skinspire_db.errors import TriggerFileInvalid, UsageError
+from skinspire_db.errors import NotOurs, TriggerFileInvalid, UsageError
 from skinspire_db.summary import Summary
 from skinspire_db.triggers import ledger
 from skinspire_db.triggers.files import Attachment, TriggerFile
@@ -23,21 +23,29 @@ def install(connection: Connection, files: list[TriggerFile], *, others: bool = 
 
     Runs in the caller's transaction. Drops only what the ledger knows: what an earlier version of a file made and this one
     does not, and what files made that are not among `files`, unless `others` is False. Triggers that `triggers.disable`
-    has switched off stay off. Raises TriggerFileInvalid with file and line for SQL that PostgreSQL refuses.
+    has switched off stay off. Raises TriggerFileInvalid with file and line for SQL that PostgreSQL refuses, and NotOurs where
+    a function or trigger of that name exists that no file made and that is another than the file's.
     """
     bookkeeping.ensure(connection)
     entries = ledger.read(connection)
+    ours = {signature for entry in entries.values() for signature in entry.functions}
     functions = attached = dropped = off = 0
     for file in files:
         entry = entries.get(file.name)
         made = entry.functions if entry else {}
         if entry is None or entry.sha256 != file.sha256 or ledger.fingerprints(connection, made) != made:
-            made = made_by(connection, file)
+            made, changed = made_by(connection, file)
+            if foreign := changed - ours:
+                signature = foreign.pop()
+                raise NotOurs(
+                    f"{file.path}: function {signature} exists already, and no trigger file made it",
+                    remedy=f"rename one of the two, or drop it if nobody needs it: DROP FUNCTION {signature}",
+                )
             functions += len(made)
         wanted = ledger.wanted(connection, file)
         known = entry.triggers if entry else {}
-        changed, triggers = _attach(connection, wanted, entry)
-        attached += changed
+        count, triggers = _attach(connection, wanted, entry)
+        attached += count
         dropped += _drop(connection, {key: known[key] for key in known.keys() - wanted.keys()})
         dropped += _drop_functions(connection, entry.functions.keys() - made.keys() if entry else ())
         if entry is None or (entry.sha256, entry.functions, entry.triggers) != (file.sha256, made, triggers):
@@ -96,14 +104,14 @@ def statement(connection: Connection, table: str, attachment: Attachment) -> str
     )  # fmt: skip
 
 
-def made_by(connection: Connection, file: TriggerFile) -> dict[str, str]:
-    """Run the file; returns the functions that it made or replaced, signature -> fingerprint.
+def made_by(connection: Connection, file: TriggerFile) -> tuple[dict[str, str], set[str]]:
+    """Run the file; returns the functions that it made or replaced, signature -> fingerprint, and the signatures of those
+    that it replaced by something else.
 
     Raises TriggerFileInvalid with file and line for what PostgreSQL refuses; the transaction is broken then.
     """
     import psycopg
 
-    # A row of pg_proc that was written anew has a new ctid, whatever it says.
     before = _function_rows(connection)
     try:
         connection.execute(file.text.encode())
@@ -111,17 +119,27 @@ def made_by(connection: Connection, file: TriggerFile) -> dict[str, str]:
         raise TriggerFileInvalid(
             f"{file.path}:{_line(file, error)}: {error.diag.message_primary}", remedy=f"correct {file.path.name}"
         ) from None
-    made = connection.execute(
-        "SELECT oid::regprocedure::text FROM unnest(%s::oid[]) AS oid",
-        ([oid for oid, _ in _function_rows(connection) - before],),
-    ).fetchall()
-    return ledger.fingerprints(connection, (signature for (signature,) in made))
+    made: list[str] = []
+    changed: set[str] = set()
+    for oid, (row, signature, text) in _function_rows(connection).items():
+        former = before.get(oid)
+        if former is None or former[0] != row:
+            made.append(signature)
+        if former is not None and former[2] != text:
+            changed.add(signature)
+    return ledger.fingerprints(connection, made), changed
 
 
-def _function_rows(connection: Connection) -> set[tuple[int, str]]:
-    """Where the row of each function lies that is not PostgreSQL's own."""
-    query = "SELECT oid, ctid::text FROM pg_proc WHERE pronamespace <> 'pg_catalog'::regnamespace"
-    return {(oid, row) for oid, row in connection.execute(query).fetchall()}
+def _function_rows(connection: Connection) -> dict[int, tuple[str, str, str]]:
+    """oid -> where the row lies, signature, and a hash of all the row says, of each function that is not PostgreSQL's own.
+
+    A row that was written anew lies elsewhere, whatever it says.
+    """
+    query = """
+        SELECT oid, ctid::text, oid::regprocedure::text, md5(p::text) FROM pg_proc p
+        WHERE pronamespace <> 'pg_catalog'::regnamespace
+    """
+    return {oid: (row, signature, text) for oid, row, signature, text in connection.execute(query).fetchall()}
 
 
 def _line(file: TriggerFile, error: psycopg.Error) -> int:
@@ -157,7 +175,12 @@ def _attach(connection: Connection, wanted: dict[str, tuple[str, Attachment]], e
         connection.execute("; ".join(statements).encode())
         live = ledger.live_triggers(connection)
         for key, (table, attachment) in wanted.items():
-            made[key]["definition"] = live[table, attachment.trigger].definition
+            former, made[key]["definition"] = made[key]["definition"], live[table, attachment.trigger].definition
+            if key not in known and former not in ("", made[key]["definition"]):
+                raise NotOurs(
+                    f"trigger {attachment.trigger} on {table} exists already, and no trigger file made it",
+                    remedy="rename it, or drop it if nobody needs it",
+                )
     _alter(connection, switched, enabled=enabled)
     return len(statements) + (len(switched) if enabled else 0), made
 

@@ -46,7 +46,7 @@ def prove_installed_now(connection: Connection, files: list[TriggerFile]) -> lis
     """The proofs of the files that this transaction has installed, those that can run: an error that only running shows, a
     reference to a missing column for one, shows before the commit.
     """
-    fresh = ledger.installed_now(connection)
+    fresh = ledger.installed_now(connection) - _switched_off(connection)
     able = [file for file in files if file.name in fresh and file.proof.exists() and _tables_exist(connection, file)]
     return prove(connection, able)
 
@@ -64,11 +64,19 @@ def _unattached(connection: Connection, file: TriggerFile) -> list[str]:
     return [each.trigger for each in file.attachments if each not in on and (each.tables or not each.without)]
 
 
+def _switched_off(connection: Connection) -> set[str]:
+    return {name for name, entry in ledger.read(connection).items() if entry.disabled_by}
+
+
 def _prove(connection: Connection, file: TriggerFile, files: list[TriggerFile]) -> Check:
     import psycopg
 
     if not file.proof.exists():
         return Check(file.name, "unknown", f"there is no {file.proof.parent.name}/{file.proof.name}")
+    if file.name in _switched_off(connection):
+        return Check(
+            file.name, "unknown", f"switched off on purpose; invoke triggers.enable --name={file.name} switches it on"
+        )
     if missing := _unattached(connection, file):
         return Check(file.name, "unknown", f"{missing[0]} is on no table; invoke db.create makes the tables")
     try:
@@ -78,6 +86,8 @@ def _prove(connection: Connection, file: TriggerFile, files: list[TriggerFile]) 
     except psycopg.Error as error:
         if connection.closed:
             raise
+        if isinstance(error, psycopg.errors.UndefinedTable):
+            return Check(file.name, "unknown", f"could not run: {sentence(error)}; invoke db.create makes the tables")
         return Check(file.name, "fail", f"{_where(error, file, files)}: {sentence(error)}")
     finally:
         if not connection.closed:

@@ -144,7 +144,7 @@ def _diff_functions(connection: Connection, file: TriggerFile, entry: Entry) -> 
     connection.execute("SAVEPOINT diff")
     try:
         had = ledger.definitions(connection, entry.functions)
-        made = made_by(connection, file)
+        made, _ = made_by(connection, file)
         wanted = ledger.definitions(connection, made)
         connection.execute("ROLLBACK TO diff")
         had |= ledger.definitions(connection, made)
