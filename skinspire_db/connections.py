@@ -7,9 +7,10 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db.environment import Environment, Policy, embedded_database, url_setting
+from skinspire_db.environment import Environment, Policy, embedded_database, replica_setting, url_setting
 from skinspire_db.errors import ConnectionFailed, DatabaseMissing, InvalidSetting, PermissionMissing, SkinspireError
 from skinspire_db.server import ROLE, EmbeddedServer, project_server
+from skinspire_db.settings import Setting
 
 if TYPE_CHECKING:
     import psycopg
@@ -74,12 +75,20 @@ def target(environment: Environment, *, start: bool = True) -> Target:
     Raises InvalidSetting for a URL that cannot be used, ServerFailed when the embedded server cannot be started.
     """
     if not environment.embedded:
-        return Target(environment.name, environment.policy, _from_url(environment))
+        return Target(environment.name, environment.policy, _from_url(environment.url, environment.policy))
     server = project_server(environment.project)
     address = server.address() or (server.start() if start else None)
     parameters = address.parameters if address else {"host": "127.0.0.1", "user": ROLE}
     database = {"dbname": embedded_database(environment.name)}
     return Target(environment.name, environment.policy, parameters | database, server)
+
+
+def replica(environment: Environment) -> Target | None:
+    """Where the environment's read replica is, None when it has none. Raises InvalidSetting for an unusable URL."""
+    url = environment.project.setting(replica_setting(environment.name))
+    if url.value is None:
+        return None
+    return Target(environment.name, environment.policy, _from_url(url, environment.policy))
 
 
 def connect(to: Target, operation: str, *, database: str | None = None) -> Connection:
@@ -90,18 +99,17 @@ def connect(to: Target, operation: str, *, database: str | None = None) -> Conne
     """
     import psycopg
 
-    other = {"dbname": database} if database else {}
     try:
-        return _open(to.parameters | other, to.policy, operation)
+        return _open(to, operation, database)
     except psycopg.Error as error:
         failure = error
     if to.server:
         to.parameters.update(to.server.start().parameters)  # its port may be another one now
         try:
-            return _open(to.parameters | other, to.policy, operation)
+            return _open(to, operation, database)
         except psycopg.Error as error:
             failure = error
-    raise _explain(failure, to, database)
+    raise explain(failure, to, database)
 
 
 def begin(connection: Connection, policy: Policy, *, brief: bool = False) -> None:
@@ -170,15 +178,19 @@ def sentence(error: psycopg.Error) -> str:
     return " ".join(text.split())
 
 
-def _open(parameters: dict[str, Any], policy: Policy, operation: str) -> Connection:
-    import psycopg
-
+def libpq_parameters(to: Target, application_name: str) -> dict[str, Any]:
+    """Everything that decides where a connection goes, so that nothing is taken from the process environment."""
     # What is given here, be it empty, libpq does not take from PGHOST, PGHOSTADDR, PGPORT or PGOPTIONS.
     defaults: dict[str, Any] = dict.fromkeys(("host", "hostaddr", "port", "options"), "")
-    defaults |= {"user": getpass.getuser(), "connect_timeout": policy.connect_timeout}
-    return psycopg.connect(
-        **(defaults | parameters | {"application_name": f"skinspire-db {operation}", "client_encoding": "UTF8"})
-    )
+    defaults |= {"user": getpass.getuser(), "connect_timeout": to.policy.connect_timeout}
+    return defaults | to.parameters | {"application_name": application_name, "client_encoding": "UTF8"}
+
+
+def _open(to: Target, operation: str, database: str | None = None) -> Connection:
+    import psycopg
+
+    other = {"dbname": database} if database else {}
+    return psycopg.connect(**(libpq_parameters(to, f"skinspire-db {operation}") | other))
 
 
 def _create_database(to: Target, operation: str) -> bool:
@@ -209,7 +221,7 @@ def _maintenance(to: Target, operation: str) -> Connection:
 
     for database in MAINTENANCE_DATABASES:
         try:
-            return _open(to.parameters | {"dbname": database}, to.policy, operation)
+            return _open(to, operation, database)
         except psycopg.Error as error:
             failure = error
     raise PermissionMissing(
@@ -229,7 +241,8 @@ def _exists(to: Target, database: str) -> bool | None:
         return None
 
 
-def _explain(error: psycopg.Error, to: Target, database: str | None) -> SkinspireError:
+def explain(error: psycopg.Error, to: Target, database: str | None = None) -> SkinspireError:
+    """What psycopg said when no connection could be had, in our words, with a remedy, and without the password."""
     # The server gives no SQLSTATE to a client that could not log in: there is only its text, in its own language.
     text = str(error)
     setting = url_setting(to.environment)
@@ -255,12 +268,13 @@ def _explain(error: psycopg.Error, to: Target, database: str | None) -> Skinspir
     return ConnectionFailed(f"cannot connect to {to}: {reason or 'no reason given'}", remedy=check)
 
 
-def _from_url(environment: Environment) -> dict[str, Any]:
+def _from_url(given: Setting, policy: Policy) -> dict[str, Any]:
     from sqlalchemy import exc, make_url
     from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
-    setting, text = environment.url.name, environment.url.value
-    remedy = f"write {setting}=postgresql://user:password@host:5432/database in {_where(environment)}"
+    setting, text = given.name, given.value
+    where = ".env" if given.source == ".env" else "the environment or .env"
+    remedy = f"write {setting}=postgresql://user:password@host:5432/database in {where}"
     try:
         url = make_url(str(text))
         backend, _, driver = url.drivername.partition("+")
@@ -278,8 +292,8 @@ def _from_url(environment: Environment) -> dict[str, Any]:
         raise InvalidSetting(f"{setting} names {parameters['dbname']}, which is the server's own", remedy=remedy)
     if "service" in parameters:
         raise InvalidSetting(f"{setting} names a service: which database that is, its file decides", remedy=remedy)
-    if environment.policy.sslmode and "sslmode" not in parameters and not _is_local(parameters):
-        parameters["sslmode"] = environment.policy.sslmode
+    if policy.sslmode and "sslmode" not in parameters and not _is_local(parameters):
+        parameters["sslmode"] = policy.sslmode
     _check(parameters, setting, remedy)
     return parameters
 
@@ -299,7 +313,3 @@ def _check(parameters: dict[str, Any], setting: str, remedy: str) -> None:
 def _is_local(parameters: dict[str, Any]) -> bool:
     hosts = str(parameters.get("hostaddr") or parameters.get("host", "")).split(",")
     return all(host in LOCAL_HOSTS or host.startswith("/") for host in hosts)
-
-
-def _where(environment: Environment) -> str:
-    return ".env" if environment.url.source == ".env" else "the environment or .env"

@@ -21,6 +21,11 @@ class Policy:
     `protected`: destructive operations need a confirmation. `test_data`: invented people may be seeded. `embedded`: the
     embedded server serves when no URL is set. `sslmode`: libpq's word, used when the URL has none and the host is not
     this machine. `password_cost`: bcrypt's work factor for new passwords.
+
+    The application's connections (database_service): `pool_size` kept open and `pool_overflow` more under load, per process;
+    `pool_timeout` to wait for one; `pool_recycle`, the age at which one is replaced; `connect_retry`, how long a server that
+    restarts is waited for; `transaction_pooler`: a pooler such as PgBouncer in transaction mode is in between;
+    `report_unclosed`: a session or connection that was left open is logged with the place that opened it.
     """
 
     protected: bool = False
@@ -31,12 +36,19 @@ class Policy:
     lock_timeout: float = 5.0
     operation_wait: float = 10.0
     password_cost: int = 12
+    pool_size: int = 5
+    pool_overflow: int = 10
+    pool_timeout: float = 30.0
+    pool_recycle: float = 1800.0
+    connect_retry: float = 10.0
+    transaction_pooler: bool = False
+    report_unclosed: bool = True
 
 
 PRESETS = {
     "dev": Policy(),
     "test": Policy(password_cost=4),
-    "prod": Policy(protected=True, test_data=False, embedded=False, sslmode="require"),
+    "prod": Policy(protected=True, test_data=False, embedded=False, sslmode="require", report_unclosed=False),
 }
 
 
@@ -127,9 +139,11 @@ def describe(name: str | None = None) -> list[Setting]:
             shown.append(Setting(url.name, f"embedded server, database {embedded_database(each)}", url.source))
         else:
             shown.append(Setting(url.name, url.value and hide_password(url.value), url.source))
+        if (replica := here.setting(replica_setting(each))).value:
+            shown.append(Setting(replica.name, hide_password(str(replica.value)), replica.source))
     for setting in ("SKINSPIRE_PG_BIN", "SKINSPIRE_PG_HOME", "SKINSPIRE_PG_ACCOUNT"):
         shown.append(here.setting(setting))
-    for key in ("metadata", "migrations"):
+    for key in ("metadata", "migrations", "disabled_triggers"):
         declared = here.config.get(key)
         shown.append(
             Setting(key, None if declared is None else str(declared), "default" if declared is None else "pyproject.toml")
@@ -169,6 +183,11 @@ def names(here: Project) -> list[str]:
 def url_setting(name: str) -> str:
     """The setting that holds an environment's URL: `dev` -> `DEV_DATABASE_URL`."""
     return name.upper().replace("-", "_") + "_DATABASE_URL"
+
+
+def replica_setting(name: str) -> str:
+    """The setting that may hold the URL of an environment's read replica: `prod` -> `PROD_REPLICA_URL`."""
+    return name.upper().replace("-", "_") + "_REPLICA_URL"
 
 
 def _read_switch(here: Project) -> str | None:
@@ -242,7 +261,8 @@ def _with(base: Policy, own: dict[str, Any], name: str) -> Policy:
         default = getattr(Policy(), key, dataclasses.MISSING)
         wanted: tuple[type, ...] = (str,) if key == "sslmode" else (type(default),)
         wanted = (int, float) if wanted == (float,) else wanted
-        pointless = type(value) in (int, float) and value <= 0  # PostgreSQL takes a time-out of 0 for none at all
+        # PostgreSQL takes a time-out of 0 for none at all.
+        pointless = type(value) in (int, float) and (value < 0 or (value == 0 and key != "pool_overflow"))
         if default is dataclasses.MISSING or type(value) not in wanted or pointless:
             keys = ", ".join(each.name for each in dataclasses.fields(Policy))
             raise InvalidSetting(

@@ -104,5 +104,13 @@ class OutcomeUnknown(SkinspireError):
     """The connection was lost while PostgreSQL committed, and nobody could be asked what came of it."""
 
 
+class SessionSpoiled(SkinspireError):
+    """A block inside a get_db_session block failed, and the outer one went on as if it had not; nothing was kept."""
+
+
+class NotCopied(SkinspireError):
+    """Something was asked of a detached copy that was not copied."""
+
+
 class Interrupted(SkinspireError):
     """Ctrl-C or a termination signal; everything was rolled back."""

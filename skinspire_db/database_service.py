@@ -1,0 +1,128 @@
+"""The application's one door to its database: sessions, engines, and copies that outlive them.
+
+    with get_db_session(user=current_user) as session:
+        session.add(Patient(...))
+
+Importing this costs nothing: SQLAlchemy is loaded, the settings are read and a connection is opened when the first session
+needs them. Everything that is raised for a reason outside the block's own code is a SkinspireError or SQLAlchemy's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL, Engine
+    from sqlalchemy.orm import Session
+
+T = TypeVar("T")
+ROLES = ("roles",)
+
+
+class DbSession(
+    AbstractContextManager["Session", None], AbstractAsyncContextManager["Session", None], Protocol
+):  # pragma: no cover
+    """What get_db_session returns; both `with` and `async with` give the Session."""
+
+
+def get_db_session(
+    env: str | None = None, *, user: str | None = None, hospital_id: object = None, read_only: bool = False
+) -> DbSession:
+    """A block with a SQLAlchemy Session: committed when it ends well, rolled back when it does not, always closed.
+
+    Args:
+        env: The environment; None is the active one.
+        user: Whom the triggers record in created_by and updated_by (`app.current_user`); set for the transaction only.
+        hospital_id: The hospital that the work is for (`app.current_hospital`); set for the transaction only.
+        read_only: PostgreSQL refuses every write. Where the environment has a replica (PROD_REPLICA_URL), it serves.
+
+    A block inside another one of the same thread or task, on the same environment, is part of the outer one's unit of work,
+    on its connection; see use_nested_transactions. Without a `user` of its own it works as the outer one's. `session.flush()`
+    makes changes visible inside the block; nobody calls commit. Attributes stay readable after the block.
+
+    In a coroutine whose block holds an await write `async with`: waiting for a connection must not stop the loop.
+
+    Raises:
+        UnknownEnvironment, InvalidSetting: when the block begins.
+        ConnectionFailed, DatabaseMissing: at the first statement, after the policy's connect_retry.
+        SessionSpoiled: at the end of the outermost block, when an inner one failed and its error was caught.
+        Whatever the block raised. Nothing of it is left in the database then.
+    """
+    from skinspire_db.sessions import Block
+
+    return Block(env, user, hospital_id, read_only)
+
+
+def get_db_engine(env: str | None = None) -> Engine:
+    """The environment's SQLAlchemy Engine: one per process, for all threads; a forked child gets connections of its own.
+
+    Raises UnknownEnvironment, InvalidSetting, or ServerFailed when the embedded server cannot be started.
+    """
+    from skinspire_db.engines import service
+
+    return service(env).engine
+
+
+def get_active_env() -> str:
+    """The name of the active environment. Raises UnknownEnvironment when a setting names one that is not declared."""
+    from skinspire_db import environment, settings
+
+    return str(environment.active(settings.project()).value)
+
+
+def get_database_url(env: str | None = None) -> URL:
+    """Where the environment's database is, as SQLAlchemy's URL; its text form hides the password.
+
+    Raises UnknownEnvironment, InvalidSetting, or ServerFailed when the embedded server cannot be started.
+    """
+    from skinspire_db import connections, engines, environment
+
+    return engines.url(connections.target(environment.resolve(env)))
+
+
+def get_detached_copy(entity_or_list: T, *, include: Iterable[str] = ROLES) -> T:
+    """A copy of an entity, or of a list of them, to be used after the session is closed.
+
+    Args:
+        entity_or_list: Mapped objects whose session is still open, if anything of them is still to be loaded.
+        include: Names of relationships to copy too, on whatever is reached through them; each object is copied once.
+
+    The copy has every column value; the original and its collections stay as they are. Touching a relationship that was not
+    copied raises NotCopied, and never loads anything.
+
+    Raises UsageError for what is no entity, and for a name in `include` that is no relationship.
+    """
+    from skinspire_db.detached import copy
+
+    copied: T = copy(entity_or_list, include, strict=include is not ROLES)
+    return copied
+
+
+def use_nested_transactions(on: bool) -> None:
+    """How a get_db_session block inside another one of the same thread or task behaves.
+
+    False, the default: it is part of the outer one. When it fails, nothing of the outer one is kept, even when its error is
+    caught: the outer block then ends with SessionSpoiled. True: it is a savepoint. When it fails, what it did is undone, and
+    the outer one goes on if the error is caught. In neither is anything committed before the outermost block ends.
+
+    Holds for this thread or task, and for those that have not chosen themselves.
+    """
+    from skinspire_db import sessions
+
+    sessions.use_nested_transactions(on)
+
+
+def close_db_connections() -> None:
+    """Close this process's pools, nobody else's connections, and forget the settings: the next block reads them anew.
+
+    Where the policy says so (report_unclosed), sessions and connections that are still open are logged with the place that
+    opened them; they are closed when they are given back.
+    """
+    import sys
+
+    if "skinspire_db.engines" in sys.modules:
+        from skinspire_db import engines
+
+        engines.close_all()

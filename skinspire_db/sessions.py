@@ -1,0 +1,331 @@
+"""Units of work: what a get_db_session block is, how blocks nest, and what belongs to which thread or task."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import time
+import warnings
+import weakref
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import sqlalchemy
+from sqlalchemy import event
+from sqlalchemy.orm import Session, SessionTransaction
+
+from skinspire_db import engines
+from skinspire_db.engines import Service
+from skinspire_db.errors import SessionSpoiled, UsageError
+
+log = logging.getLogger("skinspire_db")
+WHO = sqlalchemy.text(
+    "SELECT set_config('app.current_user', :user, true), set_config('app.current_hospital', :hospital, true)"
+)
+LATE = 0.005  # seconds between two looks whether a connection has come free
+
+Owner = tuple[int, Any]  # a thread's ident, and the asyncio task or None
+Who = tuple[str, str]  # user and hospital; '' is none
+
+# Weakly, so that a session that was left open is collected, and its connection given back.
+_current: ContextVar[weakref.ref[Unit] | None] = ContextVar("skinspire_db unit of work", default=None)
+_savepoints: ContextVar[bool | None] = ContextVar("skinspire_db savepoints", default=None)
+_savepoints_by_default = False
+_open: weakref.WeakSet[Block] = weakref.WeakSet()
+_warned: set[str] = set()
+
+
+class UnitSession(Session):
+    """A Session whose commit and rollback keep to the block in which they are called."""
+
+    unit: Unit
+
+    def commit(self) -> None:
+        """Commit what the outermost block has done so far; in a block inside it, only flush. Warns once for each caller."""
+        where = engines.place()
+        if len(self.unit.frames) > 1:
+            self.flush()
+        else:
+            super().commit()
+        _warn_once(f"session.commit() at {where} is not needed: the end of the get_db_session block commits", where)
+
+    def rollback(self) -> None:
+        """Undo what the unit of work has done so far; in a savepoint block, what that block has done."""
+        innermost = self.unit.frames[-1] if self.unit.frames else None
+        if innermost and innermost.savepoint is not None:
+            innermost.savepoint.rollback()
+            innermost.savepoint = self.begin_nested()
+            return
+        for frame in self.unit.frames:
+            frame.savepoint = None  # the whole transaction goes, with every savepoint in it
+        super().rollback()
+        if len(self.unit.frames) > 1:
+            self.unit.spoiled = UsageError("session.rollback() in an inner block undid the outer one's work")
+
+
+@dataclass(eq=False)
+class Frame:
+    """What a unit of work remembers of one open block."""
+
+    read_only: bool
+    former: Who
+    savepoint: SessionTransaction | None = None
+
+
+@dataclass(eq=False)
+class Unit:
+    """A session, one transaction at a time on one connection, and the blocks that are open on it, outermost first.
+
+    It knows its blocks by their frames only: a block that nobody holds any more was left open, and is collected.
+    """
+
+    service: Service
+    session: UnitSession
+    owner: Owner
+    who: Who
+    outer: Unit | None
+    connection: sqlalchemy.Connection | None
+    frames: list[Frame] = field(default_factory=list)
+    spoiled: BaseException | None = None
+
+    def speak_as(self, who: Who) -> None:
+        """From here on the triggers record this user; what waits to be written is still the former one's."""
+        if who != self.who and self.session.in_transaction():
+            self.session.flush()
+            self.session.execute(WHO, {"user": who[0], "hospital": who[1]})
+        self.who = who
+
+    def abandon(self) -> None:
+        """Let no later block become a part of this."""
+        if self.frames and self.owner[1] is not None:
+            self.service.in_loops[self.owner[0]] -= 1
+        self.frames.clear()
+
+    def close(self) -> None:
+        """Give the connection back; what was not committed is rolled back."""
+        self.abandon()
+        try:
+            self.session.close()
+        except sqlalchemy.exc.DBAPIError:
+            self.session.invalidate()  # the server is gone, and the transaction with it
+        finally:
+            if self.connection is not None:
+                self.connection.close()
+
+
+class Block:
+    """What get_db_session returns: `with` it, or `async with` it where waiting for a connection must not stop the loop."""
+
+    def __init__(self, env: str | None, user: object, hospital_id: object, read_only: bool) -> None:
+        self.env = env
+        self.user = user
+        self.hospital_id = hospital_id
+        self.read_only = read_only
+        self.unit: Unit | None = None
+        self.frame: Frame | None = None
+        self.opened_at = ""
+
+    def __enter__(self) -> Session:
+        if self.unit is not None:
+            raise UsageError("this get_db_session() block is open already", remedy="call get_db_session() for each block")
+        service = engines.service(self.env)
+        owner = _owner()
+        unit = _find(service, owner)
+        if unit is None:
+            unit = self._begin(service, owner)
+        else:
+            self._join(unit)
+        self.unit = unit
+        if service.policy.report_unclosed:
+            self.opened_at = engines.place()
+            _open.add(self)
+        return unit.session
+
+    async def __aenter__(self) -> Session:
+        service = engines.service(self.env)
+        if _find(service, _owner()) is None:
+            deadline = time.monotonic() + service.policy.pool_timeout
+            # Other tasks of this loop may hold all connections: whoever blocks the loop now waits for ever.
+            while not engines.has_room(service) and time.monotonic() < deadline:
+                await asyncio.sleep(LATE)
+        return self.__enter__()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        unit, frame = self.unit, self.frame
+        assert unit is not None and frame is not None
+        self.unit = self.frame = None
+        _open.discard(self)
+        if not unit.frames or unit.frames[-1] is not frame:
+            unit.close()
+            raise UsageError("get_db_session() blocks must end in the reverse order of their beginning; nothing was kept")
+        if len(unit.frames) == 1:
+            self._end(unit, error)
+        else:
+            self._leave(unit, frame, error)
+
+    async def __aexit__(self, *error: Any) -> None:
+        self.__exit__(*error)
+
+    def __del__(self) -> None:
+        # Only `with` calls __exit__: whoever let go of the block before that can never end it.
+        if (unit := self.unit) is not None:
+            if self.opened_at:
+                log.warning(
+                    "a session that was opened at %s is not in a with block: nothing commits or closes it", self.opened_at
+                )
+            unit.abandon()
+
+    def _begin(self, service: Service, owner: Owner) -> Unit:
+        """Open the outermost block. The connection is taken at the first statement; at once from a replica, which may not
+        answer, and in a coroutine, where it may not be there when it is needed.
+        """
+        engine = service.reader if self.read_only else service.engine
+        connection = engines.replica_connection(service) if self.read_only else None
+        if owner[1] is not None:
+            if not engines.has_room(service) and service.in_loops[owner[0]]:
+                raise UsageError(
+                    "all connections are in use by tasks of this event loop, and waiting for one would stop it",
+                    remedy="write async with get_db_session()",
+                )
+            connection = connection or engine.connect()
+            service.in_loops[owner[0]] += 1
+        session = UnitSession(bind=connection or engine, expire_on_commit=False)
+        unit = Unit(service, session, owner, self._who(("", "")), _innermost(), connection)
+        session.unit = unit
+        self.frame = Frame(self.read_only, unit.who)
+        unit.frames.append(self.frame)
+        _current.set(weakref.ref(unit))
+        return unit
+
+    def _end(self, unit: Unit, error: BaseException | None) -> None:
+        """Close the outermost block: commit, or roll back."""
+        try:
+            if error is None and unit.spoiled is not None:
+                raise SessionSpoiled(
+                    f"an inner get_db_session block failed ({type(unit.spoiled).__name__}): nothing of the outer one is kept",
+                    remedy="let the error through, or call use_nested_transactions(True)",
+                ) from unit.spoiled
+            if error is None:
+                Session.commit(unit.session)
+        finally:
+            _current.set(weakref.ref(unit.outer) if unit.outer else None)
+            unit.close()
+
+    def _join(self, unit: Unit) -> None:
+        """Open a block inside another one."""
+        frame = Frame(self.read_only, unit.who)
+        # A block that only reads loses nothing when it ends by going back to its savepoint, and that ends READ ONLY too.
+        restrain = self.read_only and not any(each.read_only for each in unit.frames)
+        if restrain or nested_transactions():
+            frame.savepoint = unit.session.begin_nested()
+        unit.frames.append(frame)
+        self.frame = frame
+        try:
+            unit.speak_as(self._who(unit.who))
+            if restrain:
+                unit.session.execute(sqlalchemy.text("SET LOCAL transaction_read_only = on"))
+        except BaseException as failure:
+            self._abandon(unit, frame, failure)
+            raise
+
+    def _leave(self, unit: Unit, frame: Frame, error: BaseException | None) -> None:
+        """Close a block inside another one."""
+        if error is not None:
+            self._abandon(unit, frame, error)
+            return
+        try:
+            if frame.savepoint is None:
+                unit.speak_as(frame.former)
+            elif frame.read_only:
+                unit.session.flush()  # PostgreSQL refuses what was added here
+                frame.savepoint.rollback()
+            else:
+                unit.speak_as(frame.former)
+                frame.savepoint.commit()
+        except BaseException as failure:
+            self._abandon(unit, frame, failure)
+            raise
+        unit.who = frame.former
+        unit.frames.remove(frame)
+
+    def _abandon(self, unit: Unit, frame: Frame, error: BaseException) -> None:
+        """Close a block inside another one that has failed: undo it alone if it can be, else the outer ones too."""
+        unit.frames.remove(frame)
+        try:
+            if frame.savepoint is not None:
+                frame.savepoint.rollback()
+            else:
+                unit.spoiled = unit.spoiled or error
+        except sqlalchemy.exc.SQLAlchemyError:  # the connection is gone, or somebody has ended the transaction
+            unit.spoiled = unit.spoiled or error
+        unit.who = frame.former
+
+    def _who(self, outer: Who) -> Who:
+        return (
+            outer[0] if self.user is None else str(self.user),
+            outer[1] if self.hospital_id is None else str(self.hospital_id),
+        )
+
+
+def use_nested_transactions(on: bool) -> None:
+    """Choose for this thread or task, and for those that have not chosen themselves."""
+    global _savepoints_by_default
+    _savepoints_by_default = on
+    _savepoints.set(on)
+
+
+def nested_transactions() -> bool:
+    """Whether a block inside another one is a savepoint."""
+    chosen = _savepoints.get()
+    return _savepoints_by_default if chosen is None else chosen
+
+
+def open_places() -> list[str]:
+    """Where the blocks of this process were opened that are open now, as far as the policy has that noted."""
+    return sorted(block.opened_at for block in _open)
+
+
+def forget_inherited() -> None:
+    """In a forked child: the unit of work that was open in the parent is the parent's."""
+    _current.set(None)
+
+
+def _owner() -> Owner:
+    """Who runs: a task that was started inside a block inherits its context, but not its unit of work."""
+    task = asyncio.current_task() if asyncio._get_running_loop() is not None else None
+    return threading.get_ident(), task
+
+
+def _innermost() -> Unit | None:
+    unit = _current.get()
+    return None if unit is None else unit()
+
+
+def _find(service: Service, owner: Owner) -> Unit | None:
+    """The open unit of this thread or task on that environment."""
+    unit = _innermost()
+    while unit is not None and (not unit.frames or unit.service is not service or unit.owner != owner):
+        unit = unit.outer
+    return unit
+
+
+@event.listens_for(UnitSession, "after_begin")
+def _introduce(session: UnitSession, transaction: SessionTransaction, connection: sqlalchemy.Connection) -> None:
+    """Tell PostgreSQL who works, for this transaction alone."""
+    who = session.unit.who
+    if who != ("", "") and not transaction.nested:
+        connection.execute(WHO, {"user": who[0], "hospital": who[1]})
+
+
+def _warn_once(message: str, where: str) -> None:
+    if where in _warned:
+        return
+    _warned.add(where)
+    depth = 1
+    while sys._getframe(depth).f_code.co_filename.startswith(engines.NOT_THE_APPLICATIONS):
+        depth += 1
+    warnings.warn(message, stacklevel=depth + 1)

@@ -1,0 +1,49 @@
+"""The README's Flask application, as it stands there: a session per request, the signed-in user, nothing left by a failure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from conftest import CHECKOUT, Project
+from test_database_service import service  # noqa: F401
+
+from skinspire_db.database_service import get_db_engine
+
+EXAMPLE = re.search(r"```python\n(from flask import.*?)```", (CHECKOUT / "README.md").read_text(), re.DOTALL)
+
+
+@pytest.fixture
+def client(clinic: Project, service: Callable[[Project], Project]) -> Iterator[Any]:  # noqa: F811
+    service(clinic)
+    assert EXAMPLE
+    module: dict[str, Any] = {"__name__": "app"}
+    exec(compile(EXAMPLE[1], "README.md", "exec"), module)
+    with module["app"].test_client() as opened:
+        yield opened
+
+
+def test_a_request_is_one_unit_of_work(clinic: Project, client: Any) -> None:
+    answer = client.post("/hospitals", json={"name": "t:a"}, headers={"X-User": "9876543210"})
+    assert answer.status_code == 201
+    found = clinic.query("SELECT hospital_id::text, created_by FROM hospitals WHERE name = 't:a'")
+    assert found == [(answer.json, "9876543210")]
+    assert "t:a" in client.get("/hospitals", headers={"X-User": "1"}).json
+
+
+def test_a_view_that_raises_leaves_nothing_behind(clinic: Project, client: Any) -> None:
+    assert client.post("/hospitals", json={"name": "t:b"}).status_code == 401
+    nobody = "00000000-0000-0000-0000-000000000000"
+    assert client.get(f"/hospitals/{nobody}", headers={"X-User": "1"}).status_code == 500
+    assert client.post("/hospitals", json={}, headers={"X-User": "1"}).status_code == 500
+    clinic.execute("CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'too late'; END $$;"
+                   "CREATE CONSTRAINT TRIGGER no AFTER INSERT ON hospitals DEFERRABLE INITIALLY DEFERRED FOR EACH ROW"
+                   " WHEN (NEW.name = 't:late') EXECUTE FUNCTION no()")  # fmt: skip
+    late = client.post("/hospitals", json={"name": "t:late"}, headers={"X-User": "1"})
+    assert late.status_code == 500, "the answer waits for the commit"
+    assert clinic.query("SELECT count(*) FROM hospitals WHERE name ~ '^(t:|a trace)'") == [(0,)]
+    assert client.post("/hospitals", json={"name": "t:c"}, headers={"X-User": "2"}).status_code == 201
+    assert clinic.query("SELECT name, created_by FROM hospitals WHERE name LIKE 't:%'") == [("t:c", "2")]
+    assert get_db_engine().pool.checkedout() == 0  # type: ignore[attr-defined]
