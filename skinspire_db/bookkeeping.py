@@ -18,8 +18,9 @@ def sql_folder() -> Path:
 
 def exists(connection: Connection) -> bool:
     """Whether this database has the tables; false also for one that an older version only began."""
-    row = connection.execute("SELECT to_regclass('skinspire_tools.reference') IS NOT NULL").fetchone()
-    return bool(row and row[0])
+    parts = ("stamp", "journal", "ledger", "reference")
+    query = "SELECT count(to_regclass('skinspire_tools.' || part)) FROM unnest(%s::text[]) AS part"
+    return connection.execute(query, (list(parts),)).fetchone() == (len(parts),)
 
 
 def ensure(connection: Connection) -> None:
@@ -27,7 +28,7 @@ def ensure(connection: Connection) -> None:
     layout = (sql_folder() / "bookkeeping.sql").read_bytes()
     mark = f"skinspire-db bookkeeping, layout {hashlib.sha256(layout).hexdigest()[:16]}"
     found = connection.execute("SELECT obj_description(to_regnamespace('skinspire_tools')::oid, 'pg_namespace')").fetchone()
-    if found != (mark,):
+    if found != (mark,) or not exists(connection):
         connection.execute(layout)
         connection.execute(f"COMMENT ON SCHEMA skinspire_tools IS '{mark}'".encode())
 

@@ -22,7 +22,7 @@ SETTINGS_OF_LONG_TRANSACTIONS = """
 DO $$
 BEGIN
     -- Hosted servers keep extensions in a schema of their own; the functions of pgcrypto must be found there too.
-    PERFORM set_config('search_path', 'public, ' || quote_ident(n.nspname), true)
+    PERFORM set_config('search_path', 'public, ' || quote_ident(n.nspname) || ', pg_temp', true)
     FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE extname = 'pgcrypto' AND nspname <> 'public';
     IF current_setting('server_version_num')::int >= 170000 THEN
         SET LOCAL transaction_timeout = 0;
@@ -124,7 +124,7 @@ def begin(connection: Connection, policy: Policy, *, brief: bool = False) -> Non
         sql.SQL(
             # A snapshot older than the operation lock would not see what its last holder committed.
             "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL quote_all_identifiers = off;"
-            "SET LOCAL TimeZone = 'UTC'; SET LOCAL search_path = public; SET LOCAL statement_timeout = 0;"
+            "SET LOCAL TimeZone = 'UTC'; SET LOCAL search_path = public, pg_temp; SET LOCAL statement_timeout = 0;"
             "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = {milliseconds}"
         ).format(milliseconds=sql.Literal(round(policy.lock_timeout * 1000)))
     )

@@ -11,7 +11,7 @@ from skinspire_db.environment import Environment
 from skinspire_db.errors import UsageError
 from skinspire_db.pipeline import DESTROYS, Pipeline, Report, Step
 from skinspire_db.seeding.bulk import Options, seed
-from skinspire_db.summary import Summary
+from skinspire_db.summary import Check, Summary
 from skinspire_db.triggers import install, proofs, status, versions
 from skinspire_db.triggers.files import TriggerFile
 
@@ -58,7 +58,8 @@ def install_triggers(
 ) -> Pipeline:
     """Make functions, triggers and ledger what the files say, or one file, or one as it was in an earlier version.
 
-    Proves what was installed anew before it is committed; with `verify` proves every file.
+    Whatever that changes is proved before it is committed; with `verify` every file is proved, and one that cannot be is no
+    pass.
     """
     files = versions.current(environment.project)
     if at_version is not None and name is None:
@@ -71,14 +72,22 @@ def install_triggers(
                 f"--verify proves the current version of {name}, not version {at_version}",
                 remedy=f"invoke triggers.install --name={name} --at-version={at_version}",
             )
-    return Pipeline(
-        "triggers.install",
-        environment,
-        (
-            Step("triggers", partial(install.install, files=chosen, others=name is None)),
-            _view_step("proofs", proofs.prove if verify else proofs.prove_installed_now, chosen),
-        ),
-    )
+    changed = False
+
+    def make(connection: Connection) -> Summary:
+        nonlocal changed
+        summary = install.install(connection, chosen, others=name is None)
+        changed = any(summary.numbers[what] for what in ("functions", "attached", "dropped"))
+        return summary
+
+    def prove(connection: Connection, of: list[TriggerFile]) -> list[Check]:
+        if verify:
+            return proofs.prove(connection, of)
+        # One file's function may be what another's calls: whatever changed, all that can be proved is.
+        return proofs.prove_able(connection, of) if changed else []
+
+    proved = files if at_version is None else chosen
+    return Pipeline("triggers.install", environment, (Step("triggers", make), _view_step("proofs", prove, proved)))
 
 
 def switch_triggers(environment: Environment, name: str | None, *, enabled: bool) -> Pipeline:

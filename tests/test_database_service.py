@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import logging
 import os
 import pickle
@@ -94,7 +95,7 @@ def test_a_block_persists(app: Project) -> None:
     assert names(app) == ["t:a"]
 
 
-@pytest.mark.parametrize("env", ["dev", "test", "staging"])
+@pytest.mark.parametrize("env", ["dev", "test", "prod", "staging"])
 def test_in_every_environment(clinic: Project, service: Callable[[Project], Project], env: str) -> None:
     (clinic.root / "pyproject.toml").write_text('[tool.skinspire_db.environments.staging]\nextends = "prod"\n')
     url = clinic.env.pop("DEV_DATABASE_URL")
@@ -429,30 +430,31 @@ def test_random_nestings_against_the_rules(app: Project, savepoints: bool) -> No
 
 
 @pytest.mark.parametrize("savepoints", [False, True])
-@pytest.mark.parametrize("failing", [0, 1, 2, None])
-@pytest.mark.parametrize("catching", [0, 1, 2, None])
-def test_three_deep(app: Project, savepoints: bool, failing: int | None, catching: int | None) -> None:
+def test_three_deep(app: Project, savepoints: bool) -> None:
     """The block at one depth fails, the code around the block at another catches."""
     use_nested_transactions(savepoints)
-    work: Tree = (catching == 2, "raise" if failing == 2 else "", [])
-    for depth in (1, 0):
-        work = (catching == depth, "raise" if failing == depth else "", [work])
-    with pytest.MonkeyPatch.context():
+    everything = ["t:r.0.0<", "t:r.0.0>", "t:r.0<", "t:r.0>", "t:r<", "t:r>"]
+    for failing, catching in itertools.product([0, 1, 2, None], repeat=2):
+        app.execute("DELETE FROM hospitals WHERE name LIKE 't:%'")
+        work: Tree = (catching == 2, "raise" if failing == 2 else "", [])
+        for depth in (1, 0):
+            work = (catching == depth, "raise" if failing == depth else "", [work])
         try:
             play(work, "r")
             outcome = None
         except (Oops, SessionSpoiled) as error:
             outcome = type(error)
-    everything = ["t:r.0.0<", "t:r.0.0>", "t:r.0<", "t:r.0>", "t:r<", "t:r>"]
-    if failing is None:
-        assert (names(app), outcome) == (everything, None)
-    elif catching is None or catching > failing or failing == 0:
-        assert names(app) == [] and outcome is (None if catching is not None and catching <= failing else Oops)
-    elif not savepoints:
-        assert names(app) == [] and outcome is (SessionSpoiled if catching > 0 else None)
-    else:
-        kept = [name for name in everything if catching > 0 and name.count(".") < catching]
-        assert (names(app), outcome) == (kept, None)
+        if failing is None:
+            expected: tuple[list[str], Any] = (everything, None)
+        elif catching is None or catching > failing:
+            expected = ([], Oops)
+        elif catching == 0:
+            expected = ([], None)
+        elif savepoints:
+            expected = ([name for name in everything if name.count(".") < catching], None)
+        else:
+            expected = ([], SessionSpoiled)
+        assert (names(app), outcome) == expected, (failing, catching)
 
 
 # Threads, tasks, forks

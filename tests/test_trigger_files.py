@@ -13,6 +13,7 @@ from conftest import Project
 from skinspire_db.errors import TriggerFileInvalid
 from skinspire_db.triggers import files, versions
 
+NOW = files.read_file(files.folder() / "timestamps.sql").version
 HEADER = '/*\nversion = 1\nsummary = "s"\norder = 1\n*/\n'
 
 
@@ -26,6 +27,12 @@ HEADER = '/*\nversion = 1\nsummary = "s"\norder = 1\n*/\n'
         (HEADER.replace("*/", "colour = 1\n*/"), "unknown key colour"),
         (HEADER + "SELECT 1;\n\nCOMMIT;\n", ":8: COMMIT in a trigger file"),
         (HEADER + "SELECT 1; begin ;", ":6: BEGIN in a trigger file"),
+        (HEADER + "SELECT '\\'; COMMIT; SELECT '\\';", ":6: COMMIT in a trigger file"),
+        (HEADER.replace("*/", "attach = 5\n*/"), "attach is neither a table nor a list"),
+        (
+            HEADER.replace("*/", '[[attach]]\ntables = ["t"]\nwhen = "AFTER INSERT"\norder = 1000\n*/'),
+            "order is not from 0 to 999",
+        ),
         (HEADER.replace("\n", "\r\n"), ":1: line ends are CRLF"),
     ],
 )
@@ -39,7 +46,7 @@ def test_a_file_that_cannot_be_used(tmp_path: Path, text: str, says: str) -> Non
 def test_keywords_in_strings_comments_and_bodies_are_no_transaction_control(tmp_path: Path) -> None:
     (tmp_path / "good.sql").write_text(
         HEADER
-        + "-- x; COMMIT;\n/* ; ROLLBACK; */ SELECT '; COMMIT;', \"; END;\", $x$; COMMIT; $x$, $$; BEGIN; $$, E'\\'; COMMIT;';"
+        + "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; END; -- x; COMMIT;\n/* ; ROLLBACK; */ SELECT '; COMMIT;', \"; END;\", $x$; COMMIT; $x$, $$; BEGIN; $$, E'\\'; COMMIT;';"
     )
     assert len(files.read_files(tmp_path)) == 1
 
@@ -133,10 +140,10 @@ def edit(path: Path, right: str, wrong: str) -> None:
 @pytest.mark.parametrize(
     ("right", "wrong", "says"),
     [
-        ("now()", "clock_timestamp()", ":2: edited since version 2 was locked"),
-        ("version = 2", "version = 3", ":2: version 3 is not in triggers.lock"),
-        ("version = 2", "version = 4", ":2: version 4 after version 2 leaves a gap"),
-        ("version = 2", "version = 1", ":2: version 1, but 2 is locked"),
+        ("now()", "clock_timestamp()", f":2: edited since version {NOW} was locked"),
+        (f"version = {NOW}", f"version = {NOW + 1}", f":2: version {NOW + 1} is not in triggers.lock"),
+        (f"version = {NOW}", f"version = {NOW + 2}", f":2: version {NOW + 2} after version {NOW} leaves a gap"),
+        (f"version = {NOW}", "version = 1", f":2: version 1, but {NOW} is locked"),
         ("NEW.updated_at :=", "NEW.updated_at =:", ":2: edited since"),
     ],
 )
@@ -185,41 +192,57 @@ def test_sql_that_cannot_be_used_is_refused_with_its_line(
 def test_a_version_that_is_missing_in_the_archive_is_a_gap(clinic: Project, sql: Path) -> None:
     (sql / "triggers" / "archive" / "timestamps.1.sql").unlink()
     outcome = clinic.invoke("triggers.install")
-    assert outcome.code == 1 and "timestamps.sql:2: version 2, but archive/timestamps.1.sql is missing: a gap" in outcome.err
+    assert (
+        outcome.code == 1
+        and f"timestamps.sql:2: version {NOW}, but archive/timestamps.1.sql is missing: a gap" in outcome.err
+    )
 
 
 def test_a_damaged_lock(clinic: Project, sql: Path) -> None:
-    edit(sql / "triggers.lock", "timestamps 2", "timestamps two")
+    lock = sql / "triggers.lock"
+    line = lock.read_text()[: lock.read_text().index("timestamps 2")].count("\n") + 1
+    edit(lock, "timestamps 2", "timestamps two")
     outcome = clinic.invoke("triggers.status")
-    assert outcome.code == 1 and "triggers.lock:7: not name, version and sha256" in outcome.err
+    assert outcome.code == 1 and f"triggers.lock:{line}: not name, version and sha256" in outcome.err
+    lock.unlink()
+    assert "triggers.lock:1: cannot be read" in clinic.invoke("triggers.status").err
+
+
+def test_an_archived_version_that_was_edited(clinic: Project, sql: Path) -> None:
+    edit(sql / "triggers" / "archive" / "timestamps.1.sql", "now()", "clock_timestamp()")
+    outcome = clinic.invoke("triggers.install", "--name=timestamps", "--at-version=1")
+    assert outcome.code == 1 and "archive/timestamps.1.sql:1: edited since it was frozen" in outcome.err
 
 
 def test_bump_freezes_the_former_text(clinic: Project, sql: Path) -> None:
     path = sql / "triggers" / "timestamps.sql"
     former = path.read_text()
-    edit(path, "compares bytes", "looks at bytes")
+    edit(path, "when its bytes have", "if its bytes have")
     assert clinic.invoke("--dry", "triggers.bump", "--name=timestamps").code == 0
-    assert "version = 2" in path.read_text()
+    assert f"version = {NOW}" in path.read_text()
     outcome = clinic.invoke("triggers.bump", "--name=timestamps")
-    assert (outcome.code, outcome.out) == (0, "timestamps is version 3; version 2 is in archive/timestamps.2.sql\n")
-    assert (sql / "triggers" / "archive" / "timestamps.2.sql").read_text() == former
-    assert versions.read_lock()["timestamps"] == (3, hashlib.sha256(path.read_bytes()).hexdigest())
+    assert (outcome.code, outcome.out) == (
+        0,
+        f"timestamps is version {NOW + 1}; version {NOW} is in archive/timestamps.{NOW}.sql\n",
+    )
+    assert (sql / "triggers" / "archive" / f"timestamps.{NOW}.sql").read_text() == former
+    assert versions.read_lock()["timestamps"][NOW + 1] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert clinic.invoke("triggers.status", "--json").code == 3
     assert clinic.invoke("triggers.install", "--verify").code == 0
-    assert clinic.query("SELECT version FROM skinspire_tools.ledger WHERE name = 'timestamps'") == [(3,)]
-    # Edited again before it was committed: nobody else has version 3.
-    edit(path, "looks at bytes", "goes by bytes")
-    assert "is version 3\n" in clinic.invoke("triggers.bump", "--name=timestamps").out
+    assert clinic.query("SELECT version FROM skinspire_tools.ledger WHERE name = 'timestamps'") == [(NOW + 1,)]
+    # Edited again before it was committed: nobody else has that version.
+    edit(path, "if its bytes have", "as soon as its bytes have")
+    assert f"is version {NOW + 1}\n" in clinic.invoke("triggers.bump", "--name=timestamps").out
     commit(sql)
-    edit(path, "version = 3", "version = 4")
-    assert "is version 4; version 3 is in" in clinic.invoke("triggers.bump", "--name=timestamps").out
-    assert versions.at("timestamps", "3").version == 3
+    edit(path, f"version = {NOW + 1}", f"version = {NOW + 2}")
+    assert f"is version {NOW + 2}; version {NOW + 1} is in" in clinic.invoke("triggers.bump", "--name=timestamps").out
+    assert versions.at("timestamps", str(NOW + 1)).version == NOW + 1
 
 
 def test_bump_before_the_edit(clinic: Project, sql: Path) -> None:
     assert "edit it, and run this again" in clinic.invoke("triggers.bump", "--name=timestamps").out
-    edit(sql / "triggers" / "timestamps.sql", "compares bytes", "looks at bytes")
-    assert "is version 3\n" in clinic.invoke("triggers.bump", "--name=timestamps").out
+    edit(sql / "triggers" / "timestamps.sql", "when its bytes have", "if its bytes have")
+    assert f"is version {NOW + 1}\n" in clinic.invoke("triggers.bump", "--name=timestamps").out
     assert clinic.invoke("triggers.install").code == 0
 
 
@@ -229,10 +252,10 @@ def test_bump_of_a_new_file_and_of_one_whose_former_text_is_lost(clinic: Project
     assert "novel is version 1\n" in clinic.invoke("triggers.bump", "--name=novel").out
     assert clinic.invoke("triggers.install").code == 0
     shutil.rmtree(sql / ".git")
-    edit(sql / "triggers" / "timestamps.sql", "compares bytes", "looks at bytes")
+    edit(sql / "triggers" / "timestamps.sql", "when its bytes have", "if its bytes have")
     before = (sql / "triggers.lock").read_text()
     outcome = clinic.invoke("triggers.bump", "--name=timestamps")
-    assert outcome.code == 1 and "the text of version 2 is neither here nor in git's history" in outcome.err
+    assert outcome.code == 1 and f"the text of version {NOW} is neither here nor in git's history" in outcome.err
     assert (sql / "triggers.lock").read_text() == before
     for arguments in ([], ["--name=nonesuch"]):
         outcome = clinic.invoke("triggers.bump", *arguments)
@@ -248,7 +271,7 @@ def test_an_earlier_version_can_be_installed(clinic: Project) -> None:
         ("user_tracking", "OUTDATED")
     }
     clinic.execute("UPDATE patients SET title = 'Dr'")
-    assert clinic.invoke("triggers.install", "--name=user_tracking", "--at-version=2", "--verify").code == 0
+    assert clinic.invoke("triggers.install", "--name=user_tracking", f"--at-version={NOW}", "--verify").code == 0
     assert clinic.invoke("triggers.status").code == 0
 
 
@@ -257,8 +280,9 @@ def test_an_earlier_version_can_be_installed(clinic: Project) -> None:
     [
         (["--name=nonesuch"], "has no trigger file nonesuch"),
         (["--at-version=1"], "--at-version needs --name"),
-        (["--name=timestamps", "--at-version=3"], "timestamps has no version 3; it has 1 to 2"),
+        (["--name=timestamps", f"--at-version={NOW + 1}"], f"timestamps has no version {NOW + 1}; it has 1 to {NOW}"),
         (["--name=timestamps", "--at-version=0"], "has no version 0"),
+        (["--name=timestamps", "--at-version=01"], "has no version 01"),
         (["--name=timestamps", "--at-version=latest"], "has no version latest"),
         (["--name=timestamps", "--at-version=1", "--verify"], "proves the current version"),
     ],
@@ -268,6 +292,86 @@ def test_wrong_arguments_of_install(clinic: Project, arguments: list[str], says:
     outcome = clinic.invoke("triggers.install", *arguments)
     assert outcome.code == 2 and says in outcome.err and " -> " in outcome.err
     assert clinic.dump() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "says"),
+    [
+        ("SELECT 1; DO $$ BEGIN COMMIT; END $$;", 1, "novel.sql:1: invalid transaction termination"),
+        ("CREATE OR REPLACE FUNCTION integer_parameter(code text, fallback integer, lowest integer, highest integer)"
+         " RETURNS integer LANGUAGE sql AS 'SELECT 1';", 1, "is made by novel and by parameters"),
+        ("CREATE FUNCTION unsafe() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1';", 1, "unsafe() is SECURITY DEFINER without"),
+        ("CREATE OR REPLACE FUNCTION theirs() RETURNS int LANGUAGE sql AS 'SELECT 1';", 2, "theirs() exists already"),
+    ],
+)  # fmt: skip
+def test_a_new_file_that_must_not_be_installed(clinic: Project, sql: Path, text: str, code: int, says: str) -> None:
+    clinic.execute("CREATE FUNCTION theirs() RETURNS int LANGUAGE sql AS 'SELECT 2'")
+    (sql / "triggers" / "novel.sql").write_text(HEADER + text + "\n")
+    assert clinic.invoke("triggers.bump", "--name=novel").code == 0
+    before = clinic.dump()
+    outcome = clinic.invoke("triggers.install")
+    assert (outcome.code, says in outcome.err) == (code, True), outcome.err
+    assert clinic.dump() == before
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        'attach = { tables = ["users"], function = "nope" }\nwhen = "BEFORE UPDATE"',
+        'attach = { tables = ["users"], condition = "NEW.nope = 1" }\nwhen = "BEFORE UPDATE"',
+        'attach = { tables = ["users"] }\nwhen = "BEFORE UPDATE OF nope"',
+        'attach = { tables = ["users"] }\nwhen = "BEFORE UPDTE"',
+    ],
+)
+def test_an_attachment_that_postgresql_refuses(clinic: Project, sql: Path, header: str) -> None:
+    folder = sql / "triggers"
+    body = "CREATE FUNCTION novel() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';\n"
+    (folder / "novel.sql").write_text(HEADER.replace("*/", f"{header}\n*/") + body)
+    assert clinic.invoke("triggers.bump", "--name=novel").code == 0
+    assert "novel.sql:5: there is no verify/novel.sql" in clinic.invoke("triggers.install").err
+    (folder / "verify" / "novel.sql").write_text("SELECT 1")
+    outcome = clinic.invoke("triggers.install")
+    assert outcome.code == 1 and "novel.sql:5: " in outcome.err
+
+
+def test_a_file_can_be_renamed_and_a_function_can_move(clinic: Project, sql: Path) -> None:
+    """What another file makes now is not dropped with the file that made it before."""
+    folder = sql / "triggers"
+    for part in (folder, folder / "verify"):
+        (part / "role_assignment.sql").rename(part / "role_rules.sql")
+    (folder / "role_rules.sql").write_text((folder / "role_rules.sql").read_text().replace("version = 2", "version = 1"))
+    header = (folder / "role_rules.sql").read_text()
+    (folder / "role_rules.sql").write_text(header)
+    hashing = (folder / "password_hashing.sql").read_text()
+    moved = hashing[hashing.index("-- Recognised") : hashing.index("CREATE OR REPLACE FUNCTION password_hashing")]
+    (folder / "password_hashing.sql").write_text(hashing.replace(moved, ""))
+    (folder / "parameters.sql").write_text((folder / "parameters.sql").read_text() + moved)
+    for name in ("role_rules", "password_hashing", "parameters"):
+        assert clinic.invoke("triggers.bump", f"--name={name}").code == 0
+    outcome = clinic.invoke("triggers.install", "--verify")
+    assert outcome.code == 0, outcome.err
+    assert clinic.invoke("triggers.status").code == 0
+    assert clinic.query("SELECT count(*) FROM pg_trigger WHERE tgname ~ '^_150'") == [(6,)]
+
+
+def test_a_helper_that_others_need_cannot_be_left_out(clinic: Project) -> None:
+    (clinic.root / "pyproject.toml").write_text('[tool.skinspire_db]\ndisabled_triggers = ["parameters"]\n')
+    before = clinic.dump()
+    outcome = clinic.invoke("triggers.install")
+    assert outcome.code == 1 and "function integer_parameter" in outcome.err and "does not exist" in outcome.err
+    assert clinic.dump() == before
+
+
+def test_a_locked_version_is_not_given_another_text(clinic: Project, sql: Path) -> None:
+    """Committed without a bump: in a shallow clone the text of the locked version cannot be found, which is no licence."""
+    edit(sql / "triggers" / "timestamps.sql", "when its bytes have", "if its bytes have")
+    commit(sql)
+    shallow = sql.parent / "shallow"
+    git(sql, "clone", "-q", "--depth", "1", f"file://{sql}", str(shallow))
+    shutil.rmtree(sql / ".git")
+    shutil.copytree(shallow / ".git", sql / ".git")
+    outcome = clinic.invoke("triggers.bump", "--name=timestamps")
+    assert outcome.code == 1 and f"the text of version {NOW} is neither here nor in git's history" in outcome.err
 
 
 def test_a_project_can_leave_a_file_out(clinic: Project) -> None:

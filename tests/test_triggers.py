@@ -28,7 +28,7 @@ def states(connection: Connection, wanted: list[TriggerFile] | None = None) -> s
 
 def test_installed_everywhere_where_the_columns_are(connection: Connection) -> None:
     assert states(connection) == {"INSTALLED"}
-    assert connection.execute("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal").fetchone() == (35,)
+    assert connection.execute("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal").fetchone() == (36,)
 
 
 def test_installing_twice_locks_nothing_and_changes_nothing(clinic: Project) -> None:
@@ -82,13 +82,13 @@ def test_a_file_that_is_gone_is_an_orphan_and_goes(connection: Connection) -> No
 
 def test_a_changed_order_and_a_function_that_is_gone_leave_nothing_behind(connection: Connection, tmp_path: Path) -> None:
     text = (files.folder() / "timestamps.sql").read_text()
-    old, new = text + "CREATE FUNCTION helper() RETURNS int LANGUAGE sql AS 'SELECT 1';\n", text.replace("= 100", "= 90")
-    (tmp_path / "timestamps.sql").write_text(old.replace("version = 2", "version = 3"))
+    old, new = text + "CREATE FUNCTION helper() RETURNS int LANGUAGE sql AS 'SELECT 1';\n", text.replace("= 100", "= 90", 1)
+    (tmp_path / "timestamps.sql").write_text(old)
     install(connection, files.read_files(tmp_path))
-    (tmp_path / "timestamps.sql").write_text(new.replace("version = 1", "version = 3"))
+    (tmp_path / "timestamps.sql").write_text(new)
     install(connection, files.read_files(tmp_path))
     names = connection.execute("SELECT DISTINCT tgname FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1").fetchall()
-    assert names == [("_90_timestamps",)], "the other files' went with them"
+    assert names == [("_090_timestamps",)], "the other files' went with them"
     assert connection.execute("SELECT to_regproc('helper')").fetchone() == (None,)
 
 
@@ -167,6 +167,56 @@ def test_tables_with_one_of_two_columns(connection: Connection, columns: str, fu
     assert found == [(function,)]
     connection.execute("INSERT INTO half DEFAULT VALUES")
     assert connection.execute("SELECT count(*) FROM half WHERE half IS NOT NULL").fetchone() == (1,)
+
+
+def test_columns_of_other_types_are_left_alone(connection: Connection) -> None:
+    connection.execute(
+        "CREATE TABLE odd (created_at text, updated_at text, created_by uuid, updated_by uuid);"
+        "CREATE SCHEMA legacy; CREATE TABLE legacy.users (id int); CREATE TABLE legacy.login_history (LIKE login_history)"
+    )
+    install(connection, CURRENT)
+    found = connection.execute(
+        "SELECT tgname FROM pg_trigger WHERE tgrelid IN ('odd'::regclass, 'legacy.users'::regclass)"
+        " OR tgrelid = 'legacy.login_history'::regclass AND tgname ~ '_130'"
+    )
+    assert found.fetchall() == [], "and a table of a name of ours in another schema is somebody else's"
+    assert states(connection) == {"INSTALLED"}
+
+
+def test_a_renamed_table(connection: Connection) -> None:
+    connection.execute("ALTER TABLE patients RENAME TO clients; ALTER TABLE user_sessions RENAME TO visits")
+    found = {(each.object, each.state) for each in status(connection, CURRENT) if each.state != "INSTALLED"}
+    assert ("_100_timestamps on public.clients", "OUTDATED") in found
+    assert ("_140_session_limit on public.user_sessions", "UNATTACHED") in found
+    assert ("_140_session_limit on public.visits", "ORPHANED") in found
+    connection.execute("ALTER TABLE visits RENAME TO user_sessions")
+    install(connection, CURRENT)
+    assert states(connection) == {"INSTALLED"}
+
+
+def test_a_trigger_that_is_off_on_one_partition_is_off(connection: Connection) -> None:
+    connection.execute(
+        "CREATE TABLE parted (id int, created_at timestamptz, updated_at timestamptz) PARTITION BY RANGE (id);"
+        "CREATE TABLE part PARTITION OF parted FOR VALUES FROM (0) TO (9)"
+    )
+    install(connection, CURRENT)
+    connection.execute("ALTER TABLE part DISABLE TRIGGER _100_timestamps")
+    assert states(connection) == {"INSTALLED", "DISABLED"}
+    install(connection, CURRENT)
+    assert states(connection) == {"INSTALLED"}
+
+
+def test_another_owner_is_drift(clinic: Project) -> None:
+    eve = f"eve_{clinic.database}"
+    clinic.execute(f"CREATE ROLE {eve}; ALTER FUNCTION timestamps() OWNER TO {eve}")
+    try:
+        assert clinic.invoke("triggers.status").code == 3
+        outcome = clinic.invoke("triggers.diff")
+        assert outcome.code == 3 and f"--- owner: {eve}" in outcome.out
+        assert clinic.invoke("triggers.install").code == 0
+        assert clinic.query("SELECT pg_get_userbyid(proowner) FROM pg_proc WHERE proname = 'timestamps'") == [("skinspire",)]
+    finally:
+        clinic.execute(f"ALTER FUNCTION timestamps() OWNER TO skinspire; DROP ROLE {eve}")
 
 
 # The tasks
@@ -334,7 +384,7 @@ def test_pgtap_agrees_with_status(clinic: Project) -> None:
             return len(states)
 
         connection.execute("SET search_path = public, tap; SELECT * FROM no_plan()")
-        assert agrees(status(connection, CURRENT)) == 55
+        assert agrees(status(connection, CURRENT)) == 59
         for table in ("staff", "users"):
             names = [row[0] for row in connection.execute(
                 "SELECT tgname FROM pg_trigger WHERE tgrelid = %s::regclass AND NOT tgisinternal", (table,))]  # fmt: skip

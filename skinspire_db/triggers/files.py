@@ -13,15 +13,20 @@ from typing import Any
 from skinspire_db import bookkeeping
 from skinspire_db.errors import TriggerFileInvalid
 
+NAME = re.compile(r"[a-z_][a-z0-9_]*")
 HEADER = re.compile(r"\s*/\*(.*?)\*/", re.DOTALL)
 REQUIRED: dict[str, type] = {"version": int, "summary": str, "order": int}
 OPTIONAL: dict[str, type] = {"attach": object, "when": str}
 ATTACH: dict[str, type] = {
-    "columns": list, "without": list, "tables": list, "exclude": list, "when": str, "function": str, "condition": str,
-    "name": str,
+    "columns": list, "types": list, "without": list, "tables": list, "exclude": list, "when": str, "function": str,
+    "condition": str, "name": str, "order": int,
 }  # fmt: skip
 # What must not be searched for keywords: comments, strings, quoted names, function bodies.
-OPAQUE = re.compile(r"--[^\n]*|/\*.*?\*/|[eE]?'(?:[^'\\]|''|\\.)*'|\"[^\"]*\"|(\$[A-Za-z_0-9]*\$).*?\1", re.DOTALL)
+OPAQUE = re.compile(
+    r"--[^\n]*|/\*.*?\*/|\b[eE]'(?:[^'\\]|''|\\.)*'|'(?:[^']|'')*'|\"[^\"]*\"|(\$[A-Za-z_0-9]*\$).*?\1"
+    r"|\bBEGIN\s+ATOMIC\b.*?\bEND\b",
+    re.DOTALL | re.IGNORECASE,
+)
 IN_FUNCTION = re.compile(r'PL/pgSQL function "?(\w+)"?(?:\([^)]*\))? (?:near )?line (\d+)')
 TRANSACTION_CONTROL = re.compile(
     r"(?:^|;)\s*(BEGIN|START|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE|PREPARE\s+TRANSACTION)\b", re.IGNORECASE
@@ -30,8 +35,9 @@ TRANSACTION_CONTROL = re.compile(
 
 @dataclass(frozen=True)
 class Attachment:
-    """A trigger that the tool makes: `function` on each of `tables`, or on every table that has all of `columns` and none of
-    `without`, except those in `exclude`; `when` is its timing and events, `condition` its WHEN clause or empty.
+    """A trigger that the tool makes: `function` on each of `tables` (of the schema public, if they name none), or on every
+    table that has all of `columns`, of one of `types` if there are any, and none of `without`; except those in `exclude`.
+    `when` is its timing and events, `condition` its WHEN clause or empty.
     """
 
     trigger: str
@@ -39,6 +45,7 @@ class Attachment:
     when: str
     condition: str = ""
     columns: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -76,7 +83,7 @@ class TriggerFile:
 
     def line(self, key: str) -> int:
         """Where the header sets `key`; 1 when it does not."""
-        found = re.search(rf"^\s*{key}\s*=", self.text, re.MULTILINE)
+        found = re.search(rf"^\s*(\[\[)?{key}\b", self.text, re.MULTILINE)
         return self.text[: found.start()].count("\n") + 1 if found else 1
 
     def line_of(self, context: str) -> int | None:
@@ -97,7 +104,8 @@ def read_files(where: Path) -> list[TriggerFile]:
 
     Raises TriggerFileInvalid with file and line for one that cannot be used, and for two that would fire in no order.
     """
-    files = sorted((read_file(path) for path in where.glob("*.sql")), key=lambda file: (file.order, file.name))
+    paths = sorted(path for path in where.glob("*.sql") if not path.name.startswith("."))  # editors leave such behind
+    files = sorted((read_file(path) for path in paths), key=lambda file: (file.order, file.name))
     for one, other in itertools.combinations(files, 2):
         if one.order == other.order and any(a.may_meet(b) for a in one.attachments for b in other.attachments):
             raise TriggerFileInvalid(
@@ -113,11 +121,18 @@ def read_file(path: Path, name: str | None = None) -> TriggerFile:
 
     Raises TriggerFileInvalid with file and line when it cannot be used.
     """
-    raw = path.read_bytes()
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise TriggerFileInvalid(
+            f"{path}:1: cannot be read: {error.strerror}", remedy=f"correct or remove {path.name}"
+        ) from None
     if b"\r" in raw:
         line = raw[: raw.index(b"\r")].count(b"\n") + 1
         raise TriggerFileInvalid(f"{path}:{line}: line ends are CRLF", remedy=f"convert {path.name} to LF")
     name = name or path.stem
+    if not NAME.fullmatch(name):
+        raise TriggerFileInvalid(f"{path}:1: {name!r} is no name for a trigger file", remedy="use a-z, 0-9 and _")
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -127,6 +142,8 @@ def read_file(path: Path, name: str | None = None) -> TriggerFile:
     _refuse_transaction_control(path, text)
     attach = fields.get("attach", [])
     listed = [attach | {"when": fields.get("when")}] if isinstance(attach, dict) else attach
+    if not isinstance(listed, list):
+        raise TriggerFileInvalid(f"{path}:1: attach is neither a table nor a list of tables", remedy="correct the header")
     attachments = tuple(_attachment(path, name, fields["order"], each) for each in listed)
     if len({each.trigger for each in attachments}) < len(attachments):
         raise TriggerFileInvalid(f"{path}:1: two attachments have one name", remedy="give one of them a name")
@@ -153,12 +170,14 @@ def _header(path: Path, text: str) -> dict[str, Any]:
 def _attachment(path: Path, name: str, order: int, given: Any) -> Attachment:
     _refuse_unknown(path, given, ATTACH)
     function = given.get("function", name)
-    attachment = Attachment(
-        f"_{order}_{given.get('name', function)}", function, given.get("when") or "", given.get("condition", ""),
-        *(tuple(given.get(key, ())) for key in ("columns", "without", "tables", "exclude")),
-    )  # fmt: skip
+    order = given.get("order", order)
+    lists = {key: tuple(given.get(key, ())) for key in ("columns", "types", "without", "tables", "exclude")}
+    trigger = f"_{order:03d}_{given.get('name', function)}"
+    attachment = Attachment(trigger, function, given.get("when") or "", given.get("condition", ""), **lists)
     if not attachment.when or not (attachment.columns or attachment.tables):
         raise TriggerFileInvalid(f"{path}:1: an attachment needs when, and columns or tables", remedy="correct the header")
+    if not 0 <= order <= 999:
+        raise TriggerFileInvalid(f"{path}:1: order is not from 0 to 999", remedy="triggers fire in the order of their names")
     if len(attachment.trigger.encode()) > 63:
         raise TriggerFileInvalid(f"{path}:1: the trigger name {attachment.trigger} is over 63 bytes", remedy="shorten it")
     return attachment

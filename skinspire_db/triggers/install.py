@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from skinspire_db import bookkeeping
+from skinspire_db.connections import sentence
 from skinspire_db.errors import NotOurs, TriggerFileInvalid, UsageError
 from skinspire_db.summary import Summary
 from skinspire_db.triggers import ledger
-from skinspire_db.triggers.files import Attachment, TriggerFile
-from skinspire_db.triggers.ledger import Entry, Made
+from skinspire_db.triggers.files import TriggerFile
+from skinspire_db.triggers.ledger import Entry, Made, Wanted
 
 if TYPE_CHECKING:
     import psycopg
@@ -21,42 +23,81 @@ if TYPE_CHECKING:
 def install(connection: Connection, files: list[TriggerFile], *, others: bool = True) -> Summary:
     """Make the database's functions, triggers and ledger what the files say, touching nothing that is right already.
 
-    Runs in the caller's transaction. Drops only what the ledger knows: what an earlier version of a file made and this one
-    does not, and what files made that are not among `files`, unless `others` is False. Triggers that `triggers.disable`
-    has switched off stay off. Raises TriggerFileInvalid with file and line for SQL that PostgreSQL refuses, and NotOurs where
-    a function or trigger of that name exists that no file made and that is another than the file's.
+    Runs in the caller's transaction. Drops only what the ledger knows and no file asks for any more; what files made that are
+    not among `files` goes too, unless `others` is False. Triggers that `triggers.disable` has switched off stay off.
+
+    Raises TriggerFileInvalid with file and line for what PostgreSQL refuses and for a function that two files make, and
+    NotOurs where a function or trigger of that name exists that no file made and that is another than the file's.
     """
     bookkeeping.ensure(connection)
     entries = ledger.read(connection)
-    ours = {signature for entry in entries.values() for signature in entry.functions}
-    functions = attached = dropped = off = 0
+    count = attached = off = 0
+    functions: dict[str, dict[str, str]] = {}
+    for file in files:
+        functions[file.name], ran = _functions(connection, file, entries)
+        count += len(functions[file.name]) if ran else 0
+    kept = {name: entry for name, entry in entries.items() if name not in functions} if not others else {}
+    _refuse_two_makers(files, functions | {name: entry.functions for name, entry in kept.items()})
+    wanted = {file.name: ledger.wanted(connection, file) for file in files}
     for file in files:
         entry = entries.get(file.name)
-        made = entry.functions if entry else {}
-        if entry is None or entry.sha256 != file.sha256 or ledger.fingerprints(connection, made) != made:
-            made, changed = made_by(connection, file)
-            if foreign := changed - ours:
-                signature = foreign.pop()
-                raise NotOurs(
-                    f"{file.path}: function {signature} exists already, and no trigger file made it",
-                    remedy=f"rename one of the two, or drop it if nobody needs it: DROP FUNCTION {signature}",
-                )
-            functions += len(made)
-        wanted = ledger.wanted(connection, file)
-        known = entry.triggers if entry else {}
-        count, triggers = _attach(connection, wanted, entry)
-        attached += count
-        dropped += _drop(connection, {key: known[key] for key in known.keys() - wanted.keys()})
-        dropped += _drop_functions(connection, entry.functions.keys() - made.keys() if entry else ())
-        if entry is None or (entry.sha256, entry.functions, entry.triggers) != (file.sha256, made, triggers):
-            ledger.write(connection, file, made, triggers)
+        changed, triggers = _attach(connection, file, wanted[file.name], entry)
+        attached += changed
+        if entry is None or (entry.sha256, entry.functions, entry.triggers) != (file.sha256, functions[file.name], triggers):
+            ledger.write(connection, file, functions[file.name], triggers)
         off += len(triggers) if entry and entry.disabled_by else 0
-    for name in entries.keys() - {file.name for file in files} if others else ():
-        dropped += _forget(connection, name, entries[name])
     numbers: dict[str, int | str] = {
-        "files": len(files), "functions": functions, "attached": attached, "dropped": dropped,
+        "files": len(files), "functions": count, "attached": attached,
+        "dropped": _drop_leftovers(connection, entries, kept, wanted, functions),
     }  # fmt: skip
     return Summary(numbers | ({"left_disabled": off} if off else {}))
+
+
+def _functions(connection: Connection, file: TriggerFile, entries: dict[str, Entry]) -> tuple[dict[str, str], bool]:
+    """The file's functions as they are now, signature -> fingerprint, and whether the file had to be run for that."""
+    entry = entries.get(file.name)
+    if entry and entry.sha256 == file.sha256 and ledger.fingerprints(connection, entry.functions) == entry.functions:
+        return entry.functions, False
+    made, changed = made_by(connection, file)
+    if foreign := changed - {signature for each in entries.values() for signature in each.functions}:
+        signature = foreign.pop()
+        raise NotOurs(
+            f"{file.path}: function {signature} exists already, and no trigger file made it",
+            remedy=f"rename one of the two, or drop it if nobody needs it: DROP FUNCTION {signature}",
+        )
+    return made, True
+
+
+def _refuse_two_makers(files: list[TriggerFile], functions: dict[str, dict[str, str]]) -> None:
+    makers: dict[str, str] = {}
+    for name, made in functions.items():
+        for signature in made:
+            if (other := makers.setdefault(signature, name)) != name:
+                path = next(file.path for file in files if file.name in (name, other))
+                raise TriggerFileInvalid(
+                    f"{path}:1: function {signature} is made by {min(name, other)} and by {max(name, other)}",
+                    remedy="let one of the two make it",
+                )
+
+
+def _drop_leftovers(
+    connection: Connection,
+    entries: dict[str, Entry],
+    kept: dict[str, Entry],
+    wanted: dict[str, dict[str, Wanted]],
+    functions: dict[str, dict[str, str]],
+) -> int:
+    """Drop what the ledger knows and no file asks for any more; last, so that what moved to another file is left alone."""
+    asked = {key for each in wanted.values() for key in each}
+    made = {signature for each in functions.values() for signature in each}
+    gone = [entry for name, entry in entries.items() if name not in kept]
+    dropped = sum(
+        _drop(connection, {key: each for key, each in entry.triggers.items() if key not in asked}) for entry in gone
+    )
+    dropped += sum(_drop_functions(connection, entry.functions.keys() - made) for entry in gone)
+    for name in entries.keys() - kept.keys() - functions.keys():
+        ledger.forget(connection, name)
+    return dropped
 
 
 def switch(connection: Connection, name: str, *, enabled: bool) -> Summary:
@@ -76,32 +117,12 @@ def switch(connection: Connection, name: str, *, enabled: bool) -> Summary:
     present = {(each["table"], each["name"]): live[each["table"], each["name"]] for each in made
                if (each["table"], each["name"]) in live}  # fmt: skip
     if not present:
-        raise UsageError(f"{name} has no triggers in this database", remedy="invoke triggers.status --env={env}")
+        look = "triggers.install" if entries[name].triggers else "triggers.status"
+        raise UsageError(f"{name} has no triggers in this database", remedy=f"invoke {look} --env={{env}}")
     changed = [key for key, trigger in present.items() if trigger.enabled != enabled]
     _alter(connection, changed, enabled=enabled)
     ledger.wish(connection, name, enabled=enabled)
     return Summary({"enabled" if enabled else "disabled": len(changed), "were_so_already": len(present) - len(changed)})
-
-
-def how(attachment: Attachment) -> str:
-    """An attachment in words that change when the trigger must be made anew."""
-    condition = f"WHEN ({attachment.condition}) " if attachment.condition else ""
-    return f"{attachment.when} {condition}{attachment.function}"
-
-
-def statement(connection: Connection, table: str, attachment: Attachment) -> str:
-    """The CREATE TRIGGER statement; `table` is quoted already."""
-    from psycopg import sql
-
-    condition = f"WHEN ({attachment.condition}) " if attachment.condition else ""
-    return (
-        sql.SQL("CREATE OR REPLACE TRIGGER {} {} ON {} FOR EACH ROW {}EXECUTE FUNCTION {}()")
-        .format(
-            sql.Identifier(attachment.trigger), sql.SQL(attachment.when), sql.SQL(table), sql.SQL(condition),
-            sql.Identifier(attachment.function),
-        )
-        .as_string(connection)
-    )  # fmt: skip
 
 
 def made_by(connection: Connection, file: TriggerFile) -> tuple[dict[str, str], set[str]]:
@@ -110,15 +131,10 @@ def made_by(connection: Connection, file: TriggerFile) -> tuple[dict[str, str], 
 
     Raises TriggerFileInvalid with file and line for what PostgreSQL refuses; the transaction is broken then.
     """
-    import psycopg
-
+    transaction = _transaction(connection)
     before = _function_rows(connection)
-    try:
+    with _refusals(file):
         connection.execute(file.text.encode())
-    except (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError) as error:
-        raise TriggerFileInvalid(
-            f"{file.path}:{_line(file, error)}: {error.diag.message_primary}", remedy=f"correct {file.path.name}"
-        ) from None
     made: list[str] = []
     changed: set[str] = set()
     for oid, (row, signature, text) in _function_rows(connection).items():
@@ -127,7 +143,53 @@ def made_by(connection: Connection, file: TriggerFile) -> tuple[dict[str, str], 
             made.append(signature)
         if former is not None and former[2] != text:
             changed.add(signature)
+    if _transaction(connection) != transaction:
+        raise TriggerFileInvalid(
+            f"{file.path}:1: the file has ended the transaction, and what it did before stays",
+            remedy=f"correct {file.path.name}",
+        )
+    _own(connection, file, made)
     return ledger.fingerprints(connection, made), changed
+
+
+def _transaction(connection: Connection) -> object:
+    return connection.execute("SELECT pg_current_xact_id()::text").fetchone()
+
+
+def _own(connection: Connection, file: TriggerFile, made: list[str]) -> None:
+    """Make sure that the functions are ours, and that one with its owner's rights finds nothing of its caller's."""
+    rows = connection.execute(
+        """
+        SELECT signature, pg_get_userbyid(p.proowner) <> current_user,
+               p.prosecdef AND coalesce(p.proconfig, '{}')::text !~ 'search_path='
+        FROM unnest(%s::text[]) AS signature JOIN pg_proc p ON p.oid = to_regprocedure(signature)
+        """,
+        (made,),
+    ).fetchall()
+    for signature, others, unsafe in rows:
+        if unsafe:
+            raise TriggerFileInvalid(
+                f"{file.path}:1: {signature} is SECURITY DEFINER without a search_path of its own",
+                remedy="add SET search_path FROM CURRENT",
+            )
+        if others:
+            connection.execute(f"ALTER ROUTINE {signature} OWNER TO CURRENT_USER".encode())  # regprocedure's own quoting
+
+
+@contextlib.contextmanager
+def _refusals(file: TriggerFile, line: int | None = None) -> Iterator[None]:
+    """Turn what PostgreSQL refuses into a TriggerFileInvalid with file and line; what is not the file's fault passes."""
+    import psycopg
+
+    try:
+        yield
+    except (psycopg.OperationalError, psycopg.errors.InsufficientPrivilege):  # locks, the disk, the connection, rights
+        raise
+    except psycopg.Error as error:
+        raise TriggerFileInvalid(
+            f"{file.path}:{line or _line(file, error) or 1}: {sentence(error)}",
+            remedy=error.diag.message_hint or f"correct {file.path.name}",
+        ) from None
 
 
 def _function_rows(connection: Connection) -> dict[int, tuple[str, str, str]]:
@@ -142,13 +204,13 @@ def _function_rows(connection: Connection) -> dict[int, tuple[str, str, str]]:
     return {oid: (row, signature, text) for oid, row, signature, text in connection.execute(query).fetchall()}
 
 
-def _line(file: TriggerFile, error: psycopg.Error) -> int:
+def _line(file: TriggerFile, error: psycopg.Error) -> int | None:
     if position := error.diag.statement_position:
         return file.text[: int(position) - 1].count("\n") + 1
-    return file.line_of(error.diag.context or "") or 1
+    return file.line_of(error.diag.context or "")
 
 
-def _attach(connection: Connection, wanted: dict[str, tuple[str, Attachment]], entry: Entry | None) -> tuple[int, Made]:
+def _attach(connection: Connection, file: TriggerFile, wanted: dict[str, Wanted], entry: Entry | None) -> tuple[int, Made]:
     """Make the wanted triggers that are missing or wrong. Returns how many, and the ledger's view of all.
 
     One that is right is left alone: CREATE TRIGGER takes a lock that waits for every writer.
@@ -159,26 +221,28 @@ def _attach(connection: Connection, wanted: dict[str, tuple[str, Attachment]], e
     statements: list[str] = []
     switched: list[tuple[str, str]] = []
     made: Made = {}
-    for key, (table, attachment) in wanted.items():
-        found = live.get((table, attachment.trigger))
+    for key, each in wanted.items():
+        found = live.get((each.table, each.attachment.trigger))
         made[key] = {
-            "table": table, "name": attachment.trigger, "how": how(attachment),
+            "table": each.table, "name": each.attachment.trigger, "how": each.how,
             "definition": found.definition if found else "",
         }  # fmt: skip
         remade = known.get(key) != made[key]
         if remade:
-            statements.append(statement(connection, table, attachment))
+            statements.append(each.statement(connection))
         # What is made is enabled; what exists is as it is.
         if (remade or found is None or found.enabled) != enabled:
-            switched.append((table, attachment.trigger))
+            switched.append((each.table, each.attachment.trigger))
     if statements:
-        connection.execute("; ".join(statements).encode())
+        with _refusals(file, file.line("attach")):
+            # The positions in PostgreSQL's errors are in these statements, not in the file.
+            connection.execute("; ".join(statements).encode())
         live = ledger.live_triggers(connection)
-        for key, (table, attachment) in wanted.items():
-            former, made[key]["definition"] = made[key]["definition"], live[table, attachment.trigger].definition
+        for key, each in wanted.items():
+            former, made[key]["definition"] = made[key]["definition"], live[each.table, each.attachment.trigger].definition
             if key not in known and former not in ("", made[key]["definition"]):
                 raise NotOurs(
-                    f"trigger {attachment.trigger} on {table} exists already, and no trigger file made it",
+                    f"trigger {each.attachment.trigger} on {each.table} exists already, and no trigger file made it",
                     remedy="rename it, or drop it if nobody needs it",
                 )
     _alter(connection, switched, enabled=enabled)
@@ -209,11 +273,3 @@ def _drop_functions(connection: Connection, signatures: Iterable[str]) -> int:
     for signature in live:
         connection.execute(f"DROP ROUTINE {signature}".encode())  # regprocedure's own quoting
     return len(live)
-
-
-def _forget(connection: Connection, name: str, entry: Entry) -> int:
-    """Drop what a file that is gone has left."""
-    gone = _drop(connection, entry.triggers)
-    gone += _drop_functions(connection, entry.functions)
-    ledger.forget(connection, name)
-    return gone

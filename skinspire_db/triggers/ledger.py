@@ -31,10 +31,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class LiveTrigger:
-    """A trigger as PostgreSQL has it. One that fires on replicas alone counts as disabled."""
+    """A trigger as PostgreSQL has it. One that fires on replicas alone, or not on every partition, counts as disabled."""
 
     definition: str
     enabled: bool
+    function: str
 
 
 def read(connection: Connection) -> dict[str, Entry]:
@@ -81,12 +82,6 @@ def forget(connection: Connection, name: str) -> None:
     connection.execute("DELETE FROM skinspire_tools.ledger WHERE name = %s", (name,))
 
 
-def installed_now(connection: Connection) -> set[str]:
-    """The files that this very transaction has entered."""
-    rows = connection.execute("SELECT name FROM skinspire_tools.ledger WHERE installed_at = now()").fetchall()
-    return {name for (name,) in rows}
-
-
 def fingerprints(connection: Connection, signatures: Iterable[str]) -> dict[str, str]:
     """signature -> fingerprint of the definition, owner included, for the functions that exist."""
     return dict(
@@ -116,10 +111,13 @@ def definitions(connection: Connection, signatures: Iterable[str]) -> dict[str, 
 def live_triggers(connection: Connection) -> dict[tuple[str, str], LiveTrigger]:
     """(table, trigger) -> all triggers that are not PostgreSQL's own."""
     return {
-        (table, name): LiveTrigger(definition, enabled)
-        for table, name, definition, enabled in connection.execute(
+        (table, name): LiveTrigger(*values)
+        for table, name, *values in connection.execute(
             """
-            SELECT format('%I.%I', n.nspname, c.relname), t.tgname, pg_get_triggerdef(t.oid), t.tgenabled IN ('O', 'A')
+            SELECT format('%I.%I', n.nspname, c.relname), t.tgname, pg_get_triggerdef(t.oid),
+                   t.tgenabled IN ('O', 'A') AND NOT EXISTS (
+                       SELECT FROM pg_trigger part WHERE part.tgparentid = t.oid AND part.tgenabled NOT IN ('O', 'A')),
+                   t.tgfoid::regprocedure::text
             FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
             WHERE NOT t.tgisinternal AND t.tgparentid = 0
             """
@@ -127,36 +125,78 @@ def live_triggers(connection: Connection) -> dict[tuple[str, str], LiveTrigger]:
     }
 
 
-def wanted(connection: Connection, file: TriggerFile) -> dict[str, tuple[str, Attachment]]:
-    """The triggers that the file should have in this database, by "table trigger": the table, and how to attach."""
+@dataclass(frozen=True)
+class Wanted:
+    """A trigger that a file should have on `table`, which is quoted; `arguments` are the table's generated columns."""
+
+    table: str
+    attachment: Attachment
+    arguments: tuple[str, ...]
+
+    @property
+    def how(self) -> str:
+        """How it is to be made, in words that change when it must be made anew."""
+        condition = f"WHEN ({self.attachment.condition}) " if self.attachment.condition else ""
+        arguments = f" {list(self.arguments)}" if self.arguments else ""
+        return f"{self.attachment.when} {condition}{self.attachment.function}{arguments}"
+
+    def statement(self, connection: Connection) -> str:
+        """The CREATE TRIGGER statement."""
+        from psycopg import sql
+
+        condition = f"WHEN ({self.attachment.condition}) " if self.attachment.condition else ""
+        return (
+            sql.SQL("CREATE OR REPLACE TRIGGER {} {} ON {} FOR EACH ROW {}EXECUTE FUNCTION {}({})")
+            .format(
+                sql.Identifier(self.attachment.trigger), sql.SQL(self.attachment.when), sql.SQL(self.table),
+                sql.SQL(condition), sql.Identifier(self.attachment.function),
+                sql.SQL(", ").join(map(sql.Literal, self.arguments)),
+            )
+            .as_string(connection)
+        )  # fmt: skip
+
+
+def wanted(connection: Connection, file: TriggerFile) -> dict[str, Wanted]:
+    """The triggers that the file should have in this database, by "table trigger"."""
     return {
-        f"{table} {attachment.trigger}": (table, attachment)
+        f"{table} {attachment.trigger}": Wanted(table, attachment, tuple(generated))
         for attachment in file.attachments
-        for table in _tables(connection, attachment)
+        for table, generated in _tables(connection, attachment)
     }
 
 
-def _tables(connection: Connection, attachment: Attachment) -> list[str]:
-    """The tables that an attachment belongs on, those that exist now, as schema.table, quoted."""
+def qualified(table: str) -> str:
+    """A table as a header names it, with its schema."""
+    return table if "." in table else f"public.{table}"
+
+
+def _tables(connection: Connection, attachment: Attachment) -> list[tuple[str, list[str]]]:
+    """The tables that an attachment belongs on, those that exist now, as schema.table, quoted; with generated columns."""
+    named = {"tables": [qualified(table) for table in attachment.tables]}
+    lists = {name: list(getattr(attachment, name)) for name in ("exclude", "columns", "types", "without")}
     return [
-        table
-        for (table,) in connection.execute(
+        (table, generated)
+        for table, generated in connection.execute(
             """
-            SELECT format('%%I.%%I', n.nspname, c.relname)
+            SELECT format('%%I.%%I', n.nspname, c.relname), has.generated
             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
             CROSS JOIN LATERAL (
-                SELECT coalesce(array_agg(a.attname::text), '{}') AS columns FROM pg_attribute a
+                SELECT coalesce(array_agg(a.attname::text), '{}') AS columns,
+                       coalesce(array_agg(a.attname::text) FILTER (WHERE attgenerated <> ''), '{}') AS generated,
+                       coalesce(array_agg(a.attname::text) FILTER (WHERE %(types)s::text[] = '{}'
+                                OR format_type(a.atttypid, NULL) = ANY (%(types)s)), '{}') AS fitting
+                FROM pg_attribute a
                 WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
             ) AS has
             WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition
               AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'skinspire_tools')
               AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
                               AND d.deptype = 'e')
-              AND (%(tables)s::text[] = '{}' OR c.relname = ANY (%(tables)s))
+              AND (%(tables)s::text[] = '{}' OR n.nspname || '.' || c.relname = ANY (%(tables)s))
               AND c.relname <> ALL (%(exclude)s)
-              AND has.columns @> %(columns)s::text[] AND NOT has.columns && %(without)s::text[]
+              AND has.fitting @> %(columns)s::text[] AND NOT has.columns && %(without)s::text[]
             ORDER BY 1
             """,
-            {name: list(getattr(attachment, name)) for name in ("tables", "exclude", "columns", "without")},
+            named | lists,
         ).fetchall()
     ]

@@ -42,12 +42,10 @@ def prove(connection: Connection, files: list[TriggerFile]) -> list[Check]:
     return checks
 
 
-def prove_installed_now(connection: Connection, files: list[TriggerFile]) -> list[Check]:
-    """The proofs of the files that this transaction has installed, those that can run: an error that only running shows, a
-    reference to a missing column for one, shows before the commit.
-    """
-    fresh = ledger.installed_now(connection) - _switched_off(connection)
-    able = [file for file in files if file.name in fresh and file.proof.exists() and _tables_exist(connection, file)]
+def prove_able(connection: Connection, files: list[TriggerFile]) -> list[Check]:
+    """The proofs that can run here: of files whose tables exist and whose triggers nobody has switched off on purpose."""
+    off = _switched_off(connection)
+    able = [file for file in files if file.name not in off and file.proof.exists() and _tables_exist(connection, file)]
     return prove(connection, able)
 
 
@@ -59,9 +57,11 @@ def _tables_exist(connection: Connection, file: TriggerFile) -> bool:
 
 
 def _unattached(connection: Connection, file: TriggerFile) -> list[str]:
-    """The tables or triggers that an attachment of the file asks for and this database lacks."""
-    on = {attachment for _, attachment in ledger.wanted(connection, file).values()}
-    return [each.trigger for each in file.attachments if each not in on and (each.tables or not each.without)]
+    """The triggers of the file that are on no table here: each that names its tables, or all of those that go by columns."""
+    on = {each.attachment for each in ledger.wanted(connection, file).values()}
+    if any(each.tables for each in file.attachments):
+        return [each.trigger for each in file.attachments if each.tables and each not in on]
+    return [] if on else [each.trigger for each in file.attachments[:1]]
 
 
 def _switched_off(connection: Connection) -> set[str]:
@@ -130,8 +130,8 @@ def counts(connection: Connection, files: list[TriggerFile]) -> list[Check]:
     """How many triggers each table has, beside how many the files ask for; others' triggers are counted apart."""
     wanted: dict[str, set[str]] = collections.defaultdict(set)
     for file in files:
-        for table, attachment in ledger.wanted(connection, file).values():
-            wanted[table].add(attachment.trigger)
+        for each in ledger.wanted(connection, file).values():
+            wanted[each.table].add(each.attachment.trigger)
     have: dict[str, set[str]] = collections.defaultdict(set)
     for table, name in ledger.live_triggers(connection):
         have[table].add(name)

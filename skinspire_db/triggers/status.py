@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from skinspire_db.errors import TriggerFileInvalid
 from skinspire_db.triggers import ledger
 from skinspire_db.triggers.files import TriggerFile
-from skinspire_db.triggers.install import how, made_by, statement
-from skinspire_db.triggers.ledger import Entry, LiveTrigger
+from skinspire_db.triggers.install import made_by
+from skinspire_db.triggers.ledger import Entry, LiveTrigger, Wanted
 
 if TYPE_CHECKING:
     from skinspire_db.connections import Connection
@@ -82,21 +82,31 @@ def _triggers(
 ) -> list[tuple[str, State, str]]:
     wanted = ledger.wanted(connection, file)
     found: list[tuple[str, State, str]] = []
-    for key, (table, attachment) in wanted.items():
-        state, note = _trigger(entry, entry.triggers.get(key), live.get((table, attachment.trigger)), how(attachment))
-        found.append(
-            (f"{attachment.trigger} on {table}", state, note or (_outdated(file, entry) if state != "INSTALLED" else ""))
-        )
-    for key, known in entry.triggers.items():
-        if key not in wanted and (known["table"], known["name"]) in live:
-            found.append((f"{known['name']} on {known['table']}", "ORPHANED", "the file no longer asks for it there"))
+    for key, each in wanted.items():
+        state, note = _trigger(entry, entry.triggers.get(key), live.get((each.table, each.attachment.trigger)), each)
+        outdated = "" if state == "INSTALLED" else _outdated(file, entry)
+        found.append((f"{each.attachment.trigger} on {each.table}", state, note or outdated))
+    asked = {(each.table, each.attachment.trigger) for each in wanted.values()}
+    names = {attachment.trigger for attachment in file.attachments}
+    for (table, name), trigger in live.items():
+        ours = f"{table} {name}" in entry.triggers or (name in names and trigger.function in entry.functions)
+        if ours and (table, name) not in asked:
+            found.append((f"{name} on {table}", "ORPHANED", "the file does not ask for it there"))
+    attached = {each.attachment for each in wanted.values()}
+    for attachment in file.attachments:
+        if attachment.tables and attachment not in attached:
+            found.append(
+                (f"{attachment.trigger} on {ledger.qualified(attachment.tables[0])}", "UNATTACHED", "there is no such table")
+            )
     return found
 
 
-def _trigger(entry: Entry, known: dict[str, str] | None, found: LiveTrigger | None, wanted: str) -> tuple[State, str]:
+def _trigger(entry: Entry, known: dict[str, str] | None, found: LiveTrigger | None, wanted: Wanted) -> tuple[State, str]:
     if found is None:
-        return ("MISSING", "dropped by hand") if known else ("UNATTACHED", "the table came after the last install")
+        return ("MISSING", "dropped by hand") if known else ("UNATTACHED", "no install has seen it there yet")
     if known is None:
+        if found.function in entry.functions:
+            return "OUTDATED", "the table was renamed since the last install"
         return "DRIFTED", "somebody else's trigger of that name is there"
     if found.definition != known["definition"]:
         return "DRIFTED", f"definition is not what version {entry.version} made"
@@ -104,7 +114,7 @@ def _trigger(entry: Entry, known: dict[str, str] | None, found: LiveTrigger | No
         return "DRIFTED", f"enabled, but {_wish(entry)}"
     if not found.enabled:
         return "DISABLED", _wish(entry) if entry.disabled_by else "by accident: triggers.disable was not used"
-    return ("INSTALLED", "") if known["how"] == wanted else ("OUTDATED", "")
+    return ("INSTALLED", "") if known["how"] == wanted.how else ("OUTDATED", "the file wants it otherwise now")
 
 
 def _wish(entry: Entry) -> str:
@@ -161,12 +171,12 @@ def _diff_triggers(connection: Connection, file: TriggerFile, entry: Entry) -> l
     live = ledger.live_triggers(connection)
     wanted = ledger.wanted(connection, file)
     lines: list[str] = []
-    for key, (table, attachment) in wanted.items():
+    for key, each in wanted.items():
         known = entry.triggers.get(key)
-        found = live.get((table, attachment.trigger))
-        title = f"{file.name}: {attachment.trigger} on {table}"
+        found = live.get((each.table, each.attachment.trigger))
+        title = f"{file.name}: {each.attachment.trigger} on {each.table}"
         # As PostgreSQL printed it when it was made; making it again to see would lock the table.
-        right = known["definition"] if known and known["how"] == how(attachment) else statement(connection, table, attachment)
+        right = known["definition"] if known and known["how"] == each.how else each.statement(connection)
         if found is None or found.definition != right:
             lines += _compare(title, found.definition if found else "", right)
         if found and found.enabled == bool(entry.disabled_by):

@@ -12,7 +12,9 @@ from skinspire_db.errors import InvalidSetting, TriggerFileInvalid, UsageError
 from skinspire_db.settings import Project, write_atomically
 from skinspire_db.triggers.files import TriggerFile, folder, read_file, read_files
 
-LOCK_HEADER = "# name version sha256: an edit without a new version is refused; invoke triggers.bump makes one"
+LOCK_HEADER = (
+    "# name version sha256, of every version: an edit without a new version is refused; invoke triggers.bump makes one"
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ def check(files: list[TriggerFile]) -> None:
     """Make sure that each file is the text that triggers.lock has for its version, and that no earlier version is missing."""
     locked = read_lock()
     for file in files:
-        version, sha256 = locked.get(file.name, (0, ""))
+        versions = locked.get(file.name, {0: ""})
+        version = max(versions)
         bump_it = f"invoke triggers.bump --name={file.name}"
         where = f"{file.path}:{file.line('version')}"
         if file.version > version + 1:
@@ -62,21 +65,31 @@ def check(files: list[TriggerFile]) -> None:
             raise TriggerFileInvalid(f"{where}: version {file.version}, but {version} is locked", remedy=f"write {version}")
         if file.version > version:
             raise TriggerFileInvalid(f"{where}: version {file.version} is not in triggers.lock", remedy=bump_it)
-        if file.sha256 != sha256:
+        if file.sha256 != versions[version]:
             raise TriggerFileInvalid(f"{where}: edited since version {version} was locked", remedy=bump_it)
         for earlier in range(1, version):
-            if not archived(file.name, earlier).exists():
-                raise TriggerFileInvalid(
-                    f"{where}: version {version}, but archive/{file.name}.{earlier}.sql is missing: a gap",
-                    remedy="restore it from version control",
-                )
+            _check_archived(file, version, earlier, versions.get(earlier))
+        if file.attachments and not file.proof.exists():
+            raise TriggerFileInvalid(
+                f"{file.path}:{file.line('attach')}: there is no verify/{file.name}.sql, and only running proves it",
+                remedy="write a proof, as the other files have one",
+            )
+
+
+def _check_archived(file: TriggerFile, version: int, earlier: int, sha256: str | None) -> None:
+    where, path = f"{file.path}:{file.line('version')}", archived(file.name, earlier)
+    remedy = "restore it from version control"
+    if sha256 is None or not path.exists():
+        raise TriggerFileInvalid(f"{where}: version {version}, but archive/{path.name} is missing: a gap", remedy=remedy)
+    if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+        raise TriggerFileInvalid(f"{path}:1: edited since it was frozen", remedy=remedy)
 
 
 def at(name: str, version: str) -> TriggerFile:
     """The file as it was in an earlier version, or as it is. Raises UsageError for a version that does not exist."""
     locked = read_lock()
-    newest = locked.get(name, (0, ""))[0]
-    if not version.isdecimal() or not 1 <= int(version) <= newest:
+    newest = max(locked.get(name, {0: ""}))
+    if not re.fullmatch(r"[1-9][0-9]*", version) or int(version) > newest:
         raise UsageError(
             f"{name} has no version {version}; it has 1 to {newest}", remedy=f"invoke triggers.install --name={name}"
         )
@@ -108,19 +121,37 @@ def bump(name: str | None, *, dry: bool = False) -> Bumped:
             remedy=f"invoke triggers.bump --name=..., one of {', '.join(names)}",
         )
     file = read_file(folder() / f"{name}.sql")
-    version, sha256 = read_lock().get(name, (0, ""))
-    former, edited = (file.text, False) if file.sha256 == sha256 else (_committed(file, sha256) if version else None, True)
-    if former is None and version and not _in_git(file.path):
-        raise TriggerFileInvalid(
-            f"{file.path}:1: the text of version {version} is neither here nor in git's history",
-            remedy=f"put version {version} back, run this, and edit it then",
-        )
-    now = version + 1 if former is not None or not version else version
+    versions = read_lock().get(name, {0: ""})
+    version = max(versions)
+    edited = file.sha256 != versions[version]
+    former = None
+    if version:
+        former = _former(file, version, versions[version]) if edited else file.text
+    now = version if version and former is None else version + 1
     frozen = archived(name, version) if former is not None else None
-    text = re.sub(r"^(version\s*=\s*)\d+", rf"\g<1>{now}", file.text, count=1, flags=re.MULTILINE)
+    text = re.sub(r"^(\s*version\s*=\s*)\d+", rf"\g<1>{now}", file.text, count=1, flags=re.MULTILINE)
+    if not re.search(rf"^\s*version\s*=\s*{now}\s*(#|$)", text, re.MULTILINE):
+        raise TriggerFileInvalid(f"{file.path}:{file.line('version')}: the version is no plain number", remedy=f"write {now}")
     if not dry:
         _write(file.path, text, frozen, former, now)
     return Bumped(name, now, frozen, edited)
+
+
+def _former(file: TriggerFile, version: int, sha256: str) -> str | None:
+    """The text that was locked, from git's history; None when it was never committed, so that nobody else has it."""
+    path = file.path
+    if (text := _committed(path, sha256)) is not None:
+        return text
+    tracked = (
+        _git(path, "ls-files", "--error-unmatch", path.name)
+        and _git(path, "rev-parse", "--is-shallow-repository") == "false\n"
+    )
+    if tracked and not _git(_lock_path(), "log", "--all", "--format=%H", f"-S{sha256}", "--", _lock_path().name):
+        return None
+    raise TriggerFileInvalid(
+        f"{path}:1: the text of version {version} is neither here nor in git's history",
+        remedy=f"put version {version} back, run this, and edit it then",
+    )
 
 
 def archived(name: str, version: int) -> Path:
@@ -128,16 +159,22 @@ def archived(name: str, version: int) -> Path:
     return folder() / "archive" / f"{name}.{version}.sql"
 
 
-def read_lock() -> dict[str, tuple[int, str]]:
-    """name -> version and sha256 of the locked files. Raises TriggerFileInvalid with file and line for a damaged line."""
-    locked = {}
+def read_lock() -> dict[str, dict[int, str]]:
+    """name -> version -> sha256 of every version. Raises TriggerFileInvalid with file and line for a damaged line."""
+    locked: dict[str, dict[int, str]] = {}
     path = _lock_path()
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise TriggerFileInvalid(f"{path}:1: cannot be read", remedy="restore the file from version control") from None
+    for number, line in enumerate(lines, 1):
         if line and not line.startswith("#"):
-            found = re.fullmatch(r"(\S+) ([1-9]\d*) ([0-9a-f]{64})", line)
+            found = re.fullmatch(r"([a-z_][a-z0-9_]*) ([1-9][0-9]*) ([0-9a-f]{64})", line)
             if found is None:
-                raise TriggerFileInvalid(f"{path}:{number}: not name, version and sha256", remedy="restore the file from git")
-            locked[found[1]] = (int(found[2]), found[3])
+                raise TriggerFileInvalid(
+                    f"{path}:{number}: not name, version and sha256", remedy="restore the file from version control"
+                )
+            locked.setdefault(found[1], {})[int(found[2])] = found[3]
     return locked
 
 
@@ -150,23 +187,18 @@ def _write(path: Path, text: str, frozen: Path | None, former: str | None, versi
     if frozen is not None and former is not None:
         write_atomically(frozen, former)
     write_atomically(path, text)
-    locked = {name: entry for name, entry in read_lock().items() if (path.parent / f"{name}.sql").exists()}
-    locked[path.stem] = (version, hashlib.sha256(text.encode()).hexdigest())
-    lines = [LOCK_HEADER, *(f"{name} {number} {sha256}" for name, (number, sha256) in sorted(locked.items()))]
-    write_atomically(_lock_path(), "\n".join(lines) + "\n")
+    locked = {name: versions for name, versions in read_lock().items() if (path.parent / f"{name}.sql").exists()}
+    locked.setdefault(path.stem, {})[version] = hashlib.sha256(text.encode()).hexdigest()
+    lines = [f"{name} {number} {sha256}" for name in sorted(locked) for number, sha256 in sorted(locked[name].items())]
+    write_atomically(_lock_path(), "\n".join([LOCK_HEADER, *lines]) + "\n")
 
 
-def _committed(file: TriggerFile, sha256: str) -> str | None:
-    """The text of this path with this fingerprint, from git's history."""
-    for commit in _git(file.path, "log", "--all", "--format=%H", "--", file.path.name).split():
-        text = _git(file.path, "show", f"{commit}:./{file.path.name}")
+def _committed(path: Path, sha256: str) -> str | None:
+    for commit in _git(path, "log", "--all", "--format=%H", "--", path.name).split():
+        text = _git(path, "show", f"{commit}:./{path.name}")
         if hashlib.sha256(text.encode()).hexdigest() == sha256:
             return text
     return None
-
-
-def _in_git(path: Path) -> bool:
-    return bool(_git(path, "rev-parse", "--git-dir"))
 
 
 def _git(path: Path, *arguments: str) -> str:

@@ -1,11 +1,11 @@
 /*
-version = 1
+version = 2
 summary = "login_history keeps the user's counter, lock and last login"
 order   = 130
 attach  = { tables = ["login_history"] }
 when    = "AFTER INSERT"
 */
-CREATE OR REPLACE FUNCTION login_tracking() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION login_tracking() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
     -- Nothing here raises: the count would be rolled back with it, and nobody were ever locked.
     IF NEW.status = 'failed' THEN
@@ -21,7 +21,7 @@ BEGIN
         WHERE u.user_id = NEW.user_id;
     ELSE
         -- A success while the account is locked is recorded, and does not unlock.
-        UPDATE users u SET failed_login_attempts = 0, locked_until = NULL, last_login = NEW.login_time
+        UPDATE users u SET failed_login_attempts = 0, locked_until = NULL, last_login = greatest(u.last_login, NEW.login_time)
         WHERE u.user_id = NEW.user_id AND (u.locked_until IS NULL OR u.locked_until <= now());
     END IF;
     RETURN NULL;

@@ -1,5 +1,5 @@
 /*
-version = 1
+version = 2
 summary = "users.password_hash: a plain value is hashed, a hash is left alone"
 order   = 120
 attach  = { tables = ["users"] }
@@ -13,7 +13,7 @@ CREATE OR REPLACE FUNCTION is_password_hash(value text) RETURNS boolean LANGUAGE
         OR value ~ '^\$argon2(id|i|d)\$v=[0-9]+\$m=[0-9]+,t=[0-9]+,p=[0-9]+\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+$'
 $$;
 
-CREATE OR REPLACE FUNCTION password_hashing() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION password_hashing() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
     -- What is a hash stays byte for byte, or a restore and ON CONFLICT DO UPDATE would hash it twice.
     IF NEW.password_hash IS NULL OR is_password_hash(NEW.password_hash) THEN
@@ -30,18 +30,20 @@ END
 $$;
 
 -- true, false, or NULL where only the application can tell: PostgreSQL computes bcrypt and nothing else.
-CREATE OR REPLACE FUNCTION verify_password(account text, candidate text) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+CREATE OR REPLACE FUNCTION verify_password(account text, candidate text) RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
 DECLARE
     stored text := (SELECT password_hash FROM users WHERE user_id = account);
 BEGIN
-    IF stored IS NULL OR candidate IS NULL OR octet_length(candidate) NOT BETWEEN 1 AND 72 THEN
+    IF stored IS NULL OR NOT is_password_hash(stored) THEN
         RETURN false;
     END IF;
-    IF stored !~ '^\$2[aby]\$' THEN
-        RETURN CASE WHEN is_password_hash(stored) THEN NULL ELSE false END;
+    IF stored !~ '^\$2' THEN
+        RETURN NULL;
     END IF;
     -- pgcrypto knows $2a$ alone; $2b$ and $2y$ are the same computation under another name.
     stored := '$2a$' || substr(stored, 5);
-    RETURN crypt(candidate, stored) = stored;
+    -- What has more than 72 bytes was never accepted, and crypt() would ignore the rest of it.
+    RETURN candidate IS NOT NULL AND octet_length(candidate) BETWEEN 1 AND 72 AND crypt(candidate, stored) = stored;
 END
 $$;

@@ -30,5 +30,7 @@ BEGIN
     INSERT INTO login_history (user_id, status) VALUES ('proof', 'success');
     SELECT * INTO account FROM users WHERE user_id = 'proof';
     PERFORM pg_temp.expect(account.failed_login_attempts = 0 AND account.locked_until IS NULL, 'and a success opens again');
+    INSERT INTO login_history (user_id, status, login_time) VALUES ('proof', 'success', '2019-01-01Z');
+    PERFORM pg_temp.expect((SELECT last_login > '2019-01-01Z' FROM users WHERE user_id = 'proof'), 'an older login is not the last one');
 END
 $$;

@@ -24,6 +24,8 @@ BEGIN
         PERFORM pg_temp.expect(stored = value, format('a hash stays byte for byte: %s', value));
         PERFORM pg_temp.expect(verify_password('proof', 'x') IS NOT DISTINCT FROM CASE WHEN value ~ '^\$2' THEN false END,
             format('only the application can check: %s', value));
+        PERFORM pg_temp.expect(verify_password('proof', '') IS NOT DISTINCT FROM CASE WHEN value ~ '^\$2' THEN false END,
+            format('whatever the candidate is: %s', value));
     END LOOP;
     FOREACH value IN ARRAY ARRAY['$2a$12$short', '$2b$04$' || repeat('a', 54), '$2b$99$' || repeat('a', 53), 'scrypt:1:2', repeat('p', 72)] LOOP
         UPDATE users SET password_hash = value WHERE user_id = 'proof' RETURNING password_hash INTO stored;

@@ -26,10 +26,18 @@ BEGIN
     PERFORM pg_temp.expect(NOT touched, 'an expired one ends when it is touched');
     INSERT INTO user_sessions (user_id, token, expires_at) VALUES ('proof', 'late', now() - interval '1 second') RETURNING is_active INTO touched;
     PERFORM pg_temp.expect(NOT touched, 'one that has expired does not begin');
-    INSERT INTO user_sessions (user_id, token, expires_at) VALUES ('proof', 'due', now() + interval '1 hour') RETURNING session_id INTO newest;
-    ALTER TABLE user_sessions DISABLE TRIGGER USER;
-    UPDATE user_sessions SET expires_at = now() - interval '1 second' WHERE session_id = newest;
-    ALTER TABLE user_sessions ENABLE TRIGGER USER;
+    -- A session that begins, or begins again, is one more; it stays itself, whatever its clock says.
+    INSERT INTO user_sessions (user_id, token, expires_at, created_at) SELECT 'proof 2', 'n' || n, now() + interval '1 hour', now() - make_interval(hours => n)
+        FROM generate_series(0, 3) AS n;
+    INSERT INTO user_sessions (user_id, token, expires_at, created_at) VALUES ('proof 2', 'slow clock', now() + interval '1 hour', '2020-01-01Z');
+    PERFORM pg_temp.expect((SELECT is_active FROM user_sessions WHERE user_id = 'proof 2' AND token = 'slow clock'), 'the one that begins stays');
+    UPDATE user_sessions SET is_active = true WHERE user_id = 'proof 2' AND token = 'n1';
+    PERFORM pg_temp.expect((SELECT count(*) = 2 AND bool_or(token = 'n1') FROM user_sessions WHERE user_id = 'proof 2' AND is_active), 'and so does one that begins again');
+    UPDATE user_sessions SET is_active = false WHERE user_id = 'proof 2' AND token <> 'other';
+    UPDATE user_sessions SET is_active = true WHERE user_id = 'proof 2' AND token = 'other';
+    INSERT INTO user_sessions (user_id, token, expires_at) VALUES ('proof', 'due', clock_timestamp() + interval '20 milliseconds') RETURNING session_id INTO newest;
+    PERFORM pg_temp.expect((SELECT is_active FROM user_sessions WHERE session_id = newest), 'one that expires later begins');
+    PERFORM pg_sleep(0.03);
     PERFORM pg_temp.expect(expire_sessions() >= 1, 'expire_sessions() says how many it ended');
     PERFORM pg_temp.expect(NOT (SELECT is_active FROM user_sessions WHERE session_id = newest)
         AND (SELECT is_active FROM user_sessions WHERE token = 'other' AND user_id = 'proof 2'), 'expire_sessions() ends what is due');

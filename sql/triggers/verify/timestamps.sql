@@ -25,5 +25,26 @@ BEGIN
     PERFORM pg_temp.expect((SELECT updated_at = '2020-01-01Z' FROM proof_rows WHERE what = 'b'), 'given, and not moved by nothing');
     UPDATE proof_rows SET what = 'c', updated_at = '2000-01-01Z' WHERE what = 'b';
     PERFORM pg_temp.expect((SELECT updated_at = now() FROM proof_rows WHERE what = 'c'), 'an update moves updated_at alone');
+    -- Columns without a time zone, and a generated column, which is an argument of the trigger.
+    CREATE TEMP TABLE proof_plain (what text, again text GENERATED ALWAYS AS (what || '!') STORED, created_at timestamp, updated_at timestamp);
+    CREATE TRIGGER proof BEFORE INSERT OR UPDATE ON proof_plain FOR EACH ROW EXECUTE FUNCTION timestamps_in_utc('again');
+    INSERT INTO proof_plain (what, updated_at) VALUES ('a', '2020-01-01');
+    PERFORM pg_temp.expect((SELECT created_at = now() AT TIME ZONE 'UTC' FROM proof_plain), 'without a time zone it is UTC');
+    UPDATE proof_plain SET what = what;
+    PERFORM pg_temp.expect((SELECT updated_at = '2020-01-01' FROM proof_plain), 'a generated column alone is no change');
+    UPDATE proof_plain SET what = 'b', created_at = '2000-01-01';
+    PERFORM pg_temp.expect((SELECT updated_at = now() AT TIME ZONE 'UTC' AND created_at = updated_at FROM proof_plain), 'it moves in UTC');
+    CREATE TEMP TABLE proof_timed (what text, again text GENERATED ALWAYS AS (what || '!') STORED, created_at timestamptz, updated_at timestamptz);
+    CREATE TRIGGER proof BEFORE INSERT OR UPDATE ON proof_timed FOR EACH ROW EXECUTE FUNCTION timestamps('again');
+    INSERT INTO proof_timed (what, updated_at) VALUES ('a', '2020-01-01Z');
+    UPDATE proof_timed SET what = what;
+    PERFORM pg_temp.expect((SELECT updated_at = '2020-01-01Z' FROM proof_timed), 'a generated column alone is no change here either');
+    CREATE TEMP TABLE proof_plain_rows (what text, updated_at timestamp);
+    CREATE TRIGGER proof BEFORE INSERT OR UPDATE ON proof_plain_rows FOR EACH ROW EXECUTE FUNCTION update_timestamp_in_utc();
+    INSERT INTO proof_plain_rows VALUES ('a', NULL), ('b', '2020-01-01');
+    UPDATE proof_plain_rows SET what = what;
+    PERFORM pg_temp.expect((SELECT array_agg(updated_at ORDER BY what) FROM proof_plain_rows) = ARRAY[now() AT TIME ZONE 'UTC', '2020-01-01'], 'updated_at alone in UTC');
+    UPDATE proof_plain_rows SET what = 'c' WHERE what = 'b';
+    PERFORM pg_temp.expect((SELECT updated_at = now() AT TIME ZONE 'UTC' FROM proof_plain_rows WHERE what = 'c'), 'updated_at alone in UTC moves');
 END
 $$;

@@ -24,6 +24,15 @@ BEGIN
     PERFORM set_config('app.current_user', repeat('x', 80), true);
     INSERT INTO hospitals (name) VALUES ('proof 4') RETURNING * INTO row;
     PERFORM pg_temp.expect(row.created_by = repeat('x', 50), 'a long actor is cut, not refused');
+    -- A generated column, which is an argument of the trigger, is no change.
+    PERFORM set_config('app.current_user', '', true);
+    CREATE TEMP TABLE proof_both (what text, again text GENERATED ALWAYS AS (what || '!') STORED, created_by text, updated_by text);
+    CREATE TRIGGER proof BEFORE INSERT OR UPDATE ON proof_both FOR EACH ROW EXECUTE FUNCTION user_tracking('again');
+    INSERT INTO proof_both (what, updated_by) VALUES ('a', 'application');
+    UPDATE proof_both SET what = what;
+    PERFORM pg_temp.expect((SELECT updated_by = 'application' FROM proof_both), 'a generated column alone is no change');
+    UPDATE proof_both SET what = 'b';
+    PERFORM pg_temp.expect((SELECT updated_by = session_user FROM proof_both), 'but another with it is');
     -- Tables with one of the two columns.
     CREATE TEMP TABLE proof_created (what text, created_by varchar(50));
     CREATE TEMP TABLE proof_updated (what text, updated_by varchar(50));
