@@ -33,6 +33,7 @@ NOT_THE_APPLICATIONS = (
     str(Path(__file__).parent) + os.sep,
     str(Path(sqlalchemy.__file__).parent) + os.sep,
     contextlib.__file__,
+    "<",  # code that SQLAlchemy generates
 )
 
 
@@ -117,6 +118,7 @@ def _engine(to: Target, policy: Policy, patience: float) -> Engine:
         pool_timeout=policy.pool_timeout,
         pool_recycle=round(policy.pool_recycle),
         pool_pre_ping=True,
+        hide_parameters=True,  # an error's text goes into logs, and the parameters are patients' data
     )
 
 
@@ -124,7 +126,11 @@ def url(to: Target) -> URL:
     """The target as SQLAlchemy writes it; its text form hides the password."""
     known = {"user": "username", "password": "password", "host": "host", "dbname": "database"}
     parts: dict[str, Any] = {name: to.parameters.get(key) for key, name in known.items()}
-    query = {key: str(value) for key, value in to.parameters.items() if key not in (*known, "port") and value != ""}
+    query = {
+        key: str(value)
+        for key, value in to.parameters.items()
+        if key not in (*known, "port") and value != "" and "password" not in key
+    }
     return URL.create("postgresql+psycopg", port=int(to.port) if to.port.isdecimal() else None, query=query, **parts)
 
 
@@ -157,6 +163,8 @@ def replica_connection(of: Service) -> sqlalchemy.Connection | None:
         return None
     try:
         connection = of.replica.connect()
+    except sqlalchemy.exc.TimeoutError:  # all are in use, which is no outage
+        raise
     except (SkinspireError, sqlalchemy.exc.SQLAlchemyError) as error:
         of.replica_down_until = time.monotonic() + REPLICA_PAUSE
         if not of.replica_silent:
@@ -170,9 +178,10 @@ def replica_connection(of: Service) -> sqlalchemy.Connection | None:
     return connection
 
 
-def has_room(of: Service) -> bool:
-    """Whether the pool can give a connection without waiting."""
-    pool: Any = of.engine.pool
+def has_room(of: Service, read_only: bool) -> bool:
+    """Whether the pool that will serve can give a connection without waiting."""
+    replica = of.replica if read_only and time.monotonic() >= of.replica_down_until else None
+    pool: Any = (replica or of.engine).pool
     return bool(pool.checkedout() < of.policy.pool_size + of.policy.pool_overflow)
 
 
@@ -205,6 +214,11 @@ def _watch(engine: Engine, of: Service) -> None:
 def _report(of: Service) -> None:
     for where in list(of.unreturned.values()):
         log.warning("a connection to %s that was opened at %s is still open", of.environment.name, where)
+
+
+def keep_inherited(*parents: Any) -> None:
+    """In a forked child: never collect what is the parent's."""
+    _inherited.append(parents)
 
 
 def _after_fork() -> None:

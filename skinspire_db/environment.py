@@ -202,7 +202,7 @@ def _read_switch(here: Project) -> str | None:
 
 
 def _canonical(name: str, here: Project, source: str) -> str:
-    wanted = name.strip().lower()
+    wanted = str(name).strip().lower()
     wanted = wanted if wanted in _declared(here) else ALIASES.get(wanted, wanted)
     if wanted in names(here):
         return wanted

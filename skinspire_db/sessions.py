@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 import threading
 import time
@@ -20,12 +21,13 @@ from sqlalchemy.orm import Session, SessionTransaction
 
 from skinspire_db import engines
 from skinspire_db.engines import Service
-from skinspire_db.errors import SessionSpoiled, UsageError
+from skinspire_db.errors import ConnectionFailed, SessionSpoiled, UsageError
 
 log = logging.getLogger("skinspire_db")
 WHO = sqlalchemy.text(
     "SELECT set_config('app.current_user', :user, true), set_config('app.current_hospital', :hospital, true)"
 )
+READ_ONLY = sqlalchemy.text("SET LOCAL transaction_read_only = on")
 LATE = 0.005  # seconds between two looks whether a connection has come free
 
 Owner = tuple[int, Any]  # a thread's ident, and the asyncio task or None
@@ -44,27 +46,59 @@ class UnitSession(Session):
 
     unit: Unit
 
+    def begin(self, nested: bool = False) -> SessionTransaction:
+        """As SQLAlchemy's; in a block inside another one a savepoint, since its end must commit nothing."""
+        return super().begin(nested=nested or len(self.unit.frames) > 1)
+
     def commit(self) -> None:
-        """Commit what the outermost block has done so far; in a block inside it, only flush. Warns once for each caller."""
+        """Commit what the outermost block has done so far; in a block inside it, only flush. Warns once for each caller.
+
+        Raises SessionSpoiled when the end of the outermost block would.
+        """
+        self.unit.refuse_child()
         where = engines.place()
+        _warn_once(f"session.commit() at {where} is not needed: the end of the get_db_session block commits", where)
         if len(self.unit.frames) > 1:
             self.flush()
         else:
-            super().commit()
-        _warn_once(f"session.commit() at {where} is not needed: the end of the get_db_session block commits", where)
+            self.unit.commit()
 
     def rollback(self) -> None:
         """Undo what the unit of work has done so far; in a savepoint block, what that block has done."""
+        self.unit.refuse_child()
         innermost = self.unit.frames[-1] if self.unit.frames else None
         if innermost and innermost.savepoint is not None:
             innermost.savepoint.rollback()
             innermost.savepoint = self.begin_nested()
+            if innermost.restrained:
+                self.execute(READ_ONLY)
             return
         for frame in self.unit.frames:
             frame.savepoint = None  # the whole transaction goes, with every savepoint in it
         super().rollback()
-        if len(self.unit.frames) > 1:
-            self.unit.spoiled = UsageError("session.rollback() in an inner block undid the outer one's work")
+        inner = len(self.unit.frames) > 1
+        self.unit.spoiled = UsageError("session.rollback() in an inner block undid the outer one's work") if inner else None
+
+    def close(self) -> None:
+        """The end of the block closes. Inside it this discards what was done, and the block ends with SessionSpoiled."""
+        self._discard("close")
+
+    def reset(self) -> None:
+        """As close()."""
+        self._discard("reset")
+
+    def invalidate(self) -> None:
+        """As close()."""
+        self._discard("invalidate")
+
+    def _discard(self, verb: str) -> None:
+        if self.unit.frames and self.unit.pid == os.getpid():
+            for frame in self.unit.frames:
+                frame.savepoint = None
+            super().rollback()
+            self.unit.spoiled = UsageError(f"session.{verb}() inside the block discarded its work")
+        else:
+            super().close()
 
 
 @dataclass(eq=False)
@@ -74,6 +108,7 @@ class Frame:
     read_only: bool
     former: Who
     savepoint: SessionTransaction | None = None
+    restrained: bool = False  # READ ONLY until the savepoint is rolled back
 
 
 @dataclass(eq=False)
@@ -91,12 +126,53 @@ class Unit:
     connection: sqlalchemy.Connection | None
     frames: list[Frame] = field(default_factory=list)
     spoiled: BaseException | None = None
+    live: sqlalchemy.Connection | None = None  # of the transaction that has begun
+    introduced: bool = False  # somebody was named to PostgreSQL in this transaction
+    joined: int = 0  # how many blocks inside it have ended well
+    pid: int = field(default_factory=os.getpid)
+
+    @property
+    def environment(self) -> str:
+        return self.service.environment.name
+
+    def refuse_child(self) -> None:
+        """Raise in a process that was forked while this was open: its connection is the parent's."""
+        if self.pid != os.getpid():
+            raise UsageError("this session is the parent process's", remedy="open a get_db_session block in the child")
+
+    def commit(self) -> None:
+        """Commit. Raises SessionSpoiled for what PostgreSQL, or a failure inside, would make a silent rollback."""
+        import psycopg
+
+        if self.spoiled is not None:
+            raise SessionSpoiled(
+                f"nothing of this get_db_session block is kept: {self._reason(self.spoiled)}",
+                remedy="let the error through, or call use_nested_transactions(True)",
+            ) from self.spoiled
+        self.session.flush()
+        driver = self._driver()
+        if driver is not None and driver.info.transaction_status == psycopg.pq.TransactionStatus.INERROR:
+            raise SessionSpoiled(
+                "nothing of this get_db_session block is kept: a statement failed, and its error was caught",
+                remedy="let the error through, or put what may fail into session.begin_nested()",
+            )
+        Session.commit(self.session)
+
+    def _reason(self, error: BaseException) -> str:
+        return error.message if isinstance(error, UsageError) else f"an inner block failed ({type(error).__name__})"
+
+    def _driver(self) -> Any:
+        """The psycopg connection of the transaction that is open, if one is."""
+        if self.live is None or self.live.closed or self.live.invalidated or not self.session.in_transaction():
+            return None
+        return self.live.connection.driver_connection
 
     def speak_as(self, who: Who) -> None:
         """From here on the triggers record this user; what waits to be written is still the former one's."""
         if who != self.who and self.session.in_transaction():
             self.session.flush()
             self.session.execute(WHO, {"user": who[0], "hospital": who[1]})
+            self.introduced = True
         self.who = who
 
     def abandon(self) -> None:
@@ -108,10 +184,13 @@ class Unit:
     def close(self) -> None:
         """Give the connection back; what was not committed is rolled back."""
         self.abandon()
+        if self.pid != os.getpid():
+            engines.keep_inherited(self.session, self.connection)
+            return
         try:
-            self.session.close()
+            Session.close(self.session)
         except sqlalchemy.exc.DBAPIError:
-            self.session.invalidate()  # the server is gone, and the transaction with it
+            Session.invalidate(self.session)  # the server is gone, and the transaction with it
         finally:
             if self.connection is not None:
                 self.connection.close()
@@ -128,6 +207,7 @@ class Block:
         self.unit: Unit | None = None
         self.frame: Frame | None = None
         self.opened_at = ""
+        self.patient = False  # a connection was waited for, and is there
 
     def __enter__(self) -> Session:
         if self.unit is not None:
@@ -135,23 +215,34 @@ class Block:
         service = engines.service(self.env)
         owner = _owner()
         unit = _find(service, owner)
-        if unit is None:
-            unit = self._begin(service, owner)
-        else:
-            self._join(unit)
-        self.unit = unit
-        if service.policy.report_unclosed:
-            self.opened_at = engines.place()
-            _open.add(self)
-        return unit.session
+        try:
+            if unit is None:
+                unit = self._begin(service, owner)
+            else:
+                self._join(unit)
+            self.unit = unit
+            if service.policy.report_unclosed:
+                self.opened_at = engines.place()
+                _open.add(self)
+            return unit.session
+        except KeyboardInterrupt:  # between the lines: nobody may take this for an open block
+            if unit is not None:
+                unit.close()
+            raise
 
     async def __aenter__(self) -> Session:
         service = engines.service(self.env)
         if _find(service, _owner()) is None:
             deadline = time.monotonic() + service.policy.pool_timeout
             # Other tasks of this loop may hold all connections: whoever blocks the loop now waits for ever.
-            while not engines.has_room(service) and time.monotonic() < deadline:
+            while not engines.has_room(service, self.read_only):
+                if time.monotonic() > deadline:
+                    raise ConnectionFailed(
+                        f"no connection to {service.environment.name} came free in {service.policy.pool_timeout:g} s",
+                        remedy="hold sessions for less long, or raise pool_size or pool_overflow in pyproject.toml",
+                    )
                 await asyncio.sleep(LATE)
+            self.patient = True
         return self.__enter__()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -159,8 +250,13 @@ class Block:
         assert unit is not None and frame is not None
         self.unit = self.frame = None
         _open.discard(self)
+        if unit.pid != os.getpid():
+            unit.close()  # a forked child leaves the parent's block: the transaction is the parent's
+            return
         if not unit.frames or unit.frames[-1] is not frame:
             unit.close()
+            if error is not None and not isinstance(error, Exception):
+                return  # it goes on its way
             raise UsageError("get_db_session() blocks must end in the reverse order of their beginning; nothing was kept")
         if len(unit.frames) == 1:
             self._end(unit, error)
@@ -172,7 +268,7 @@ class Block:
 
     def __del__(self) -> None:
         # Only `with` calls __exit__: whoever let go of the block before that can never end it.
-        if (unit := self.unit) is not None:
+        if (unit := getattr(self, "unit", None)) is not None:
             if self.opened_at:
                 log.warning(
                     "a session that was opened at %s is not in a with block: nothing commits or closes it", self.opened_at
@@ -185,32 +281,33 @@ class Block:
         """
         engine = service.reader if self.read_only else service.engine
         connection = engines.replica_connection(service) if self.read_only else None
-        if owner[1] is not None:
-            if not engines.has_room(service) and service.in_loops[owner[0]]:
+        if owner[1] is not None and connection is None:
+            if not self.patient and service.in_loops[owner[0]] and not engines.has_room(service, False):
                 raise UsageError(
                     "all connections are in use by tasks of this event loop, and waiting for one would stop it",
                     remedy="write async with get_db_session()",
                 )
-            connection = connection or engine.connect()
-            service.in_loops[owner[0]] += 1
-        session = UnitSession(bind=connection or engine, expire_on_commit=False)
+            connection = engine.connect()
+        session = UnitSession(bind=connection or engine, expire_on_commit=False, close_resets_only=False)
         unit = Unit(service, session, owner, self._who(("", "")), _innermost(), connection)
         session.unit = unit
         self.frame = Frame(self.read_only, unit.who)
         unit.frames.append(self.frame)
+        if owner[1] is not None:
+            service.in_loops[owner[0]] += 1
         _current.set(weakref.ref(unit))
         return unit
 
     def _end(self, unit: Unit, error: BaseException | None) -> None:
         """Close the outermost block: commit, or roll back."""
         try:
-            if error is None and unit.spoiled is not None:
-                raise SessionSpoiled(
-                    f"an inner get_db_session block failed ({type(unit.spoiled).__name__}): nothing of the outer one is kept",
-                    remedy="let the error through, or call use_nested_transactions(True)",
-                ) from unit.spoiled
             if error is None:
-                Session.commit(unit.session)
+                unit.commit()
+            elif isinstance(error, GeneratorExit) and unit.joined:
+                log.error(
+                    "a generator that held the session opened at %s was closed: %d blocks that had joined it are rolled back",
+                    self.opened_at or "an unknown place", unit.joined,
+                )  # fmt: skip
         finally:
             _current.set(weakref.ref(unit.outer) if unit.outer else None)
             unit.close()
@@ -222,12 +319,13 @@ class Block:
         restrain = self.read_only and not any(each.read_only for each in unit.frames)
         if restrain or nested_transactions():
             frame.savepoint = unit.session.begin_nested()
+            frame.restrained = restrain
         unit.frames.append(frame)
         self.frame = frame
         try:
             unit.speak_as(self._who(unit.who))
             if restrain:
-                unit.session.execute(sqlalchemy.text("SET LOCAL transaction_read_only = on"))
+                unit.session.execute(READ_ONLY)
         except BaseException as failure:
             self._abandon(unit, frame, failure)
             raise
@@ -242,6 +340,7 @@ class Block:
                 unit.speak_as(frame.former)
             elif frame.read_only:
                 unit.session.flush()  # PostgreSQL refuses what was added here
+                unit.who = frame.former
                 frame.savepoint.rollback()
             else:
                 unit.speak_as(frame.former)
@@ -250,11 +349,13 @@ class Block:
             self._abandon(unit, frame, failure)
             raise
         unit.who = frame.former
+        unit.joined += 1
         unit.frames.remove(frame)
 
     def _abandon(self, unit: Unit, frame: Frame, error: BaseException) -> None:
         """Close a block inside another one that has failed: undo it alone if it can be, else the outer ones too."""
         unit.frames.remove(frame)
+        unit.who = frame.former
         try:
             if frame.savepoint is not None:
                 frame.savepoint.rollback()
@@ -262,7 +363,6 @@ class Block:
                 unit.spoiled = unit.spoiled or error
         except sqlalchemy.exc.SQLAlchemyError:  # the connection is gone, or somebody has ended the transaction
             unit.spoiled = unit.spoiled or error
-        unit.who = frame.former
 
     def _who(self, outer: Who) -> Who:
         return (
@@ -301,14 +401,18 @@ def _owner() -> Owner:
 
 
 def _innermost() -> Unit | None:
-    unit = _current.get()
-    return None if unit is None else unit()
+    """The unit that was opened last in this context and is open still."""
+    last = _current.get()
+    unit = None if last is None else last()
+    while unit is not None and not unit.frames:
+        unit = unit.outer
+    return unit
 
 
 def _find(service: Service, owner: Owner) -> Unit | None:
     """The open unit of this thread or task on that environment."""
     unit = _innermost()
-    while unit is not None and (not unit.frames or unit.service is not service or unit.owner != owner):
+    while unit is not None and (unit.environment != service.environment.name or unit.owner != owner or not unit.frames):
         unit = unit.outer
     return unit
 
@@ -316,9 +420,21 @@ def _find(service: Service, owner: Owner) -> Unit | None:
 @event.listens_for(UnitSession, "after_begin")
 def _introduce(session: UnitSession, transaction: SessionTransaction, connection: sqlalchemy.Connection) -> None:
     """Tell PostgreSQL who works, for this transaction alone."""
-    who = session.unit.who
-    if who != ("", "") and not transaction.nested:
-        connection.execute(WHO, {"user": who[0], "hospital": who[1]})
+    if transaction.nested:
+        return
+    unit = session.unit
+    unit.live = connection
+    unit.introduced = unit.who != ("", "")
+    if unit.introduced:
+        connection.execute(WHO, {"user": unit.who[0], "hospital": unit.who[1]})
+
+
+@event.listens_for(UnitSession, "after_soft_rollback")
+def _introduce_again(session: UnitSession, transaction: SessionTransaction) -> None:
+    """Going back to a savepoint also takes back who was named since."""
+    unit = session.unit
+    if transaction.nested and unit.introduced and session.is_active and unit._driver() is not None:
+        session.execute(WHO, {"user": unit.who[0], "hospital": unit.who[1]})
 
 
 def _warn_once(message: str, where: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import itertools
 import logging
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,8 +29,9 @@ from conftest import CHECKOUT, Project, throw_away_home
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from sqlalchemy import func, select, text
-from sqlalchemy.exc import DBAPIError, IntegrityError, InternalError
+from sqlalchemy import ForeignKey, func, select, text
+from sqlalchemy.exc import DBAPIError, IntegrityError, InternalError, InvalidRequestError
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from skinspire_db import engines, sessions, settings
 from skinspire_db.database_service import (
@@ -457,6 +460,135 @@ def test_three_deep(app: Project, savepoints: bool) -> None:
         assert (names(app), outcome) == expected, (failing, catching)
 
 
+# What must not be lost in silence
+
+
+def test_an_error_that_was_caught_is_not_a_success(app: Project) -> None:
+    """PostgreSQL answers the COMMIT of a failed transaction with a rollback, and no error."""
+    with pytest.raises(SessionSpoiled, match="a statement failed"), get_db_session() as session:
+        add(session, "a")
+        with pytest.raises(DBAPIError):
+            session.execute(text("SELECT 1 / 0"))
+    with pytest.raises(SessionSpoiled), get_db_session() as session:
+        add(session, "b")
+        with get_db_session() as inner, pytest.raises(DBAPIError):
+            inner.execute(text("SELECT 1 / 0"))
+    assert names(app) == []
+    with get_db_session() as session:
+        add(session, "c")
+        with pytest.raises(DBAPIError), session.begin_nested():
+            session.execute(text("SELECT 1 / 0"))
+    assert names(app) == ["t:c"], "in a savepoint it may fail"
+
+
+@pytest.mark.filterwarnings("ignore:session.commit")
+def test_commit_after_an_inner_failure_commits_nothing(app: Project) -> None:
+    with pytest.raises(SessionSpoiled), get_db_session() as session:
+        with pytest.raises(Oops), get_db_session() as inner:
+            add(inner, "half")
+            raise Oops
+        session.commit()
+    assert names(app) == []
+    with get_db_session() as session:
+        with pytest.raises(Oops), get_db_session() as inner:
+            add(inner, "half")
+            raise Oops
+        session.rollback()
+        add(session, "fresh")
+    assert names(app) == ["t:fresh"]
+
+
+@pytest.mark.parametrize("verb", ["close", "reset", "invalidate"])
+def test_a_session_that_is_closed_inside_its_block(app: Project, verb: str) -> None:
+    with pytest.raises(SessionSpoiled, match=f"session.{verb}"), get_db_session() as session:
+        add(session, "a")
+        with get_db_session() as inner:
+            getattr(inner, verb)()
+        add(session, "b")
+    assert names(app) == [] and get_db_engine().pool.checkedout() == 0
+
+
+def test_a_session_after_its_block(app: Project) -> None:
+    with get_db_session() as session:
+        add(session, "a")
+    with pytest.raises(InvalidRequestError, match="permanently closed"):
+        add(session, "b")
+    assert get_db_engine().pool.checkedout() == 0
+
+
+def test_rollback_in_an_inner_block_keeps_its_user_and_its_limits(app: Project) -> None:
+    with get_db_session(user="one") as session:
+        add(session, "1")
+        with pytest.raises(InternalError, match="read-only"), get_db_session(read_only=True) as reader:
+            reader.rollback()
+            add(reader, "refused")
+        with get_db_session(user="two") as inner:
+            kept = inner.begin_nested()
+        kept.rollback()
+        add(session, "1b")
+        use_nested_transactions(True)
+        with get_db_session(user="two") as inner:
+            inner.rollback()
+            add(inner, "2")
+        with pytest.raises(Oops), get_db_session(user="three"):
+            raise Oops
+        add(session, "1c")
+    found = app.query("SELECT name, created_by FROM hospitals WHERE name LIKE 't:%' ORDER BY 1")
+    assert found == [("t:1", "one"), ("t:1b", "one"), ("t:1c", "one"), ("t:2", "two")]
+
+
+def test_begin_in_an_inner_block_commits_nothing(app: Project) -> None:
+    with pytest.raises(Oops), get_db_session():
+        with get_db_session() as inner, inner.begin():
+            add(inner, "a")
+        raise Oops
+    assert names(app) == []
+
+
+def test_close_db_connections_inside_a_block(app: Project) -> None:
+    with pytest.raises(Oops), get_db_session() as session:
+        add(session, "a")
+        close_db_connections()
+        with get_db_session() as inner:
+            assert inner is session
+            add(inner, "b")
+        raise Oops
+    assert names(app) == []
+
+
+def test_a_generator_that_takes_others_work_along_says_so(app: Project, caplog: pytest.LogCaptureFixture) -> None:
+    def stream() -> Iterator[int]:
+        with get_db_session():
+            yield 1
+
+    for _ in stream():
+        with get_db_session() as session:
+            add(session, "a")
+        break
+    gc.collect()
+    assert names(app) == [] and f"opened at {__file__}" in caplog.text and "1 blocks that had joined it" in caplog.text
+
+
+def test_no_error_text_holds_what_was_written(app: Project) -> None:
+    with pytest.raises(IntegrityError) as caught, get_db_session() as session:
+        session.add(User(user_id="x", entity_type="robot", entity_id=uuid.uuid4(), password_hash="Geheim 123"))
+    assert "Geheim" not in str(caught.value) and "[SQL parameters hidden" in str(caught.value)
+
+
+def test_what_the_triggers_wrote_is_in_the_object(app: Project) -> None:
+    with get_db_session(user="one") as session:
+        hospital = Hospital(name="t:a")
+        session.add(hospital)
+        session.flush()
+        assert (hospital.created_by, hospital.updated_by) == ("one", "one")
+    with get_db_session(user="two") as session:
+        session.add(hospital)
+        hospital.timezone = "UTC"
+        session.flush()
+        copy = get_detached_copy(hospital, include=())
+    assert (copy.created_by, copy.updated_by, hospital.updated_by) == ("one", "two", "two")
+
+
 # Threads, tasks, forks
 
 
@@ -598,6 +730,98 @@ def test_fork_after_use(app: Project) -> None:
     assert names(app) == ["t:child", "t:parent"]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("how", ["falls through", "raises", "commits"])
+def test_a_child_leaves_its_parents_block(app: Project, how: str) -> None:
+    with get_db_session(user="parent") as session:
+        add(session, "before")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+        if child == 0:
+            os.close(2)
+            try:
+                with contextlib.ExitStack() as stack:
+                    stack.push(_block_of(session))
+                    if how == "raises":
+                        raise SystemExit
+                    if how == "commits":
+                        session.commit()
+            finally:
+                gc.collect()
+                os._exit(0)
+        os.waitpid(child, 0)
+        assert names(app) == [], "nothing is committed by the child"
+        add(session, "after")
+    found = app.query("SELECT name, created_by FROM hospitals WHERE name LIKE 't:%' ORDER BY 1")
+    assert found == [("t:after", "parent"), ("t:before", "parent")]
+
+
+def _block_of(session: Any) -> Any:
+    """The block whose session this is."""
+    return next(block.__exit__ for block in sessions._open if block.unit and block.unit.session is session)
+
+
+def test_tasks_and_threads_that_share_a_pool(app: Project) -> None:
+    """A thread may take the connection that a task has just seen free."""
+    stop = threading.Event()
+
+    def thread() -> None:
+        while not stop.is_set():
+            with get_db_session() as session:
+                session.execute(text("SELECT 1"))
+
+    async def task(number: int) -> None:
+        for _ in range(3):
+            async with get_db_session(user=f"task {number}") as session:
+                add(session, f"{number}")
+                await asyncio.sleep(0)
+
+    async def together() -> None:
+        await asyncio.gather(*(task(number) for number in range(60)))
+
+    threads = [threading.Thread(target=thread) for _ in range(8)]
+    former = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for each in threads:
+            each.start()
+        asyncio.run(together())
+    finally:
+        sys.setswitchinterval(former)
+        stop.set()
+        for each in threads:
+            each.join(20)
+    assert len(names(app)) == 180 and engines.service("dev").in_loops.total() == 0
+
+
+def test_waiting_for_ever_in_a_task_is_refused_in_words(app: Project, service: Callable[[Project], Project]) -> None:
+    (app.root / "pyproject.toml").write_text(POOL.replace("pool_timeout = 20", "pool_timeout = 0.2"))
+    service(app)
+
+    async def main() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(5):
+                await asyncio.create_task(hold(stack))
+            with pytest.raises(ConnectionFailed, match=r"no connection to dev came free in 0.2 s"):
+                await asyncio.create_task(hold(stack))
+
+    async def hold(stack: contextlib.AsyncExitStack) -> None:
+        await stack.enter_async_context(get_db_session())
+
+    asyncio.run(main())
+    assert get_db_engine().pool.checkedout() == 0
+
+
+def test_blocks_that_are_closed_elsewhere_do_not_pile_up(app: Project) -> None:
+    with ThreadPoolExecutor(1) as elsewhere:
+        for _ in range(50):
+            block = get_db_session()
+            block.__enter__()
+            elsewhere.submit(block.__exit__, None, None, None).result()
+    assert sessions._innermost() is None
+
+
 # What was left open
 
 
@@ -641,7 +865,7 @@ def test_nothing_is_reported_where_the_policy_says_so(
 
 
 def test_close_db_connections_closes_our_own_alone(app: Project) -> None:
-    mine = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'skinspire dev'"
+    mine = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'skinspire dev' AND datname = current_database()"
     with app.connect() as others:
         with get_db_session() as session:
             session.execute(text("SELECT 1"))
@@ -862,6 +1086,48 @@ def test_a_copy_of_an_expired_and_of_a_new_entity(app: Project) -> None:
         copy = get_detached_copy(hospital)
     assert copy.name == "t:new" and copy.created_by == "skinspire"
     assert get_detached_copy(None) is None and get_detached_copy([]) == []
+    pending = get_detached_copy(Hospital(name="t:pending"), include=())
+    with get_db_session() as session:
+        session.add(pending)
+    assert names(app) == ["t:new", "t:pending"], "a copy of what was never stored can be"
+
+
+def test_a_copy_shares_nothing_and_can_come_back(app: Project) -> None:
+    with get_db_session() as session:
+        user = session.scalars(select(User)).first()
+        assert user is not None
+        user.ui_preferences = {"theme": {"colour": "green"}}
+        session.flush()
+        copy = get_detached_copy(user)
+        copy.ui_preferences["theme"]["colour"] = "red"
+        assert user.ui_preferences == {"theme": {"colour": "green"}} and not session.dirty
+    with get_db_session() as session:
+        merged = session.merge(copy)
+        assert merged in session and merged.sessions == [] and merged.ui_preferences["theme"]["colour"] == "red"
+
+
+def test_a_copy_of_a_long_chain(app: Project) -> None:
+    """Longer than Python's stack is deep."""
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Node(Base):
+        __tablename__ = "nodes"
+        key: Mapped[int] = mapped_column(primary_key=True)
+        next_key: Mapped[int | None] = mapped_column(ForeignKey("nodes.key"))
+        next: Mapped[Node | None] = relationship(remote_side=[key])
+
+    Node.__annotations__["next"] = Mapped[Node | None]
+    app.execute("CREATE TABLE nodes (key int PRIMARY KEY, next_key int REFERENCES nodes)")
+    app.execute("INSERT INTO nodes SELECT n, nullif(n, 1) - 1 FROM generate_series(1, 1500) AS n")
+    with get_db_session() as session:
+        nodes = list(session.scalars(select(Node)))
+        copy = get_detached_copy(nodes[-1], include=("next",))
+    length = 0
+    while copy is not None:
+        copy, length = copy.next, length + 1
+    assert length == 1500
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import uuid
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from sqlalchemy import DateTime, ForeignKey, MetaData, String, Text, text
+from sqlalchemy import DateTime, FetchedValue, ForeignKey, MetaData, String, Text, text
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column
 
@@ -42,12 +42,19 @@ class Base(DeclarativeBase):
 
 
 class TimestampMixin:
-    """Who made and changed a row, and when. The triggers timestamps and user_tracking keep the four columns right."""
+    """Who made and changed a row, and when. The triggers timestamps and user_tracking keep the four columns right.
+
+    What they wrote is in the object after the flush: PostgreSQL returns it with the INSERT or UPDATE.
+    """
+
+    __mapper_args__: ClassVar[dict[str, Any]] = {"eager_defaults": True}
 
     created_at: Mapped[datetime] = mapped_column(server_default=text("now()"), sort_order=100)
-    updated_at: Mapped[datetime] = mapped_column(server_default=text("now()"), sort_order=101)
-    created_by: Mapped[str | None] = mapped_column(String(50), sort_order=102)
-    updated_by: Mapped[str | None] = mapped_column(String(50), sort_order=103)
+    updated_at: Mapped[datetime] = mapped_column(server_default=text("now()"), server_onupdate=FetchedValue(), sort_order=101)
+    created_by: Mapped[str | None] = mapped_column(String(50), server_default=FetchedValue(), sort_order=102)
+    updated_by: Mapped[str | None] = mapped_column(
+        String(50), server_default=FetchedValue(), server_onupdate=FetchedValue(), sort_order=103
+    )
 
 
 class SoftDeleteMixin:
