@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import skinspire_db
@@ -17,12 +17,12 @@ from skinspire_db.settings import Project, write_atomically
 VOLATILE = ("PWD", "OLDPWD", "_", "SHLVL", "COLUMNS", "LINES")  # differs between commands and means nothing
 
 
-def cached(here: Project, name: str, build: Callable[[], Any]) -> Any:
+def cached(here: Project, name: str, build: Callable[[], Any], also: Iterable[str] = ()) -> Any:
     """What `build()` returns, which must be JSON, from the last time if nothing that it can depend on has changed since.
 
     That is: every module outside the standard library that was loaded when it was built, the folders they lie in (a new
-    module shows there), the settings, the process environment, the versions of Python and of this package. A cache that
-    cannot be read or written is no error; the value is then built.
+    module shows there), the files `also` named, the settings, the process environment, the versions of Python and of this
+    package. A cache that cannot be read or written is no error; the value is then built.
     """
     path = here.state / f"{name}.json"
     key = _key(here)
@@ -33,7 +33,7 @@ def cached(here: Project, name: str, build: Callable[[], Any]) -> Any:
     value = build()
     with contextlib.suppress(OSError):
         here.state.mkdir(exist_ok=True)  # before the root is looked at, where models can lie: this changes it
-    files = {file: _mark(file) for file in _loaded()}
+    files = {file: _mark(file) for file in (*_loaded(), *also)}
     with contextlib.suppress(OSError):
         write_atomically(path, json.dumps({"key": key, "sum": _sum(value), "files": files, "value": value}))
     return json.loads(json.dumps(value))  # the same types as from the file

@@ -86,6 +86,14 @@ class TriggerFileInvalid(SkinspireError):
     """A file in sql/triggers cannot be read, or PostgreSQL refuses it."""
 
 
+class MigrationInvalid(Refused):
+    """The revision files and the database do not fit together, or a file cannot be used."""
+
+
+class MigrationFailed(SkinspireError):
+    """PostgreSQL refused a statement of a revision; those before it stay, this one left no trace."""
+
+
 class ModelsInvalid(SkinspireError):
     """The metadata named in pyproject.toml cannot be loaded."""
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from skinspire_db import safety, schema, verification
 from skinspire_db.environment import Environment
-from skinspire_db.errors import UsageError
-from skinspire_db.pipeline import DESTROYS, Pipeline, Report, Step
+from skinspire_db.errors import DatabaseMissing, UsageError
+from skinspire_db.migrations import revisions, running, verbs
+from skinspire_db.pipeline import DESTROYS, Pipeline, Report, Series, Step
+from skinspire_db.seeding import reference
 from skinspire_db.seeding.bulk import Options, seed
 from skinspire_db.summary import Check, Summary
 from skinspire_db.triggers import install, proofs, status, versions
@@ -25,7 +28,7 @@ def setup(environment: Environment, options: Options, report: Report | None = No
     files = versions.current(environment.project)
     steps = (
         Step("reset", schema.reset),
-        Step("create", partial(schema.create, wanted=wanted)),
+        _create_step(environment, wanted),
         Step("triggers", partial(install.install, files=files)),
         _seed_step(environment, options, report),
         _verify_step(environment, wanted, files),
@@ -41,7 +44,7 @@ def reset(environment: Environment) -> Pipeline:
 def create(environment: Environment) -> Pipeline:
     """Make the tables in an empty database, which itself is made when it does not exist."""
     wanted = schema.blueprint(environment.project)
-    return Pipeline("db.create", environment, (Step("create", partial(schema.create, wanted=wanted)),), creates=True)
+    return Pipeline("db.create", environment, (_create_step(environment, wanted),), creates=True)
 
 
 def create_missing(environment: Environment) -> Pipeline:
@@ -173,6 +176,59 @@ def _overview(states: list[status.TriggerState]) -> list[dict[str, object]]:
     return rows
 
 
+def prepare(environment: Environment, options: Options, report: Report | None = None) -> Series:
+    """What a developer runs after every pull: make the database if there is none, else bring it up to date.
+
+    Pending revisions are applied, then triggers and reference data brought to what the files say, where they are not; nothing
+    is ever reset. Looks first, and runs nothing where all is right.
+    """
+    revisions.one_head(environment.project)
+    queue = _what_to_prepare(environment, versions.current(environment.project), options, report)
+    return Series("db.prepare", environment, lambda: next(queue, None), ("upgrade", "triggers", "seed"))
+
+
+def _what_to_prepare(
+    environment: Environment, triggers: list[TriggerFile], options: Options, report: Report | None
+) -> Iterator[Pipeline]:
+    heads = revisions.heads(environment.project)
+
+    def look(connection: Connection) -> set[str]:
+        """What is to do; Alembic, which takes long to load, is not asked where the database is at the head."""
+        if schema.count_tables(connection) == 0:
+            return {"everything"}
+        return {"upgrade"} if running.current(connection) != heads else _late(connection, environment, triggers)
+
+    def install_step() -> Step:
+        return Step("triggers", partial(install.install, files=triggers))
+
+    try:
+        todo = verbs.look(environment, look)
+    except DatabaseMissing:
+        todo = {"everything"}
+    if "everything" in todo:
+        wanted = schema.blueprint(environment.project)
+        steps = [_create_step(environment, wanted), install_step(), _seed_step(environment, options, report)]
+        steps.append(_verify_step(environment, wanted, triggers))
+        yield Pipeline("db.prepare", environment, tuple(steps), creates=True)
+        return
+    if "upgrade" in todo:
+        upgrading = verbs.upgrade(environment)
+        while (revision := upgrading.next()) is not None:
+            yield revision
+        todo = verbs.look(environment, lambda connection: _late(connection, environment, triggers))
+    steps = [install_step(), _seed_step(environment, replace(options, reference_only=True), report)]
+    if late := tuple(step for step in steps if step.name in todo):
+        yield Pipeline("db.prepare", environment, late)
+
+
+def _late(connection: Connection, environment: Environment, triggers: list[TriggerFile]) -> set[str]:
+    """Which of the steps triggers and seed have something to do; what trying it did is rolled back by the caller."""
+    states = status.status(connection, triggers)
+    late = {"triggers"} if any(each.state != "INSTALLED" and not each.on_purpose for each in states) else set()
+    done = reference.apply(connection, environment.policy)
+    return late | ({"seed"} if any(done.numbers.values()) else set())
+
+
 def seed_data(environment: Environment, options: Options, report: Report | None = None) -> Pipeline:
     """Reference data and invented people."""
     return Pipeline("db.seed", environment, (_seed_step(environment, options, report),))
@@ -193,6 +249,19 @@ def adopt(environment: Environment) -> Pipeline:
         return Summary({"stamp": environment.name, "before": before.environment if before else "none"})
 
     return Pipeline("env.stamp", environment, (Step("stamp", write),), adopts=True)
+
+
+def _create_step(environment: Environment, wanted: schema.Blueprint) -> Step:
+    """The models' tables are what all revisions lead to, so the database is at the head then."""
+    heads = revisions.heads(environment.project)
+
+    def run(connection: Connection) -> Summary:
+        summary = schema.create(connection, wanted)
+        if heads:
+            running.mark(connection, heads)
+        return summary
+
+    return Step("create", run)
 
 
 def _seed_step(environment: Environment, options: Options, report: Report | None) -> Step:

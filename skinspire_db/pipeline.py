@@ -303,6 +303,56 @@ class Pipeline:
                     raise ConnectionFailed(f"the server went away before it committed; {AS_IT_WAS}") from None
 
 
+@dataclass(frozen=True)
+class Series:
+    """Pipelines one after the other, each committed before the next is asked for: `next` gives it, None at the end.
+
+    What `next` returns first is asked for once without being run, to plan.
+    """
+
+    operation: str
+    environment: Environment
+    next: Callable[[], Pipeline | None]
+    steps: tuple[str, ...] = ()
+    keeps: bool = True
+
+    def plan(self) -> dict[str, Any]:
+        """What `run` would do, without a connection."""
+        return Pipeline(self.operation, self.environment, ()).plan() | {"plan": list(self.steps)}
+
+    def run(self, *, confirm: str | None = None, report: Report | None = None) -> Result:
+        """Run them all. Raises the error of the first that fails; those before it stay, and its `result` has them."""
+        together = Result(self.operation, self.environment.name)
+        started = time.monotonic()
+        try:
+            to = connections.target(self.environment)
+            together.database = to.database
+            report = report or Report()
+            report.target(to)
+            while (pipeline := self.next()) is not None:
+                done = pipeline.run(confirm=confirm, report=_WithoutTarget(report))
+                together.steps += done.steps
+                together.notes += done.notes
+                together.commit = "done"
+        except SkinspireError as error:
+            error.remedy = error.remedy and error.remedy.replace("{env}", self.environment.name)
+            together.seconds = time.monotonic() - started
+            failed = error.result.get("steps", [])
+            error.result = together.as_dict() | {"ok": False, "exit_code": error.exit_code, "error": error.as_dict()}
+            error.result["steps"] += failed
+            raise
+        together.seconds = time.monotonic() - started
+        return together
+
+
+class _WithoutTarget(Report):
+    """Tells the steps of one pipeline of several, whose target was told before."""
+
+    def __init__(self, report: Report) -> None:
+        self.step = report.step  # type: ignore[method-assign]
+        self.progress = report.progress  # type: ignore[method-assign]
+
+
 # Errors of PostgreSQL, in our words
 
 

@@ -184,7 +184,7 @@ def create(connection: Connection, wanted: Blueprint) -> Summary:
             f"the database has {existing} tables already",
             remedy="invoke db.create --update-only --env={env}",
         )
-    _create_extensions(connection)
+    create_extensions(connection)
     _execute(connection, wanted.statements)
     return Summary({"tables_created": len(wanted.columns), "indexes_created": wanted.indexes})
 
@@ -197,7 +197,7 @@ def create_missing(connection: Connection, models: MetaData) -> Summary:
     from sqlalchemy import ForeignKeyConstraint
     from sqlalchemy.schema import AddConstraint, CreateIndex
 
-    _create_extensions(connection)
+    create_extensions(connection)
     live, present = _live_columns(connection), live_names(connection)
     new = [table for table in tables(models) if _name(table) not in live]
     old = [table for table in tables(models) if _name(table) in live]
@@ -267,7 +267,8 @@ def _load(entry: str, here: Project) -> MetaData:
     return loaded
 
 
-def _create_extensions(connection: Connection) -> None:
+def create_extensions(connection: Connection) -> None:
+    """Make the extensions that the application needs. Raises PermissionMissing with what to ask the administrator for."""
     import psycopg
 
     present = {name for (name,) in connection.execute("SELECT extname FROM pg_extension").fetchall()}

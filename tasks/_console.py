@@ -11,7 +11,7 @@ from typing import Any
 from skinspire_db import environment
 from skinspire_db.connections import Target
 from skinspire_db.errors import SkinspireError
-from skinspire_db.pipeline import Pipeline, Report, Result, StepResult
+from skinspire_db.pipeline import Pipeline, Report, Result, Series, StepResult
 
 STEP = "  {:<10} {:<84} {:>7.2f} s"
 
@@ -57,7 +57,7 @@ class ConsoleReport(Report):
 def operate(
     ctx: Any,
     env: str | None,
-    make: Callable[[environment.Environment, ConsoleReport], Pipeline],
+    make: Callable[[environment.Environment, ConsoleReport], Pipeline | Series],
     *,
     json: bool,
     confirm: str | None = None,
@@ -108,13 +108,14 @@ def show_result(operation: str, *, json: bool, text: str, **values: Any) -> None
         say(text)
 
 
-def _show(pipeline: Pipeline, result: Result) -> None:
+def _show(pipeline: Pipeline | Series, result: Result) -> None:
     for note in result.notes:
         print(f"note: {note}", file=sys.stderr)
     if result.sign_in:
         _show_sign_in((each.role, each.user_id, each.password) for each in result.sign_in)
-    looked = "all checks pass" if any(step.summary.checks for step in result.steps) else "nothing is pending or drifted"
-    ending = "committed and read back" if pipeline.keeps else looked
+    looked = "all checks pass" if any(step.summary.checks for step in result.steps) else "nothing was changed"
+    done = "committed and read back" if result.steps else "all is right, nothing to do"
+    ending = done if pipeline.keeps else looked
     say(f"{result.operation}: {ending}, {result.seconds:.2f} s")
 
 

@@ -24,6 +24,18 @@ def setup(ctx, env=None, patients=None, doctors=None, random_seed=None, referenc
     _console.operate(ctx, env, make, json=json, confirm=confirm)
 
 
+@task(help=ENV | SEED | CONFIRM | JSON)
+def prepare(ctx, env=None, patients=None, doctors=None, random_seed=None, reference_only=False, confirm=None, json=False):
+    """After every pull: make the database if there is none, else bring it up to date; never resets, never loses a row."""
+    from skinspire_db import operations
+    from tasks import _console
+
+    def make(chosen, report):
+        return operations.prepare(chosen, _options(ctx, chosen, patients, doctors, random_seed, reference_only), report)
+
+    _console.operate(ctx, env, make, json=json, confirm=confirm)
+
+
 @task(help=ENV | CONFIRM | JSON)
 def reset(ctx, env=None, confirm=None, json=False):
     """Drop everything that the application owns; the stamp and the database itself stay."""

@@ -1,1 +1,1 @@
-"""The place of the Alembic environment and its versions."""
+"""Migrations: the revision files and their order, running them, and writing new ones; Alembic does the work."""

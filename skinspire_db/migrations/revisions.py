@@ -1,0 +1,88 @@
+"""The revision files: the core's and the application's, in one order."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from skinspire_db.cache import cached
+from skinspire_db.errors import MigrationInvalid, UsageError
+from skinspire_db.settings import Project
+
+if TYPE_CHECKING:
+    from alembic.script import Script, ScriptDirectory
+
+CORE = Path(__file__).parent
+VERSIONS = "versions"
+
+
+def folders(here: Project) -> list[Path]:
+    """Where revision files lie: the core's, and those of the project's own folder (`migrations` in pyproject.toml)."""
+    own = here.root / str(here.config.get("migrations", "migrations")) / VERSIONS
+    core = CORE / VERSIONS
+    return [core] if own.resolve() == core.resolve() else [core, own]
+
+
+def directory(here: Project) -> ScriptDirectory:
+    """The files as Alembic sees them. Raises MigrationInvalid for one that cannot be read or whose predecessor is missing."""
+    from alembic.script import ScriptDirectory
+
+    locations = [str(each) for each in folders(here) if each.is_dir()]
+    found = ScriptDirectory(str(CORE), version_locations=locations, messaging_opts={"quiet": True})
+    with refusals():
+        list(found.walk_revisions())
+    return found
+
+
+def heads(here: Project) -> list[str]:
+    """The newest revisions; more than one when two people wrote one each. Raises MigrationInvalid as directory() does."""
+    files = [str(path) for each in folders(here) for path in (each, *sorted(each.glob("*.py")))]
+    found: list[str] = cached(here, "heads", lambda: sorted(directory(here).get_heads()), also=files)
+    return found
+
+
+def one_head(here: Project) -> str | None:
+    """The newest revision, None when there is no file at all. Raises MigrationInvalid for several."""
+    found = heads(here)
+    if len(found) > 1:
+        raise MigrationInvalid(
+            f"there are {len(found)} heads: {', '.join(found)}", remedy="invoke migrate.merge, and commit what it writes"
+        )
+    return found[0] if found else None
+
+
+def named(files: ScriptDirectory, name: str) -> Script:
+    """The revision of that name, which may be cut short. Raises UsageError when there is none, or several."""
+    from alembic.script.revision import RevisionError
+    from alembic.util import CommandError
+
+    try:
+        found = files.get_revision(name)
+    except (RevisionError, CommandError):
+        found = None
+    if found is None:
+        raise UsageError(f"there is no one revision {name}", remedy="choose one that invoke migrate.status lists")
+    return found
+
+
+def path(script: Script, here: Project) -> str:
+    """The file, as short as it can be said."""
+    file = Path(script.path)
+    return str(file.relative_to(here.root)) if file.is_relative_to(here.root) else str(file)
+
+
+@contextlib.contextmanager
+def refusals() -> Iterator[None]:
+    """Alembic's words about the files, in ours."""
+    from alembic.script.revision import RevisionError
+    from alembic.util import CommandError
+
+    remedy = "restore the file from version control, or correct its down_revision"
+    try:
+        yield
+    except KeyError as error:
+        raise MigrationInvalid(f"the revision {error.args[0]} is missing from the folder", remedy=remedy) from None
+    except (RevisionError, CommandError, SyntaxError, ImportError) as error:
+        raise MigrationInvalid(f"the revision files cannot be used: {error}", remedy=remedy) from None

@@ -1,0 +1,175 @@
+"""The migrate.* operations, as pipelines: each revision with its journal line and its triggers is one transaction."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from skinspire_db import connections
+from skinspire_db.environment import Environment
+from skinspire_db.errors import SkinspireError, UsageError
+from skinspire_db.migrations import revisions, running, writing
+from skinspire_db.pipeline import Pipeline, Series, Step
+from skinspire_db.summary import Summary
+from skinspire_db.triggers import install, versions
+
+if TYPE_CHECKING:
+    from alembic.script import Script
+
+    from skinspire_db.connections import Connection
+
+T = TypeVar("T")
+UPGRADES = "change the tables of {} without a backup, which this version of the tools cannot make yet"
+TAKES_BACK = "take back a revision of {}, with what its tables hold"
+
+
+def upgrade(environment: Environment, to: str | None = None) -> Series:
+    """Apply the pending revisions, up to `to` if that is given."""
+    files = revisions.directory(environment.project)
+    if to is None:
+        revisions.one_head(environment.project)
+
+    def following() -> Pipeline | None:
+        script = look(environment, lambda connection: running.next_up(connection, files, to))
+        return None if script is None else _revision(environment, "migrate.upgrade", script, UPGRADES)
+
+    return Series("migrate.upgrade", environment, following, ("revision", "triggers"))
+
+
+def downgrade(environment: Environment, steps: str | int = 1) -> Series:
+    """Take back the last revisions, as many as `steps` says."""
+    if not str(steps).isdecimal() or int(steps) < 1:
+        raise UsageError(f"--steps={steps} is no number of revisions", remedy="invoke migrate.downgrade --steps=1")
+    files = revisions.directory(environment.project)
+    left = int(steps)
+
+    def following() -> Pipeline | None:
+        nonlocal left
+        if left == 0:
+            return None
+        left -= 1
+        script = look(environment, lambda connection: running.next_down(connection, files))
+        return _revision(environment, "migrate.downgrade", script, TAKES_BACK, down=True)
+
+    return Series("migrate.downgrade", environment, following, ("revision", "triggers"))
+
+
+def _revision(environment: Environment, operation: str, script: Script, danger: str, *, down: bool = False) -> Pipeline:
+    files = revisions.directory(environment.project)
+
+    def run(connection: Connection) -> Summary:
+        # Looked at again under the lock: somebody else may have been faster.
+        now = running.next_down(connection, files) if down else running.next_up(connection, files, script.revision)
+        if now is None or now.revision != script.revision:
+            return Summary({"revision": f"{script.revision} was done by somebody else"})
+        return running.apply(connection, environment.project, files, script, down=down)
+
+    triggers = partial(install.install, files=versions.current(environment.project))
+    steps = (Step("revision", run), Step("triggers", triggers))
+    return Pipeline(operation, environment, steps, danger=danger)
+
+
+def status(environment: Environment) -> Pipeline:
+    """Which revisions are applied, pending, or unknown to the files."""
+    files = revisions.directory(environment.project)
+
+    def look(connection: Connection) -> Summary:
+        states = running.states(connection, environment.project, files)
+        numbers: dict[str, int | str] = {
+            state: sum(each.state == state for each in states) for state in ("applied", "pending", "unknown")
+        }
+        heads = revisions.heads(environment.project)
+        return Summary(
+            numbers | {"heads": len(heads)},
+            rows=[
+                {"revision": each.revision, "state": each.state, "what": each.message, "file": each.file} for each in states
+            ],
+            data={"revisions": [each.as_dict() for each in states], "heads": heads},
+        )
+
+    return Pipeline("migrate.status", environment, (Step("status", look),), keeps=False)
+
+
+def check(environment: Environment) -> Pipeline:
+    """For CI: exit code 3 when a revision is pending, or the models differ from the database."""
+    files = revisions.directory(environment.project)
+    revisions.one_head(environment.project)
+
+    def pending(connection: Connection) -> Summary:
+        running.refuse_unknown(connection, files)
+        found = [each for each in running.states(connection, environment.project, files) if each.state == "pending"]
+        summary = Summary({"pending": len(found)}, lines=[f"{each.revision} {each.message}" for each in found])
+        if found:
+            summary.drift = f"{len(found)} revisions are pending: {found[0].revision} {found[0].message}"
+            summary.remedy = "invoke migrate.upgrade --env={env}"
+        return summary
+
+    def models(connection: Connection) -> Summary:
+        found = writing.differences(connection, environment.project, files)
+        summary = Summary({"differences": len(found)}, lines=found)
+        if found:
+            summary.drift = f"the models differ from the database: {found[0]}"
+            summary.remedy = 'invoke migrate.new --env={env} -m "what changed"'
+        return summary
+
+    return Pipeline("migrate.check", environment, (Step("revisions", pending), Step("models", models)), keeps=False)
+
+
+def new(environment: Environment, message: str | None) -> Pipeline:
+    """Write a revision from the difference between models and database."""
+    files = revisions.directory(environment.project)
+    if not message or not message.strip():
+        raise UsageError("migrate.new needs a message", remedy='invoke migrate.new -m "add appointments"')
+
+    def write(connection: Connection) -> Summary:
+        written = writing.new(connection, environment.project, files, message)
+        if written is None:
+            return Summary({"changes": 0})
+        lines = [written.file, *(f"careful: {each}" for each in written.warnings)]
+        data = {"revision": written.revision, "file": written.file, "warnings": written.warnings}
+        return Summary({"changes": written.changes}, lines=lines, data=data)
+
+    return Pipeline("migrate.new", environment, (Step("compare", write),), keeps=False)
+
+
+def stamp(environment: Environment, to: str | None = None) -> Pipeline:
+    """Note that the database is at a revision, by default the head, and run nothing."""
+    files = revisions.directory(environment.project)
+    head = revisions.named(files, to).revision if to else revisions.one_head(environment.project)
+
+    def mark(connection: Connection) -> Summary:
+        before = running.current(connection)
+        running.mark(connection, [head] if head else [])
+        return Summary({"revision": head or "none", "before": ", ".join(before) or "none"})
+
+    return Pipeline("migrate.stamp", environment, (Step("stamp", mark),))
+
+
+def sql(environment: Environment, to: str | None = None) -> str:
+    """The SQL of what is pending, not run."""
+    files = revisions.directory(environment.project)
+
+    def start(connection: Connection) -> str:
+        running.refuse_unknown(connection, files)
+        return ",".join(running.current(connection)) or "base"
+
+    return running.sql(files, look(environment, start), to)
+
+
+def merge(environment: Environment, message: str | None) -> writing.Written:
+    """Write a revision that joins two heads."""
+    return writing.merge(environment.project, revisions.directory(environment.project), message)
+
+
+def look(environment: Environment, at: Callable[[Connection], T]) -> T:
+    """What `at` finds on a connection of its own; whatever it did is rolled back. Raises DatabaseMissing."""
+    to = connections.target(environment)
+    with contextlib.closing(connections.connect(to, "migrate")) as connection:
+        connections.begin(connection, to.policy)
+        try:
+            return at(connection)
+        except SkinspireError as error:
+            error.remedy = error.remedy and error.remedy.replace("{env}", environment.name)
+            raise

@@ -1,0 +1,165 @@
+"""Writing revisions: from the difference between models and database, and merges of two heads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from skinspire_db import schema
+from skinspire_db.errors import MigrationInvalid, UsageError
+from skinspire_db.migrations import revisions, running
+from skinspire_db.settings import Project
+
+if TYPE_CHECKING:
+    from alembic.operations.ops import MigrateOperation
+    from alembic.script import ScriptDirectory
+
+    from skinspire_db.connections import Connection
+
+
+@dataclass(frozen=True)
+class Written:
+    """A revision file that was written; `warnings` say what it loses or locks, and what to do instead."""
+
+    revision: str
+    file: str
+    changes: int
+    warnings: list[str] = field(default_factory=list)
+
+
+def new(connection: Connection, here: Project, files: ScriptDirectory, message: str | None) -> Written | None:
+    """Write a revision that makes the database what the models say; None when it is that already.
+
+    The database must be at the head. Nothing in it is changed. Raises UsageError without a message, MigrationInvalid for a
+    database that is behind or ahead of the files, or for two heads.
+    """
+    if not message or not message.strip():
+        raise UsageError("migrate.new needs a message", remedy='invoke migrate.new -m "add appointments"')
+    revisions.one_head(here)
+    if pending := running.next_up(connection, files, None):
+        raise MigrationInvalid(
+            f"the database is behind: {pending.revision} is pending", remedy="invoke migrate.upgrade --env={env}, then again"
+        )
+    with running.alchemy(connection) as alchemist:
+        script, context = _compare(alchemist, here, files, message.strip())
+        changes = list(_flat(script.upgrade_ops.ops))
+        if not changes:
+            return None
+        [made] = context.generate_scripts()
+    new_tables = {op.table_name for op in changes if type(op).__name__ == "CreateTableOp"}
+    warnings = [each for op in changes if op.table_name not in new_tables for each in _warnings(op)]
+    return Written(made.revision, revisions.path(made, here), len(changes), warnings)
+
+
+def merge(here: Project, files: ScriptDirectory, message: str | None) -> Written:
+    """Write a revision that joins the heads. Raises UsageError when there is one only."""
+    from alembic.util import rev_id
+
+    heads = files.get_heads()
+    if len(heads) < 2:
+        raise UsageError(
+            f"there is one head, {heads[0] if heads else 'none'}: nothing to merge", remedy="invoke migrate.status"
+        )
+    with revisions.refusals():
+        made = files.generate_revision(
+            rev_id(), message or f"merge {' and '.join(heads)}", head=heads, version_path=_folder(here), imports=""
+        )
+    assert made
+    return Written(made.revision, revisions.path(made, here), 0)
+
+
+def differences(connection: Connection, here: Project, files: ScriptDirectory) -> list[str]:
+    """What the models have otherwise than the database, one line each."""
+    with running.alchemy(connection) as alchemist:
+        script, _ = _compare(alchemist, here, files, "")
+        return [describe(op) for op in _flat(script.upgrade_ops.ops)]
+
+
+def describe(op: MigrateOperation) -> str:
+    """An operation in a few words."""
+    words = type(op).__name__.removesuffix("Op")
+    verb = "".join(f" {each.lower()}" if each.isupper() else each for each in words).strip()
+    names = [getattr(op, name, None) for name in ("table_name", "column_name", "constraint_name", "index_name")]
+    column = getattr(getattr(op, "column", None), "name", None)
+    return " ".join([verb, ".".join(str(name) for name in (*names, column) if name)])
+
+
+def _compare(alchemist: Any, here: Project, files: ScriptDirectory, message: str) -> tuple[Any, Any]:
+    """Alembic's comparison of models and database: the revision script, and the context that can write it."""
+    from alembic.autogenerate.api import RevisionContext
+    from alembic.config import Config
+    from alembic.runtime.environment import EnvironmentContext
+
+    models = schema.metadata(here)
+    arguments = {
+        "message": message, "sql": False, "head": "head", "splice": False, "branch_label": None, "rev_id": None,
+        "version_path": _folder(here), "depends_on": None,
+    }  # fmt: skip
+    context = RevisionContext(Config(), files, arguments)
+
+    def compare(heads: Any, migration: Any) -> list[Any]:
+        context.run_autogenerate(heads, migration)
+        return []
+
+    views = {table.key for table in models.tables.values() if table.info.get("is_view")}
+    schemas = {table.schema for table in models.tables.values()} | {None}
+    with EnvironmentContext(Config(), files, fn=compare) as environment:
+        environment.configure(
+            connection=alchemist,
+            target_metadata=models,
+            compare_type=True,
+            compare_server_default=True,
+            render_item=_render,
+            include_schemas=True,
+            include_name=lambda name, kind, _: kind != "schema" or name in schemas,
+            include_object=lambda thing, _name, kind, _reflected, _to: kind != "table" or _key(thing) not in views,
+        )
+        environment.run_migrations()
+    return context.generated_revisions[0], context
+
+
+def _render(kind: str, thing: Any, _: Any) -> Any:
+    """What Alembic need not write: a value that triggers make (FetchedValue) is no default of PostgreSQL's."""
+    from sqlalchemy import Computed, DefaultClause, FetchedValue, Identity
+
+    made_elsewhere = isinstance(thing, FetchedValue) and not isinstance(thing, DefaultClause | Computed | Identity)
+    return None if kind == "server_default" and made_elsewhere else False
+
+
+def _key(table: Any) -> str:
+    return str(table.key)
+
+
+def _folder(here: Project) -> str:
+    folder: Path = revisions.folders(here)[-1]
+    folder.mkdir(parents=True, exist_ok=True)
+    return str(folder)
+
+
+def _flat(operations: list[Any]) -> Iterator[Any]:
+    for op in operations:
+        if hasattr(op, "ops"):
+            yield from _flat(op.ops)
+        else:
+            yield op
+
+
+def _warnings(op: Any) -> Iterator[str]:
+    """What an operation loses or locks, and what to do instead."""
+    what = describe(op)
+    match type(op).__name__:
+        case "DropTableOp" | "DropColumnOp":
+            yield f"{what}: what it holds is lost; for a new name write op.rename_table or op.alter_column(new_column_name=)"
+        case "AlterColumnOp" if op.modify_type is not None:
+            yield f"{what}: a new type rewrites the table under a lock; for a large one add a column, copy in parts, and swap"
+        case "AlterColumnOp" if op.modify_nullable is False:
+            yield f"{what}: NOT NULL reads the whole table under a lock, and fails where a value is missing; fill it first"
+        case "AddColumnOp" if not op.column.nullable and op.column.server_default is None and op.column.identity is None:
+            yield f"{what}: NOT NULL without a default fails where the table has rows; add a server_default, or fill it first"
+        case "CreateIndexOp":
+            yield (
+                f"{what}: the table cannot be written meanwhile; for a large one run CREATE INDEX CONCURRENTLY by hand first,"
+                " and pass if_not_exists=True here"
+            )

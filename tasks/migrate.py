@@ -1,0 +1,90 @@
+"""Migrations: write revisions, apply them, take them back, and see where a database stands."""
+
+from invoke import task
+
+from tasks._help import CONFIRM, ENV, JSON
+
+TO = {"to": "a revision, which may be cut short (default: the newest)"}
+MESSAGE = {"message": "what the revision does, in a few words"}
+
+
+@task(help=ENV | MESSAGE | JSON)
+def new(ctx, env=None, message=None, json=False):
+    """Write a revision from the difference between the models and the database."""
+    from skinspire_db.migrations import verbs
+    from tasks import _console
+
+    _console.operate(ctx, env, lambda chosen, _: verbs.new(chosen, message), json=json)
+
+
+@task(help=ENV | TO | CONFIRM | JSON)
+def upgrade(ctx, env=None, to=None, confirm=None, json=False):
+    """Apply the pending revisions, each in a transaction of its own."""
+    from skinspire_db.migrations import verbs
+    from tasks import _console
+
+    _console.operate(ctx, env, lambda chosen, _: verbs.upgrade(chosen, to), json=json, confirm=confirm)
+
+
+@task(help=ENV | CONFIRM | JSON | {"steps": "how many revisions to take back"})
+def downgrade(ctx, env=None, steps="1", confirm=None, json=False):
+    """Take the last revision back."""
+    from skinspire_db.migrations import verbs
+    from tasks import _console
+
+    _console.operate(ctx, env, lambda chosen, _: verbs.downgrade(chosen, steps), json=json, confirm=confirm)
+
+
+@task(help=ENV | JSON)
+def status(ctx, env=None, json=False):
+    """Show which revisions are applied, pending, or unknown to the files."""
+    from skinspire_db.migrations import verbs
+    from tasks import _console
+
+    _console.operate(ctx, env, lambda chosen, _: verbs.status(chosen), json=json)
+
+
+@task(help=ENV | JSON)
+def check(ctx, env=None, json=False):
+    """For CI: exit code 3 when a revision is pending or the models differ from the database."""
+    from skinspire_db.migrations import verbs
+    from tasks import _console
+
+    _console.operate(ctx, env, lambda chosen, _: verbs.check(chosen), json=json)
+
+
+@task(help=ENV | TO | JSON)
+def stamp(ctx, env=None, to=None, json=False):
+    """Note that the database is at a revision, and run nothing."""
+    from skinspire_db.migrations import verbs
+    from tasks import _console
+
+    _console.operate(ctx, env, lambda chosen, _: verbs.stamp(chosen, to), json=json)
+
+
+@task(help=ENV | TO | JSON)
+def sql(ctx, env=None, to=None, json=False):
+    """Print the SQL of the pending revisions, and run nothing."""
+    from skinspire_db import environment
+    from skinspire_db.migrations import verbs
+    from tasks import _console
+
+    chosen = environment.resolve(env)
+    text = verbs.sql(chosen, to)
+    _console.show_result("migrate.sql", json=json, text=text.rstrip(), environment=chosen.name, sql=text)
+
+
+@task(help=ENV | MESSAGE | JSON)
+def merge(ctx, env=None, message=None, json=False):
+    """Write a revision that joins two heads."""
+    from skinspire_db import environment
+    from skinspire_db.migrations import verbs
+    from tasks import _console
+
+    chosen = environment.resolve(env)
+    if ctx.config.run.dry:
+        _console.show_result("migrate.merge", json=json, text="would write a revision that joins the heads", dry=True)
+        return
+    written = verbs.merge(chosen, message)
+    text = f"{written.revision} joins the heads: {written.file}"
+    _console.show_result("migrate.merge", json=json, text=text, revision=written.revision, file=written.file)
