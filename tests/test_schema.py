@@ -48,7 +48,7 @@ def test_reset_takes_everything_of_the_application_and_nothing_else(clinic: Proj
     stamp = clinic.query("SELECT * FROM skinspire_tools.stamp")
     outcome = clinic.invoke("db.reset", "--json")
     assert outcome.code == 0, outcome.out
-    assert outcome.json["steps"][0]["summary"]["tables_dropped"] == 16
+    assert outcome.json["steps"][0]["summary"]["tables_dropped"] == 17
     with clinic.connect() as connection:
         assert schema.objects(connection) == []
     assert clinic.query("SELECT * FROM skinspire_tools.stamp") == stamp

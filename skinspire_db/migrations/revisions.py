@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,7 +82,8 @@ def refusals() -> Iterator[None]:
 
     remedy = "restore the file from version control, or correct its down_revision"
     try:
-        yield
+        with warnings.catch_warnings(action="ignore"):  # it warns before it raises
+            yield
     except KeyError as error:
         raise MigrationInvalid(f"the revision {error.args[0]} is missing from the folder", remedy=remedy) from None
     except (RevisionError, CommandError, SyntaxError, ImportError) as error:

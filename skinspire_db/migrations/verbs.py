@@ -107,6 +107,8 @@ def check(environment: Environment) -> Pipeline:
         return summary
 
     def models(connection: Connection) -> Summary:
+        if running.next_up(connection, files, None):
+            return Summary({"differences": "unknown"}, lines=["not compared: revisions are pending"])
         found = writing.differences(connection, environment.project, files)
         summary = Summary({"differences": len(found)}, lines=found)
         if found:

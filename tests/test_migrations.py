@@ -1,0 +1,336 @@
+"""Migrations: written from the models, applied and taken back one transaction each, and what must not go wrong with them."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Project
+
+from skinspire_db import settings
+from skinspire_db.migrations import revisions
+
+APPOINTMENT = """
+import uuid
+from sqlalchemy import CheckConstraint, ForeignKey, Index, text
+from sqlalchemy.orm import Mapped, mapped_column
+from skinspire_db.models import Base, TenantMixin, TimestampMixin
+from skinspire_db.models.base import UuidKey
+
+class Appointment(TimestampMixin, TenantMixin, Base):
+    __tablename__ = "appointments"
+    appointment_id: Mapped[UuidKey]
+    patient_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("patients.patient_id"), index=True)
+    minutes: Mapped[int] = mapped_column(server_default=text("15"))
+    __table_args__ = (
+        CheckConstraint("minutes > 0", name="minutes"),
+        Index("ix_appointments_long", "patient_id", postgresql_where=text("minutes > 60")),
+    )
+"""
+
+
+@pytest.fixture
+def app(make_project: Callable[..., Project], template: str) -> Project:
+    """A project with a folder of its own for revisions, whose dev database is set up."""
+    project = make_project('metadata = ["skinspire_db.models:Base", "clinic_app:Base"]\nmigrations = "migrations"\n')
+    project.execute(f'CREATE DATABASE "{project.database}" TEMPLATE {template}', "postgres")
+    (project.root / "clinic_app.py").write_text("from skinspire_db.models import Base\n")
+    (project.root / "migrations" / "versions").mkdir(parents=True)
+    return project
+
+
+def head() -> str:
+    [found] = revisions.heads(settings.Project(Path("/nonexistent"), {}))
+    return found
+
+
+def revision(project: Project, name: str, after: str | None, up: str = "", down: str = "") -> str:
+    """Write a revision whose statements are these."""
+    up, down = (f"op.execute({sql!r})" if sql else "pass" for sql in (up, down))
+    (project.root / "migrations" / "versions" / f"{name}.py").write_text(
+        f'"""{name}"""\nfrom alembic import op\nrevision = {name!r}\ndown_revision = {after!r}\nbranch_labels = None\n'
+        f"depends_on = None\ndef upgrade():\n    {up}\ndef downgrade():\n    {down}\n"
+    )
+    return name
+
+
+def at(project: Project) -> list[str]:
+    return [name for (name,) in project.query("SELECT version_num FROM alembic_version ORDER BY 1")]
+
+
+def test_the_models_and_all_revisions_give_the_same_definitions(project: Project) -> None:
+    """db.create on an empty database, and every revision from nothing."""
+    assert project.invoke("db.create").code == 0
+    assert at(project) == [head()]
+    made = definitions(project)
+    assert project.invoke("db.reset").code == 0
+    outcome = project.invoke("migrate.upgrade")
+    assert outcome.code == 0, outcome.err
+    project.execute("DROP FUNCTION IF EXISTS x(); DELETE FROM skinspire_tools.ledger")
+    assert definitions(project) == made
+    assert project.invoke("migrate.check").code == 0
+
+
+def definitions(project: Project) -> list[str]:
+    """What pg_dump -s says of the tables, sorted, since the order of columns apart the order of making means nothing."""
+    dumped = project.dump()
+    statements = re.findall(
+        r"^(?:CREATE (?:TABLE|SEQUENCE|INDEX|UNIQUE INDEX)|ALTER TABLE|ALTER SEQUENCE) .*?;\n", dumped, re.M | re.S
+    )
+    return sorted(each for each in statements if "skinspire_tools" not in each)
+
+
+def test_an_appointment_there_and_back(app: Project) -> None:
+    (app.root / "clinic_app.py").write_text(APPOINTMENT)
+    before = app.query("SELECT * FROM patients ORDER BY 1")
+    outcome = app.process("migrate.check")
+    assert outcome.code == 3 and "create table appointments" in outcome.err
+    outcome = app.process("migrate.new", "-m", "add appointments", "--json")
+    assert outcome.code == 0, outcome.err
+    path = app.root / outcome.json["file"]
+    text = path.read_text()
+    assert path.parent == app.root / "migrations" / "versions" and f"down_revision = '{head()}'" in text
+    assert "minutes > 60" in text and "ck_appointments_minutes" in text and outcome.json["warnings"] == []
+    for task, tables in (("upgrade", 1), ("downgrade", 0), ("upgrade", 1)):
+        outcome = app.process(f"migrate.{task}")
+        assert outcome.code == 0, outcome.err
+        assert app.query("SELECT count(*) FROM pg_class WHERE relname = 'appointments'") == [(tables,)]
+        ledger = app.query(
+            "SELECT count(*) FROM skinspire_tools.ledger, jsonb_object_keys(triggers) k WHERE k ~ 'appointments'"
+        )
+        assert ledger == [(2 * tables,)]
+        assert app.process("triggers.status").code == 0
+    assert app.query("SELECT tgname FROM pg_trigger WHERE tgrelid = 'appointments'::regclass AND NOT tgisinternal ORDER BY 1") == [
+        ("_100_timestamps",), ("_110_user_tracking",),
+    ]  # fmt: skip
+    assert app.query("SELECT * FROM patients ORDER BY 1") == before
+    outcome = app.process("migrate.check")
+    assert outcome.code == 0, outcome.out + outcome.err
+    assert "nothing" in app.process("migrate.new", "-m", "again").out
+    assert [row[0] for row in app.query("SELECT operation FROM skinspire_tools.journal ORDER BY started_at")][-3:] == [
+        "migrate.upgrade", "migrate.downgrade", "migrate.upgrade",
+    ]  # fmt: skip
+
+
+def test_what_loses_or_locks_is_said(app: Project) -> None:
+    app.execute("CREATE TABLE extra (id int); ALTER TABLE staff ADD surplus int; ALTER TABLE staff ALTER title TYPE text;"
+                "ALTER TABLE staff ALTER personal_info DROP NOT NULL; DROP INDEX ix_staff_live")  # fmt: skip
+    outcome = app.invoke("migrate.new", "-m", "back to the models", "--json")
+    said = "\n".join(outcome.json["warnings"])
+    for each in (
+        "drop table extra",
+        "drop column staff.surplus",
+        "staff.title: a new type",
+        "staff.personal_info: NOT NULL",
+        "ix_staff_live: the table cannot be written",
+    ):
+        assert each in said, said
+    assert app.invoke("migrate.upgrade").code == 0
+    assert app.invoke("migrate.check").code == 0
+
+
+def test_a_view_mapped_as_a_table_is_left_alone(app: Project) -> None:
+    (app.root / "clinic_app.py").write_text(
+        "from sqlalchemy import Column, Table, Uuid\nfrom skinspire_db.models import Base\n"
+        "Table('patient_list', Base.metadata, Column('patient_id', Uuid, primary_key=True), info={'is_view': True}, extend_existing=True)\n"
+    )
+    app.execute("CREATE VIEW patient_list AS SELECT patient_id FROM patients")
+    outcome = app.process("migrate.check")
+    assert outcome.code == 0, outcome.err
+
+
+def test_a_revision_that_fails_leaves_no_trace_and_those_before_it_stay(app: Project) -> None:
+    revision(
+        app, "one", head(), "CREATE TABLE one (id int, created_at timestamptz, updated_at timestamptz)", "DROP TABLE one"
+    )
+    revision(app, "two", "one", "CREATE TABLE two (id int); INSERT INTO nonesuch VALUES (1)")
+    revision(app, "three", "two", "CREATE TABLE three (id int)")
+    outcome = app.invoke("migrate.upgrade", "--json")
+    assert outcome.code == 1 and at(app) == ["one"]
+    message = outcome.json["error"]["message"]
+    assert "migrations/versions/two.py" in message and 'relation "nonesuch" does not exist' in message
+    assert "INSERT INTO nonesuch" in message and [step["ok"] for step in outcome.json["steps"]] == [True, True, False]
+    assert app.query("SELECT to_regclass('two'), to_regclass('one') IS NOT NULL") == [(None, True)]
+    assert app.query("SELECT count(*) FROM pg_trigger WHERE tgrelid = 'one'::regclass") == [(1,)]
+    revision(app, "two", "one", "CREATE TABLE two (id int)", "DROP TABLE two")
+    assert app.invoke("migrate.upgrade").code == 0 and at(app) == ["three"]
+    assert app.invoke("migrate.downgrade", "--steps=2").code == 0 and at(app) == ["one"]
+    assert app.invoke("migrate.upgrade", "--to=two").code == 0 and at(app) == ["two"]
+    outcome = app.invoke("migrate.status", "--json")
+    assert [(each["revision"], each["state"]) for each in outcome.json["revisions"]][1:] == [
+        ("one", "applied"), ("two", "applied"), ("three", "pending"),
+    ]  # fmt: skip
+    assert app.invoke("migrate.check").code == 3
+
+
+def test_a_view_in_the_way_is_named_with_the_way_around(app: Project) -> None:
+    app.execute("CREATE VIEW titles AS SELECT title FROM staff")
+    revision(app, "wider", head(), "ALTER TABLE staff ALTER title TYPE text")
+    outcome = app.invoke("migrate.upgrade")
+    assert outcome.code == 1 and "view titles depends on column" in outcome.err
+    assert "in wider.py: drop that first with op.execute('DROP ...'), and make it again after" in outcome.err
+
+
+def test_two_heads(app: Project) -> None:
+    revision(app, "mine", head(), "CREATE TABLE mine (id int)")
+    revision(app, "yours", head(), "CREATE TABLE yours (id int)")
+    for task in (["migrate.upgrade"], ["migrate.check"], ["migrate.new", "-m", "x"], ["db.prepare"]):
+        outcome = app.invoke(*task)
+        assert outcome.code == 2 and "2 heads: mine, yours -> invoke migrate.merge" in outcome.err, task
+    assert "2 heads" in app.invoke("migrate.status").out
+    outcome = app.invoke("migrate.merge")
+    assert outcome.code == 0, outcome.err
+    assert app.invoke("migrate.upgrade").code == 0
+    assert app.query("SELECT to_regclass('mine') IS NOT NULL AND to_regclass('yours') IS NOT NULL") == [(True,)]
+    outcome = app.invoke("migrate.merge")
+    assert outcome.code == 2 and "nothing to merge" in outcome.err
+
+
+def test_a_file_that_is_missing_or_broken(app: Project) -> None:
+    revision(app, "second", "first")
+    outcome = app.invoke("migrate.upgrade")
+    assert outcome.code == 2 and "first" in outcome.err and "restore the file from version control" in outcome.err
+    (app.root / "migrations" / "versions" / "second.py").write_text("revision = 'second'\ndown_revision = (\n")
+    outcome = app.invoke("migrate.status")
+    assert outcome.code == 2 and "the revision files cannot be used" in outcome.err
+
+
+def test_a_database_ahead_of_the_code(app: Project) -> None:
+    app.execute("UPDATE alembic_version SET version_num = 'later'")
+    for task in ("migrate.upgrade", "migrate.check", "migrate.downgrade", "migrate.sql", "db.prepare"):
+        outcome = app.invoke(task)
+        assert outcome.code == 2 and "the database is at later, which no revision file has" in outcome.err, task
+    assert "unknown" in app.invoke("migrate.status").out
+    assert app.invoke("migrate.stamp").code == 0 and at(app) == [head()]
+
+
+def test_a_database_made_without_migrations(app: Project) -> None:
+    app.execute("DROP TABLE alembic_version")
+    outcome = app.invoke("migrate.upgrade")
+    assert outcome.code == 2 and "was made without migrations" in outcome.err and "migrate.stamp --env=dev" in outcome.err
+    assert app.invoke("migrate.stamp").code == 0
+    assert app.invoke("migrate.upgrade").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["migrate.new"], "needs a message"),
+        (["migrate.new", "-m", " "], "needs a message"),
+        (["migrate.upgrade", "--to=nonesuch"], "there is no one revision nonesuch"),
+        (["migrate.stamp", "--to=nonesuch"], "there is no one revision nonesuch"),
+        (["migrate.downgrade", "--steps=0"], "is no number of revisions"),
+        (["migrate.downgrade", "--steps=many"], "is no number of revisions"),
+    ],
+)
+def test_wrong_arguments(app: Project, arguments: list[str], says: str) -> None:
+    outcome = app.invoke(*arguments)
+    assert outcome.code == 2 and says in outcome.err and " -> " in outcome.err
+
+
+def test_a_downgrade_that_does_not_exist(project: Project) -> None:
+    assert project.invoke("db.create").code == 0
+    assert project.invoke("migrate.downgrade", "--steps=9").code == 2
+    assert at(project) == []
+
+
+def test_no_database_and_no_server(project: Project) -> None:
+    outcome = project.invoke("migrate.upgrade")
+    assert outcome.code == 1 and "does not exist" in outcome.err
+    project.env["DEV_DATABASE_URL"] = "postgresql://x:y@127.0.0.1:1/z"
+    outcome = project.invoke("migrate.upgrade")
+    assert outcome.code == 1 and "cannot connect" in outcome.err
+
+
+def test_the_sql_alone(app: Project) -> None:
+    revision(app, "one", head(), "CREATE TABLE one (id int)")
+    before = app.dump()
+    outcome = app.invoke("migrate.sql")
+    assert outcome.code == 0 and "CREATE TABLE one (id int)" in outcome.out and "CREATE TABLE hospitals" not in outcome.out
+    assert app.dump() == before
+
+
+def test_dry_changes_nothing(app: Project) -> None:
+    revision(app, "one", head(), "CREATE TABLE one (id int)")
+    before = app.dump()
+    for task in ("migrate.upgrade", "migrate.downgrade", "migrate.stamp", "db.prepare"):
+        outcome = app.invoke("--dry", task)
+        assert outcome.code == 0 and "would run" in outcome.out
+    assert app.dump() == before
+
+
+def test_a_protected_environment_wants_a_confirmation(app: Project) -> None:
+    with (app.root / "pyproject.toml").open("a") as file:
+        file.write("[tool.skinspire_db.environments.dev]\nprotected = true\ntest_data = false\n")
+    revision(app, "one", head(), "CREATE TABLE one (id int)", "DROP TABLE one")
+    for task in ("migrate.upgrade", "db.prepare"):
+        outcome = app.invoke(task)
+        assert outcome.code == 2 and f"--confirm={app.database}" in outcome.err
+    assert at(app) == [head()]
+    assert app.invoke("migrate.upgrade", f"--confirm={app.database}").code == 0
+    assert app.invoke("migrate.downgrade").code == 2
+    assert at(app) == ["one"]
+
+
+def test_kill_9_in_the_middle_of_five_revisions(app: Project) -> None:
+    before = head()
+    for number in range(5):
+        before = revision(app, f"r{number}", before, f"CREATE TABLE t{number} (id int); SELECT pg_sleep(0.3)")
+    task = app.start("migrate.upgrade")
+    deadline = time.monotonic() + 30
+    while at(app) < ["r1"] or at(app) == [head()]:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    task.kill()
+    task.communicate()
+    time.sleep(1.5)  # the server notices within a second
+    [(last,)] = app.query("SELECT version_num FROM alembic_version")
+    applied = int(last[1:]) + 1
+    assert 2 <= applied < 5
+    tables = app.query("SELECT count(*) FROM pg_class WHERE relname ~ '^t[0-4]$'")
+    assert tables == [(applied,)]
+    assert app.query("SELECT count(*) FROM skinspire_tools.journal WHERE operation = 'migrate.upgrade'") == [(applied,)]
+    assert app.invoke("migrate.upgrade").code == 0 and at(app) == ["r4"]
+
+
+# db.prepare
+
+
+def test_prepare(app: Project) -> None:
+    outcome = app.invoke("db.prepare", "--json")
+    assert outcome.code == 0 and outcome.json["steps"] == [] and outcome.json["database"] == app.database
+    revision(app, "one", head(), "CREATE TABLE one (created_at timestamptz, updated_at timestamptz)")
+    rows = app.query("SELECT * FROM patients ORDER BY 1")
+    app.execute(
+        "ALTER TABLE staff DISABLE TRIGGER _100_timestamps; DELETE FROM parameter_settings WHERE param_code = 'LOCKOUT_MINUTES'"
+    )
+    outcome = app.invoke("db.prepare", "--json")
+    assert outcome.code == 0, outcome.err
+    assert [step["name"] for step in outcome.json["steps"]] == ["revision", "triggers", "seed"]
+    assert at(app) == ["one"] and app.query("SELECT * FROM patients ORDER BY 1") == rows
+    assert app.query("SELECT count(*) FROM pg_trigger WHERE tgrelid = 'one'::regclass") == [(1,)]
+    for task in ("triggers.status", "db.verify", "migrate.check"):
+        assert app.invoke(task).code in (0, 3 if task == "migrate.check" else 0), task
+    assert "all is right" in app.invoke("db.prepare").out
+    app.execute("ALTER TABLE staff DISABLE TRIGGER _100_timestamps")
+    outcome = app.invoke("db.prepare", "--json")
+    assert [step["name"] for step in outcome.json["steps"]] == ["triggers"]
+
+
+def test_prepare_without_a_database(project: Project) -> None:
+    outcome = project.invoke("db.prepare", "--json")
+    assert outcome.code == 0, outcome.err
+    assert [step["name"] for step in outcome.json["steps"]] == ["create", "triggers", "seed", "verify"]
+    assert outcome.json["sign_in"] and project.invoke("migrate.status").code == 0
+    assert project.query("SELECT count(*) FROM patients") == [(20,)]
+
+
+def test_prepare_of_somebody_elses_database(project: Project) -> None:
+    project.execute(f'CREATE DATABASE "{project.database}"', "postgres")
+    project.execute("CREATE TABLE theirs (id int)")
+    outcome = project.invoke("db.prepare")
+    assert outcome.code == 2
+    assert project.query("SELECT count(*) FROM pg_class WHERE relname = 'hospitals'") == [(0,)]
