@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from skinspire_db import safety, schema, verification
+from skinspire_db import connections, drift, safety, schema, verification
 from skinspire_db.environment import Environment
 from skinspire_db.errors import DatabaseMissing, UsageError
 from skinspire_db.migrations import revisions, running, verbs
@@ -238,6 +238,18 @@ def verify(environment: Environment) -> Pipeline:
     """All checks; nothing is kept."""
     step = _verify_step(environment, schema.blueprint(environment.project), versions.current(environment.project))
     return Pipeline("db.verify", environment, (step,), keeps=False)
+
+
+def find_drift(environment: Environment) -> Pipeline:
+    """Models and trigger files against the live database, everything; exit code 3 when anything differs."""
+    wanted = schema.blueprint(environment.project)
+    files = versions.current(environment.project)
+    to = connections.target(environment)
+
+    def look(connection: Connection) -> Summary:
+        return drift.look(connection, to, environment.project, wanted, files)
+
+    return Pipeline("db.drift", environment, (Step("drift", look),), keeps=False)
 
 
 def adopt(environment: Environment) -> Pipeline:

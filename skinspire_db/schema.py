@@ -92,13 +92,14 @@ class Blueprint:
     """What the models say, as data: enough to make the tables and to compare with, without loading SQLAlchemy.
 
     `statements` make everything; `columns` is table -> column -> (type, nullable), the type None where PostgreSQL may
-    write it otherwise; `names` are [table, name] of every constraint and index.
+    write it otherwise; `names` are [table, name] of every constraint and index; `views` are what the application maps itself.
     """
 
     statements: list[str]
     columns: dict[str, dict[str, tuple[str | None, bool]]]
     names: list[list[str]]
     indexes: int
+    views: list[str]
 
     @classmethod
     def of(cls, models: MetaData) -> Blueprint:
@@ -111,9 +112,10 @@ class Blueprint:
             }
             for table in wanted
         }
+        views = sorted(_name(table) for table in models.tables.values() if table.info.get("is_view"))
         names = {(_name(table), _constraint_name(each)) for table in wanted for each in _named_constraints(table)}
         indexes = {(_name(table), str(index.name)) for table in wanted for index in table.indexes}
-        return cls(_create_statements(models, wanted), columns, sorted(map(list, names | indexes)), len(indexes))
+        return cls(_create_statements(models, wanted), columns, sorted(map(list, names | indexes)), len(indexes), views)
 
 
 def blueprint(here: Project) -> Blueprint:

@@ -76,6 +76,15 @@ def verify(ctx, env=None, verbose=False, json=False):
     _console.operate(ctx, env, lambda chosen, _: operations.verify(chosen), json=json, verbose=verbose)
 
 
+@task(help=ENV | JSON)
+def drift(ctx, env=None, json=False):
+    """Compare the models and trigger files with the database, everything; exit code 3 when anything differs."""
+    from skinspire_db import operations
+    from tasks import _console
+
+    _console.operate(ctx, env, lambda chosen, _: operations.find_drift(chosen), json=json)
+
+
 def _options(ctx, chosen, patients, doctors, random_seed, reference_only):
     """What was typed, else invoke.yaml's. A protected environment gets reference data unless people are asked for."""
     from skinspire_db.seeding.bulk import Options

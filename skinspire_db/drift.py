@@ -1,0 +1,112 @@
+"""Any difference between what the models and trigger files say and what a database has.
+
+What they say is made for the moment in a database of its own on the same server, and read from the catalogues by the same
+queries as the live one: PostgreSQL writes both, so that nothing is compared in two spellings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from skinspire_db import connections, schema
+from skinspire_db.cache import cached
+from skinspire_db.catalogue import Snapshot, snapshot
+from skinspire_db.connections import Target
+from skinspire_db.migrations import revisions, running
+from skinspire_db.settings import Project
+from skinspire_db.summary import Summary
+from skinspire_db.triggers import install
+from skinspire_db.triggers.files import TriggerFile
+
+if TYPE_CHECKING:
+    from skinspire_db.connections import Connection
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An object that is `missing`, `extra`, or `differs`; `live` and `wanted` are its definitions, empty where it is not."""
+
+    kind: str
+    name: str
+    state: str
+    live: str
+    wanted: str
+
+    def as_dict(self) -> dict[str, str]:
+        return dict(vars(self))
+
+
+def expected(to: Target, here: Project, wanted: schema.Blueprint, files: list[TriggerFile]) -> Snapshot:
+    """The snapshot of a database that the models and trigger files would make, on the target's server.
+
+    It is made in a database that is dropped again; kept in .skinspire/ until something that shapes it changes. Raises
+    PermissionMissing when the role may not create databases.
+    """
+    also = [str(path) for file in files for path in (file.path, file.path.parent)]
+    found: Snapshot = cached(here, f"expected-{to.environment}", lambda: _make(to, wanted, files), also)
+    return found
+
+
+def _make(to: Target, wanted: schema.Blueprint, files: list[TriggerFile]) -> Snapshot:
+    aside = dataclasses.replace(to, parameters=to.parameters | {"dbname": f"{to.database[:40]}_expected"})
+    connection, made = connections.open_database(aside, "db.drift", create=True)
+    try:
+        connections.begin(connection, to.policy)
+        schema.create(connection, wanted)
+        install.install(connection, files)
+        return snapshot(connection)
+    finally:
+        connection.rollback()
+        if made:
+            connections.drop_unless_used(aside, "db.drift", connection.info.backend_pid)
+        connection.close()
+
+
+def compare(live: Snapshot, wanted: Snapshot, leave_alone: set[str]) -> Iterator[Difference]:
+    """How the live snapshot differs. Views in `leave_alone`, which the application maps itself, are no difference; of a table
+    that is missing or extra, only the table is named.
+    """
+    whole = {key.removeprefix("table ") for key in live.keys() ^ wanted.keys() if key.startswith("table ")}
+    for key in sorted(live.keys() | wanted.keys()):
+        kind, _, name = key.partition(" ")
+        if live.get(key) == wanted.get(key) or (kind == "view" and name in leave_alone) or _part_of(kind, name, whole):
+            continue
+        state = "missing" if key not in live else "extra" if key not in wanted else "differs"
+        yield Difference(kind, name, state, live.get(key, ""), wanted.get(key, ""))
+
+
+def _part_of(kind: str, name: str, tables: set[str]) -> bool:
+    match kind:
+        case "column":
+            return name.rpartition(".")[0] in tables
+        case "constraint" | "index" | "trigger":
+            return name.rpartition(" on ")[2] in tables
+        case "grant":
+            return name.rpartition(" to ")[0] in tables
+        case _:
+            return False
+
+
+def look(connection: Connection, to: Target, here: Project, wanted: schema.Blueprint, files: list[TriggerFile]) -> Summary:
+    """The differences, as a step's summary."""
+    found = list(compare(snapshot(connection), expected(to, here, wanted, files), set(wanted.views)))
+    summary = Summary({"differences": len(found)}, data={"drift": [each.as_dict() for each in found]})
+    for each in found:
+        summary.lines.append(f"{each.kind} {each.name} {'' if each.state == 'differs' else 'is '}{each.state}")
+        if each.state == "differs":
+            summary.lines += [f"  - {_short(each.live)}", f"  + {_short(each.wanted)}"]
+    if found:
+        first = found[0]
+        summary.drift = f"{len(found)} differences: {first.kind} {first.name}: {first.state}"
+        behind = running.current(connection) != revisions.heads(here)
+        own = "invoke triggers.install --env={env}" if first.kind in ("trigger", "function") else ""
+        summary.remedy = "invoke migrate.upgrade --env={env}" if behind else own or 'invoke migrate.new --env={env} -m "..."'
+    return summary
+
+
+def _short(definition: str) -> str:
+    line = " ".join(definition.split())
+    return line if len(line) <= 110 else f"{line[:107]}..."
