@@ -55,6 +55,7 @@ def test_a_database_as_it_should_be(clinic: Project) -> None:
     assert [name for (name,) in aside if name.startswith(clinic.database)] == [], "nothing is left behind"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 def test_each_difference_is_named(clinic: Project, change: str) -> None:
     clinic.execute(change)

@@ -6,12 +6,36 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Project
+from hypothesis import HealthCheck, Phase, given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Enum,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Numeric,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)  # fmt: skip
+from sqlalchemy.dialects.postgresql import JSONB
 
-from skinspire_db import settings
-from skinspire_db.migrations import revisions
+from skinspire_db import catalogue, connections, drift, environment, schema, settings
+from skinspire_db.migrations import revisions, running, writing
+from skinspire_db.models.base import NAMING_CONVENTION
 
 APPOINTMENT = """
 import uuid
@@ -87,7 +111,7 @@ def test_an_appointment_there_and_back(app: Project) -> None:
     (app.root / "clinic_app.py").write_text(APPOINTMENT)
     before = app.query("SELECT * FROM patients ORDER BY 1")
     outcome = app.process("migrate.check")
-    assert outcome.code == 3 and "create table appointments" in outcome.err
+    assert outcome.code == 3 and "table public.appointments: missing" in outcome.err
     outcome = app.process("migrate.new", "-m", "add appointments", "--json")
     assert outcome.code == 0, outcome.err
     path = app.root / outcome.json["file"]
@@ -294,6 +318,109 @@ def test_kill_9_in_the_middle_of_five_revisions(app: Project) -> None:
     assert tables == [(applied,)]
     assert app.query("SELECT count(*) FROM skinspire_tools.journal WHERE operation = 'migrate.upgrade'") == [(applied,)]
     assert app.invoke("migrate.upgrade").code == 0 and at(app) == ["r4"]
+
+
+# Random pairs of schemas
+
+COLUMNS: dict[str, Callable[[], Column[Any]]] = {
+    "text": lambda: Column("c1", Text),
+    "varchar": lambda: Column("c1", String(30), nullable=False, server_default=text("'none'")),
+    "integer": lambda: Column("c2", Integer, server_default=text("7")),
+    "bigint": lambda: Column("c2", BigInteger, nullable=False, server_default=text("8"), comment="how many"),
+    "numeric": lambda: Column("c3", Numeric(10, 2), comment="what it's worth"),
+    "identity": lambda: Column("c4", Integer, Identity(always=True, start=5), nullable=False),
+    "by default": lambda: Column("c4", Integer, Identity(start=9, increment=2), nullable=False),
+    "time": lambda: Column("c5", DateTime(timezone=True), server_default=text("now()")),
+    "jsonb": lambda: Column("c6", JSONB, server_default=text("'{}'")),
+    "mood": lambda: Column("c7", Enum("sad", "happy", name="mood"), server_default="sad"),
+    "moods": lambda: Column("c7", Enum("sad", "calm", "happy", name="mood"), server_default="happy"),
+}
+EXTRAS: dict[str, Callable[[], Any]] = {
+    "check": lambda: CheckConstraint("id > 0", name="positive"),
+    "other check": lambda: CheckConstraint("id > 10 OR id < 5", name="positive"),
+    "unique": lambda: UniqueConstraint("id", "code"),
+    "index": lambda: Index("ix_some", "code"),
+    "partial": lambda: Index("ix_some", "code", postgresql_where=text("id > 3")),
+    "by expression": lambda: Index("ix_lower", text("lower(code)")),
+    "comment": lambda: "a table",
+}
+TABLE = st.tuples(st.sets(st.sampled_from(sorted(COLUMNS)), max_size=5), st.sets(st.sampled_from(sorted(EXTRAS)), max_size=3))
+SCHEMA = st.dictionaries(st.sampled_from(["alpha", "beta", "gamma"]), TABLE, min_size=1)
+
+
+def build(wanted: dict[str, tuple[set[str], set[str]]]) -> MetaData:
+    """A schema of tables that refer to each other in a row."""
+    made = MetaData(naming_convention=NAMING_CONVENTION)
+    moods = {kind for columns, _ in wanted.values() for kind in columns if kind.startswith("mood")}
+    former = None
+    for name, (columns, extras) in sorted(wanted.items()):
+        table = Table(name, made, Column("id", Integer, primary_key=True), Column("code", String(10)))
+        for kind in sorted(columns):
+            kind = max(moods) if kind in moods else kind  # one type of that name
+            if (column := COLUMNS[kind]()).name not in table.c:
+                table.append_column(column)
+        if former is not None:
+            table.append_column(Column("parent_id", ForeignKey(f"{former}.id", ondelete="CASCADE"), index=True))
+        for extra in sorted(extras):
+            item = EXTRAS[extra]()
+            if isinstance(item, str):
+                table.comment = item
+            elif isinstance(item, Index):
+                item.name = f"{item.name}_{name}"
+                if item.name not in {index.name for index in table.indexes}:
+                    item._set_parent(table)
+            elif extra != "other check" or "check" not in extras:
+                table.append_constraint(item)
+        former = name
+    return made
+
+
+@pytest.mark.slow
+def test_random_pairs_there_and_back(app: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the upgrade the database is what the models say; after the downgrade, what it was."""
+    monkeypatch.setenv("SKINSPIRE_PROJECT", str(app.root))
+    monkeypatch.setenv("DEV_DATABASE_URL", app.env["DEV_DATABASE_URL"])
+    settings._tool_table.cache_clear()
+    here = settings.project()
+    environment_ = environment.resolve("dev")
+    to = connections.target(environment_)
+
+    @examples(max_examples=30, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    @given(before=SCHEMA, after=SCHEMA)
+    def check(before: Any, after: Any) -> None:
+        for old in (app.root / "migrations" / "versions").glob("*.py"):
+            old.unlink()
+        one, other = build(before), build(after)
+        with app.connect() as connection:
+            connection.autocommit = False
+            connections.begin(connection, to.policy)
+            schema.reset(connection)
+            schema.create(connection, schema.Blueprint.of(one))
+            running.mark(connection, revisions.directory(here).get_heads())
+            first = catalogue.snapshot(connection)
+            expected = drift._make(to, schema.Blueprint.of(other), [])
+            monkeypatch.setattr(schema, "metadata", lambda _: other)
+            written = writing.new(connection, here, revisions.directory(here), "there", expected)
+            if written is None:
+                assert first == expected
+            else:
+                files = revisions.directory(here)
+                script = revisions.named(files, written.revision)
+                running.apply(connection, here, files, script)
+                assert differing(catalogue.snapshot(connection), expected) == []
+                running.apply(connection, here, files, script, down=True)
+                assert differing(catalogue.snapshot(connection), first) == []
+            connection.rollback()
+
+    check()
+
+
+def differing(live: dict[str, str], wanted: dict[str, str]) -> list[Any]:
+    return [
+        (key, live.get(key), wanted.get(key))
+        for key in sorted(live.keys() | wanted.keys())
+        if live.get(key) != wanted.get(key)
+    ]
 
 
 # db.prepare

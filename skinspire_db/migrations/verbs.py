@@ -7,13 +7,16 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from skinspire_db import connections
+from skinspire_db import connections, drift, schema
+from skinspire_db.connections import Target
 from skinspire_db.environment import Environment
 from skinspire_db.errors import SkinspireError, UsageError
 from skinspire_db.migrations import revisions, running, writing
 from skinspire_db.pipeline import Pipeline, Series, Step
+from skinspire_db.settings import Project
 from skinspire_db.summary import Summary
 from skinspire_db.triggers import install, versions
+from skinspire_db.triggers.files import TriggerFile
 
 if TYPE_CHECKING:
     from alembic.script import Script
@@ -107,16 +110,9 @@ def check(environment: Environment) -> Pipeline:
         return summary
 
     def models(connection: Connection) -> Summary:
-        if running.next_up(connection, files, None):
-            return Summary({"differences": "unknown"}, lines=["not compared: revisions are pending"])
-        found = writing.differences(connection, environment.project, files)
-        summary = Summary({"differences": len(found)}, lines=found)
-        if found:
-            summary.drift = f"the models differ from the database: {found[0]}"
-            summary.remedy = 'invoke migrate.new --env={env} -m "what changed"'
-        return summary
+        return drift.look(connection, *_wanted(environment))
 
-    return Pipeline("migrate.check", environment, (Step("revisions", pending), Step("models", models)), keeps=False)
+    return Pipeline("migrate.check", environment, (Step("revisions", pending), Step("drift", models)), keeps=False)
 
 
 def new(environment: Environment, message: str | None) -> Pipeline:
@@ -126,7 +122,7 @@ def new(environment: Environment, message: str | None) -> Pipeline:
         raise UsageError("migrate.new needs a message", remedy='invoke migrate.new -m "add appointments"')
 
     def write(connection: Connection) -> Summary:
-        written = writing.new(connection, environment.project, files, message)
+        written = writing.new(connection, environment.project, files, message, drift.expected(*_wanted(environment)))
         if written is None:
             return Summary({"changes": 0})
         lines = [written.file, *(f"careful: {each}" for each in written.warnings)]
@@ -163,6 +159,12 @@ def sql(environment: Environment, to: str | None = None) -> str:
 def merge(environment: Environment, message: str | None) -> writing.Written:
     """Write a revision that joins two heads."""
     return writing.merge(environment.project, revisions.directory(environment.project), message)
+
+
+def _wanted(environment: Environment) -> tuple[Target, Project, schema.Blueprint, list[TriggerFile]]:
+    """What drift is measured against."""
+    here = environment.project
+    return connections.target(environment), here, schema.blueprint(here), versions.current(here)
 
 
 def look(environment: Environment, at: Callable[[Connection], T]) -> T:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db import schema
+from skinspire_db import catalogue, schema
+from skinspire_db.catalogue import Snapshot
 from skinspire_db.errors import MigrationInvalid, UsageError
-from skinspire_db.migrations import revisions, running
+from skinspire_db.migrations import revisions, running, supplements
 from skinspire_db.settings import Project
 
 if TYPE_CHECKING:
@@ -29,8 +30,11 @@ class Written:
     warnings: list[str] = field(default_factory=list)
 
 
-def new(connection: Connection, here: Project, files: ScriptDirectory, message: str | None) -> Written | None:
-    """Write a revision that makes the database what the models say; None when it is that already.
+def new(
+    connection: Connection, here: Project, files: ScriptDirectory, message: str | None, expected: Snapshot
+) -> Written | None:
+    """Write a revision that makes the database what the models say, and what it is `expected` to be then in PostgreSQL's own
+    words; None when it is that already.
 
     The database must be at the head. Nothing in it is changed. Raises UsageError without a message, MigrationInvalid for a
     database that is behind or ahead of the files, or for two heads.
@@ -44,12 +48,14 @@ def new(connection: Connection, here: Project, files: ScriptDirectory, message: 
         )
     with running.alchemy(connection) as alchemist:
         script, context = _compare(alchemist, here, files, message.strip())
+        live = catalogue.snapshot(connection)
+        supplements.add(script, supplements.find(live, expected), _indexes(script), live)
         changes = list(_flat(script.upgrade_ops.ops))
         if not changes:
             return None
         [made] = context.generate_scripts()
     new_tables = {op.table_name for op in changes if type(op).__name__ == "CreateTableOp"}
-    warnings = [each for op in changes if op.table_name not in new_tables for each in _warnings(op)]
+    warnings = [each for op in changes if getattr(op, "table_name", "") not in new_tables for each in _warnings(op)]
     return Written(made.revision, revisions.path(made, here), len(changes), warnings)
 
 
@@ -68,13 +74,6 @@ def merge(here: Project, files: ScriptDirectory, message: str | None) -> Written
         )
     assert made
     return Written(made.revision, revisions.path(made, here), 0)
-
-
-def differences(connection: Connection, here: Project, files: ScriptDirectory) -> list[str]:
-    """What the models have otherwise than the database, one line each."""
-    with running.alchemy(connection) as alchemist:
-        script, _ = _compare(alchemist, here, files, "")
-        return [describe(op) for op in _flat(script.upgrade_ops.ops)]
 
 
 def describe(op: MigrateOperation) -> str:
@@ -120,12 +119,22 @@ def _compare(alchemist: Any, here: Project, files: ScriptDirectory, message: str
     return context.generated_revisions[0], context
 
 
-def _render(kind: str, thing: Any, _: Any) -> Any:
-    """What Alembic need not write: a value that triggers make (FetchedValue) is no default of PostgreSQL's."""
-    from sqlalchemy import Computed, DefaultClause, FetchedValue, Identity
+def _render(kind: str, thing: Any, context: Any) -> Any:
+    """What Alembic writes otherwise than it would: a value that triggers make (FetchedValue) is no default."""
+    from sqlalchemy import Computed, DefaultClause, Enum, FetchedValue, Identity
 
+    if kind == "type" and isinstance(thing, Enum) and thing.native_enum and thing.name:
+        context.imports.add("from sqlalchemy.dialects import postgresql")
+        schema_name = f", schema={thing.schema!r}" if thing.schema else ""
+        # The revision makes and drops the types itself: a table that is made does not know whether another has its type.
+        return f"postgresql.ENUM({', '.join(map(repr, thing.enums))}, name={thing.name!r}{schema_name}, create_type=False)"
     made_elsewhere = isinstance(thing, FetchedValue) and not isinstance(thing, DefaultClause | Computed | Identity)
     return None if kind == "server_default" and made_elsewhere else False
+
+
+def _indexes(script: Any) -> set[str]:
+    """The indexes that Alembic itself has seen to."""
+    return {op.index_name for op in _flat(script.upgrade_ops.ops) if hasattr(op, "index_name")}
 
 
 def _key(table: Any) -> str:
