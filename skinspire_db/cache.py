@@ -17,15 +17,15 @@ from skinspire_db.settings import Project, write_atomically
 VOLATILE = ("PWD", "OLDPWD", "_", "SHLVL", "COLUMNS", "LINES")  # differs between commands and means nothing
 
 
-def cached(here: Project, name: str, build: Callable[[], Any], also: Iterable[str] = ()) -> Any:
+def cached(here: Project, name: str, build: Callable[[], Any], also: Iterable[str] = (), of: str = "") -> Any:
     """What `build()` returns, which must be JSON, from the last time if nothing that it can depend on has changed since.
 
     That is: every module outside the standard library that was loaded when it was built, the folders they lie in (a new
-    module shows there), the files `also` named, the settings, the process environment, the versions of Python and of this
-    package. A cache that cannot be read or written is no error; the value is then built.
+    module shows there), the files `also` named, what it is made `of`, the settings, the process environment, the versions of
+    Python and of this package. A cache that cannot be read or written is no error; the value is then built.
     """
     path = here.state / f"{name}.json"
-    key = _key(here)
+    key = _key(here, of)
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept["key"] == key and kept["sum"] == _sum(kept["value"]) and all(map(_unchanged, kept["files"].items())):
@@ -39,10 +39,10 @@ def cached(here: Project, name: str, build: Callable[[], Any], also: Iterable[st
     return json.loads(json.dumps(value))  # the same types as from the file
 
 
-def _key(here: Project) -> str:
+def _key(here: Project, of: str) -> str:
     surroundings = {name: value for name, value in os.environ.items() if name not in VOLATILE}
     settings = [_mark(f"{here.root}/{file}") for file in ("pyproject.toml", ".env")]
-    facts = [sys.version, skinspire_db.__version__, sorted(surroundings.items()), settings, str(here.root)]
+    facts = [sys.version, skinspire_db.__version__, sorted(surroundings.items()), settings, str(here.root), of]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()  # a hash: the environment can hold secrets
 
 

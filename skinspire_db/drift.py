@@ -7,6 +7,8 @@ queries as the live one: PostgreSQL writes both, so that nothing is compared in 
 from __future__ import annotations
 
 import dataclasses
+import json
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -39,19 +41,24 @@ class Difference:
         return dict(vars(self))
 
 
-def expected(to: Target, here: Project, wanted: schema.Blueprint, files: list[TriggerFile]) -> Snapshot:
+def expected(
+    connection: Connection, to: Target, here: Project, wanted: schema.Blueprint, files: list[TriggerFile]
+) -> Snapshot:
     """The snapshot of a database that the models and trigger files would make, on the target's server.
 
     It is made in a database that is dropped again; kept in .skinspire/ until something that shapes it changes. Raises
     PermissionMissing when the role may not create databases.
     """
-    also = [str(path) for file in files for path in (file.path, file.path.parent)]
-    found: Snapshot = cached(here, f"expected-{to.environment}", lambda: _make(to, wanted, files), also)
+    # The blueprint may come from a cache itself, and then no module that it depends on is loaded now.
+    of = json.dumps([vars(wanted), [file.sha256 for file in files], connection.info.server_version])
+    found: Snapshot = cached(here, f"expected-{to.environment}", lambda: _make(to, wanted, files), of=of)
     return found
 
 
 def _make(to: Target, wanted: schema.Blueprint, files: list[TriggerFile]) -> Snapshot:
-    aside = dataclasses.replace(to, parameters=to.parameters | {"dbname": f"{to.database[:40]}_expected"})
+    aside = dataclasses.replace(
+        to, parameters=to.parameters | {"dbname": f"{to.database[:40]}_expected_{secrets.token_hex(4)}"}
+    )
     connection, made = connections.open_database(aside, "db.drift", create=True)
     try:
         connections.begin(connection, to.policy)
@@ -92,7 +99,7 @@ def _part_of(kind: str, name: str, tables: set[str]) -> bool:
 
 def look(connection: Connection, to: Target, here: Project, wanted: schema.Blueprint, files: list[TriggerFile]) -> Summary:
     """The differences, as a step's summary."""
-    found = list(compare(snapshot(connection), expected(to, here, wanted, files), set(wanted.views)))
+    found = list(compare(snapshot(connection), expected(connection, to, here, wanted, files), set(wanted.views)))
     summary = Summary({"differences": len(found)}, data={"drift": [each.as_dict() for each in found]})
     for each in found:
         summary.lines.append(f"{each.kind} {each.name} {'' if each.state == 'differs' else 'is '}{each.state}")

@@ -113,7 +113,7 @@ def _show(pipeline: Pipeline | Series, result: Result) -> None:
         print(f"note: {note}", file=sys.stderr)
     if result.sign_in:
         _show_sign_in((each.role, each.user_id, each.password) for each in result.sign_in)
-    looked = "all checks pass" if any(step.summary.checks for step in result.steps) else "nothing was changed"
+    looked = "all checks pass" if any(step.summary.checks for step in result.steps) else "the database was not changed"
     done = "committed and read back" if result.steps else "all is right, nothing to do"
     ending = done if pipeline.keeps else looked
     say(f"{result.operation}: {ending}, {result.seconds:.2f} s")

@@ -75,6 +75,7 @@ def test_what_the_models_say_is_made_anew_when_they_change(make_project: Callabl
     project = make_project('metadata = ["skinspire_db.models:Base", "clinic_app:Base"]\n')
     project.execute(f'CREATE DATABASE "{project.database}" TEMPLATE {template}', "postgres")
     (project.root / "clinic_app.py").write_text("from skinspire_db.models import Base\n")
+    assert project.process("db.verify").code == 0, "what the models say is cached now, and no model is loaded by the next"
     assert project.process("db.drift").code == 0
     time.sleep(0.01)
     (project.root / "clinic_app.py").write_text(

@@ -133,7 +133,7 @@ def test_an_appointment_there_and_back(app: Project) -> None:
     assert app.query("SELECT * FROM patients ORDER BY 1") == before
     outcome = app.process("migrate.check")
     assert outcome.code == 0, outcome.out + outcome.err
-    assert "nothing" in app.process("migrate.new", "-m", "again").out
+    assert "0 changes" in app.process("migrate.new", "-m", "again").out
     assert [row[0] for row in app.query("SELECT operation FROM skinspire_tools.journal ORDER BY started_at")][-3:] == [
         "migrate.upgrade", "migrate.downgrade", "migrate.upgrade",
     ]  # fmt: skip
@@ -453,6 +453,14 @@ def test_prepare_without_a_database(project: Project) -> None:
     assert [step["name"] for step in outcome.json["steps"]] == ["create", "triggers", "seed", "verify"]
     assert outcome.json["sign_in"] and project.invoke("migrate.status").code == 0
     assert project.query("SELECT count(*) FROM patients") == [(20,)]
+
+
+def test_another_environments_database_is_never_all_right(app: Project) -> None:
+    """The URL of dev leads to test's database, where there is nothing to do."""
+    app.execute("UPDATE skinspire_tools.stamp SET environment = 'test'")
+    for task in ("db.prepare", "migrate.upgrade", "migrate.sql"):
+        outcome = app.invoke(task)
+        assert outcome.code == 2 and "is stamped test, not dev" in outcome.err, task
 
 
 def test_prepare_of_somebody_elses_database(project: Project) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from skinspire_db import connections, drift, schema
+from skinspire_db import connections, drift, safety, schema
 from skinspire_db.connections import Target
 from skinspire_db.environment import Environment
 from skinspire_db.errors import SkinspireError, UsageError
@@ -122,7 +122,9 @@ def new(environment: Environment, message: str | None) -> Pipeline:
         raise UsageError("migrate.new needs a message", remedy='invoke migrate.new -m "add appointments"')
 
     def write(connection: Connection) -> Summary:
-        written = writing.new(connection, environment.project, files, message, drift.expected(*_wanted(environment)))
+        written = writing.new(
+            connection, environment.project, files, message, drift.expected(connection, *_wanted(environment))
+        )
         if written is None:
             return Summary({"changes": 0})
         lines = [written.file, *(f"careful: {each}" for each in written.warnings)]
@@ -168,11 +170,15 @@ def _wanted(environment: Environment) -> tuple[Target, Project, schema.Blueprint
 
 
 def look(environment: Environment, at: Callable[[Connection], T]) -> T:
-    """What `at` finds on a connection of its own; whatever it did is rolled back. Raises DatabaseMissing."""
+    """What `at` finds on a connection of its own; whatever it did is rolled back.
+
+    Raises DatabaseMissing, and GuardRefused for a database that is not this environment's: nothing is said of it.
+    """
     to = connections.target(environment)
     with contextlib.closing(connections.connect(to, "migrate")) as connection:
         connections.begin(connection, to.policy)
         try:
+            safety.identify(connection, to)
             return at(connection)
         except SkinspireError as error:
             error.remedy = error.remedy and error.remedy.replace("{env}", environment.name)
