@@ -94,8 +94,8 @@ class MigrationFailed(SkinspireError):
     """PostgreSQL refused a statement of a revision; those before it stay, this one left no trace."""
 
 
-class ModelsInvalid(SkinspireError):
-    """The metadata named in pyproject.toml cannot be loaded."""
+class ModelsInvalid(Refused):
+    """The models named in pyproject.toml cannot be loaded, or do not fit together."""
 
 
 class ChecksFailed(SkinspireError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,8 @@ DROP_ORDER = ("VIEW", "MATERIALIZED VIEW", "TABLE", "FOREIGN TABLE", "SEQUENCE",
 def metadata(here: Project) -> MetaData:
     """The tables of the project: those of every entry of `metadata` in [tool.skinspire_db], as one MetaData.
 
-    Raises ModelsInvalid when an entry cannot be imported or two of them define one table.
+    Raises ModelsInvalid when an entry cannot be imported, two of them define one table, or a foreign key points to a table or
+    column that nobody defines.
     """
     from sqlalchemy import MetaData
 
@@ -76,15 +78,32 @@ def metadata(here: Project) -> MetaData:
         loaded = _load(entry, here)
         if not any(loaded is each for each in found):
             found.append(loaded)
-    if len(found) == 1:
-        return found[0]
-    together = MetaData()  # one, so that a foreign key may point from an application's table to a core table
-    for each in found:
-        for table in each.tables.values():
-            if table.key in together.tables:
-                raise ModelsInvalid(f"table {table.key} is defined twice", remedy="correct metadata in pyproject.toml")
-            table.to_metadata(together)
+    together = found[0] if len(found) == 1 else MetaData()
+    if len(found) > 1:  # one, so that a foreign key may point from an application's table to a core table
+        for each in found:
+            for table in each.tables.values():
+                if table.key in together.tables:
+                    raise ModelsInvalid(f"table {table.key} is defined twice", remedy="correct metadata in pyproject.toml")
+                table.to_metadata(together)
+    _refuse_loose_ends(together)
     return together
+
+
+def _refuse_loose_ends(models: MetaData) -> None:
+    """SQLAlchemy resolves a foreign key when it is first needed, which would be in the middle of an operation."""
+    from sqlalchemy import exc
+
+    for table in models.tables.values():
+        for key in table.foreign_keys:
+            try:
+                _ = key.column
+            except exc.NoReferenceError as error:
+                what = "column" if isinstance(error, exc.NoReferencedColumnError) else "table"
+                raise ModelsInvalid(
+                    f"the foreign key of column {table.key}.{key.parent.name} points to {key.target_fullname}: no model defines"
+                    f" that {what}",
+                    remedy="correct the ForeignKey, or add the model's module to metadata in pyproject.toml",
+                ) from None
 
 
 @dataclass(frozen=True)
@@ -261,8 +280,11 @@ def _load(entry: str, here: Project) -> MetaData:
         sys.path.insert(0, str(here.root))  # the project's own modules, wherever the command was typed
     try:
         loaded: Any = getattr(importlib.import_module(module_name), attribute or "Base")
-    except (ImportError, AttributeError) as error:
-        raise ModelsInvalid(f"the models {entry} cannot be loaded: {error}", remedy=remedy) from None
+    except Exception as error:  # whatever the module does when it is imported: its author reads this
+        own = [each for each in traceback.extract_tb(error.__traceback__) if each.filename.startswith(str(here.root))]
+        where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+        says = " ".join(str(error).split()) or type(error).__name__
+        raise ModelsInvalid(f"the models {entry} cannot be loaded: {says}{where}", remedy=remedy) from None
     loaded = getattr(loaded, "metadata", loaded)
     if not isinstance(loaded, MetaData):
         raise ModelsInvalid(f"{entry} is neither a declarative base nor a MetaData", remedy=remedy)

@@ -257,7 +257,27 @@ def test_create_on_a_database_that_has_tables(clinic: Project) -> None:
 )
 def test_models_that_cannot_be_loaded(make_project: Callable[..., Project], entry: str, says: str) -> None:
     project = make_project(f'metadata = ["{entry}"]\n')
-    assert "pyproject.toml" in refused(project, "db.setup", code=1, says=says)
+    assert "pyproject.toml" in refused(project, "db.setup", code=2, says=says)
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("1 / 0", "division by zero"),
+        ("Table('a', Base.metadata); Table('a', Base.metadata, Column('id', Integer))", "Table 'a' is already defined"),
+        ("Table('a', Base.metadata, Column('of', ForeignKey('nowhere.id')))", "column a.of points to nowhere.id: no model defines that table"),
+        ("Table('a', Base.metadata, Column('of', ForeignKey('patients.no')))", "column a.of points to patients.no: no model defines that column"),
+    ],
+)  # fmt: skip
+def test_models_that_are_wrong(make_project: Callable[..., Project], source: str, says: str) -> None:
+    project = make_project('metadata = ["skinspire_db.models:Base", "wrong_models:Base"]\n')
+    header = "from sqlalchemy import Column, ForeignKey, Integer, Table\nfrom skinspire_db.models import Base\n"
+    (project.root / "wrong_models.py").write_text(header + source)
+    for task in ("db.setup", "migrate.new"):
+        outcome = project.process(task, *(["-m", "x"] if task == "migrate.new" else []))
+        assert outcome.code == 2 and says in outcome.err and " -> correct " in outcome.err, outcome.err
+    assert "wrong_models.py, line 3" in outcome.err or "points to" in outcome.err
+    assert project.query(f"SELECT FROM pg_database WHERE datname = '{project.database}'", "postgres") == []
 
 
 def test_pyproject_that_is_not_toml(project: Project) -> None:

@@ -99,6 +99,7 @@ def check(environment: Environment) -> Pipeline:
     """For CI: exit code 3 when a revision is pending, or the models differ from the database."""
     files = revisions.directory(environment.project)
     revisions.one_head(environment.project)
+    wanted = _wanted(environment)
 
     def pending(connection: Connection) -> Summary:
         running.refuse_unknown(connection, files)
@@ -110,7 +111,7 @@ def check(environment: Environment) -> Pipeline:
         return summary
 
     def models(connection: Connection) -> Summary:
-        return drift.look(connection, *_wanted(environment))
+        return drift.look(connection, *wanted)
 
     return Pipeline("migrate.check", environment, (Step("revisions", pending), Step("drift", models)), keeps=False)
 
@@ -120,11 +121,10 @@ def new(environment: Environment, message: str | None) -> Pipeline:
     files = revisions.directory(environment.project)
     if not message or not message.strip():
         raise UsageError("migrate.new needs a message", remedy='invoke migrate.new -m "add appointments"')
+    wanted = _wanted(environment)
 
     def write(connection: Connection) -> Summary:
-        written = writing.new(
-            connection, environment.project, files, message, drift.expected(connection, *_wanted(environment))
-        )
+        written = writing.new(connection, environment.project, files, message, drift.expected(connection, *wanted))
         if written is None:
             return Summary({"changes": 0})
         lines = [written.file, *(f"careful: {each}" for each in written.warnings)]
