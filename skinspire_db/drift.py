@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from skinspire_db import connections, schema
 from skinspire_db.cache import cached
-from skinspire_db.catalogue import Snapshot, snapshot
+from skinspire_db.catalogue import QUERIES, Snapshot, properties, snapshot, split
 from skinspire_db.connections import Target
 from skinspire_db.migrations import revisions, running
 from skinspire_db.settings import Project
@@ -25,6 +25,9 @@ from skinspire_db.triggers.files import TriggerFile
 
 if TYPE_CHECKING:
     from skinspire_db.connections import Connection
+
+OWNERS = ("table", "column", "view", "sequence", "function", "schema")  # what has parts: columns, constraints, grants
+WRITTEN = ("table", "column", "constraint", "index", "sequence", "type", "schema")  # what migrate.new makes a revision of
 
 
 @dataclass(frozen=True)
@@ -73,28 +76,39 @@ def _make(to: Target, wanted: schema.Blueprint, files: list[TriggerFile]) -> Sna
 
 
 def compare(live: Snapshot, wanted: Snapshot, leave_alone: set[str]) -> Iterator[Difference]:
-    """How the live snapshot differs. Views in `leave_alone`, which the application maps itself, are no difference; of a table
-    that is missing or extra, only the table is named.
+    """How the live snapshot differs. Views in `leave_alone`, which the application maps itself, are no difference; of what is
+    missing or extra as a whole, its parts are not named.
     """
-    whole = {key.removeprefix("table ") for key in live.keys() ^ wanted.keys() if key.startswith("table ")}
-    for key in sorted(live.keys() | wanted.keys()):
-        kind, _, name = key.partition(" ")
-        if live.get(key) == wanted.get(key) or (kind == "view" and name in leave_alone) or _part_of(kind, name, whole):
+    kinds = sorted(QUERIES, key=len, reverse=True)  # "event trigger" begins with no other kind
+    changed = {key for key in live.keys() | wanted.keys() if live.get(key) != wanted.get(key)}
+    whole = {key for key in changed if key not in live or key not in wanted}
+    for key in sorted(changed):
+        kind = next(each for each in kinds if key.startswith(f"{each} "))
+        name = key.removeprefix(f"{kind} ")
+        definition = live.get(key, "") or wanted[key]
+        if (kind == "view" and name in leave_alone) or _is_part(kind, name, definition, whole):
             continue
         state = "missing" if key not in live else "extra" if key not in wanted else "differs"
         yield Difference(kind, name, state, live.get(key, ""), wanted.get(key, ""))
 
 
-def _part_of(kind: str, name: str, tables: set[str]) -> bool:
+def _is_part(kind: str, name: str, definition: str, whole: set[str]) -> bool:
+    """Whether an object belongs to a table, column, view, function or schema that is missing or extra itself."""
     match kind:
         case "column":
-            return name.rpartition(".")[0] in tables
-        case "constraint" | "index" | "trigger":
-            return name.rpartition(" on ")[2] in tables
+            owners = [split(name)[0]]
+        case "sequence":
+            facts = properties(definition)
+            column = facts.get("owned by") or facts.get("identity", "").removeprefix("of ")
+            owners = [column, split(column)[0]]
         case "grant":
-            return name.rpartition(" to ")[0] in tables
+            on = name.rpartition(" to ")[0]
+            owners = [on, on.removeprefix("schema "), split(on)[0]]
         case _:
-            return False
+            owners = [name.rpartition(" on ")[2]]
+    return any(
+        f"{owner} {each}" in whole for each in owners for owner in OWNERS if each and f"{owner} {each}" != f"{kind} {name}"
+    )
 
 
 def look(connection: Connection, to: Target, here: Project, wanted: schema.Blueprint, files: list[TriggerFile]) -> Summary:
@@ -109,9 +123,16 @@ def look(connection: Connection, to: Target, here: Project, wanted: schema.Bluep
         first = found[0]
         summary.drift = f"{len(found)} differences: {first.kind} {first.name}: {first.state}"
         behind = running.current(connection) != revisions.heads(here)
-        own = "invoke triggers.install --env={env}" if first.kind in ("trigger", "function") else ""
-        summary.remedy = "invoke migrate.upgrade --env={env}" if behind else own or 'invoke migrate.new --env={env} -m "..."'
+        summary.remedy = "invoke migrate.upgrade --env={env}" if behind else _remedy(first)
     return summary
+
+
+def _remedy(first: Difference) -> str:
+    if first.kind in WRITTEN:
+        return 'invoke migrate.new --env={env} -m "...", or correct the database by hand'
+    if first.kind in ("trigger", "function") and first.state != "extra":
+        return "invoke triggers.install --env={env}"
+    return "correct it by hand, then invoke db.drift --env={env}"
 
 
 def _short(definition: str) -> str:

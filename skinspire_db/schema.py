@@ -72,6 +72,7 @@ def metadata(here: Project) -> MetaData:
     column that nobody defines.
     """
     from sqlalchemy import MetaData
+    from sqlalchemy.types import SchemaType
 
     found: list[MetaData] = []
     for entry in here.config.get("metadata", DEFAULT_METADATA):
@@ -84,7 +85,13 @@ def metadata(here: Project) -> MetaData:
             for table in each.tables.values():
                 if table.key in together.tables:
                     raise ModelsInvalid(f"table {table.key} is defined twice", remedy="correct metadata in pyproject.toml")
-                table.to_metadata(together)
+                copied = table.to_metadata(together)
+                for column in copied.columns:  # the copy takes every enum and domain for one of the table's schema
+                    if isinstance(column.type, SchemaType):
+                        column.type.schema = getattr(table.columns[column.name].type, "schema", None)
+            for sequence in each._sequences.values():  # SQLAlchemy has no public way to those that no column uses
+                if sequence.column is None:
+                    sequence._copy()._set_metadata(together)
     _refuse_loose_ends(together)
     return together
 
@@ -100,8 +107,8 @@ def _refuse_loose_ends(models: MetaData) -> None:
             except exc.NoReferenceError as error:
                 what = "column" if isinstance(error, exc.NoReferencedColumnError) else "table"
                 raise ModelsInvalid(
-                    f"the foreign key of column {table.key}.{key.parent.name} points to {key.target_fullname}: no model defines"
-                    f" that {what}",
+                    f"the foreign key of column {table.key}.{key.parent.name} points to {key.target_fullname}:"
+                    f" no model defines that {what}",
                     remedy="correct the ForeignKey, or add the model's module to metadata in pyproject.toml",
                 ) from None
 
@@ -125,15 +132,15 @@ class Blueprint:
         """What these models say."""
         wanted = tables(models)
         columns = {
-            _name(table): {
+            name_of(table): {
                 column.name: (_postgres_type(column.type.compile(dialect=_dialect())), bool(column.nullable))
                 for column in table.columns
             }
             for table in wanted
         }
-        views = sorted(_name(table) for table in models.tables.values() if table.info.get("is_view"))
-        names = {(_name(table), _constraint_name(each)) for table in wanted for each in _named_constraints(table)}
-        indexes = {(_name(table), str(index.name)) for table in wanted for index in table.indexes}
+        views = sorted(name_of(table) for table in models.tables.values() if table.info.get("is_view"))
+        names = {(name_of(table), _constraint_name(each)) for table in wanted for each in _named_constraints(table)}
+        indexes = {(name_of(table), str(index.name)) for table in wanted for index in table.indexes}
         return cls(_create_statements(models, wanted), columns, sorted(map(list, names | indexes)), len(indexes), views)
 
 
@@ -220,8 +227,8 @@ def create_missing(connection: Connection, models: MetaData) -> Summary:
 
     create_extensions(connection)
     live, present = _live_columns(connection), live_names(connection)
-    new = [table for table in tables(models) if _name(table) not in live]
-    old = [table for table in tables(models) if _name(table) in live]
+    new = [table for table in tables(models) if name_of(table) not in live]
+    old = [table for table in tables(models) if name_of(table) in live]
     # What is added (for the reader) and its statement, in an order in which everything refers to what is there already.
     columns: list[tuple[str, str]] = []
     constraints: list[tuple[str, str]] = []
@@ -229,20 +236,20 @@ def create_missing(connection: Connection, models: MetaData) -> Summary:
     indexes: list[tuple[str, str]] = []
     for table in old:
         for column in table.columns:
-            if column.name not in live[_name(table)]:
+            if column.name not in live[name_of(table)]:
                 _refuse_unfillable(connection, column)
-                columns.append((f"column {_name(table)}.{column.name}", _add_column(column)))
+                columns.append((f"column {name_of(table)}.{column.name}", _add_column(column)))
         for name, constraint in sorted(
             ((_constraint_name(each), each) for each in _named_constraints(table)), key=lambda pair: pair[0]
         ):
-            if (_name(table), name) not in present:
+            if (name_of(table), name) not in present:
                 group = foreign_keys if isinstance(constraint, ForeignKeyConstraint) else constraints
                 group.append((f"constraint {name}", _compile(AddConstraint(constraint))))
         for index in sorted(table.indexes, key=lambda each: str(each.name)):
-            if (_name(table), index.name) not in present:
+            if (name_of(table), index.name) not in present:
                 indexes.append((f"index {index.name}", _compile(CreateIndex(index))))
     types = _missing_enums(connection, models)
-    made = [(f"table {_name(table)}", "") for table in new]
+    made = [(f"table {name_of(table)}", "") for table in new]
     before, after = types + columns + constraints, foreign_keys + indexes
     tables_only = [sql for sql in _create_statements(models, new) if not sql.startswith("CREATE TYPE")]  # `types` has those
     statements = [*(sql for _, sql in before), *tables_only, *(sql for _, sql in after)]
@@ -350,7 +357,8 @@ def _compile(element: Any) -> str:
     return str(element.compile(dialect=_dialect())).strip()
 
 
-def _name(table: Table) -> str:
+def name_of(table: Table) -> str:
+    """The table with its schema, as the blueprint has it."""
     return f"{table.schema or 'public'}.{table.name}"
 
 
@@ -367,7 +375,7 @@ def _refuse_unfillable(connection: Connection, column: Any) -> None:
     table = _dialect().identifier_preparer.format_table(column.table)
     if connection.execute(f"SELECT 1 FROM {table} LIMIT 1".encode()).fetchone():  # noqa: S608
         raise StepFailed(
-            f"column {_name(column.table)}.{column.name} is NOT NULL without a default, and the table has rows",
+            f"column {name_of(column.table)}.{column.name} is NOT NULL without a default, and the table has rows",
             remedy="give it a server_default, or make it nullable",
         )
 

@@ -17,6 +17,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    Computed,
     DateTime,
     Enum,
     ForeignKey,
@@ -25,13 +26,14 @@ from sqlalchemy import (
     Integer,
     MetaData,
     Numeric,
+    Sequence,
     String,
     Table,
     Text,
     UniqueConstraint,
     text,
 )  # fmt: skip
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import DOMAIN, JSONB
 
 from skinspire_db import catalogue, connections, drift, environment, schema, settings
 from skinspire_db.migrations import revisions, running, writing
@@ -335,6 +337,15 @@ COLUMNS: dict[str, Callable[[], Column[Any]]] = {
     "mood": lambda: Column("c7", Enum("sad", "happy", name="mood"), server_default="sad"),
     "moods": lambda: Column("c7", Enum("sad", "calm", "happy", name="mood"), server_default="happy"),
 }
+COLUMNS |= {
+    "collated": lambda: Column("c1", Text(collation="C")),
+    "generated": lambda: Column("c8", Integer, Computed("id * 2", persisted=True)),
+    "generated otherwise": lambda: Column("c8", Integer, Computed("id * 3", persisted=True)),
+    "email": lambda: Column("c9", DOMAIN("email", Text(), check="VALUE ~ '@'", constraint_name="has_at")),
+    "emails": lambda: Column("c9", DOMAIN("email", Text(), check="VALUE ~ '.@.'", constraint_name="has_at", not_null=True)),
+    "numbered": lambda: Column("c10", Integer, server_default=text("nextval('numbers'::regclass)")),
+    "numbered by fives": lambda: Column("c10", Integer, server_default=text("nextval('numbers'::regclass)")),
+}
 EXTRAS: dict[str, Callable[[], Any]] = {
     "check": lambda: CheckConstraint("id > 0", name="positive"),
     "other check": lambda: CheckConstraint("id > 10 OR id < 5", name="positive"),
@@ -351,12 +362,17 @@ SCHEMA = st.dictionaries(st.sampled_from(["alpha", "beta", "gamma"]), TABLE, min
 def build(wanted: dict[str, tuple[set[str], set[str]]]) -> MetaData:
     """A schema of tables that refer to each other in a row."""
     made = MetaData(naming_convention=NAMING_CONVENTION)
-    moods = {kind for columns, _ in wanted.values() for kind in columns if kind.startswith("mood")}
+    used = {kind for columns, _ in wanted.values() for kind in columns}
+    shared = {
+        family: max(kinds) for family in ("mood", "email", "numbered") if (kinds := {k for k in used if k.startswith(family)})
+    }
+    if "numbered" in shared:
+        Sequence("numbers", metadata=made, increment=5 if "fives" in shared["numbered"] else 1)
     former = None
     for name, (columns, extras) in sorted(wanted.items()):
         table = Table(name, made, Column("id", Integer, primary_key=True), Column("code", String(10)))
         for kind in sorted(columns):
-            kind = max(moods) if kind in moods else kind  # one type of that name
+            kind = next((one for family, one in shared.items() if kind.startswith(family)), kind)  # one of that name
             if (column := COLUMNS[kind]()).name not in table.c:
                 table.append_column(column)
         if former is not None:
@@ -400,7 +416,7 @@ def test_random_pairs_there_and_back(app: Project, monkeypatch: pytest.MonkeyPat
             first = catalogue.snapshot(connection)
             expected = drift._make(to, schema.Blueprint.of(other), [])
             monkeypatch.setattr(schema, "metadata", lambda _: other)
-            written = writing.new(connection, here, revisions.directory(here), "there", expected)
+            written = writing.new(connection, here, revisions.directory(here), "there", expected, attempt=True)
             if written is None:
                 assert first == expected
             else:

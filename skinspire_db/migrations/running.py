@@ -110,8 +110,9 @@ def next_down(connection: Connection, files: ScriptDirectory) -> Script:
 def apply(connection: Connection, here: Project, files: ScriptDirectory, script: Script, *, down: bool = False) -> Summary:
     """Apply a revision, or take it back, in the caller's transaction.
 
-    Raises MigrationFailed with file and statement for what PostgreSQL refuses.
+    Raises MigrationFailed with file and statement for what PostgreSQL refuses, psycopg's LockNotAvailable for a table in use.
     """
+    import psycopg
     import sqlalchemy
 
     schema.create_extensions(connection)
@@ -122,6 +123,8 @@ def apply(connection: Connection, here: Project, files: ScriptDirectory, script:
         with alchemy(connection) as alchemist, revisions.refusals():
             _run(files, lambda heads, _: steps(target, heads), connection=alchemist)
     except sqlalchemy.exc.DBAPIError as error:
+        if isinstance(error.orig, psycopg.errors.LockNotAvailable):
+            raise error.orig from None  # nothing is wrong with the revision
         raise _failed(error, revisions.path(script, here)) from None
     after = _relations(connection)
     return Summary({

@@ -124,7 +124,9 @@ def new(environment: Environment, message: str | None) -> Pipeline:
     wanted = _wanted(environment)
 
     def write(connection: Connection) -> Summary:
-        written = writing.new(connection, environment.project, files, message, drift.expected(connection, *wanted))
+        expected = drift.expected(connection, *wanted)
+        attempt = not environment.policy.protected
+        written = writing.new(connection, environment.project, files, message, expected, attempt=attempt)
         if written is None:
             return Summary({"changes": 0})
         lines = [written.file, *(f"careful: {each}" for each in written.warnings)]

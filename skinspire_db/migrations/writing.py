@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db import catalogue, schema
+from skinspire_db import catalogue, drift, schema
 from skinspire_db.catalogue import Snapshot
-from skinspire_db.errors import MigrationInvalid, UsageError
+from skinspire_db.errors import MigrationFailed, MigrationInvalid, UsageError
 from skinspire_db.migrations import revisions, running, supplements
 from skinspire_db.settings import Project
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Written:
-    """A revision file that was written; `warnings` say what it loses or locks, and what to do instead."""
+    """A revision file that was written; `warnings` say what it loses or locks, what to do instead, what it does not do."""
 
     revision: str
     file: str
@@ -31,13 +32,13 @@ class Written:
 
 
 def new(
-    connection: Connection, here: Project, files: ScriptDirectory, message: str | None, expected: Snapshot
+    connection: Connection, here: Project, files: ScriptDirectory, message: str | None, expected: Snapshot, *, attempt: bool
 ) -> Written | None:
     """Write a revision that makes the database what the models say, and what it is `expected` to be then in PostgreSQL's own
     words; None when it is that already.
 
-    The database must be at the head. Nothing in it is changed. Raises UsageError without a message, MigrationInvalid for a
-    database that is behind or ahead of the files, or for two heads.
+    The database must be at the head. With `attempt` the revision is tried on it and taken back; nothing in it is changed.
+    Raises UsageError without a message, MigrationInvalid for a database that is behind or ahead of the files, or two heads.
     """
     if not message or not message.strip():
         raise UsageError("migrate.new needs a message", remedy='invoke migrate.new -m "add appointments"')
@@ -47,16 +48,47 @@ def new(
             f"the database is behind: {pending.revision} is pending", remedy="invoke migrate.upgrade --env={env}, then again"
         )
     with running.alchemy(connection) as alchemist:
-        script, context = _compare(alchemist, here, files, message.strip())
         live = catalogue.snapshot(connection)
-        supplements.add(script, supplements.find(live, expected), _indexes(script), live)
+        with _reflected_as(live):
+            script, context = _compare(alchemist, here, files, message.strip())
+        supplements.add(script, live, expected)
         changes = list(_flat(script.upgrade_ops.ops))
         if not changes:
             return None
         [made] = context.generate_scripts()
     new_tables = {op.table_name for op in changes if type(op).__name__ == "CreateTableOp"}
     warnings = [each for op in changes if getattr(op, "table_name", "") not in new_tables for each in _warnings(op)]
+    if attempt:
+        warnings += _attempt(connection, here, made.revision, expected)
     return Written(made.revision, revisions.path(made, here), len(changes), warnings)
+
+
+def _attempt(connection: Connection, here: Project, revision: str, expected: Snapshot) -> Iterator[str]:
+    """Apply the revision, look whether it leads to what is expected, and take it back: only that proves it."""
+    import psycopg
+
+    files = revisions.directory(here)
+    views = {schema.name_of(table) for table in schema.metadata(here).tables.values() if table.info.get("is_view")}
+    script, before = revisions.named(files, revision), catalogue.snapshot(connection)
+    connection.execute("SAVEPOINT attempt")
+    try:
+        running.apply(connection, here, files, script)
+        for each in _remaining(connection, expected, views):
+            yield f"not in this revision, add it by hand: {each}"
+        running.apply(connection, here, files, script, down=True)
+        for each in _remaining(connection, before, views):
+            yield f"not in its downgrade, add it by hand: {each}"
+    except MigrationFailed as error:
+        yield f"it fails on this database: {error.message}"
+    except psycopg.errors.LockNotAvailable:
+        yield "it was not tried: its tables are in use"
+    connection.execute("ROLLBACK TO attempt")
+
+
+def _remaining(connection: Connection, wanted: Snapshot, views: set[str]) -> list[str]:
+    found = drift.compare(catalogue.snapshot(connection), wanted, views)
+    ours = ("trigger", "function", "grant")  # triggers follow after every revision
+    return [f"{each.kind} {each.name} {each.state}" for each in found if each.kind not in ours]
 
 
 def merge(here: Project, files: ScriptDirectory, message: str | None) -> Written:
@@ -119,10 +151,35 @@ def _compare(alchemist: Any, here: Project, files: ScriptDirectory, message: str
     return context.generated_revisions[0], context
 
 
+@contextlib.contextmanager
+def _reflected_as(live: Snapshot) -> Iterator[None]:
+    """SQLAlchemy takes a column for NOT NULL when its domain is, a default's sequence for the schema of its table."""
+    from sqlalchemy import Table, event
+
+    def correct(_inspector: Any, table: Any, column: Any) -> None:
+        found = supplements.find(live, "column", f"{table.schema or 'public'}.{table.name}.{column['name']}")
+        facts = catalogue.properties(found)
+        column["nullable"] = "not null" not in facts
+        if column.get("default"):
+            column["default"] = facts.get("default", column["default"])
+
+    event.listen(Table, "column_reflect", correct)
+    try:
+        yield
+    finally:
+        event.remove(Table, "column_reflect", correct)
+
+
 def _render(kind: str, thing: Any, context: Any) -> Any:
     """What Alembic writes otherwise than it would: a value that triggers make (FetchedValue) is no default."""
+    from alembic.autogenerate.render import _repr_type
     from sqlalchemy import Computed, DefaultClause, Enum, FetchedValue, Identity
+    from sqlalchemy.dialects.postgresql import DOMAIN
 
+    if kind == "type" and isinstance(thing, DOMAIN):
+        context.imports.add("from sqlalchemy.dialects import postgresql")
+        of = f", schema={thing.schema!r}" if thing.schema else ""
+        return f"postgresql.DOMAIN({thing.name!r}, {_repr_type(thing.data_type, context)}{of}, create_type=False)"
     if kind == "type" and isinstance(thing, Enum) and thing.native_enum and thing.name:
         context.imports.add("from sqlalchemy.dialects import postgresql")
         schema_name = f", schema={thing.schema!r}" if thing.schema else ""
@@ -130,11 +187,6 @@ def _render(kind: str, thing: Any, context: Any) -> Any:
         return f"postgresql.ENUM({', '.join(map(repr, thing.enums))}, name={thing.name!r}{schema_name}, create_type=False)"
     made_elsewhere = isinstance(thing, FetchedValue) and not isinstance(thing, DefaultClause | Computed | Identity)
     return None if kind == "server_default" and made_elsewhere else False
-
-
-def _indexes(script: Any) -> set[str]:
-    """The indexes that Alembic itself has seen to."""
-    return {op.index_name for op in _flat(script.upgrade_ops.ops) if hasattr(op, "index_name")}
 
 
 def _key(table: Any) -> str:
