@@ -143,7 +143,7 @@ def open_database(to: Target, operation: str, *, create: bool) -> tuple[Connecti
     except DatabaseMissing:
         if not create:
             raise
-    created = _create_database(to, operation)
+    created = create_database(to, operation)
     return connect(to, operation), created
 
 
@@ -157,7 +157,7 @@ def drop_unless_used(to: Target, operation: str, own_pid: int) -> None:
 
     database = sql.Identifier(to.database)
     try:
-        with _maintenance(to, operation) as connection:
+        with maintenance(to, operation) as connection:
             connection.autocommit = True
             connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(database))
             others = connection.execute(
@@ -170,6 +170,19 @@ def drop_unless_used(to: Target, operation: str, own_pid: int) -> None:
                 connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(database))
     except (psycopg.Error, SkinspireError):
         pass  # an empty database stays behind; the next operation takes it for new
+
+
+def drop_database(to: Target, operation: str) -> None:
+    """Drop the database, whoever is connected to it, if it exists. Never raises a psycopg error."""
+    import psycopg
+    from psycopg import sql
+
+    try:
+        with maintenance(to, operation) as connection:
+            connection.autocommit = True
+            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(to.database)))
+    except (psycopg.Error, SkinspireError):
+        pass  # a server that is gone; the next operation sweeps it up
 
 
 def sentence(error: psycopg.Error) -> str:
@@ -193,12 +206,12 @@ def _open(to: Target, operation: str, database: str | None = None) -> Connection
     return psycopg.connect(**(libpq_parameters(to, f"skinspire-db {operation}") | other))
 
 
-def _create_database(to: Target, operation: str) -> bool:
-    """CREATE DATABASE; returns False when somebody else was faster."""
+def create_database(to: Target, operation: str) -> bool:
+    """CREATE DATABASE; returns False when somebody else was faster. Raises PermissionMissing, ConnectionFailed."""
     import psycopg
     from psycopg import sql
 
-    with _maintenance(to, operation) as connection:
+    with maintenance(to, operation) as connection:
         connection.autocommit = True
         statement = sql.SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0").format(sql.Identifier(to.database))
         try:
@@ -215,8 +228,8 @@ def _create_database(to: Target, operation: str) -> bool:
     return True
 
 
-def _maintenance(to: Target, operation: str) -> Connection:
-    """A connection to a database that every server has, on the target's server."""
+def maintenance(to: Target, operation: str) -> Connection:
+    """A connection to a database that every server has, on the target's server. Raises PermissionMissing."""
     import psycopg
 
     for database in MAINTENANCE_DATABASES:
@@ -235,7 +248,7 @@ def _exists(to: Target, database: str) -> bool | None:
     import psycopg
 
     try:
-        with _maintenance(to, "lookup") as connection:
+        with maintenance(to, "lookup") as connection:
             return connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,)).fetchone() is not None
     except (psycopg.Error, SkinspireError):
         return None

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from skinspire_db.connections import Connection
 
 AS_IT_WAS = "the database is as it was"
+STAYS = "what was committed before this step stays"
 DESTROYS = "destroy what {} holds"
 
 
@@ -121,8 +122,9 @@ class Pipeline:
 
     `danger`: what a protected environment must confirm to, a phrase with {} for the database. `creates`: a database that does
     not exist is made. `adopts`: this is `env.stamp`, the way in for a database that has no stamp or another's. `keeps`: False
-    is an operation that only looks: it asks for no stamp and no lock, runs all its steps, and rolls back at the end.
-    `arguments`: what a remedy's command line needs beside --env.
+    is an operation that only looks: it takes no lock, runs all its steps, and rolls back at the end. `any_stamp`: it looks at
+    another environment's database too, and says whose it is. `writes`: it keeps something outside the database. `arguments`:
+    what a remedy's command line needs beside --env.
     """
 
     operation: str
@@ -133,6 +135,8 @@ class Pipeline:
     creates: bool = False
     adopts: bool = False
     keeps: bool = True
+    any_stamp: bool = False
+    writes: bool = False
 
     def plan(self) -> dict[str, Any]:
         """What `run` would do, without a connection and without starting a server."""
@@ -203,17 +207,19 @@ class Pipeline:
     ) -> uuid.UUID:
         started = time.monotonic()
         try:
-            with _translated(to, self.operation, "preparation", connection):
+            with translated(to, self.operation, "preparation", connection):
                 connections.begin(connection, to.policy)
                 if self.keeps:
                     self._admit(connection, to, result, confirm)
+                elif not self.any_stamp:
+                    safety.refuse_foreign(safety.read_stamp(connection), to)
             for step in self.steps:
                 self._step(step, connection, to, result, report)
             if not self.keeps:
                 connection.rollback()
                 self._judge(result, to)
                 return uuid.UUID(int=0)
-            with _translated(to, self.operation, "commit", connection):
+            with translated(to, self.operation, "commit", connection):
                 steps = [each.as_dict() for each in result.steps]
                 entry = safety.record(connection, self.operation, to.environment, time.monotonic() - started, steps)
             result.commit = "begun"
@@ -250,7 +256,7 @@ class Pipeline:
         started = time.monotonic()
         done = StepResult(step.name, False, 0.0)
         try:
-            with _translated(to, self.operation, step.name, connection):
+            with translated(to, self.operation, step.name, connection):
                 summary = step.run(connection)
             bad = [check for check in summary.checks if check.status != "pass"]
             done = StepResult(step.name, not bad and not summary.drift, time.monotonic() - started, summary)
@@ -282,7 +288,7 @@ class Pipeline:
         import psycopg
 
         try:
-            with _translated(to, self.operation, "commit", connection, but=psycopg.OperationalError):
+            with translated(to, self.operation, "commit", connection, but=psycopg.OperationalError):
                 connection.commit()
         except SkinspireError:  # refused by PostgreSQL, a deferred constraint for one
             result.commit = "not begun"
@@ -315,6 +321,7 @@ class Series:
     next: Callable[[], Pipeline | None]
     steps: tuple[str, ...] = ()
     keeps: bool = True
+    writes: bool = False
 
     def plan(self) -> dict[str, Any]:
         """What `run` would do, without a connection."""
@@ -334,13 +341,16 @@ class Series:
                 together.steps += done.steps
                 together.notes += done.notes
                 together.commit = "done"
-        except SkinspireError as error:
+        except (SkinspireError, KeyboardInterrupt) as caught:
+            error = caught if isinstance(caught, SkinspireError) else Interrupted(f"interrupted; {AS_IT_WAS}")
+            if together.commit == "done":
+                error.message = error.message.replace(AS_IT_WAS, STAYS)
             error.remedy = error.remedy and error.remedy.replace("{env}", self.environment.name)
             together.seconds = time.monotonic() - started
             failed = error.result.get("steps", [])
             error.result = together.as_dict() | {"ok": False, "exit_code": error.exit_code, "error": error.as_dict()}
             error.result["steps"] += failed
-            raise
+            raise error from None
         together.seconds = time.monotonic() - started
         return together
 
@@ -357,10 +367,10 @@ class _WithoutTarget(Report):
 
 
 @contextlib.contextmanager
-def _translated(  # type: ignore[no-untyped-def]
+def translated(  # type: ignore[no-untyped-def]
     to: Target, operation: str, during: str, connection: Connection, *, but: type[Exception] | tuple[()] = ()
 ):
-    """Turn psycopg's errors into ours; `but` passes as it is."""
+    """Turn psycopg's errors on this connection into ours; `but` passes as it is."""
     import psycopg
 
     try:
@@ -390,7 +400,9 @@ def _translation(error: psycopg.Error, to: Target, operation: str, during: str, 
     if isinstance(error, errors.InsufficientPrivilege | errors.InvalidSchemaName):
         return PermissionMissing(
             f"{during}: role {to.user} lacks a right: {sentence(error)}; {AS_IT_WAS}",
-            remedy=f'ask the administrator for: GRANT USAGE, CREATE ON SCHEMA public TO "{to.user}"',
+            remedy=f'ask the administrator for: GRANT USAGE, CREATE ON SCHEMA public TO "{to.user}"'
+            if "for schema public" in sentence(error) or isinstance(error, errors.InvalidSchemaName)
+            else f"use the role that owns the tables in the URL of {to.environment}, or ask the administrator for that right",
         )
     if isinstance(error, errors.UndefinedTable):
         return StepFailed(

@@ -62,12 +62,17 @@ def identify(connection: Connection, to: Target) -> bool:
             f"{to} holds {found} objects and no stamp: it may be somebody else's",
             remedy=f"if it is {to.environment}'s: invoke env.stamp --env={to.environment} --confirm={quote(to.database)}",
         )
+    refuse_foreign(stamp, to)
+    return bool(schema.objects(connection)) if to.policy.protected else schema.count_tables(connection) > 0
+
+
+def refuse_foreign(stamp: Stamp | None, to: Target) -> None:
+    """Raise GuardRefused when the stamp is another environment's."""
     if stamp and stamp.environment != to.environment:
         raise GuardRefused(
             f"{to} is stamped {stamp.environment}, not {to.environment}",
             remedy=f"correct the URL of {to.environment}, or use --env={stamp.environment}",
         )
-    return bool(schema.objects(connection)) if to.policy.protected else schema.count_tables(connection) > 0
 
 
 def drop_if_new(to: Target, operation: str) -> None:

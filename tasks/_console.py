@@ -66,7 +66,7 @@ def operate(
     """Run the pipeline that `make` gives for the environment, or with --dry show its plan; print what came of it."""
     report = ConsoleReport(quiet=json, verbose=verbose)
     pipeline = make(environment.resolve(env), report)
-    if ctx.config.run.dry and pipeline.keeps:
+    if ctx.config.run.dry and (pipeline.keeps or pipeline.writes):
         _show_plan(pipeline.plan(), json)
         return
     try:
