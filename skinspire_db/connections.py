@@ -112,21 +112,33 @@ def connect(to: Target, operation: str, *, database: str | None = None) -> Conne
     raise explain(failure, to, database)
 
 
-def begin(connection: Connection, policy: Policy, *, brief: bool = False) -> None:
+def begin(
+    connection: Connection,
+    policy: Policy,
+    *,
+    brief: bool = False,
+    isolation: str = "READ COMMITTED",
+    snapshot: str | None = None,
+) -> None:
     """Start a transaction under the policy's time-outs, whatever the database's or the role's own settings are.
 
     Everything is set for this transaction only, so that nothing sticks to a connection that a pooler hands on. A `brief`
-    one only looks something up.
+    one only looks something up. The `isolation` is as SET TRANSACTION calls it; `snapshot` is one that another session has
+    exported.
     """
     from psycopg import sql
 
     connection.execute(
         sql.SQL(
             # A snapshot older than the operation lock would not see what its last holder committed.
-            "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL quote_all_identifiers = off;"
+            "SET TRANSACTION ISOLATION LEVEL {isolation}; {snapshot} SET LOCAL quote_all_identifiers = off;"
             "SET LOCAL TimeZone = 'UTC'; SET LOCAL search_path = public, pg_temp; SET LOCAL statement_timeout = 0;"
             "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = {milliseconds}"
-        ).format(milliseconds=sql.Literal(round(policy.lock_timeout * 1000)))
+        ).format(
+            isolation=sql.SQL(isolation),
+            snapshot=sql.SQL("SET TRANSACTION SNAPSHOT {};").format(snapshot) if snapshot else sql.SQL(""),
+            milliseconds=sql.Literal(round(policy.lock_timeout * 1000)),
+        )
     )
     if not brief:
         connection.execute(SETTINGS_OF_LONG_TRANSACTIONS)
@@ -191,6 +203,14 @@ def sentence(error: psycopg.Error) -> str:
     return " ".join(text.split())
 
 
+def is_lost(error: psycopg.Error) -> bool:
+    """Whether it says that the connection or the server is gone."""
+    import psycopg
+
+    state = error.sqlstate or ""
+    return state.startswith(("57P", "08")) or (not state and isinstance(error, psycopg.OperationalError))
+
+
 def libpq_parameters(to: Target, application_name: str) -> dict[str, Any]:
     """Everything that decides where a connection goes, so that nothing is taken from the process environment."""
     # What is given here, be it empty, libpq does not take from PGHOST, PGHOSTADDR, PGPORT or PGOPTIONS.
@@ -206,16 +226,19 @@ def _open(to: Target, operation: str, database: str | None = None) -> Connection
     return psycopg.connect(**(libpq_parameters(to, f"skinspire-db {operation}") | other))
 
 
-def create_database(to: Target, operation: str) -> bool:
-    """CREATE DATABASE; returns False when somebody else was faster. Raises PermissionMissing, ConnectionFailed."""
+def create_database(to: Target, operation: str, *, template: str | None = None) -> bool:
+    """CREATE DATABASE, empty or as a copy of `template`; returns False when somebody else was faster.
+
+    Raises PermissionMissing, ConnectionFailed, and psycopg's ObjectInUse for a template that others are connected to.
+    """
     import psycopg
     from psycopg import sql
 
     with maintenance(to, operation) as connection:
         connection.autocommit = True
-        statement = sql.SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0").format(sql.Identifier(to.database))
+        make = "CREATE DATABASE {} TEMPLATE {}" if template else "CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE {}"
         try:
-            connection.execute(statement)
+            connection.execute(sql.SQL(make).format(sql.Identifier(to.database), sql.Identifier(template or "template0")))
         except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):  # the latter in the same instant
             return False
         except psycopg.errors.InsufficientPrivilege:
@@ -223,6 +246,8 @@ def create_database(to: Target, operation: str) -> bool:
                 f"role {to.user} may not create the database {to.database}",
                 remedy=f'ask the administrator for: CREATE DATABASE "{to.database}" OWNER "{to.user}"',
             ) from None
+        except psycopg.errors.ObjectInUse:
+            raise
         except psycopg.Error as error:
             raise ConnectionFailed(f"cannot create the database {to.database}: {sentence(error)}") from None
     return True

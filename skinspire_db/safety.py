@@ -37,9 +37,11 @@ def read_stamp(connection: Connection) -> Stamp | None:
     return Stamp(*row) if row else None
 
 
-def write_stamp(connection: Connection, environment: str) -> None:
-    """Stamp the database, with a new identity when it was another environment's."""
+def write_stamp(connection: Connection, environment: str, *, renew: bool = False) -> None:
+    """Stamp the database, with a new identity when it was another environment's, or with `renew`, when it is a copy."""
     bookkeeping.ensure(connection)
+    if renew:
+        connection.execute("DELETE FROM skinspire_tools.stamp")
     connection.execute(
         """
         INSERT INTO skinspire_tools.stamp (environment) VALUES (%s)
@@ -103,6 +105,25 @@ def guard(command: str, danger: str, to: Target, confirm: str | None) -> None:
         f"{command} would {danger.format(to)}: {wrong}",
         remedy=f"invoke {command} --env={to.environment} --confirm={quote(to.database)}",
     )
+
+
+def admit(connection: Connection, to: Target, command: str, danger: str, confirm: str | None) -> bool:
+    """Lock, identify, guard. Returns whether the database holds anything that could be lost; raises what those raise.
+
+    In this order, so that nothing changes between the look and the deed; but nobody is kept waiting for a database that is
+    refused anyway.
+    """
+
+    def look() -> bool:
+        filled = identify(connection, to)
+        if danger and (filled or confirm):
+            guard(command, danger, to, confirm)
+        return filled
+
+    if not try_lock(connection):
+        look()
+        lock(connection, to)
+    return look()
 
 
 def consent_to_adopt(connection: Connection, to: Target, confirm: str | None) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db import schema
-from skinspire_db.connections import sentence
+from skinspire_db.connections import is_lost, sentence
 from skinspire_db.errors import MigrationFailed, MigrationInvalid, UsageError
 from skinspire_db.migrations import revisions
 from skinspire_db.settings import Project
@@ -20,7 +20,6 @@ from skinspire_db.summary import Summary
 from skinspire_db.triggers.files import statements_only
 
 if TYPE_CHECKING:
-    import psycopg
     import sqlalchemy
     from alembic.script import Script, ScriptDirectory
 
@@ -222,7 +221,7 @@ def _failed(error: sqlalchemy.exc.DBAPIError, file: str, script: Script) -> Exce
 
     cause = error.orig
     assert isinstance(cause, psycopg.Error)
-    if isinstance(cause, errors.LockNotAvailable | errors.DiskFull | errors.InsufficientPrivilege) or _is_lost(cause):
+    if isinstance(cause, errors.LockNotAvailable | errors.DiskFull | errors.InsufficientPrivilege) or is_lost(cause):
         return cause
     statement = re.sub(r"(?i)(password\s+)'(?:[^']|'')*'", r"\1'...'", " ".join((error.statement or "").split()))
     shown = statement if len(statement) <= 120 else f"{statement[:117]}..."
@@ -238,13 +237,6 @@ def _failed(error: sqlalchemy.exc.DBAPIError, file: str, script: Script) -> Exce
     return MigrationFailed(
         f"{file}: {sentence(cause)}{detail}; the statement: {shown}; this revision left no trace", remedy=remedy
     )
-
-
-def _is_lost(cause: psycopg.Error) -> bool:
-    import psycopg
-
-    state = cause.sqlstate or ""
-    return state.startswith(("57P", "08")) or (not state and isinstance(cause, psycopg.OperationalError))
 
 
 def _broken(error: Exception, file: str, script: Script) -> MigrationFailed:
