@@ -13,6 +13,6 @@ gc.set_threshold(50_000)
 
 from invoke import Collection  # noqa: E402
 
-from tasks import db, dev, env, migrate, server, triggers  # noqa: E402
+from tasks import backup, db, dev, env, migrate, server, triggers  # noqa: E402
 
-ns = Collection(db, dev, env, migrate, server, triggers)
+ns = Collection(backup, db, dev, env, migrate, server, triggers)

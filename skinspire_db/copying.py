@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db import connections, environment, fingerprint, safety, streaming
+from skinspire_db import connections, environment, fingerprint, properties, safety, streaming
 from skinspire_db.client_tools import client_tools
 from skinspire_db.connections import Target
 from skinspire_db.environment import Environment
+from skinspire_db.errands import Build
 from skinspire_db.errors import DatabaseMissing, GuardRefused, StepFailed, UsageError
-from skinspire_db.replacement import Build, Replacement
+from skinspire_db.replacement import Replacement
 
 if TYPE_CHECKING:
     from skinspire_db.connections import Connection
@@ -77,7 +78,7 @@ def copy(
     choice = Choice(method, schema_only, named, number_of_jobs(jobs))
     if method == "template" and not choice.whole:
         raise UsageError("a template is copied whole", remedy="--method=stream, or leave --method out")
-    return Replacement("db.copy", target, partial(_build, source, choice), ("source", "copy", "compare"), danger="")
+    return Replacement("db.copy", target, partial(_build, source, choice), ("source", "copy", "compare"))
 
 
 def number_of_jobs(jobs: str | int) -> int:
@@ -159,7 +160,7 @@ def _template(build: Build, start: Target, choice: Choice) -> Target:
             raise StepFailed(
                 f"others connected to {start} in the last moment", remedy="run it again with --method=stream"
             ) from None
-        _copy_properties(start, aside)
+        _copy_properties(start, aside, build)
         summary.numbers = {"method": "template"}
     with build.step("compare") as summary, ThreadPoolExecutor(max_workers=2) as pool:
         shares = [pool.submit(fingerprint.take, each, build.operation, jobs=1) for each in (start, aside)]
@@ -179,7 +180,7 @@ def _stream(build: Build, start: Target, connection: Connection, choice: Choice)
         _refuse_older(connection, aside)
         tools = client_tools(connection.info.server_version)
         streaming.stream(tools, start, aside, connection, snapshot, wanted, choice.jobs, build.report.transfer)
-        _copy_properties(start, aside)
+        _copy_properties(start, aside, build)
         summary.numbers = {"method": "stream", "tables": len(wanted), "jobs": choice.jobs}
     with build.step("compare") as summary, ThreadPoolExecutor(max_workers=2) as pool:
         only = None if choice.whole else {table.quoted for table in wanted}
@@ -229,47 +230,11 @@ def _refuse_older(connection: Connection, aside: Target) -> None:
         raise UsageError(f"the source is PostgreSQL {here}, the target {there}", remedy="copy to a server that is not older")
 
 
-def _copy_properties(start: Target, aside: Target) -> None:
-    """What belongs to a database but is in none: grants on it, ALTER DATABASE ... SET, its comment and connection limit."""
-    from psycopg import sql
-
+def _copy_properties(start: Target, aside: Target, build: Build) -> None:
     with (
-        contextlib.closing(connections.connect(start, "copy")) as old,
-        contextlib.closing(connections.connect(aside, "copy")) as new,
+        contextlib.closing(connections.connect(start, build.operation)) as old,
+        contextlib.closing(connections.connect(aside, build.operation)) as new,
     ):
-        name = sql.Identifier(aside.database)
-        present = {role for (role,) in new.execute("SELECT rolname FROM pg_roles").fetchall()}
-        new.rollback()
         new.autocommit = True
-        row = old.execute(
-            "SELECT datconnlimit, shobj_description(oid, 'pg_database'), datacl IS NOT NULL FROM pg_database"
-            " WHERE datname = current_database()"
-        ).fetchone()
-        assert row
-        new.execute(sql.SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(name, sql.Literal(row[0])))
-        if row[1] is not None:
-            new.execute(sql.SQL("COMMENT ON DATABASE {} IS {}").format(name, row[1]))
-        if row[2]:
-            new.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(name))
-        grants = old.execute(
-            "SELECT CASE grantee WHEN 0 THEN NULL ELSE pg_get_userbyid(grantee) END, privilege_type, is_grantable"
-            " FROM pg_database, aclexplode(datacl) WHERE datname = current_database() AND grantee <> datdba"
-        ).fetchall()
-        for grantee, privilege, grantable in grants:
-            if grantee is None or grantee in present:
-                to = sql.SQL("PUBLIC") if grantee is None else sql.Identifier(grantee)
-                grant = sql.SQL("GRANT {} ON DATABASE {} TO {}" + (" WITH GRANT OPTION" if grantable else ""))
-                new.execute(grant.format(sql.SQL(privilege), name, to))
-        settings = old.execute(
-            "SELECT nullif(setrole, 0)::regrole::text, s FROM pg_db_role_setting, unnest(setconfig) AS s"
-            " WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())"
-        ).fetchall()
-        for role, setting in settings:
-            key, _, value = setting.partition("=")
-            new.execute("SELECT set_config(%s, %s, false)", (key, value))
-            of = (
-                sql.SQL("DATABASE {}").format(name)
-                if role is None
-                else sql.SQL("ROLE {} IN DATABASE {}").format(sql.SQL(role), name)
-            )
-            new.execute(sql.SQL("ALTER {} SET {} FROM CURRENT").format(of, sql.Identifier(*key.split("."))))
+        for left in properties.write(new, aside.database, properties.read(old)):
+            build.note(f"left out: {left}")

@@ -70,6 +70,10 @@ class PermissionMissing(SkinspireError):
     """The role lacks a right that only an administrator can grant."""
 
 
+class BackupInvalid(SkinspireError):
+    """A backup is not complete, was altered, or cannot be read or written."""
+
+
 class ToolMissing(SkinspireError):
     """PostgreSQL's client programs are not there, or older than the server."""
 

@@ -33,12 +33,12 @@ def setup(environment: Environment, options: Options, report: Report | None = No
         _seed_step(environment, options, report),
         _verify_step(environment, wanted, files),
     )
-    return Pipeline("db.setup", environment, steps, danger=DESTROYS, creates=True)
+    return Pipeline("db.setup", environment, steps, danger=DESTROYS, creates=True, backs_up=True)
 
 
 def reset(environment: Environment) -> Pipeline:
     """Drop what the application owns."""
-    return Pipeline("db.reset", environment, (Step("reset", schema.reset),), danger=DESTROYS)
+    return Pipeline("db.reset", environment, (Step("reset", schema.reset),), danger=DESTROYS, backs_up=True)
 
 
 def create(environment: Environment) -> Pipeline:
@@ -61,7 +61,7 @@ def create_missing(environment: Environment) -> Pipeline:
         return summary
 
     steps = (Step("create", add), Step("triggers", partial(install.install, files=versions.current(here))))
-    return Pipeline("db.create", environment, steps, danger=verbs.UPGRADES, arguments=" --update-only")
+    return Pipeline("db.create", environment, steps, arguments=" --update-only", backs_up=True)
 
 
 def install_triggers(

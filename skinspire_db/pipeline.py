@@ -245,9 +245,9 @@ class Pipeline:
             return
         filled = safety.admit(connection, to, self.operation + self.arguments, self.danger, confirm)
         if filled and self.backs_up and to.policy.protected:
-            from skinspire_db.backups import precaution
+            from skinspire_db.backups import proving
 
-            result.notes.append(precaution.take(self.environment, self.operation, report, backups))
+            result.notes.append(proving.precaution(self.environment, backups, report))
         safety.write_stamp(connection, to.environment)
 
     def _step(self, step: Step, connection: Connection, to: Target, result: Result, report: Report) -> None:

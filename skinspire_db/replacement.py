@@ -5,140 +5,71 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db import connections, safety, scratch
 from skinspire_db.connections import Target
 from skinspire_db.environment import Environment
+from skinspire_db.errands import Build, Errand
 from skinspire_db.errors import DatabaseMissing, Interrupted, OutcomeUnknown, SkinspireError, StepFailed
-from skinspire_db.pipeline import AS_IT_WAS, Pipeline, Report, Result, StepResult, translation
+from skinspire_db.pipeline import AS_IT_WAS, Result, translation
 from skinspire_db.summary import Summary
 
 if TYPE_CHECKING:
     from skinspire_db.connections import Connection
 
 
-@dataclass
-class Build:
-    """What the builder of a replacement works with: where it will go, whom to tell, and scratch databases."""
-
-    to: Target
-    operation: str
-    report: Report
-    result: Result
-    stack: contextlib.ExitStack = field(repr=False)
-
-    @contextlib.contextmanager
-    def step(self, name: str) -> Iterator[Summary]:
-        """A step of the operation; the block fills in its summary."""
-        import psycopg
-
-        started = time.monotonic()
-        summary = Summary()
-        done = StepResult(name, False, 0.0)
-        try:
-            yield summary
-            done = StepResult(name, True, time.monotonic() - started, summary)
-        except psycopg.Error as error:
-            raise translation(error, self.to, self.operation, name) from None
-        finally:
-            if not done.ok:
-                done = StepResult(name, False, time.monotonic() - started)
-            self.result.steps.append(done)
-            self.report.step(done)
-
-    def scratch(self, template: str | None = None) -> Target:
-        """A scratch database, dropped at the end of the operation unless it was swapped in."""
-        return self.stack.enter_context(scratch.database(self.to, self.operation, template=template))
-
-    def note(self, text: str) -> None:
-        """A sentence that the user should read even when all goes well."""
-        self.result.notes.append(text)
-
-
 @dataclass(frozen=True)
-class Replacement:
-    """An operation that replaces an environment's database. `build` makes the new one and returns where it is; `steps` are
-    the names of what it does, for a plan. `danger` and `arguments` are as a Pipeline's. `back` is db.undo: what `build`
-    returns is the former database, and the present one takes its place.
+class Replacement(Errand):
+    """An operation that replaces an environment's database: `work` makes the new one aside, and returns where it is.
+
+    When it has run, the new database has the target's name, was read back under it, and the former one is kept for `db.undo`.
+    Whatever is raised before the swap, the target is as it was; the swap is one transaction. What a kill -9 leaves aside, the
+    next operation of this kind drops. `danger` and `arguments` are as a Pipeline's. `back` is db.undo: what `work` returns is
+    the former database, and the present one takes its place.
     """
 
-    operation: str
-    environment: Environment
-    build: Callable[[Build], Target]
-    steps: tuple[str, ...]
-    danger: str
+    danger: str = ""
     arguments: str = ""
     back: bool = False
-    keeps: bool = True
-    writes: bool = False
 
     def plan(self) -> dict[str, Any]:
         """What `run` would do, without a connection."""
-        return Pipeline(self.operation, self.environment, ()).plan() | {"plan": [*self.steps, "stamp", "swap"]}
+        return super().plan() | {"plan": [*self.steps, "stamp", "swap"]}
 
-    def run(self, *, confirm: str | None = None, report: Report | None = None, backups: Path | None = None) -> Result:
-        """Carry the operation out. When this returns, the new database has the target's name, was read back under it, and the
-        former one is kept for `db.undo`.
-
-        Raises a SkinspireError whose `result` says how far it came. Whatever is raised before the swap, the target is as it
-        was; the swap is one transaction. What a kill -9 leaves aside, the next operation of this kind drops.
-        """
+    def carry_out(self, build: Build, confirm: str | None) -> None:
+        """Admit, build, stamp, swap, and read back."""
         started = time.monotonic()
-        result = Result(self.operation, self.environment.name)
-        try:
-            self._run(result, confirm, report or Report(), backups)
-        except (SkinspireError, KeyboardInterrupt) as caught:
-            error = caught if isinstance(caught, SkinspireError) else self._interrupted(result)
-            if result.commit == "not begun" and error.exit_code == 1 and AS_IT_WAS not in error.message:
-                error.message += f"; {AS_IT_WAS}"
-            result.seconds = time.monotonic() - started
-            error.remedy = error.remedy and error.remedy.replace("{env}", self.environment.name)
-            error.result = result.as_dict() | {"ok": False, "exit_code": error.exit_code, "error": error.as_dict()}
-            raise error from None
-        result.seconds = time.monotonic() - started
-        return result
-
-    def _interrupted(self, result: Result) -> SkinspireError:
-        if result.commit == "not begun":
-            return Interrupted(f"interrupted; {AS_IT_WAS}")
-        remedy = f"invoke db.history --env={self.environment.name}"
-        return OutcomeUnknown("interrupted while the databases were swapped: it is the old one or the new one", remedy=remedy)
-
-    def _run(self, result: Result, confirm: str | None, report: Report, backups: Path | None) -> None:
-        started = time.monotonic()
-        to = connections.target(self.environment)
-        result.database = to.database
-        report.target(to)
-        with contextlib.ExitStack() as stack:
-            holder = self._admit(to, confirm, result, report, backups, stack)
-            build = Build(to, self.operation, report, result, stack)
-            new = self.build(build)
-            with build.step("stamp") as summary:
-                entry = self._stamp(new, result, time.monotonic() - started)
-                summary.numbers = {"stamp": to.environment}
-            with build.step("swap") as summary:
-                result.commit = "begun"
-                self._swap(to, new, holder, entry, build, summary)
-                result.commit = "done"
+        to, result = build.to, build.result
+        holder = self._admit(to, confirm, build.stack)
+        new: Target = self.work(build)
+        with build.step("stamp") as summary:
+            entry = self._stamp(new, result, time.monotonic() - started)
+            summary.numbers = {"stamp": to.environment}
+        with build.step("swap") as summary:
+            result.commit = "begun"
+            self._swap(to, new, holder, entry, build, summary)
+            result.commit = "done"
         if not safety.recorded(to, self.operation, entry):
             raise OutcomeUnknown(
                 "the databases were swapped, but the new one could not be read back",
                 remedy=f"invoke db.verify --env={to.environment}",
             )
 
-    def _admit(
-        self,
-        to: Target,
-        confirm: str | None,
-        result: Result,
-        report: Report,
-        backups: Path | None,
-        stack: contextlib.ExitStack,
-    ) -> Connection | None:
+    def explain(self, error: SkinspireError, result: Result) -> None:
+        """Before the swap the database is as it was."""
+        if result.commit == "not begun" and error.exit_code == 1 and AS_IT_WAS not in error.message:
+            error.message += f"; {AS_IT_WAS}"
+
+    def interrupted(self, result: Result) -> SkinspireError:
+        """Ctrl-C in the swap leaves it to the server which of the two it is."""
+        if result.commit == "not begun":
+            return Interrupted(f"interrupted; {AS_IT_WAS}")
+        remedy = f"invoke db.verify --env={self.environment.name}"
+        return OutcomeUnknown("interrupted while the databases were swapped: it is the old one or the new one", remedy=remedy)
+
+    def _admit(self, to: Target, confirm: str | None, stack: contextlib.ExitStack) -> Connection | None:
         """Lock, identify, guard the target; None when there is none yet."""
         try:
             holder = connections.connect(to, self.operation)
@@ -146,12 +77,8 @@ class Replacement:
             return None
         stack.callback(holder.close)
         connections.begin(holder, to.policy)
-        filled = safety.admit(holder, to, self.operation + self.arguments, self.danger, confirm)
-        if filled and to.policy.protected:
-            from skinspire_db.backups import precaution
-
-            result.notes.append(precaution.take(self.environment, self.operation, report, backups))
-        return holder
+        safety.admit(holder, to, self.operation + self.arguments, self.danger, confirm)
+        return holder  # no backup is taken first: the former database is kept, and it may be what is broken
 
     def _stamp(self, new: Target, result: Result, seconds: float) -> uuid.UUID:
         """The new database says that it is the target's environment, with a journal of what it was before and of this."""
@@ -181,7 +108,7 @@ class Replacement:
             raise translation(error, to, self.operation, "swap") from None
         if ended:
             build.note(f"{len(ended)} sessions were ended: {', '.join(ended)}")
-        summary.numbers = {"sessions_ended": len(ended)}
+        summary.numbers = {"databases": 2 if holder else 1, "sessions_ended": len(ended)}
         if holder:
             summary.lines.append(f"the former database is kept: invoke db.undo --env={to.environment} brings it back")
 

@@ -10,8 +10,6 @@ import dataclasses
 import re
 import subprocess
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +19,11 @@ from skinspire_db import connections
 from skinspire_db.client_tools import ClientTools, ended, said
 from skinspire_db.connections import Target
 from skinspire_db.errors import StepFailed
+from skinspire_db.progress import Transfer, watched
 
 if TYPE_CHECKING:
     from skinspire_db.connections import Connection
 
-Transfer = Callable[[int, int, int], None]  # bytes so far, bytes in all, rows so far
 # A scratch database that a crash takes along is no loss, so nothing waits for its WAL.
 QUICK = "-c synchronous_commit=off -c maintenance_work_mem=256MB -c statement_timeout=0 -c lock_timeout=0"
 PLAIN = "-c row_security=off -c statement_timeout=0 -c lock_timeout=0"
@@ -127,9 +125,8 @@ def stream(
         entries = _entries(tools.run("pg_restore", source, "--list", archive, connect=False))
         restore = _Restore(tools, aside, archive, Path(folder), entries)
         tools.run("pg_restore", aside, "--exit-on-error", "--section=pre-data", archive)
-        filled = {table.quoted: 0 for table in wanted}
-        with _watched(source, wanted, filled, transfer), ThreadPoolExecutor(max_workers=jobs) as pool:
-            shares = [pool.submit(_fill, tools, source, aside, snapshot, table, restore, filled) for table in wanted]
+        with watched(source, sum(table.size for table in wanted), transfer), ThreadPoolExecutor(max_workers=jobs) as pool:
+            shares = [pool.submit(_fill, tools, source, aside, snapshot, table, restore) for table in wanted]
             done, _ = wait(shares, return_when=FIRST_EXCEPTION)
             for share in shares:
                 share.cancel()
@@ -174,9 +171,7 @@ def _entries(listing: str) -> dict[int, str]:
     return found
 
 
-def _fill(
-    tools: ClientTools, source: Target, aside: Target, snapshot: str, table: Table, restore: _Restore, filled: dict[str, int]
-) -> None:
+def _fill(tools: ClientTools, source: Target, aside: Target, snapshot: str, table: Table, restore: _Restore) -> None:
     """One psql reads the table, another writes it, in one transaction with a TRUNCATE, which FREEZE needs."""
     quiet = ("--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1")
     begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
@@ -196,7 +191,6 @@ def _fill(
         complaint = reader.stderr.read() if reader.stderr else b""
         if reader.wait() or writer.returncode:
             raise StepFailed(f"copying {table.quoted} failed: {said(wrong if writer.returncode else complaint)}")
-    filled[table.quoted] = table.size
     restore.of(table)
 
 
@@ -217,39 +211,6 @@ def _sequences_and_views(connection: Connection, aside: Target) -> None:
         for (view,) in connection.execute(POPULATED_VIEWS.encode()).fetchall():
             new.execute(f"REFRESH MATERIALIZED VIEW {view}".encode())
         new.commit()
-
-
-@contextlib.contextmanager
-def _watched(source: Target, wanted: list[Table], filled: dict[str, int], transfer: Transfer) -> Iterator[None]:
-    """Tell from time to time how far the copying is, as PostgreSQL itself says (pg_stat_progress_copy)."""
-    total = sum(table.size for table in wanted)
-    over = threading.Event()
-
-    def watch() -> None:
-        import psycopg
-
-        rows_before: dict[int, int] = {}
-        with (
-            contextlib.suppress(psycopg.Error, Exception),
-            contextlib.closing(connections.connect(source, "progress")) as looker,
-        ):
-            looker.autocommit = True
-            while not over.wait(0.3):
-                now = looker.execute(
-                    "SELECT pid, bytes_processed, tuples_processed FROM pg_stat_progress_copy"
-                    " WHERE datname = current_database()"
-                ).fetchall()
-                rows_before |= {pid: rows for pid, _, rows in now}
-                done = min(total, sum(filled.values()) + sum(size for _, size, _ in now))
-                transfer(done, total, sum(rows_before.values()))
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        over.set()
-        watcher.join(timeout=5)
 
 
 def _with_options(to: Target, options: str) -> Target:

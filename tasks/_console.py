@@ -11,9 +11,9 @@ from typing import Any
 
 from skinspire_db import environment
 from skinspire_db.connections import Target
+from skinspire_db.errands import Errand
 from skinspire_db.errors import SkinspireError
 from skinspire_db.pipeline import Pipeline, Report, Result, Series, StepResult
-from skinspire_db.replacement import Replacement
 
 STEP = "  {:<10} {:<84} {:>7.2f} s"
 
@@ -68,7 +68,7 @@ class ConsoleReport(Report):
 def operate(
     ctx: Any,
     env: str | None,
-    make: Callable[[environment.Environment, ConsoleReport], Pipeline | Series | Replacement],
+    make: Callable[[environment.Environment, ConsoleReport], Pipeline | Series | Errand],
     *,
     json: bool,
     confirm: str | None = None,
@@ -119,14 +119,14 @@ def show_result(operation: str, *, json: bool, text: str, **values: Any) -> None
         say(text)
 
 
-def _show(pipeline: Pipeline | Series | Replacement, result: Result) -> None:
+def _show(pipeline: Pipeline | Series | Errand, result: Result) -> None:
     for note in result.notes:
         print(f"note: {note}", file=sys.stderr)
     if result.sign_in:
         _show_sign_in((each.role, each.user_id, each.password) for each in result.sign_in)
     looked = "all checks pass" if any(step.summary.checks for step in result.steps) else "the database was not changed"
     done = "committed and read back" if result.steps else "all is right, nothing to do"
-    ending = done if pipeline.keeps else looked
+    ending = getattr(pipeline, "done", "") or (done if pipeline.keeps else looked)
     say(f"{result.operation}: {ending}, {result.seconds:.2f} s")
 
 

@@ -45,14 +45,14 @@ def reset(ctx, env=None, confirm=None, json=False):
     _console.operate(ctx, env, lambda chosen, _: operations.reset(chosen), json=json, confirm=confirm)
 
 
-@task(help=ENV | CONFIRM | JSON | {"update-only": "add the tables, columns, constraints and indexes that are missing"})
-def create(ctx, env=None, update_only=False, confirm=None, json=False):
+@task(help=ENV | JSON | {"update-only": "add the tables, columns, constraints and indexes that are missing"})
+def create(ctx, env=None, update_only=False, json=False):
     """Make the tables, or with --update-only add what is missing and leave every row alone."""
     from skinspire_db import operations
     from tasks import _console
 
     make = operations.create_missing if update_only else operations.create
-    _console.operate(ctx, env, lambda chosen, _: make(chosen), json=json, confirm=confirm)
+    _console.operate(ctx, env, lambda chosen, _: make(chosen), json=json)
 
 
 COPY = {

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from skinspire_db.connections import Connection
 
 T = TypeVar("T")
-UPGRADES = "change the tables of {} without a backup, which this version of the tools cannot make yet"
 TAKES_BACK = "take back a revision of {}, with what its tables hold"
 
 
@@ -34,9 +33,13 @@ def upgrade(environment: Environment, to: str | None = None) -> Series:
     if to is None:
         revisions.one_head(environment.project)
 
+    first = True
+
     def following() -> Pipeline | None:
+        nonlocal first
         script = look(environment, lambda connection: running.next_up(connection, files, to))
-        return None if script is None else _revision(environment, "migrate.upgrade", script, UPGRADES)
+        backs_up, first = first, False
+        return None if script is None else _revision(environment, "migrate.upgrade", script, backs_up=backs_up)
 
     return Series("migrate.upgrade", environment, following, ("revision", "triggers", "proofs"))
 
@@ -63,14 +66,17 @@ def downgrade(environment: Environment, steps: str | int = 1) -> Series:
             look(environment, enough)
         if left == 0:
             return None
+        backs_up = left == int(steps)
         left -= 1
         script = look(environment, lambda connection: running.next_down(connection, files))
-        return _revision(environment, "migrate.downgrade", script, TAKES_BACK, down=True)
+        return _revision(environment, "migrate.downgrade", script, danger=TAKES_BACK, backs_up=backs_up, down=True)
 
     return Series("migrate.downgrade", environment, following, ("revision", "triggers", "proofs"))
 
 
-def _revision(environment: Environment, operation: str, script: Script, danger: str, *, down: bool = False) -> Pipeline:
+def _revision(
+    environment: Environment, operation: str, script: Script, *, danger: str = "", backs_up: bool, down: bool = False
+) -> Pipeline:
     files = revisions.directory(environment.project)
 
     def run(connection: Connection) -> Summary:
@@ -88,7 +94,7 @@ def _revision(environment: Environment, operation: str, script: Script, danger: 
         return Summary({"checks": len(checks), "passed": sum(check.status == "pass" for check in checks)}, checks=checks)
 
     steps = (Step("revision", run), Step("triggers", partial(install.install, files=triggers)), Step("proofs", prove))
-    return Pipeline(operation, environment, steps, danger=danger)
+    return Pipeline(operation, environment, steps, danger=danger, backs_up=backs_up)
 
 
 def status(environment: Environment) -> Pipeline:

@@ -1,0 +1,81 @@
+"""Proving a backup: its files by their checksums, or all of it by a restore into a scratch database."""
+
+from __future__ import annotations
+
+import subprocess
+from functools import partial
+from pathlib import Path
+
+from skinspire_db import connections, fingerprint
+from skinspire_db.backups import making, restoring, store
+from skinspire_db.backups.store import Backup
+from skinspire_db.client_tools import client_tools
+from skinspire_db.connections import Target
+from skinspire_db.copying import number_of_jobs
+from skinspire_db.environment import Environment
+from skinspire_db.errands import Build, Errand
+from skinspire_db.errors import ChecksFailed
+from skinspire_db.pipeline import Report, Result
+from skinspire_db.summary import Check
+
+
+def verify(
+    environment: Environment, folder: Path | None = None, *, file: str | None = None, full: bool = False, jobs: str | int = 2
+) -> Errand:
+    """Look whether a backup, by default the newest, is what was written; with `full`, restore it aside and compare."""
+    backup = store.pick(store.folder_of(environment.project, folder), environment.name, file)
+    steps = ("files", "restore") if full else ("files",)
+    work = partial(_verify, backup, full=full, jobs=number_of_jobs(jobs))
+    done = f"{backup.name} is as it was written" + (", and can be restored" if full else "")
+    return Errand("backup.verify", environment, work, steps, keeps=False, writes=True, done=done)
+
+
+def _verify(backup: Backup, build: Build, *, full: bool, jobs: int) -> None:
+    with build.step("files") as summary:
+        wrong = store.damages(backup)
+        readable = "" if wrong else _readable(backup, build.to)
+        files = f"{len(backup.manifest.files)} as written"
+        summary.checks = [Check("files", "fail" if wrong else "pass", "; ".join(wrong[:3]) or files)]
+        if not wrong:
+            summary.checks.append(Check("archive", "fail" if readable else "pass", readable or "pg_restore can read it"))
+        summary.numbers = {"files": len(backup.manifest.files), "MB": f"{backup.manifest.bytes / 1e6:.1f}"}
+    if wrong or readable:
+        return
+    if not full:
+        store.mark_verified(backup, "files")
+        return
+    with build.step("restore") as summary:
+        aside = build.scratch()
+        restoring.fill(restoring.Source.of(backup), aside, jobs, build)
+        after = fingerprint.take(aside, build.operation, jobs=jobs, portable=True)
+        found = list(fingerprint.differences(backup.manifest.contents, after))
+        summary.checks = [Check("contents", "fail" if found else "pass", "; ".join(found[:3]) or "as in the manifest")]
+        summary.numbers = {"tables": len(after.tables), "rows": after.rows}
+    if not found:
+        store.mark_verified(backup, "restored")
+
+
+def _readable(backup: Backup, to: Target) -> str:
+    """What pg_restore has to say against the archive; empty when it can read its table of contents."""
+    tools = client_tools(backup.manifest.server_version)
+    archive = str(backup.path / store.DATA)
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    listing = tools.start("pg_restore", to, "--list", archive, connect=False, **streams)
+    complaint = listing.communicate()[1]
+    return complaint.decode(errors="replace").strip() if listing.returncode else ""
+
+
+def precaution(environment: Environment, folder: Path | None, report: Report) -> str:
+    """Take a backup and prove it by a restore, before an operation that could lose something; a sentence with its name.
+
+    Raises what making and verifying raise.
+    """
+    to = connections.target(environment)
+    made = making.make(to, store.folder_of(environment.project, folder), 2, report)
+    try:
+        quiet: Result = verify(environment, folder, file=str(made.path), full=True).run()
+    except ChecksFailed as error:
+        error.message = f"the backup that is taken first could not be proved: {error.message}"
+        raise
+    assert quiet.steps
+    return f"a backup was taken first, and proved by a restore: {made.path}"

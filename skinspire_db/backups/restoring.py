@@ -1,0 +1,131 @@
+"""Restoring: into a scratch database, stopping at the first error, compared with the manifest, swapped in."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from skinspire_db import connections, environment, fingerprint, properties, safety
+from skinspire_db.backups import foreign, store
+from skinspire_db.backups.store import Backup, Manifest
+from skinspire_db.client_tools import client_tools
+from skinspire_db.connections import Target
+from skinspire_db.copying import need_room, number_of_jobs
+from skinspire_db.environment import Environment
+from skinspire_db.errands import Build
+from skinspire_db.errors import BackupInvalid, GuardRefused, SkinspireError, StepFailed
+from skinspire_db.replacement import Replacement
+
+REPLACES = "replace what {} holds"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is restored: an archive, and the manifest if it is a backup of ours."""
+
+    archive: foreign.Archive
+    manifest: Manifest | None = None
+
+    @classmethod
+    def of(cls, backup: Backup) -> Source:
+        return cls(foreign.Archive(backup.path / store.DATA, "archive", backup.manifest.server_version), backup.manifest)
+
+
+def restore(target: Environment, folder: Path | None = None, *, file: str | None = None, jobs: str | int = 2) -> Replacement:
+    """Make the environment's database what a backup holds: by default its newest one, or `file`, a backup's name or folder,
+    or a dump by pg_dump: a directory, a custom format file, or plain SQL.
+
+    Raises UsageError and BackupInvalid for a file that is not there or is no dump, before anything is done.
+    """
+    where = store.folder_of(target.project, folder)
+    if file and (given := Path(file).expanduser()).exists() and not (given / store.MANIFEST).exists():
+        source = Source(foreign.recognise(given))
+        backup = None
+    else:
+        backup = store.pick(where, target.name, file)
+        source = Source.of(backup)
+    work = partial(_build, source, backup, number_of_jobs(jobs))
+    arguments = f" --file={file}" if file else ""
+    return Replacement("backup.restore", target, work, ("check", "restore", "compare"), danger=REPLACES, arguments=arguments)
+
+
+def _build(source: Source, backup: Backup | None, jobs: int, build: Build) -> Target:
+    with build.step("check") as summary:
+        if backup:
+            _refuse_elsewhere(backup.manifest.environment, build.to)
+            if wrong := store.damages(backup):
+                more = f", and {len(wrong) - 1} more" if wrong[1:] else ""
+                says = f"{backup.name} is not what was written: {wrong[0]}{more}"
+                raise BackupInvalid(says, remedy="invoke backup.list --env={env} shows others")
+            need_room(build.to, backup.manifest.size)
+        summary.numbers = {"files": len(backup.manifest.files) if backup else 1}
+        summary.lines.append(str(backup.path if backup else source.archive.path))
+    with build.step("restore") as summary:
+        aside = build.scratch()
+        fill(source, aside, jobs, build)
+        _refuse_stamp(aside, build.to)
+        summary.numbers = {"jobs": jobs}
+    with build.step("compare") as summary:
+        after = fingerprint.take(aside, build.operation, jobs=jobs, portable=True)
+        summary.numbers = {"tables": len(after.tables), "rows": after.rows, "definitions": len(after.definitions)}
+        if source.manifest is None:
+            build.note("the dump has no manifest: that all rows are there is what the program that restored it says")
+        elif found := list(fingerprint.differences(source.manifest.contents, after, of=_compared(build))):
+            more = f", and {len(found) - 1} more" if found[1:] else ""
+            raise StepFailed(
+                f"what was restored is not what was backed up: {found[0]}{more}",
+                remedy="invoke backup.list --env={env} shows others",
+            )
+    return aside
+
+
+def _compared(build: Build) -> tuple[str, ...]:
+    """Where roles were mapped or left out, owners and grants cannot be the same."""
+    mapped = any(note.startswith(foreign.MAPPED) for note in build.result.notes)
+    return ("tables", "sequences") if mapped else ("tables", "sequences", "definitions")
+
+
+def fill(source: Source, aside: Target, jobs: int, build: Build) -> None:
+    """Restore into the empty database, and say in notes what was mapped or left out. Raises StepFailed, BackupInvalid."""
+    with contextlib.closing(connections.connect(aside, build.operation)) as connection:
+        server = connection.info.server_version
+        theirs, ours = source.archive.server_version // 10_000, server // 10_000
+        if theirs > ours:
+            raise BackupInvalid(
+                f"the dump is of PostgreSQL {theirs}, newer than the server's {ours}",
+                remedy="restore it to a server of that version or newer",
+            )
+        present = {role for (role,) in connection.execute("SELECT rolname FROM pg_roles").fetchall()}
+        connection.rollback()
+        tools = client_tools(max(server, source.archive.server_version))
+        for note in foreign.restore(tools, source.archive, aside, present, jobs):
+            build.note(note)
+        if source.manifest:
+            connection.autocommit = True
+            for left in properties.write(connection, aside.database, source.manifest.properties):
+                build.note(f"left out: {left}")
+
+
+def _refuse_elsewhere(name: str, to: Target) -> None:
+    """What a protected environment holds goes nowhere else; of an environment that is not declared here nobody knows."""
+    if name == to.environment:
+        return
+    try:
+        protected = environment.resolve(name).policy.protected
+    except SkinspireError:
+        protected = True
+    if protected:
+        raise GuardRefused(
+            f"it is a backup of {name}, which is protected: patients' data, and never restored to another environment",
+            remedy=f"invoke backup.list --env={to.environment} shows those of {to.environment}",
+        )
+
+
+def _refuse_stamp(aside: Target, to: Target) -> None:
+    """A dump by others says in the stamp whose it is, if it was a database of ours."""
+    with contextlib.closing(connections.connect(aside, "backup.restore")) as connection:
+        stamp = safety.read_stamp(connection)
+    if stamp:
+        _refuse_elsewhere(stamp.environment, to)

@@ -1,0 +1,114 @@
+"""An operation that is not one transaction: its steps, told as they end, and what became of it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from skinspire_db import connections, scratch
+from skinspire_db.connections import Target
+from skinspire_db.environment import Environment
+from skinspire_db.errors import ChecksFailed, Interrupted, SkinspireError
+from skinspire_db.pipeline import Pipeline, Report, Result, StepResult, translation
+from skinspire_db.summary import Summary
+
+
+@dataclass
+class Build:
+    """What an errand works with: the environment's database, whom to tell, and scratch databases."""
+
+    to: Target
+    operation: str
+    report: Report
+    result: Result
+    stack: contextlib.ExitStack = field(repr=False)
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[Summary]:
+        """A step of the operation; the block fills in its summary."""
+        import psycopg
+
+        started = time.monotonic()
+        summary = Summary()
+        done = StepResult(name, False, 0.0)
+        try:
+            yield summary
+            bad = [check for check in summary.checks if check.status != "pass"]
+            done = StepResult(name, not bad, time.monotonic() - started, summary)
+        except psycopg.Error as error:
+            raise translation(error, self.to, self.operation, name) from None
+        finally:
+            if not done.ok:
+                done = StepResult(name, False, time.monotonic() - started)
+            self.result.steps.append(done)
+            self.report.step(done)
+
+    def scratch(self, template: str | None = None) -> Target:
+        """A scratch database, dropped at the end of the operation unless it was swapped in."""
+        return self.stack.enter_context(scratch.database(self.to, self.operation, template=template))
+
+    def note(self, text: str) -> None:
+        """A sentence that the user should read even when all goes well."""
+        self.result.notes.append(text)
+
+
+@dataclass(frozen=True)
+class Errand:
+    """An operation whose `work` does its steps; `steps` are their names, for a plan. `keeps` is False where it only looks,
+    and `done` says in a few words what has been done when it ends well.
+    """
+
+    operation: str
+    environment: Environment
+    work: Callable[[Build], Any]
+    steps: tuple[str, ...]
+    keeps: bool = True
+    writes: bool = False
+    done: str = ""
+
+    def plan(self) -> dict[str, Any]:
+        """What `run` would do, without a connection."""
+        return Pipeline(self.operation, self.environment, ()).plan() | {"plan": list(self.steps)}
+
+    def run(self, *, confirm: str | None = None, report: Report | None = None, backups: Path | None = None) -> Result:
+        """Do the work. Raises a SkinspireError whose `result` says how far it came."""
+        started = time.monotonic()
+        result = Result(self.operation, self.environment.name)
+        try:
+            with contextlib.ExitStack() as stack:
+                to = connections.target(self.environment)
+                result.database = to.database
+                report = report or Report()
+                report.target(to)
+                self.carry_out(Build(to, self.operation, report, result, stack), confirm)
+            self._judge(result)
+        except (SkinspireError, KeyboardInterrupt) as caught:
+            error = caught if isinstance(caught, SkinspireError) else self.interrupted(result)
+            self.explain(error, result)
+            result.seconds = time.monotonic() - started
+            error.remedy = error.remedy and error.remedy.replace("{env}", self.environment.name)
+            error.result = result.as_dict() | {"ok": False, "exit_code": error.exit_code, "error": error.as_dict()}
+            raise error from None
+        result.seconds = time.monotonic() - started
+        return result
+
+    def carry_out(self, build: Build, confirm: str | None) -> None:
+        """All that is done between the first line and the last."""
+        self.work(build)
+
+    def explain(self, error: SkinspireError, result: Result) -> None:
+        """Say in the error what it means for the database."""
+
+    def interrupted(self, result: Result) -> SkinspireError:
+        """What Ctrl-C means here."""
+        return Interrupted("interrupted; nothing was kept")
+
+    def _judge(self, result: Result) -> None:
+        for step in result.steps:
+            if bad := [check for check in step.summary.checks if check.status != "pass"]:
+                count = f"{len(bad)} of {len(step.summary.checks)} checks did not pass"
+                raise ChecksFailed(f"{step.name}: {count}: {bad[0].name}: {bad[0].detail}")

@@ -1,0 +1,81 @@
+"""Backups: make, list, verify, prune and restore them."""
+
+from invoke import task
+
+from tasks._help import CONFIRM, ENV, JSON
+
+JOBS = {"jobs": "how many tables at once (default: backup.jobs in invoke.yaml)"}
+FILE = {"file": "a backup's name, as backup.list shows it, or its folder (default: the newest)"}
+
+
+@task(help=ENV | JOBS | JSON)
+def create(ctx, env=None, jobs=None, json=False):
+    """Back the database up, with a manifest of what it holds."""
+    from skinspire_db.backups import making
+    from tasks import _console
+
+    def make(chosen, report):
+        return making.create(chosen, _folder(ctx), jobs=jobs or ctx.config.backup.jobs, report=report)
+
+    _console.operate(ctx, env, make, json=json)
+
+
+@task(name="list", help=ENV | JSON)
+def list_(ctx, env=None, json=False):
+    """Show the complete backups of an environment, newest first."""
+    from skinspire_db.backups import keeping
+    from tasks import _console
+
+    _console.operate(ctx, env, lambda chosen, _: keeping.listing(chosen, _folder(ctx)), json=json)
+
+
+@task(help=ENV | FILE | JOBS | JSON | {"full": "restore it into a scratch database, and compare"})
+def verify(ctx, env=None, file=None, full=False, jobs=None, json=False):
+    """Look whether a backup is what was written, or with --full whether it can be restored."""
+    from skinspire_db.backups import proving
+    from tasks import _console
+
+    def make(chosen, _):
+        return proving.verify(chosen, _folder(ctx), file=file, full=full, jobs=jobs or ctx.config.backup.jobs)
+
+    _console.operate(ctx, env, make, json=json, verbose=True)
+
+
+KEEP = {
+    "daily": "keep the newest of so many days (default: backup.daily in invoke.yaml)",
+    "weekly": "keep the newest of so many weeks (default: backup.weekly in invoke.yaml)",
+    "monthly": "keep the newest of so many months (default: backup.monthly in invoke.yaml)",
+    "apply": "delete; without it, only show what would be deleted",
+}
+
+
+@task(help=ENV | KEEP | JSON)
+def prune(ctx, env=None, daily=None, weekly=None, monthly=None, apply=False, json=False):
+    """Show which backups would be deleted, and with --apply delete them."""
+    from skinspire_db.backups import keeping
+    from tasks import _console
+
+    given = {"daily": daily, "weekly": weekly, "monthly": monthly}
+    counts = {name: ctx.config.backup[name] if value is None else value for name, value in given.items()}
+    _console.operate(ctx, env, lambda chosen, _: keeping.prune(chosen, _folder(ctx), **counts, apply=apply), json=json)
+
+
+RESTORE = {"file": "a backup's name or folder, or a dump by pg_dump, plain SQL too (default: the newest backup)"}
+
+
+@task(help=ENV | RESTORE | JOBS | CONFIRM | JSON)
+def restore(ctx, env=None, file=None, jobs=None, confirm=None, json=False):
+    """Make the database what a backup holds: restored aside, compared, and swapped in."""
+    from skinspire_db.backups import restoring
+    from tasks import _console
+
+    def make(chosen, _):
+        return restoring.restore(chosen, _folder(ctx), file=file, jobs=jobs or ctx.config.backup.jobs)
+
+    _console.operate(ctx, env, make, json=json, confirm=confirm)
+
+
+def _folder(ctx):
+    from pathlib import Path
+
+    return Path(ctx.config.backup.folder)
