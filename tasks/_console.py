@@ -6,12 +6,16 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skinspire_db import environment
 from skinspire_db.connections import Target
 from skinspire_db.errors import SkinspireError
 from skinspire_db.pipeline import Pipeline, Report, Result, Series, StepResult
+from skinspire_db.rendering import as_markdown, as_mermaid, as_text, printable, tabular
+
+if TYPE_CHECKING:
+    from skinspire_db.inspection.overview import Inspection
 
 STEP = "  {:<10} {:<84} {:>7.2f} s"
 
@@ -80,10 +84,7 @@ def operate(
 
 def table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> None:
     """A table as the terminal shows it; values are shown as they are, also what looks like a number."""
-    from tabulate import tabulate
-
-    shown = tabulate(list(rows), headers=headers, tablefmt="simple", disable_numparse=True)
-    say("\n".join(f"  {line}".rstrip() for line in shown.splitlines()))
+    say("\n".join(f"  {line}".rstrip() for line in tabular(rows, headers).split("\n")))
 
 
 def show_json(value: Any) -> None:
@@ -92,11 +93,19 @@ def show_json(value: Any) -> None:
 
 
 def say(text: str) -> None:
-    """Print a line. A reader that has gone away (`| head -1`) does not stop an operation, nor change what came of it."""
+    """Print lines, harmless to a terminal whatever names they hold.
+
+    A reader that has gone away (`| head -1`) does not stop an operation, nor change what came of it.
+    """
     try:
-        print(text, flush=True)
+        print(printable(text, keep="\n\t"), flush=True)
     except OSError:
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115  # until the process ends
+
+
+def warn(note: str) -> None:
+    """Something to read that is no part of the answer."""
+    print(f"note: {printable(note)}", file=sys.stderr)
 
 
 def show_result(operation: str, *, json: bool, text: str, **values: Any) -> None:
@@ -108,9 +117,19 @@ def show_result(operation: str, *, json: bool, text: str, **values: Any) -> None
         say(text)
 
 
+def show_inspection(found: Inspection, how: str) -> None:
+    """What a database holds, in one of the formats; notes go where they disturb no format."""
+    if how == "json":
+        show_json(found.as_dict())
+        return
+    for note in found.notes:
+        warn(note)
+    say({"table": as_text, "markdown": as_markdown, "mermaid": as_mermaid}[how](found))
+
+
 def _show(pipeline: Pipeline | Series, result: Result) -> None:
     for note in result.notes:
-        print(f"note: {note}", file=sys.stderr)
+        warn(note)
     if result.sign_in:
         _show_sign_in((each.role, each.user_id, each.password) for each in result.sign_in)
     looked = "all checks pass" if any(step.summary.checks for step in result.steps) else "the database was not changed"

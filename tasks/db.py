@@ -85,6 +85,27 @@ def drift(ctx, env=None, json=False):
     _console.operate(ctx, env, lambda chosen, _: operations.find_drift(chosen), json=json)
 
 
+@task(
+    help=ENV
+    | JSON
+    | {
+        "table": "everything about one table or view, as NAME or SCHEMA.NAME",
+        "schema": "only what is in this schema",
+        "section": "only: tables, views, functions, triggers, sequences, grants or activity",
+        "format": "table, json, markdown or mermaid (default: table)",
+        "exact": "count the rows, in place of PostgreSQL's estimates",
+    }
+)
+def inspect(ctx, env=None, table=None, schema=None, section=None, format=None, exact=False, json=False):
+    """Show what the database holds; PostgreSQL itself keeps this read only."""
+    from skinspire_db import environment
+    from skinspire_db.inspection import overview
+    from tasks import _console
+
+    wanted = overview.Wanted.parse(table, schema, section, format, exact, json)
+    _console.show_inspection(overview.inspect(environment.resolve(env), wanted), wanted.format)
+
+
 def _options(ctx, chosen, patients, doctors, random_seed, reference_only):
     """What was typed, else invoke.yaml's. A protected environment gets reference data unless people are asked for."""
     from skinspire_db.seeding.bulk import Options
