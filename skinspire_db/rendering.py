@@ -27,7 +27,8 @@ HEADERS = {
     "privileges": "may",
     "what": "what it does",
 }
-QUERY_SHOWN = 60  # characters
+FOR_JSON = ("rows_estimated", "of", "to", "entry", "steps", "tool_version", "server_version")  # and for no reader
+SHORTENED = {"query": 60, "result": 90}  # characters
 ESTIMATES = "~ is PostgreSQL's estimate, unknown where it has none; --exact counts"
 
 
@@ -52,7 +53,9 @@ def tabular(rows: Iterable[Sequence[object]], headers: Sequence[str], style: str
 
 def as_text(found: Inspection) -> str:
     """What a terminal shows."""
-    blocks = [printable(f"{found.environment}: {found.target}"), _indented(_about(found.about))]
+    blocks = [f"{found.environment}: {found.target}"]
+    if found.about:
+        blocks.append(_indented(tabular(_facts(found.about), (), "plain")))
     for name, rows in found.sections.items():
         blocks.append(_title(name, rows) + (f"\n{_indented(tabular(*_cells(rows)))}" if rows else ""))
     return "\n".join(blocks)
@@ -87,14 +90,6 @@ def as_mermaid(found: Inspection) -> str:
     return "\n".join(lines)
 
 
-def sections_as_text(sections: dict[str, list[Row]]) -> str:
-    """Sections alone, as a terminal shows them."""
-    shown = (
-        _title(name, rows) + (f"\n{_indented(tabular(*_cells(rows)))}" if rows else "") for name, rows in sections.items()
-    )
-    return "\n".join(shown)
-
-
 # The cells
 
 
@@ -107,9 +102,7 @@ def _title(name: str, rows: list[Row]) -> str:
 def _cells(rows: list[Row]) -> tuple[list[list[str]], list[str]]:
     """The values as a reader wants them, and the headers; columns in which no row says anything are left out."""
     empty: tuple[object, ...] = (None, "", [])
-    keys = [
-        key for key in rows[0] if key not in ("rows_estimated", "of", "to") and any(row[key] not in empty for row in rows)
-    ]
+    keys = [key for key in rows[0] if key not in FOR_JSON and any(row[key] not in empty for row in rows)]
     keys += ["rows"] if "rows" in rows[0] and "rows" not in keys else []
     keys.sort(key=list(rows[0]).index)
     return [[_cell(key, row) for key in keys] for row in rows], [HEADERS.get(key, key.replace("_", " ")) for key in keys]
@@ -134,9 +127,9 @@ def _cell(key: str, row: Row) -> str:
             return f"{value:%Y-%m-%d %H:%M} UTC"
         case list():
             return ", ".join(map(str, value))
-        case str() if key == "query":
+        case str() if key in SHORTENED:
             line = " ".join(value.split())
-            return line if len(line) <= QUERY_SHOWN else f"{line[: QUERY_SHOWN - 3]}..."
+            return line if len(line) <= SHORTENED[key] else f"{line[: SHORTENED[key] - 3]}..."
         case _:
             return str(value)
 
@@ -151,6 +144,8 @@ def size(count: int) -> str:
 
 def _facts(about: Row) -> list[tuple[str, str]]:
     """The database itself, in a few lines."""
+    if "version" not in about:
+        return [("connections", f"{about['used']} of {about['maximum']}, {about['here']} of them to this database")]
     replica = ", a replica" if about["replica"] else ""
     stamp = about["stamp"]
     facts = [
@@ -169,10 +164,6 @@ def _facts(about: Row) -> list[tuple[str, str]]:
             ("triggers", f"{len(wrong)} of {state['objects']} are not as the files say: {wrong[0]}" if wrong else right)
         )
     return facts
-
-
-def _about(about: Row) -> str:
-    return tabular(_facts(about), (), "plain")
 
 
 def _indented(text: str) -> str:

@@ -106,6 +106,47 @@ def inspect(ctx, env=None, table=None, schema=None, section=None, format=None, e
     _console.show_inspection(overview.inspect(environment.resolve(env), wanted), wanted.format)
 
 
+@task(help=ENV | JSON)
+def activity(ctx, env=None, json=False):
+    """Show who is connected, what runs, and who blocks whom."""
+    from skinspire_db import environment
+    from skinspire_db.inspection import activity
+    from tasks import _console
+
+    _console.show_inspection(activity.activity(environment.resolve(env)), "json" if json else "table")
+
+
+@task(help=ENV | JSON | {"limit": "how many operations, the newest first"})
+def history(ctx, env=None, limit="20", json=False):
+    """Show which operations changed the database: who, when, how long, and what they did."""
+    from skinspire_db import environment
+    from skinspire_db.inspection import activity
+    from tasks import _console
+
+    _console.show_inspection(activity.history(environment.resolve(env), limit), "json" if json else "table")
+
+
+@task(help=ENV | JSON | {"reveal": "with its password, on a terminal only"})
+def url(ctx, env=None, reveal=False, json=False):
+    """Show the database's URL, its password hidden."""
+    import sys
+
+    from skinspire_db import environment, shell
+    from tasks import _console
+
+    chosen = environment.resolve(env)
+    text = shell.url(chosen, reveal=reveal, terminal=sys.stdout.isatty())
+    _console.show_result("db.url", json=json, text=text, environment=chosen.name, url=text)
+
+
+@task(help=ENV)
+def shell(ctx, env=None):
+    """Open psql in the database; its prompt says which environment it is, in red for a protected one."""
+    from skinspire_db import environment, shell
+
+    shell.shell(environment.resolve(env))
+
+
 def _options(ctx, chosen, patients, doctors, random_seed, reference_only):
     """What was typed, else invoke.yaml's. A protected environment gets reference data unless people are asked for."""
     from skinspire_db.seeding.bulk import Options

@@ -64,8 +64,9 @@ class Wanted:
 
 @dataclass
 class Inspection:
-    """What was found. `about` is the database itself, `sections` name -> rows; `notes` are sentences to read first."""
+    """What a look has found. `about` is the database itself, `sections` name -> rows; `notes` are sentences to read first."""
 
+    operation: str
     environment: str
     database: str
     target: str
@@ -76,10 +77,10 @@ class Inspection:
 
     def as_dict(self) -> dict[str, Any]:
         shown: dict[str, Any] = {
-            "operation": "db.inspect", "environment": self.environment, "database": self.database, "ok": True, "exit_code": 0,
-            "seconds": round(self.seconds, 3), "steps": [], "error": None, "about": self.about, **self.sections,
+            "operation": self.operation, "environment": self.environment, "database": self.database, "ok": True,
+            "exit_code": 0, "seconds": round(self.seconds, 3), "steps": [], "error": None, "about": self.about,
         }  # fmt: skip
-        return shown | ({"notes": self.notes} if self.notes else {})
+        return shown | self.sections | ({"notes": self.notes} if self.notes else {})
 
 
 def inspect(environment: Environment, wanted: Wanted) -> Inspection:
@@ -91,8 +92,8 @@ def inspect(environment: Environment, wanted: Wanted) -> Inspection:
     started = time.monotonic()
     to = connections.target(environment)
     with looking(to, "db.inspect") as connection:
-        found = Inspection(to.environment, to.database, str(to), _about(connection, to))
-        _note_the_stamp(found, to)
+        found = Inspection("db.inspect", to.environment, to.database, str(to), _about(connection, to))
+        note_the_stamp(connection, found)
         if wanted.schema is not None:
             _make_sure_of_schema(connection, wanted.schema, to)
         if wanted.table is not None:
@@ -100,13 +101,13 @@ def inspect(environment: Environment, wanted: Wanted) -> Inspection:
         else:
             chosen = {wanted.section: SECTIONS[wanted.section]} if wanted.section else OVERVIEW
             chosen = {"tables": queries.TABLES} if wanted.format == "mermaid" else chosen
-            found.sections = {name: _rows(connection, query, wanted) for name, query in chosen.items()}
+            found.sections = {name: rows(connection, query, schema=wanted.schema) for name, query in chosen.items()}
             if wanted.section is None and wanted.schema is None and wanted.format != "mermaid":
                 found.about |= _state(connection, environment, found.notes)
         if wanted.format == "mermaid" and wanted.table is None:
             found.sections |= {
-                "columns": _rows(connection, queries.COLUMNS, wanted),
-                "foreign_keys": _rows(connection, queries.FOREIGN_KEYS, wanted),
+                "columns": rows(connection, queries.COLUMNS, schema=wanted.schema),
+                "foreign_keys": rows(connection, queries.FOREIGN_KEYS, schema=wanted.schema),
             }
         if "tables" in found.sections:
             _mark_rows(connection, found, wanted)
@@ -116,16 +117,17 @@ def inspect(environment: Environment, wanted: Wanted) -> Inspection:
     return found
 
 
-def _rows(connection: Connection, query: str, wanted: Wanted, **parameters: Any) -> list[Row]:
+def rows(connection: Connection, query: str, **parameters: Any) -> list[Row]:
+    """What one of the queries finds; a parameter that is not given is NULL."""
     from psycopg.rows import dict_row
 
-    values = {"schema": wanted.schema, "table": None, "tables": None} | parameters
+    values = {"schema": None, "table": None, "tables": None} | parameters
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(query.encode(), values).fetchall()
 
 
 def _about(connection: Connection, to: Target) -> Row:
-    [about] = _rows(connection, queries.ABOUT, Wanted())
+    [about] = rows(connection, queries.ABOUT)
     stamp = safety.read_stamp(connection)
     return about | {
         "host": to.host, "port": to.port, "embedded": to.server is not None,
@@ -133,10 +135,13 @@ def _about(connection: Connection, to: Target) -> Row:
     }  # fmt: skip
 
 
-def _note_the_stamp(found: Inspection, to: Target) -> None:
-    stamp = found.about["stamp"]
-    if stamp and stamp["environment"] != to.environment:
-        found.notes.append(f"this database is stamped {stamp['environment']}, not {to.environment}")
+def note_the_stamp(connection: Connection, found: Inspection) -> None:
+    """Say whose the database is, when it is not the environment's."""
+    stamp = safety.read_stamp(connection)
+    if stamp and stamp.environment != found.environment:
+        found.notes.append(f"this database is stamped {stamp.environment}, not {found.environment}")
+    elif stamp is None:
+        found.notes.append(f"this database has no stamp: nothing says that it is {found.environment}'s")
 
 
 def _state(connection: Connection, environment: Environment, notes: list[str]) -> Row:
@@ -166,29 +171,29 @@ def _make_sure_of_schema(connection: Connection, schema: str, to: Target) -> Non
 def _one_table(connection: Connection, to: Target, wanted: Wanted) -> dict[str, list[Row]]:
     named = _find(connection, to, wanted)
     oid, is_view = named["oid"], named["kind"].endswith("view")
-    keys = _rows(connection, queries.FOREIGN_KEYS, wanted, table=oid)
+    keys = rows(connection, queries.FOREIGN_KEYS, table=oid)
     if wanted.format == "mermaid":
         neighbours = list({oid} | {key["of"] for key in keys} | {key["to"] for key in keys})
-        return {"columns": _rows(connection, queries.COLUMNS, wanted, tables=neighbours), "foreign_keys": keys}
+        return {"columns": rows(connection, queries.COLUMNS, tables=neighbours), "foreign_keys": keys}
     sections = {
-        "views" if is_view else "tables": _rows(connection, queries.VIEWS if is_view else queries.TABLES, wanted, table=oid),
-        "columns": _rows(connection, queries.COLUMNS, wanted, tables=[oid]),
-        "constraints": _rows(connection, queries.CONSTRAINTS, wanted, table=oid),
-        "indexes": _rows(connection, queries.INDEXES, wanted, table=oid),
+        "views" if is_view else "tables": rows(connection, queries.VIEWS if is_view else queries.TABLES, table=oid),
+        "columns": rows(connection, queries.COLUMNS, tables=[oid]),
+        "constraints": rows(connection, queries.CONSTRAINTS, table=oid),
+        "indexes": rows(connection, queries.INDEXES, table=oid),
         "referenced_by": [key for key in keys if key["to"] == oid],
-        "triggers": _rows(connection, queries.TRIGGERS, wanted, table=oid),
-        "grants": _rows(connection, queries.GRANTS, wanted, table=oid),
+        "triggers": rows(connection, queries.TRIGGERS, table=oid),
+        "grants": rows(connection, queries.GRANTS, table=oid),
     }
     for row in (row for name in ("columns", "triggers", "grants") for row in sections[name]):
         row.pop("schema"), row.pop("table", None)  # they are all this one's
     if is_view:
-        sections["definition"] = _rows(connection, queries.DEFINITION, wanted, table=oid)
+        sections["definition"] = rows(connection, queries.DEFINITION, table=oid)
     return sections
 
 
 def _find(connection: Connection, to: Target, wanted: Wanted) -> Row:
     """The one table or view of that name, also as schema.table. Raises UsageError when there is none, or several."""
-    known = _rows(connection, queries.NAMED, wanted)
+    known = rows(connection, queries.NAMED, schema=wanted.schema)
     found = [row for row in known if row["name"] == wanted.table]
     found = found or [row for row in known if f"{row['schema']}.{row['name']}" == wanted.table]
     if len(found) == 1:
@@ -219,7 +224,7 @@ def _mark_rows(connection: Connection, found: Inspection, wanted: Wanted) -> Non
             row["rows_estimated"] = True
         return
     named = {(row["schema"], row["table"]) for row in tables}
-    countable = [(row["nspname"], row["relname"]) for row in _rows(connection, queries.COUNTABLE, wanted)]
+    countable = [(row["nspname"], row["relname"]) for row in rows(connection, queries.COUNTABLE, schema=wanted.schema)]
     counted = _count(connection, [each for each in countable if each in named])
     for row in tables:
         row["rows"], row["rows_estimated"] = counted.get((row["schema"], row["table"])), False

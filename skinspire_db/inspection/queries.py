@@ -204,7 +204,7 @@ CONNECTIONS = """
     FROM pg_stat_activity
 """
 JOURNAL = """
-    SELECT started_at, operation, environment, seconds, os_user, host, db_role, tool_version, server_version, steps,
+    SELECT started_at, operation, environment, seconds, os_user, host, db_role AS role, tool_version, server_version, steps,
            entry_id::text AS entry
     FROM skinspire_tools.journal ORDER BY started_at DESC, entry_id LIMIT %(limit)s
 """
