@@ -16,6 +16,9 @@ from skinspire_db.rendering import as_markdown, as_mermaid, as_text, printable, 
 
 if TYPE_CHECKING:
     from skinspire_db.inspection.overview import Inspection
+    from skinspire_db.seeding.bulk import Options
+    from skinspire_db.settings import Setting
+    from skinspire_db.summary import Check
 
 STEP = "  {:<10} {:<84} {:>7.2f} s"
 
@@ -80,6 +83,48 @@ def operate(
             _show_sign_in((each["role"], each["user_id"], each["password"]) for each in made)
         raise
     show_json(result.as_dict()) if json else _show(pipeline, result)
+
+
+def diagnose(env: str | None, *, json: bool) -> None:
+    """Tell each link of the diagnosis as it is looked at."""
+    from skinspire_db.doctor import chain
+
+    class Aloud(chain.Listener):
+        def settings(self, rows: list[Setting]) -> None:
+            table([(row.name, row.value or "-", row.source) for row in rows], ("setting", "value", "from"))
+
+        def check(self, done: Check) -> None:
+            say(f"  {done.status:<8} {done.name:<15}  {done.detail}")
+
+    found = chain.diagnose(env, chain.Listener() if json else Aloud())
+    if json:
+        show_json(found.as_dict())
+        return
+    for note in found.notes:
+        warn(note)
+    say(f"db.doctor: nothing is broken, {found.seconds:.2f} s")
+
+
+def onboard(ctx: Any, env: str | None, options: Callable[[environment.Environment], Options], *, json: bool) -> None:
+    """Run db.prepare and db.verify for dev and test, or with --dry show their plans, and what to type next."""
+    from skinspire_db import onboarding
+
+    if ctx.config.run.dry:
+        plans = [onboarding.series(each, options(each)).plan() for each in onboarding.chosen(env)]
+        if json:
+            show_json(plans[0] | {"environment": None, "database": None, "plans": plans})
+        for plan in plans if not json else ():
+            _show_plan(plan, json)
+        return
+    done = onboarding.onboard(env, options, ConsoleReport(quiet=json))
+    if json:
+        show_json(done.as_dict())
+        return
+    if made := [(each.role, each.user_id, each.password) for result in done.done for each in result.sign_in]:
+        _show_sign_in(dict.fromkeys(made))
+    say(f"{onboarding.OPERATION}: ready and verified, {done.seconds:.2f} s. Next:")
+    for command, what in done.next.items():
+        say(f"  {command:<29} {what}")
 
 
 def table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> None:

@@ -107,6 +107,14 @@ def inspect(ctx, env=None, table=None, schema=None, section=None, format=None, e
 
 
 @task(help=ENV | JSON)
+def doctor(ctx, env=None, json=False):
+    """Find out why it does not work: link by link up to the first that is broken, and its remedy; starts nothing."""
+    from tasks import _console
+
+    _console.diagnose(env, json=json)
+
+
+@task(help=ENV | JSON)
 def activity(ctx, env=None, json=False):
     """Show who is connected, what runs, and who blocks whom."""
     from skinspire_db import environment
