@@ -255,7 +255,7 @@ def explain(error: psycopg.Error, to: Target, database: str | None = None) -> Sk
     if "password" in text and ("authentication failed" in text or "no password supplied" in text):
         return ConnectionFailed(
             f"{to.host}:{to.port} refuses the password of role {to.user}"
-            if "failed" in text
+            if "authentication failed" in text
             else f"role {to.user} needs a password at {to.host}:{to.port}",
             remedy=f"correct the password in {setting}; write special characters as %XX",
         )

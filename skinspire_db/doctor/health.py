@@ -24,8 +24,19 @@ GRANTED_ONE_BY_ONE = 5  # tables named in a GRANT, before it is for all of the s
 
 
 def stamp(case: Case) -> str:
-    filled = safety.identify(case.open, case.to)  # raises GuardRefused with the remedy
-    found = safety.read_stamp(case.open)
+    import psycopg
+
+    try:
+        filled = safety.identify(case.open, case.to)  # raises GuardRefused with the remedy
+        found = safety.read_stamp(case.open)
+    except psycopg.errors.InsufficientPrivilege:
+        case.open.rollback()
+        schema_name, role = "skinspire_tools", _role(case)
+        raise Broken(
+            f"role {case.to.user} may not read the stamp",
+            f"ask the administrator for: GRANT USAGE ON SCHEMA {schema_name} TO {role};"
+            f" GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema_name} TO {role}",
+        ) from None
     if found is None or not filled:
         raise Broken(f"{case.to.database} holds no tables", f"invoke db.setup --env={case.name}")
     return f"{found.environment}, identity {found.identity}"
@@ -40,10 +51,9 @@ def rights(case: Case) -> str:
     on = f"{kind} {', '.join(alike)}"
     if kind != "SCHEMA" and len(alike) > GRANTED_ONE_BY_ONE:
         on = f"ALL {kind}S IN SCHEMA {schema_name}"
-    [(role,)] = _rows(case, "SELECT quote_ident(current_user)")
     raise Broken(
         f"role {case.to.user} lacks rights on {len(rows)} objects: {missing} on {rows[0][2]}",
-        f"ask the administrator for: GRANT {missing} ON {on} TO {role}",
+        f"ask the administrator for: GRANT {missing} ON {on} TO {_role(case)}",
     )
 
 
@@ -94,7 +104,7 @@ def connections_left(case: Case) -> str:
     [(left, maximum)] = _rows(case, LEFT)
     if left < case.to.policy.pool_size:
         raise Broken(
-            f"{max(left, 0)} connections are left, and the application keeps {case.to.policy.pool_size} open",
+            f"{max(left, 0)} of {maximum} connections are left, and the application keeps {case.to.policy.pool_size} open",
             f"invoke db.activity --env={case.name}, and end what is not needed",
         )
     return f"{left} of {maximum} are left"
@@ -186,6 +196,12 @@ def _guarded(look: Callable[[Case], str]) -> Callable[[Case], str]:
                 case.open.rollback()
 
     return guarded
+
+
+def _role(case: Case) -> str:
+    """Our role, quoted where it must be."""
+    [(role,)] = _rows(case, "SELECT quote_ident(current_user)")
+    return str(role)
 
 
 def _rows(case: Case, query: str, *parameters: Any) -> list[Any]:

@@ -67,5 +67,9 @@ class Unknown(Exception):
         self.detail = detail
 
 
-class NotAsked(Unknown):
+class NotAsked(Exception):
     """There is nothing to be found out: where this server is, the link cannot be seen."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
