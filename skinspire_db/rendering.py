@@ -17,7 +17,7 @@ UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
     "\U000e0000-\U000e007f]"
 )
-MARKDOWN = re.compile(r"[\\`*\[\]<>|~&#$@]|(?<=:)//|(?<![^\W_])_|_(?![^\W_])")
+MARKDOWN = re.compile(r"[\\`*\[\]<>|~&#$@]|(?<=:)//|(?<=\bwww)\.|(?<![^\W_])_|_(?![^\W_])", re.IGNORECASE)
 MERMAID = re.compile(r"[^\w .,()-]")
 MERMAID_KEYS = ("pk", "fk", "uk")  # words of its own inside an entity
 HEADERS = {
@@ -53,7 +53,7 @@ def tabular(rows: Iterable[Sequence[object]], headers: Sequence[str], style: str
 
 def as_text(found: Inspection) -> str:
     """What a terminal shows."""
-    blocks = [f"{found.environment}: {found.target}"]
+    blocks = [printable(f"{found.environment}: {found.target}")]
     if found.about:
         blocks.append(_indented(tabular(_facts(found.about), (), "plain")))
     for name, rows in found.sections.items():

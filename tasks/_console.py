@@ -129,21 +129,30 @@ def onboard(ctx: Any, env: str | None, options: Callable[[environment.Environmen
 
 def table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> None:
     """A table as the terminal shows it; values are shown as they are, also what looks like a number."""
-    say("\n".join(f"  {line}".rstrip() for line in tabular(rows, headers).split("\n")))
+    say_lines("\n".join(f"  {line}".rstrip() for line in tabular(rows, headers).split("\n")))
 
 
 def show_json(value: Any) -> None:
     """The one object that stdout holds with --json."""
-    say(json.dumps(value, default=str))
+    say(json.dumps(value, default=str).replace("\x7f", "\\u007f"))  # the one control character that JSON allows
 
 
-def say(text: str) -> None:
-    """Print lines, harmless to a terminal whatever names they hold.
+def say(line: str) -> None:
+    """Print a line, harmless to a terminal whatever names it holds.
 
     A reader that has gone away (`| head -1`) does not stop an operation, nor change what came of it.
     """
+    _print(printable(line))
+
+
+def say_lines(text: str) -> None:
+    """Print a text of several lines; what is not from us in it was made harmless before, or is for a file."""
+    _print(printable(text, keep="\n\t") if sys.stdout.isatty() else text)
+
+
+def _print(text: str) -> None:
     try:
-        print(printable(text, keep="\n\t"), flush=True)
+        print(text, flush=True)
     except OSError:
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115  # until the process ends
 
@@ -159,7 +168,7 @@ def show_result(operation: str, *, json: bool, text: str, **values: Any) -> None
         blank = {"operation": operation, "environment": None, "database": None, "ok": True, "exit_code": 0, "seconds": 0.0}
         show_json(blank | {"steps": [], "error": None} | values)
     else:
-        say(text)
+        say_lines(text)
 
 
 def show_inspection(found: Inspection, how: str) -> None:
@@ -169,7 +178,7 @@ def show_inspection(found: Inspection, how: str) -> None:
         return
     for note in found.notes:
         warn(note)
-    say({"table": as_text, "markdown": as_markdown, "mermaid": as_mermaid}[how](found))
+    say_lines({"table": as_text, "markdown": as_markdown, "mermaid": as_mermaid}[how](found))
 
 
 def _show(pipeline: Pipeline | Series, result: Result) -> None:
