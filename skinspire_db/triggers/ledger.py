@@ -166,9 +166,8 @@ class Table:
     columns: dict[str, str]
     generated: tuple[str, ...]
 
-    def suits(self, attachment: Attachment) -> bool:
-        """Whether the attachment belongs on it."""
-        named = [qualified(table) for table in attachment.tables]
+    def suits(self, attachment: Attachment, named: list[str]) -> bool:
+        """Whether the attachment belongs on it; `named` are its tables with their schema."""
         return (
             (not named or f"{self.schema}.{self.name}" in named)
             and self.name not in attachment.exclude
@@ -181,7 +180,7 @@ class Table:
 
 
 def tables(connection: Connection) -> list[Table]:
-    """The tables that exist now, without extensions' and the tools' own, and without partitions, which have their parent's."""
+    """The tables that exist now, extensions' and the tools' own left out, and partitions, which get their parent's."""
     return [
         Table(schema, name, quoted, dict(zip(columns, types, strict=True)), tuple(generated))
         for schema, name, quoted, columns, types, generated in connection.execute(
@@ -207,12 +206,13 @@ def tables(connection: Connection) -> list[Table]:
 
 def wanted(among: list[Table], file: TriggerFile) -> dict[str, Wanted]:
     """The triggers that the file should have on these tables, by "table trigger"."""
-    return {
-        f"{table.quoted} {attachment.trigger}": Wanted(table.quoted, attachment, table.generated)
-        for attachment in file.attachments
-        for table in among
-        if table.suits(attachment)
-    }
+    found: dict[str, Wanted] = {}
+    for attachment in file.attachments:
+        named = [qualified(table) for table in attachment.tables]
+        for table in among:
+            if table.suits(attachment, named):
+                found[f"{table.quoted} {attachment.trigger}"] = Wanted(table.quoted, attachment, table.generated)
+    return found
 
 
 def qualified(table: str) -> str:
