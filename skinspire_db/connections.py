@@ -246,7 +246,7 @@ def explain(error: psycopg.Error, to: Target, database: str | None = None) -> Sk
     # The server gives no SQLSTATE to a client that could not log in: there is only its text, in its own language.
     text = str(error)
     setting = url_setting(to.environment)
-    check = "invoke server.status" if to.server else f"check {setting} and that the server runs"
+    check = "invoke server.status" if to.server else f"invoke db.doctor --env={to.environment}, and check {setting}"
     if re.search(r"invalid \S+ value|bad value for|invalid connection option", text):
         return InvalidSetting(
             f"{setting} has an option that cannot be used: {text.splitlines()[0]}",

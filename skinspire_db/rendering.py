@@ -27,7 +27,11 @@ HEADERS = {
     "privileges": "may",
     "what": "what it does",
 }
-FOR_JSON = ("rows_estimated", "of", "to", "entry", "steps", "tool_version", "server_version")  # and for no reader
+# Of use in --json and to Mermaid, and nothing to read.
+FOR_JSON = (
+    "rows_estimated", "entry", "steps", "tool_version", "server_version", "references_schema", "references_table", "optional",
+    "one_to_one",
+)  # fmt: skip
 SHORTENED = {"query": 60, "result": 90}  # characters
 ESTIMATES = "~ is PostgreSQL's estimate, unknown where it has none; --exact counts"
 

@@ -107,12 +107,14 @@ def _links(case: Case) -> Iterator[Link]:
 
 
 def _settings(name: str | None) -> list[Setting]:
-    """What decides where the database is; of the policy only what pyproject.toml says."""
+    """What decides where the database is, and of the policy what pyproject.toml says."""
     rows = environment.describe(name)
     chosen = str(rows[0].value)
-    urls = (environment.url_setting(chosen), environment.replica_setting(chosen))
+    names = ("environment", "project", environment.url_setting(chosen), environment.replica_setting(chosen))
     return [
-        row for row in rows
-        if row.name in ("environment", "project", *urls)
-        or (row.value is not None and row.source not in ("preset", "default") and not row.name.endswith("_URL"))
-    ]  # fmt: skip
+        row
+        for row in rows
+        if row.name in names
+        or (row.name.startswith("SKINSPIRE_PG_") and row.value is not None)
+        or (row.name.startswith("policy.") and row.source != "preset")
+    ]

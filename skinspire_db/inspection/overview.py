@@ -172,15 +172,16 @@ def _one_table(connection: Connection, to: Target, wanted: Wanted) -> dict[str, 
     named = _find(connection, to, wanted)
     oid, is_view = named["oid"], named["kind"].endswith("view")
     keys = rows(connection, queries.FOREIGN_KEYS, table=oid)
+    ends = [(key.pop("of"), key.pop("to")) for key in keys]
     if wanted.format == "mermaid":
-        neighbours = list({oid} | {key["of"] for key in keys} | {key["to"] for key in keys})
+        neighbours = list({oid}.union(*ends))
         return {"columns": rows(connection, queries.COLUMNS, tables=neighbours), "foreign_keys": keys}
     sections = {
         "views" if is_view else "tables": rows(connection, queries.VIEWS if is_view else queries.TABLES, table=oid),
         "columns": rows(connection, queries.COLUMNS, tables=[oid]),
         "constraints": rows(connection, queries.CONSTRAINTS, table=oid),
         "indexes": rows(connection, queries.INDEXES, table=oid),
-        "referenced_by": [key for key in keys if key["to"] == oid],
+        "referenced_by": [key for key, (_, referenced) in zip(keys, ends, strict=True) if referenced == oid],
         "triggers": rows(connection, queries.TRIGGERS, table=oid),
         "grants": rows(connection, queries.GRANTS, table=oid),
     }
