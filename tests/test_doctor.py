@@ -21,7 +21,7 @@ from conftest import Project, throw_away_home
 from skinspire_db.server import EmbeddedServer
 
 ASK = "ask the administrator for: "
-QUICK = "[tool.skinspire_db.environments.dev]\nconnect_timeout = 2\nlock_timeout = 0.3\n"
+QUICK = "[tool.skinspire_db.environments.dev]\nconnect_timeout = 1\nlock_timeout = 0.3\n"
 
 
 def broken(project: Project, link: str, says: str) -> str:
@@ -63,6 +63,12 @@ def quick(make_project: Callable[..., Project], template: str) -> Project:
     project = make_project(QUICK)
     project.execute(f'CREATE DATABASE "{project.database}" TEMPLATE {template}', "postgres")
     return project
+
+
+@pytest.fixture
+def nowhere(make_project: Callable[..., Project]) -> Project:
+    """A project whose connections are not waited for long, and that has no database yet."""
+    return make_project(QUICK)
 
 
 @pytest.fixture
@@ -144,23 +150,23 @@ def test_an_embedded_server_never_made_then_stopped(make_project: Callable[..., 
         server.destroy()
 
 
-def test_a_name_that_nobody_knows(quick: Project) -> None:
-    quick.env["DEV_DATABASE_URL"] = "postgresql://u:p@no-such-host.invalid/d"
-    assert "DEV_DATABASE_URL" in broken(quick, "host name", "no address is known for no-such-host.invalid")
+def test_a_name_that_nobody_knows(nowhere: Project) -> None:
+    nowhere.env["DEV_DATABASE_URL"] = "postgresql://u:p@no-such-host.invalid/d"
+    assert "DEV_DATABASE_URL" in broken(nowhere, "host name", "no address is known for no-such-host.invalid")
 
 
-def test_the_wrong_port(quick: Project) -> None:
+def test_the_wrong_port(nowhere: Project) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    quick.env["DEV_DATABASE_URL"] = quick.url(quick.database, port=port)
-    assert "DEV_DATABASE_URL" in broken(quick, "port", f"nobody listens on 127.0.0.1:{port}")
+    nowhere.env["DEV_DATABASE_URL"] = nowhere.url(nowhere.database, port=port)
+    assert "DEV_DATABASE_URL" in broken(nowhere, "port", f"nobody listens on 127.0.0.1:{port}")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such sockets there")
-def test_no_server_behind_the_local_socket(quick: Project, tmp_path: Path) -> None:
-    quick.env["DEV_DATABASE_URL"] = f"postgresql:///d?host={tmp_path}&user=u"
-    broken(quick, "port", f"nobody listens on {tmp_path}/.s.PGSQL.5432")
+def test_no_server_behind_the_local_socket(nowhere: Project, tmp_path: Path) -> None:
+    nowhere.env["DEV_DATABASE_URL"] = f"postgresql:///d?host={tmp_path}&user=u"
+    broken(nowhere, "port", f"nobody listens on {tmp_path}/.s.PGSQL.5432")
 
 
 @contextlib.contextmanager
@@ -189,15 +195,15 @@ def listening(answer: bytes) -> Iterator[int]:
 @pytest.mark.parametrize(
     ("answer", "says"), [(b"HTTP/1.1 400 Bad Request\r\n\r\n", "says something else"), (b"", "says nothing")]
 )
-def test_something_else_listens_there(quick: Project, answer: bytes, says: str) -> None:
+def test_something_else_listens_there(nowhere: Project, answer: bytes, says: str) -> None:
     with listening(answer) as port:
-        quick.env["DEV_DATABASE_URL"] = quick.url(quick.database, port=port)
-        assert "DEV_DATABASE_URL" in broken(quick, "PostgreSQL", says)
+        nowhere.env["DEV_DATABASE_URL"] = nowhere.url(nowhere.database, port=port)
+        assert "DEV_DATABASE_URL" in broken(nowhere, "PostgreSQL", says)
 
 
-def test_tls_is_asked_for_and_the_server_has_none(clinic: Project) -> None:
-    clinic.env["DEV_DATABASE_URL"] += "?sslmode=require"
-    assert "sslmode" in broken(clinic, "TLS", "server does not support SSL")
+def test_tls_is_asked_for_and_the_server_has_none(project: Project) -> None:
+    project.env["DEV_DATABASE_URL"] += "?sslmode=require"
+    assert "sslmode" in broken(project, "TLS", "server does not support SSL")
 
 
 @pytest.mark.slow
@@ -235,16 +241,16 @@ def test_a_certificate_that_nobody_vouches_for(make_project: Callable[..., Proje
 # Being let in
 
 
-def test_the_wrong_password(clinic: Project) -> None:
-    clinic.env["DEV_DATABASE_URL"] = clinic.url(clinic.database, password="hunter2")
-    assert "DEV_DATABASE_URL" in broken(clinic, "password", "refuses the password of role skinspire")
-    outcome = clinic.invoke("db.doctor")
+def test_the_wrong_password(project: Project) -> None:
+    project.env["DEV_DATABASE_URL"] = project.url(project.database, password="hunter2")
+    assert "DEV_DATABASE_URL" in broken(project, "password", "refuses the password of role skinspire")
+    outcome = project.invoke("db.doctor")
     assert "hunter2" not in outcome.out + outcome.err
 
 
-def test_no_password(clinic: Project) -> None:
-    clinic.env["DEV_DATABASE_URL"] = f"postgresql://skinspire@127.0.0.1:{clinic.address.port}/{clinic.database}"
-    broken(clinic, "password", "needs a password")
+def test_no_password(project: Project) -> None:
+    project.env["DEV_DATABASE_URL"] = f"postgresql://skinspire@127.0.0.1:{project.address.port}/{project.database}"
+    broken(project, "password", "needs a password")
 
 
 def test_a_missing_database(project: Project) -> None:

@@ -101,24 +101,20 @@ def test_rows_that_the_role_may_not_see_are_unknown_not_none(clinic: Project) ->
         clinic.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
-@pytest.mark.parametrize("section", overview.SECTIONS)
-def test_one_section(clinic: Project, section: str) -> None:
+def test_one_section(clinic: Project) -> None:
     clinic.execute("CREATE VIEW v AS SELECT 1 AS one; CREATE MATERIALIZED VIEW m AS SELECT 1; GRANT SELECT ON v TO PUBLIC")
     with clinic.connect(application_name="somebody"):
-        answer = inspect(clinic, f"--section={section}")
-    assert set(overview.OVERVIEW) & set(answer) == {section} & set(overview.OVERVIEW)
-    assert answer[section], "there is one"
-    if section == "triggers":
-        [row] = [row for row in answer[section] if (row["table"], row["trigger"]) == ("staff", "_100_timestamps")]
-        assert row["file"] == "timestamps" and row["what"] == "created_at and updated_at keep themselves"
-        assert row["fires"] == "BEFORE INSERT OR UPDATE" and row["state"] == "enabled"
-    if section == "views":
-        assert {row["view"]: row["kind"] for row in answer[section]} == {"v": "view", "m": "materialized view"}
-    if section == "grants":
-        assert {"kind": "view", "schema": "public", "object": "v", "role": "PUBLIC", "privileges": ["SELECT"]} in answer[
-            section
-        ]
-    assert clinic.invoke("db.inspect", f"--section={section}").out.count(f"{section}: ") == 1
+        found = {section: inspect(clinic, f"--section={section}") for section in overview.SECTIONS}
+    for section, answer in found.items():
+        assert set(overview.OVERVIEW) & set(answer) == {section} & set(overview.OVERVIEW)
+        assert answer[section], "there is one"
+        assert clinic.invoke("db.inspect", f"--section={section}").out.count(f"\n{section}: ") == 1
+    [row] = [row for row in found["triggers"]["triggers"] if (row["table"], row["trigger"]) == ("staff", "_100_timestamps")]
+    assert row["file"] == "timestamps" and row["what"] == "created_at and updated_at keep themselves"
+    assert row["fires"] == "BEFORE INSERT OR UPDATE" and row["state"] == "enabled"
+    assert {row["view"]: row["kind"] for row in found["views"]["views"]} == {"v": "view", "m": "materialized view"}
+    granted = {"kind": "view", "schema": "public", "object": "v", "role": "PUBLIC", "privileges": ["SELECT"]}
+    assert granted in found["grants"]["grants"]
 
 
 def test_one_table(clinic: Project) -> None:
@@ -147,9 +143,8 @@ def test_schemas(clinic: Project) -> None:
     assert {row["table"] for row in inspect(clinic, "--schema=skinspire_tools")["tables"]} >= {"stamp", "journal"}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
+def test_what_does_not_exist(clinic: Project) -> None:
+    for arguments, says in (
         (["--table=patient"], "there is no table patient in {} -> use one of: patients"),
         (["--table=patients", "--schema=skinspire_tools"], "in the schema skinspire_tools of"),
         (["--schema=nowhere"], "there is no schema nowhere in {} -> use one of: public, skinspire_tools"),
@@ -157,12 +152,10 @@ def test_schemas(clinic: Project) -> None:
         (["--format=xml"], "there is no format xml -> use one of: table, json, markdown, mermaid"),
         (["--format=mermaid", "--section=grants"], "mermaid draws tables, not grants"),
         (["--table=patients", "--section=grants"], "takes no --section"),
-    ],
-)
-def test_what_does_not_exist(clinic: Project, arguments: list[str], says: str) -> None:
-    outcome = clinic.invoke("db.inspect", *arguments)
-    assert outcome.code == 2 and says.format(clinic.database) in outcome.err, outcome.err
-    assert outcome.out == "" and outcome.err.count("\n") == 1
+    ):
+        outcome = clinic.invoke("db.inspect", *arguments)
+        assert outcome.code == 2 and says.format(clinic.database) in outcome.err, outcome.err
+        assert outcome.out == "" and outcome.err.count("\n") == 1
 
 
 def test_format_json_is_json_in_failure_too(clinic: Project) -> None:
@@ -315,10 +308,19 @@ def test_hostile_names_on_a_terminal(hostile: Project) -> None:
     for arguments in (["db.inspect", "--exact"], ["db.drift"], ["db.verify", "--verbose"], ["db.doctor"], ["db.activity"]):
         outcome = harmless(hostile.invoke(*arguments))
         assert not re.search(r"^line", outcome.out, re.MULTILINE), "a name with a new line makes none"
+    assert inspect(hostile, "--table=--help")["columns"][0]["column"] == "--help"
+    outcome = harmless(hostile.invoke("db.inspect", '--schema=it\'s "a" \x1b[31m|`b`\n<c>'))
+    assert outcome.code == 0 and "\\x1b[31m|`b`\\n<c>" in outcome.out
     assert hostile.query("SELECT count(*) FROM safe") == [(0,)]
 
 
-def test_hostile_names_in_json(hostile: Project) -> None:
+def test_hostile_names_in_every_other_format(hostile: Project) -> None:
+    in_json(hostile)
+    in_markdown(hostile)
+    in_mermaid(hostile)
+
+
+def in_json(hostile: Project) -> None:
     answer = inspect(hostile, "--exact")
     assert {row["table"] for row in answer["tables"]} >= set(HOSTILE)
     assert {row["comment"] for row in answer["tables"]} >= set(HOSTILE)
@@ -326,7 +328,7 @@ def test_hostile_names_in_json(hostile: Project) -> None:
     assert hostile.invoke("db.inspect", "--json").out.isascii()
 
 
-def test_hostile_names_in_markdown(hostile: Project) -> None:
+def in_markdown(hostile: Project) -> None:
     """As a reader of Markdown sees it: each name as it is, and nothing else that a name could have made."""
     outcome = harmless(hostile.invoke("db.inspect", "--format=markdown"))
     assert outcome.code == 0, outcome.err
@@ -345,7 +347,7 @@ def test_hostile_names_in_markdown(hostile: Project) -> None:
     assert not re.search(r"(?<!\\)@|https?://|(?<![\\\w])www\.", outcome.out), "GitHub links those without being asked"
 
 
-def test_hostile_names_in_mermaid(hostile: Project) -> None:
+def in_mermaid(hostile: Project) -> None:
     """What Mermaid's grammar takes for one entity, one attribute, one line between two entities, and nothing else."""
     outcome = harmless(hostile.invoke("db.inspect", "--format=mermaid"))
     assert outcome.code == 0, outcome.err
@@ -378,12 +380,6 @@ def test_each_hostile_name_asked_for(hostile: Project) -> None:
             outcome = harmless(hostile.invoke("db.inspect", f"--{option}={name}"))
             assert outcome.code == 2 and outcome.err.count("\n") == 1, (option, name, outcome.err)
     assert hostile.query("SELECT count(*) FROM safe") == [(0,)]
-
-
-def test_a_name_that_is_a_flag_and_a_hostile_schema(hostile: Project) -> None:
-    assert inspect(hostile, "--table=--help")["columns"][0]["column"] == "--help"
-    outcome = harmless(hostile.invoke("db.inspect", '--schema=it\'s "a" \x1b[31m|`b`\n<c>'))
-    assert outcome.code == 0 and "\\x1b[31m|`b`\\n<c>" in outcome.out
 
 
 # Who is at work, and who was
@@ -522,6 +518,7 @@ def test_no_password_among_psqls_arguments(clinic: Project, monkeypatch: pytest.
     assert psql.env["PGPASSWORD"] == clinic.address.password and clinic.address.password not in repr(psql)
 
 
+@pytest.mark.slow
 def test_a_database_with_a_hostile_name(project: Project) -> None:
     name = 'My "Db"\'s %s \\x'
     project.env["DEV_DATABASE_URL"] = project.url("My%20%22Db%22's%20%25s%20%5Cx")
@@ -554,6 +551,7 @@ def test_onboarding(project: Project) -> None:
     before = project.dump()
     answer = project.invoke("dev.onboard", "--json").json
     assert [each["environment"] for each in answer["environments"]] == ["dev", "test"] and len(answer["next"]) == 3
+    assert all(each["checks"] for each in answer["environments"]), "verified, though there was nothing to do"
     assert project.dump() == before, "a second time changes nothing"
 
 
