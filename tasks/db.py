@@ -150,9 +150,14 @@ def url(ctx, env=None, reveal=False, json=False):
 @task(help=ENV)
 def shell(ctx, env=None):
     """Open psql in the database; its prompt says which environment it is, in red for a protected one."""
-    from skinspire_db import environment, shell
+    from skinspire_db import connections, environment, shell
+    from tasks import _console
 
-    shell.shell(environment.resolve(env))
+    chosen = environment.resolve(env)
+    if ctx.config.run.dry:
+        _console.say(f"would open psql in {connections.target(chosen, start=False)}")
+        return
+    shell.shell(chosen)
 
 
 def _options(ctx, chosen, patients, doctors, random_seed, reference_only):

@@ -484,6 +484,7 @@ def test_a_script_through_the_shell(clinic: Project) -> None:
 
     done = run("SELECT current_database(); SELECT application_name FROM pg_stat_activity WHERE pid = pg_backend_pid()")
     assert done.returncode == 0 and clinic.database in done.stdout and "skinspire-db db.shell" in done.stdout, done.stderr
+    assert clinic.invoke("--dry", "db.shell").out.startswith(f"would open psql in {clinic.database}")
     done = run("CREATE TABLE before (a int);\nSELEC;\nCREATE TABLE after (a int);")
     assert done.returncode == 1 and "psql stopped at the first error" in done.stderr
     assert clinic.query("SELECT to_regclass('before'), to_regclass('after')") == [("before", None)]

@@ -28,6 +28,7 @@ SECTIONS = {
 OVERVIEW = {name: SECTIONS[name] for name in ("tables", "views", "functions", "sequences")} | {
     "extensions": queries.EXTENSIONS, "roles": queries.ROLES, "grants": queries.GRANTS,
 }  # fmt: skip
+DRAWN = {"tables": queries.TABLES, "columns": queries.COLUMNS, "foreign_keys": queries.FOREIGN_KEYS}
 FORMATS = ("table", "json", "markdown", "mermaid")
 LISTED = 12  # names in a message
 COUNTED_AT_ONCE = 200  # tables in one statement
@@ -99,16 +100,11 @@ def inspect(environment: Environment, wanted: Wanted) -> Inspection:
         if wanted.table is not None:
             found.sections = _one_table(connection, to, wanted)
         else:
-            chosen = {wanted.section: SECTIONS[wanted.section]} if wanted.section else OVERVIEW
-            chosen = {"tables": queries.TABLES} if wanted.format == "mermaid" else chosen
+            one = {wanted.section: SECTIONS[wanted.section]} if wanted.section else None
+            chosen = DRAWN if wanted.format == "mermaid" else one or OVERVIEW
             found.sections = {name: rows(connection, query, schema=wanted.schema) for name, query in chosen.items()}
-            if wanted.section is None and wanted.schema is None and wanted.format != "mermaid":
+            if chosen is OVERVIEW and wanted.schema is None:
                 found.about |= _state(connection, environment, found.notes)
-        if wanted.format == "mermaid" and wanted.table is None:
-            found.sections |= {
-                "columns": rows(connection, queries.COLUMNS, schema=wanted.schema),
-                "foreign_keys": rows(connection, queries.FOREIGN_KEYS, schema=wanted.schema),
-            }
         if "tables" in found.sections:
             _mark_rows(connection, found, wanted)
         if "triggers" in found.sections:

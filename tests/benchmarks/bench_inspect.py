@@ -9,8 +9,8 @@ from pathlib import Path
 from tests.benchmarks.harness import CHECKOUT, Bench, Figure, bench, medians
 
 TABLES = 2000
-# One query a kind for the facts that db.inspect shows, or psql's own command where that is one; the triggers' definitions are
-# what their state is told by.
+# One query a kind for the facts that db.inspect shows, or psql's own command where that is one; the last four are what the
+# triggers' state is told from: what was installed, the live definitions, and the columns that say where a trigger belongs.
 QUERIES = (
     r"\l+", r"\dv+", r"\df+", r"\ds", r"\dx", r"\du", r"\dp", "SELECT * FROM skinspire_tools.stamp", "SELECT * FROM alembic_version",
     """SELECT n.nspname, c.relname, c.relkind, c.reltuples, pg_size_pretty(pg_total_relation_size(c.oid)), pg_get_userbyid(relowner),
@@ -20,7 +20,12 @@ QUERIES = (
        (SELECT count(*) FROM pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal), obj_description(c.oid, 'pg_class')
        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
        WHERE relkind IN ('r', 'p', 'f') AND nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY 1, 2""",
+    "SELECT * FROM skinspire_tools.ledger",
+    "SELECT p.oid::regprocedure, md5(pg_get_functiondef(p.oid)) FROM pg_proc p WHERE pronamespace = 'public'::regnamespace AND prokind = 'f'",
     "SELECT tgrelid::regclass, tgname, tgenabled, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal",
+    """SELECT c.oid::regclass, array_agg(attname ORDER BY attnum), array_agg(format_type(atttypid, NULL) ORDER BY attnum)
+       FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid
+       WHERE attnum > 0 AND NOT attisdropped AND relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace GROUP BY 1""",
 )  # fmt: skip
 
 
@@ -35,7 +40,7 @@ def bench_inspect() -> list[Figure]:
         drawn, described = medians(
             lambda: project.invoke("db.inspect", "--format=mermaid"),
             lambda: project.psql("skinspire_dev", "-c", r"\d+ public.*"),
-            rounds=3,
+            rounds=5,
         )
         memory = _peak(project, "db.inspect")
     name = f"`db.inspect` of {TABLES:,} tables"
