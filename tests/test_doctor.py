@@ -89,7 +89,7 @@ def role(clinic: Project) -> Iterator[str]:
 
 def test_a_healthy_database(clinic: Project) -> None:
     before = clinic.dump()
-    outcome = clinic.process("db.doctor")
+    outcome = clinic.invoke("db.doctor")
     assert outcome.code == 0, outcome.err
     lines = outcome.out.splitlines()
     assert [
@@ -193,7 +193,11 @@ def listening(answer: bytes) -> Iterator[int]:
 
 
 @pytest.mark.parametrize(
-    ("answer", "says"), [(b"HTTP/1.1 400 Bad Request\r\n\r\n", "says something else"), (b"", "says nothing")]
+    ("answer", "says"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "says something else"),
+        pytest.param(b"", "says nothing", marks=pytest.mark.slow),
+    ],
 )
 def test_something_else_listens_there(nowhere: Project, answer: bytes, says: str) -> None:
     with listening(answer) as port:
