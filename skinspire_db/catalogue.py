@@ -14,7 +14,12 @@ OURS = """
     n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'skinspire_tools')
     AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = {oid} AND d.classid = '{catalogue}'::regclass AND d.deptype = 'e')
 """
-RELATION = OURS.format(oid="c.oid", catalogue="pg_class") + " AND (n.nspname, c.relname) <> ('public', 'alembic_version')"
+RELATION = (
+    OURS.format(oid="c.oid", catalogue="pg_class")
+    + """
+    AND (n.nspname, c.relname) <> ('public', 'alembic_version') AND NOT c.relispartition
+"""
+)  # a partition is what its table holds, as rows are
 FUNCTION = (
     OURS.format(oid="p.oid", catalogue="pg_proc")
     + """
@@ -51,12 +56,16 @@ SEQUENCE_OWNER = """(
     JOIN pg_class ot ON ot.oid = o.refobjid JOIN pg_namespace on_ ON on_.oid = ot.relnamespace
     WHERE o.classid = 'pg_class'::regclass AND o.objid = c.oid AND o.deptype IN ('a', 'i'))
 """
+OTHERS = (  # seldom met: that they are there is all that is said
+    "pg_cast", "pg_collation", "pg_conversion", "pg_foreign_data_wrapper", "pg_foreign_server", "pg_language", "pg_opclass",
+    "pg_operator", "pg_opfamily", "pg_subscription", "pg_ts_config", "pg_ts_dict", "pg_ts_parser", "pg_ts_template",
+)  # fmt: skip
 QUERIES = {
     "schema": f"""
-        SELECT quote_ident(n.nspname), {_lines("'schema'", _comment("n.oid", "pg_namespace"))} FROM pg_namespace n
+        SELECT quote_ident(n.nspname), {_lines("'schema'", OWNER.format(owner="n.nspowner"), _comment("n.oid", "pg_namespace"))} FROM pg_namespace n
         WHERE n.nspname <> 'public' AND {SCHEMA} AND NOT EXISTS (SELECT FROM pg_extension e WHERE e.extnamespace = n.oid)
     """,
-    "extension": "SELECT quote_ident(extname), 'extension' FROM pg_extension WHERE extname <> 'plpgsql'",
+    "extension": "SELECT quote_ident(extname), 'extension ' || extversion FROM pg_extension WHERE extname <> 'plpgsql'",
     "table": f"""
         SELECT {TABLE}, {_lines(
             "CASE c.relpersistence WHEN 'u' THEN 'unlogged ' ELSE '' END || CASE c.relkind WHEN 'f' THEN 'foreign ' ELSE '' END || 'table'",
@@ -80,6 +89,8 @@ QUERIES = {
             "CASE a.attidentity WHEN 'a' THEN 'identity ALWAYS' WHEN 'd' THEN 'identity BY DEFAULT' END",
             "CASE WHEN a.attgenerated <> '' THEN 'generated ' ELSE 'default ' END || pg_get_expr(d.adbin, d.adrelid)",
             "'storage ' || CASE WHEN a.attstorage <> t.typstorage THEN a.attstorage::text END",
+            "'statistics ' || nullif(a.attstattarget, -1)",
+            "'with ' || array_to_string(a.attoptions, ', ')",
             "'compression ' || nullif(a.attcompression::text, '')",
             "'comment ' || quote_literal(col_description(c.oid, a.attnum))",
         )}
@@ -89,14 +100,20 @@ QUERIES = {
         WHERE c.relkind IN ('r', 'p', 'f') AND {RELATION}
     """,
     "constraint": f"""
-        SELECT quote_ident(k.conname) || ' on ' || {TABLE}, {_lines("pg_get_constraintdef(k.oid)", _comment("k.oid", "pg_constraint"))}
+        SELECT quote_ident(k.conname) || ' on ' || {TABLE}, {_lines(
+            "pg_get_constraintdef(k.oid)",
+            "CASE WHEN EXISTS (SELECT FROM pg_trigger WHERE tgconstraint = k.oid AND tgisinternal AND tgenabled <> 'O') THEN 'disabled' END",
+            "CASE WHEN EXISTS (SELECT FROM pg_index WHERE indexrelid = k.conindid AND NOT (indisvalid AND indisready)) AND k.contype <> 'f'"
+            " THEN 'index not valid' END",
+            _comment("k.oid", "pg_constraint"),
+        )}
         FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE k.contype NOT IN ('t', 'n') AND {RELATION}
     """,
     "index": f"""
         SELECT quote_ident(i.relname) || ' on ' || {TABLE}, {_lines(
             "pg_get_indexdef(x.indexrelid)",
-            "CASE WHEN NOT x.indisvalid THEN 'not valid' END",
+            "CASE WHEN NOT (x.indisvalid AND x.indisready) THEN 'not valid' END",
             "CASE WHEN x.indisreplident THEN 'replica identity' END",
             "CASE WHEN x.indisclustered THEN 'clustered' END",
             _comment("i.oid", "pg_class"),
@@ -106,7 +123,7 @@ QUERIES = {
         WHERE NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = x.indexrelid AND k.contype IN ('p', 'u', 'x')) AND {RELATION}
     """,
     "sequence": f"""
-        SELECT {TABLE}, {_lines(SEQUENCE, SEQUENCE_OWNER, _comment("c.oid", "pg_class"))}
+        SELECT {TABLE}, {_lines(SEQUENCE, SEQUENCE_OWNER, "CASE c.relpersistence WHEN 'u' THEN 'unlogged' END", _comment("c.oid", "pg_class"))}
         FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {RELATION}
     """,
     "type": f"""
@@ -171,6 +188,13 @@ QUERIES = {
         SELECT quote_ident(s.stxname) || ' on ' || {TABLE}, pg_get_statisticsobjdef(s.oid)
         FROM pg_statistic_ext s JOIN pg_class c ON c.oid = s.stxrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {RELATION}
     """,
+    "object": f"""
+        SELECT i.type || ' ' || i.identity, i.type FROM (
+            {" UNION ALL ".join(f"SELECT '{each}'::regclass AS classid, oid FROM {each} WHERE oid >= 16384" for each in OTHERS)}
+        ) AS o, pg_identify_object(o.classid, o.oid, 0) AS i
+        WHERE i.schema IS DISTINCT FROM 'skinspire_tools'
+          AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = o.classid AND d.objid = o.oid AND d.deptype IN ('e', 'i'))
+    """,
     "event trigger": """
         SELECT quote_ident(e.evtname), concat_ws(' ', e.evtevent, array_to_string(e.evttags, ', '), e.evtfoid::regprocedure::text,
                nullif(e.evtenabled::text, 'O'))
@@ -212,13 +236,19 @@ QUERIES = {
 def properties(definition: str) -> dict[str, str]:
     """The lines of a column's, sequence's or domain's definition by their first word; what it is comes under "is"."""
     first, *rest = re.split(
-        r"\n(?=(?:collate|not null|identity|generated|default|storage|compression|owned by|comment)\b)", definition
+        r"\n(?=(?:collate|not null|identity|generated|default|storage|statistics|with|compression|owned by|unlogged|comment)\b)",
+        definition,
     )
     found = {"is": first}
     for line in rest:
         label = "owned by" if line.startswith("owned by") else "not null" if line == "not null" else line.partition(" ")[0]
         found[label] = line.removeprefix(label).strip()
     return found
+
+
+def plain(name: str) -> str:
+    """A name as models have it, without PostgreSQL's quotes."""
+    return name.replace('""', "\0").replace('"', "").replace("\0", '"')
 
 
 def split(name: str) -> tuple[str, str]:

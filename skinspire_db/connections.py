@@ -112,21 +112,33 @@ def connect(to: Target, operation: str, *, database: str | None = None) -> Conne
     raise explain(failure, to, database)
 
 
-def begin(connection: Connection, policy: Policy, *, brief: bool = False) -> None:
+def begin(
+    connection: Connection,
+    policy: Policy,
+    *,
+    brief: bool = False,
+    isolation: str = "READ COMMITTED",
+    snapshot: str | None = None,
+) -> None:
     """Start a transaction under the policy's time-outs, whatever the database's or the role's own settings are.
 
     Everything is set for this transaction only, so that nothing sticks to a connection that a pooler hands on. A `brief`
-    one only looks something up.
+    one only looks something up. The `isolation` is as SET TRANSACTION calls it; `snapshot` is one that another session has
+    exported.
     """
     from psycopg import sql
 
     connection.execute(
         sql.SQL(
             # A snapshot older than the operation lock would not see what its last holder committed.
-            "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL quote_all_identifiers = off;"
+            "SET TRANSACTION ISOLATION LEVEL {isolation}; {snapshot} SET LOCAL quote_all_identifiers = off;"
             "SET LOCAL TimeZone = 'UTC'; SET LOCAL search_path = public, pg_temp; SET LOCAL statement_timeout = 0;"
             "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = {milliseconds}"
-        ).format(milliseconds=sql.Literal(round(policy.lock_timeout * 1000)))
+        ).format(
+            isolation=sql.SQL(isolation),
+            snapshot=sql.SQL("SET TRANSACTION SNAPSHOT {};").format(snapshot) if snapshot else sql.SQL(""),
+            milliseconds=sql.Literal(round(policy.lock_timeout * 1000)),
+        )
     )
     if not brief:
         connection.execute(SETTINGS_OF_LONG_TRANSACTIONS)
@@ -143,7 +155,7 @@ def open_database(to: Target, operation: str, *, create: bool) -> tuple[Connecti
     except DatabaseMissing:
         if not create:
             raise
-    created = _create_database(to, operation)
+    created = create_database(to, operation)
     return connect(to, operation), created
 
 
@@ -157,7 +169,7 @@ def drop_unless_used(to: Target, operation: str, own_pid: int) -> None:
 
     database = sql.Identifier(to.database)
     try:
-        with _maintenance(to, operation) as connection:
+        with maintenance(to, operation) as connection:
             connection.autocommit = True
             connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(database))
             others = connection.execute(
@@ -172,10 +184,31 @@ def drop_unless_used(to: Target, operation: str, own_pid: int) -> None:
         pass  # an empty database stays behind; the next operation takes it for new
 
 
+def drop_database(to: Target, operation: str) -> None:
+    """Drop the database, whoever is connected to it, if it exists. Never raises a psycopg error."""
+    import psycopg
+    from psycopg import sql
+
+    try:
+        with maintenance(to, operation) as connection:
+            connection.autocommit = True
+            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(to.database)))
+    except (psycopg.Error, SkinspireError):
+        pass  # a server that is gone; the next operation sweeps it up
+
+
 def sentence(error: psycopg.Error) -> str:
     """What PostgreSQL said, in one line, without DETAIL, which can hold patients' data."""
     text = error.diag.message_primary or str(error).strip() or type(error).__name__
     return " ".join(text.split())
+
+
+def is_lost(error: psycopg.Error) -> bool:
+    """Whether it says that the connection or the server is gone."""
+    import psycopg
+
+    state = error.sqlstate or ""
+    return state.startswith(("57P", "08")) or (not state and isinstance(error, psycopg.OperationalError))
 
 
 def libpq_parameters(to: Target, application_name: str) -> dict[str, Any]:
@@ -193,16 +226,19 @@ def _open(to: Target, operation: str, database: str | None = None) -> Connection
     return psycopg.connect(**(libpq_parameters(to, f"skinspire-db {operation}") | other))
 
 
-def _create_database(to: Target, operation: str) -> bool:
-    """CREATE DATABASE; returns False when somebody else was faster."""
+def create_database(to: Target, operation: str, *, template: str | None = None) -> bool:
+    """CREATE DATABASE, empty or as a copy of `template`; returns False when somebody else was faster.
+
+    Raises PermissionMissing, ConnectionFailed, and psycopg's ObjectInUse for a template that others are connected to.
+    """
     import psycopg
     from psycopg import sql
 
-    with _maintenance(to, operation) as connection:
+    with maintenance(to, operation) as connection:
         connection.autocommit = True
-        statement = sql.SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0").format(sql.Identifier(to.database))
+        make = "CREATE DATABASE {} TEMPLATE {}" if template else "CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE {}"
         try:
-            connection.execute(statement)
+            connection.execute(sql.SQL(make).format(sql.Identifier(to.database), sql.Identifier(template or "template0")))
         except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):  # the latter in the same instant
             return False
         except psycopg.errors.InsufficientPrivilege:
@@ -210,13 +246,15 @@ def _create_database(to: Target, operation: str) -> bool:
                 f"role {to.user} may not create the database {to.database}",
                 remedy=f'ask the administrator for: CREATE DATABASE "{to.database}" OWNER "{to.user}"',
             ) from None
+        except psycopg.errors.ObjectInUse:
+            raise
         except psycopg.Error as error:
             raise ConnectionFailed(f"cannot create the database {to.database}: {sentence(error)}") from None
     return True
 
 
-def _maintenance(to: Target, operation: str) -> Connection:
-    """A connection to a database that every server has, on the target's server."""
+def maintenance(to: Target, operation: str) -> Connection:
+    """A connection to a database that every server has, on the target's server. Raises PermissionMissing."""
     import psycopg
 
     for database in MAINTENANCE_DATABASES:
@@ -235,7 +273,7 @@ def _exists(to: Target, database: str) -> bool | None:
     import psycopg
 
     try:
-        with _maintenance(to, "lookup") as connection:
+        with maintenance(to, "lookup") as connection:
             return connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,)).fetchone() is not None
     except (psycopg.Error, SkinspireError):
         return None

@@ -6,16 +6,15 @@ queries as the live one: PostgreSQL writes both, so that nothing is compared in 
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import json
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from skinspire_db import connections, schema
+from skinspire_db import connections, schema, scratch
 from skinspire_db.cache import cached
-from skinspire_db.catalogue import QUERIES, Snapshot, properties, snapshot, split
+from skinspire_db.catalogue import QUERIES, Snapshot, plain, properties, snapshot, split
 from skinspire_db.connections import Target
 from skinspire_db.migrations import revisions, running
 from skinspire_db.settings import Project
@@ -59,25 +58,16 @@ def expected(
 
 
 def _make(to: Target, wanted: schema.Blueprint, files: list[TriggerFile]) -> Snapshot:
-    aside = dataclasses.replace(
-        to, parameters=to.parameters | {"dbname": f"{to.database[:40]}_expected_{secrets.token_hex(4)}"}
-    )
-    connection, made = connections.open_database(aside, "db.drift", create=True)
-    try:
+    with scratch.database(to, "db.drift") as aside, contextlib.closing(connections.connect(aside, "db.drift")) as connection:
         connections.begin(connection, to.policy)
         schema.create(connection, wanted)
         install.install(connection, files)
         return snapshot(connection)
-    finally:
-        connection.rollback()
-        if made:
-            connections.drop_unless_used(aside, "db.drift", connection.info.backend_pid)
-        connection.close()
 
 
 def compare(live: Snapshot, wanted: Snapshot, leave_alone: set[str]) -> Iterator[Difference]:
-    """How the live snapshot differs. Views in `leave_alone`, which the application maps itself, are no difference; of what is
-    missing or extra as a whole, its parts are not named.
+    """How the live snapshot differs. Of views in `leave_alone`, which the application maps and makes itself, only that one is
+    missing is a difference; of what is missing or extra as a whole, its parts are not named.
     """
     kinds = sorted(QUERIES, key=len, reverse=True)  # "event trigger" begins with no other kind
     changed = {key for key in live.keys() | wanted.keys() if live.get(key) != wanted.get(key)}
@@ -86,10 +76,14 @@ def compare(live: Snapshot, wanted: Snapshot, leave_alone: set[str]) -> Iterator
         kind = next(each for each in kinds if key.startswith(f"{each} "))
         name = key.removeprefix(f"{kind} ")
         definition = live.get(key, "") or wanted[key]
-        if (kind == "view" and name in leave_alone) or _is_part(kind, name, definition, whole):
+        if (kind == "view" and plain(name) in leave_alone) or _is_part(kind, name, definition, whole):
             continue
         state = "missing" if key not in live else "extra" if key not in wanted else "differs"
         yield Difference(kind, name, state, live.get(key, ""), wanted.get(key, ""))
+    there = {plain(key) for key in live if key.startswith(("view ", "table "))}
+    for view in sorted(leave_alone):
+        if not {f"view {view}", f"table {view}"} & there:
+            yield Difference("view", view, "missing", "", "a model is mapped to it; a revision has to make it")
 
 
 def _is_part(kind: str, name: str, definition: str, whole: set[str]) -> bool:

@@ -70,6 +70,10 @@ class PermissionMissing(SkinspireError):
     """The role lacks a right that only an administrator can grant."""
 
 
+class ToolMissing(SkinspireError):
+    """PostgreSQL's client programs are not there, or older than the server."""
+
+
 class ServerFailed(SkinspireError):
     """The embedded PostgreSQL server could not be made, started or stopped."""
 

@@ -49,11 +49,19 @@ def create(environment: Environment) -> Pipeline:
 
 def create_missing(environment: Environment) -> Pipeline:
     """Add what the models have and the database lacks, and the triggers of what was added."""
-    steps = (
-        Step("create", partial(schema.create_missing, models=schema.metadata(environment.project))),
-        Step("triggers", partial(install.install, files=versions.current(environment.project))),
-    )
-    return Pipeline("db.create", environment, steps)
+    here = environment.project
+    models, heads = schema.metadata(here), revisions.heads(here)
+
+    def add(connection: Connection) -> Summary:
+        empty = schema.count_tables(connection) == 0
+        schema.create_extensions(connection, schema.extensions(here))
+        summary = schema.create_missing(connection, models)
+        if empty and heads:
+            running.mark(connection, heads)
+        return summary
+
+    steps = (Step("create", add), Step("triggers", partial(install.install, files=versions.current(here))))
+    return Pipeline("db.create", environment, steps, danger=verbs.UPGRADES, arguments=" --update-only")
 
 
 def install_triggers(
@@ -219,14 +227,26 @@ def _what_to_prepare(
     steps = [install_step(), _seed_step(environment, replace(options, reference_only=True), report)]
     if late := tuple(step for step in steps if step.name in todo):
         yield Pipeline("db.prepare", environment, late)
+    if "models" in todo:  # nothing that is prepared here makes them the same: somebody has yet to write a revision
+        yield Pipeline("db.prepare", environment, (Step("models", partial(_compare_models, environment)),), keeps=False)
 
 
 def _late(connection: Connection, environment: Environment, triggers: list[TriggerFile]) -> set[str]:
     """Which of the steps triggers and seed have something to do; what trying it did is rolled back by the caller."""
     states = status.status(connection, triggers)
-    late = {"triggers"} if any(each.state != "INSTALLED" and not each.on_purpose for each in states) else set()
+    late = {"models"} if schema.compare(connection, schema.blueprint(environment.project)) else set()
+    late |= {"triggers"} if any(each.state != "INSTALLED" and not each.on_purpose for each in states) else set()
     done = reference.apply(connection, environment.policy)
     return late | ({"seed"} if any(done.numbers.values()) else set())
+
+
+def _compare_models(environment: Environment, connection: Connection) -> Summary:
+    differences = schema.compare(connection, schema.blueprint(environment.project))
+    summary = Summary({"differences": len(differences)}, lines=differences)
+    if differences:
+        summary.drift = f"no revision makes the database what the models say: {differences[0]}"
+        summary.remedy = 'invoke migrate.new --env={env} -m "...", then invoke migrate.upgrade --env={env}'
+    return summary
 
 
 def seed_data(environment: Environment, options: Options, report: Report | None = None) -> Pipeline:
@@ -237,7 +257,7 @@ def seed_data(environment: Environment, options: Options, report: Report | None 
 def verify(environment: Environment) -> Pipeline:
     """All checks; nothing is kept."""
     step = _verify_step(environment, schema.blueprint(environment.project), versions.current(environment.project))
-    return Pipeline("db.verify", environment, (step,), keeps=False)
+    return Pipeline("db.verify", environment, (step,), keeps=False, any_stamp=True)
 
 
 def find_drift(environment: Environment) -> Pipeline:

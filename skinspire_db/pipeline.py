@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from skinspire_db import connections, safety
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from skinspire_db.connections import Connection
 
 AS_IT_WAS = "the database is as it was"
+STAYS = "what was committed before this step stays"
 DESTROYS = "destroy what {} holds"
 
 
@@ -45,6 +47,9 @@ class Report:
 
     def progress(self, done: int, total: int) -> None:
         """So many of so many rows are in."""
+
+    def transfer(self, done: int, total: int, rows: int) -> None:
+        """So many of about so many bytes have gone over, in so many rows."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +126,9 @@ class Pipeline:
 
     `danger`: what a protected environment must confirm to, a phrase with {} for the database. `creates`: a database that does
     not exist is made. `adopts`: this is `env.stamp`, the way in for a database that has no stamp or another's. `keeps`: False
-    is an operation that only looks: it asks for no stamp and no lock, runs all its steps, and rolls back at the end.
-    `arguments`: what a remedy's command line needs beside --env.
+    is an operation that only looks: it takes no lock, runs all its steps, and rolls back at the end. `any_stamp`: it looks at
+    another environment's database too, and says whose it is. `writes`: it keeps something outside the database. `backs_up`:
+    in a protected environment a verified backup is taken first. `arguments`: what a remedy's command line needs beside --env.
     """
 
     operation: str
@@ -133,6 +139,9 @@ class Pipeline:
     creates: bool = False
     adopts: bool = False
     keeps: bool = True
+    any_stamp: bool = False
+    backs_up: bool = False
+    writes: bool = False
 
     def plan(self) -> dict[str, Any]:
         """What `run` would do, without a connection and without starting a server."""
@@ -142,7 +151,7 @@ class Pipeline:
             "dry": True, "plan": [step.name for step in self.steps], "ok": True, "exit_code": 0, "error": None,
         }  # fmt: skip
 
-    def run(self, *, confirm: str | None = None, report: Report | None = None) -> Result:
+    def run(self, *, confirm: str | None = None, report: Report | None = None, backups: Path | None = None) -> Result:
         """Carry the operation out. When this returns, it is committed and was read back from a second connection.
 
         Raises a SkinspireError whose `result` says how far it came. Whatever is raised, the transaction was rolled back
@@ -153,7 +162,7 @@ class Pipeline:
         started = time.monotonic()
         result = Result(self.operation, self.environment.name)
         try:
-            self._run(result, confirm, report or Report())
+            self._run(result, confirm, report or Report(), backups)
         except (SkinspireError, KeyboardInterrupt) as caught:
             error = caught if isinstance(caught, SkinspireError) else self._interrupted(result)
             result.seconds = time.monotonic() - started
@@ -171,13 +180,13 @@ class Pipeline:
             return OutcomeUnknown("interrupted while the server committed: whether it did is not known", remedy=look)
         return Interrupted(f"interrupted; {AS_IT_WAS}")
 
-    def _run(self, result: Result, confirm: str | None, report: Report) -> None:
+    def _run(self, result: Result, confirm: str | None, report: Report, backups: Path | None) -> None:
         to = connections.target(self.environment)
         result.database = to.database
         report.target(to)
         connection, created = connections.open_database(to, self.operation, create=self.creates)
         try:
-            entry = self._transaction(connection, to, result, confirm, report)
+            entry = self._transaction(connection, to, result, confirm, report, backups)
         except OutcomeUnknown:
             raise
         except BaseException:
@@ -199,21 +208,23 @@ class Pipeline:
         return False
 
     def _transaction(
-        self, connection: Connection, to: Target, result: Result, confirm: str | None, report: Report
+        self, connection: Connection, to: Target, result: Result, confirm: str | None, report: Report, backups: Path | None
     ) -> uuid.UUID:
         started = time.monotonic()
         try:
-            with _translated(to, self.operation, "preparation", connection):
+            with translated(to, self.operation, "preparation", connection):
                 connections.begin(connection, to.policy)
                 if self.keeps:
-                    self._admit(connection, to, result, confirm)
+                    self._admit(connection, to, result, confirm, report, backups)
+                elif not self.any_stamp:
+                    safety.refuse_foreign(safety.read_stamp(connection), to)
             for step in self.steps:
                 self._step(step, connection, to, result, report)
             if not self.keeps:
                 connection.rollback()
                 self._judge(result, to)
                 return uuid.UUID(int=0)
-            with _translated(to, self.operation, "commit", connection):
+            with translated(to, self.operation, "commit", connection):
                 steps = [each.as_dict() for each in result.steps]
                 entry = safety.record(connection, self.operation, to.environment, time.monotonic() - started, steps)
             result.commit = "begun"
@@ -223,34 +234,27 @@ class Pipeline:
         finally:
             _close(connection)
 
-    def _admit(self, connection: Connection, to: Target, result: Result, confirm: str | None) -> None:
-        """Lock, identify, guard.
-
-        In this order, so that nothing changes between the look and the deed; but nobody is kept waiting for a database that
-        is refused anyway.
-        """
-        if not safety.try_lock(connection):
-            self._identify(connection, to, confirm)
-            safety.lock(connection, to)
-        if self._identify(connection, to, confirm) and self.danger == DESTROYS and to.policy.protected:
-            result.notes.append("no backup was taken: this version of the tools cannot make one yet")
-        if not self.adopts:
-            safety.write_stamp(connection, to.environment)
-
-    def _identify(self, connection: Connection, to: Target, confirm: str | None) -> bool:
+    def _admit(
+        self, connection: Connection, to: Target, result: Result, confirm: str | None, report: Report, backups: Path | None
+    ) -> None:
         if self.adopts:
             safety.consent_to_adopt(connection, to, confirm)
-            return True
-        filled = safety.identify(connection, to)
-        if self.danger and (filled or confirm):
-            safety.guard(self.operation + self.arguments, self.danger, to, confirm)
-        return filled
+            if not safety.try_lock(connection):
+                safety.lock(connection, to)
+                safety.consent_to_adopt(connection, to, confirm)
+            return
+        filled = safety.admit(connection, to, self.operation + self.arguments, self.danger, confirm)
+        if filled and self.backs_up and to.policy.protected:
+            from skinspire_db.backups import precaution
+
+            result.notes.append(precaution.take(self.environment, self.operation, report, backups))
+        safety.write_stamp(connection, to.environment)
 
     def _step(self, step: Step, connection: Connection, to: Target, result: Result, report: Report) -> None:
         started = time.monotonic()
         done = StepResult(step.name, False, 0.0)
         try:
-            with _translated(to, self.operation, step.name, connection):
+            with translated(to, self.operation, step.name, connection):
                 summary = step.run(connection)
             bad = [check for check in summary.checks if check.status != "pass"]
             done = StepResult(step.name, not bad and not summary.drift, time.monotonic() - started, summary)
@@ -282,7 +286,7 @@ class Pipeline:
         import psycopg
 
         try:
-            with _translated(to, self.operation, "commit", connection, but=psycopg.OperationalError):
+            with translated(to, self.operation, "commit", connection, but=psycopg.OperationalError):
                 connection.commit()
         except SkinspireError:  # refused by PostgreSQL, a deferred constraint for one
             result.commit = "not begun"
@@ -315,12 +319,13 @@ class Series:
     next: Callable[[], Pipeline | None]
     steps: tuple[str, ...] = ()
     keeps: bool = True
+    writes: bool = False
 
     def plan(self) -> dict[str, Any]:
         """What `run` would do, without a connection."""
         return Pipeline(self.operation, self.environment, ()).plan() | {"plan": list(self.steps)}
 
-    def run(self, *, confirm: str | None = None, report: Report | None = None) -> Result:
+    def run(self, *, confirm: str | None = None, report: Report | None = None, backups: Path | None = None) -> Result:
         """Run them all. Raises the error of the first that fails; those before it stay, and its `result` has them."""
         together = Result(self.operation, self.environment.name)
         started = time.monotonic()
@@ -330,17 +335,20 @@ class Series:
             report = report or Report()
             report.target(to)
             while (pipeline := self.next()) is not None:
-                done = pipeline.run(confirm=confirm, report=_WithoutTarget(report))
+                done = pipeline.run(confirm=confirm, report=_WithoutTarget(report), backups=backups)
                 together.steps += done.steps
                 together.notes += done.notes
                 together.commit = "done"
-        except SkinspireError as error:
+        except (SkinspireError, KeyboardInterrupt) as caught:
+            error = caught if isinstance(caught, SkinspireError) else Interrupted(f"interrupted; {AS_IT_WAS}")
+            if together.commit == "done":
+                error.message = error.message.replace(AS_IT_WAS, STAYS)
             error.remedy = error.remedy and error.remedy.replace("{env}", self.environment.name)
             together.seconds = time.monotonic() - started
             failed = error.result.get("steps", [])
             error.result = together.as_dict() | {"ok": False, "exit_code": error.exit_code, "error": error.as_dict()}
             error.result["steps"] += failed
-            raise
+            raise error from None
         together.seconds = time.monotonic() - started
         return together
 
@@ -351,16 +359,17 @@ class _WithoutTarget(Report):
     def __init__(self, report: Report) -> None:
         self.step = report.step  # type: ignore[method-assign]
         self.progress = report.progress  # type: ignore[method-assign]
+        self.transfer = report.transfer  # type: ignore[method-assign]
 
 
 # Errors of PostgreSQL, in our words
 
 
 @contextlib.contextmanager
-def _translated(  # type: ignore[no-untyped-def]
+def translated(  # type: ignore[no-untyped-def]
     to: Target, operation: str, during: str, connection: Connection, *, but: type[Exception] | tuple[()] = ()
 ):
-    """Turn psycopg's errors into ours; `but` passes as it is."""
+    """Turn psycopg's errors on this connection into ours; `but` passes as it is."""
     import psycopg
 
     try:
@@ -368,21 +377,24 @@ def _translated(  # type: ignore[no-untyped-def]
     except but:
         raise
     except psycopg.Error as error:
-        raise _translation(error, to, operation, during, connection) from None
+        raise translation(error, to, operation, during, connection) from None
 
 
-def _translation(error: psycopg.Error, to: Target, operation: str, during: str, connection: Connection) -> SkinspireError:
+def translation(
+    error: psycopg.Error, to: Target, operation: str, during: str, connection: Connection | None = None
+) -> SkinspireError:
+    """What psycopg raised on that connection, if on one that is known, as an error of ours."""
     from psycopg import errors
 
     if isinstance(error, errors.LockNotAvailable):
-        holders = safety.blockers(to, operation, connection.info.backend_pid)
+        holders = safety.blockers(to, operation, connection.info.backend_pid if connection else 0)
         return TableLocked(
             f"{during}: waited {to.policy.lock_timeout:g} s for a table that is held by {holders}; {AS_IT_WAS}",
             remedy="end that transaction and run it again",
         )
     if isinstance(error, errors.DiskFull):
         return StepFailed(f"{during}: the server's disk is full; {AS_IT_WAS}", remedy="free some space and run it again")
-    if connection.closed:
+    if (connection and connection.closed) or connections.is_lost(error):
         return ConnectionFailed(
             f"{during}: the server went away ({sentence(error)}); {AS_IT_WAS}",
             remedy="invoke server.status" if to.server else "run it again when the server is back",
@@ -390,7 +402,9 @@ def _translation(error: psycopg.Error, to: Target, operation: str, during: str, 
     if isinstance(error, errors.InsufficientPrivilege | errors.InvalidSchemaName):
         return PermissionMissing(
             f"{during}: role {to.user} lacks a right: {sentence(error)}; {AS_IT_WAS}",
-            remedy=f'ask the administrator for: GRANT USAGE, CREATE ON SCHEMA public TO "{to.user}"',
+            remedy=f'ask the administrator for: GRANT USAGE, CREATE ON SCHEMA public TO "{to.user}"'
+            if "for schema public" in sentence(error) or isinstance(error, errors.InvalidSchemaName)
+            else f"use the role that owns the tables in the URL of {to.environment}, or ask the administrator for that right",
         )
     if isinstance(error, errors.UndefinedTable):
         return StepFailed(

@@ -37,9 +37,11 @@ def read_stamp(connection: Connection) -> Stamp | None:
     return Stamp(*row) if row else None
 
 
-def write_stamp(connection: Connection, environment: str) -> None:
-    """Stamp the database, with a new identity when it was another environment's."""
+def write_stamp(connection: Connection, environment: str, *, renew: bool = False) -> None:
+    """Stamp the database, with a new identity when it was another environment's, or with `renew`, when it is a copy."""
     bookkeeping.ensure(connection)
+    if renew:
+        connection.execute("DELETE FROM skinspire_tools.stamp")
     connection.execute(
         """
         INSERT INTO skinspire_tools.stamp (environment) VALUES (%s)
@@ -62,12 +64,17 @@ def identify(connection: Connection, to: Target) -> bool:
             f"{to} holds {found} objects and no stamp: it may be somebody else's",
             remedy=f"if it is {to.environment}'s: invoke env.stamp --env={to.environment} --confirm={quote(to.database)}",
         )
+    refuse_foreign(stamp, to)
+    return bool(schema.objects(connection)) if to.policy.protected else schema.count_tables(connection) > 0
+
+
+def refuse_foreign(stamp: Stamp | None, to: Target) -> None:
+    """Raise GuardRefused when the stamp is another environment's."""
     if stamp and stamp.environment != to.environment:
         raise GuardRefused(
             f"{to} is stamped {stamp.environment}, not {to.environment}",
             remedy=f"correct the URL of {to.environment}, or use --env={stamp.environment}",
         )
-    return bool(schema.objects(connection)) if to.policy.protected else schema.count_tables(connection) > 0
 
 
 def drop_if_new(to: Target, operation: str) -> None:
@@ -98,6 +105,25 @@ def guard(command: str, danger: str, to: Target, confirm: str | None) -> None:
         f"{command} would {danger.format(to)}: {wrong}",
         remedy=f"invoke {command} --env={to.environment} --confirm={quote(to.database)}",
     )
+
+
+def admit(connection: Connection, to: Target, command: str, danger: str, confirm: str | None) -> bool:
+    """Lock, identify, guard. Returns whether the database holds anything that could be lost; raises what those raise.
+
+    In this order, so that nothing changes between the look and the deed; but nobody is kept waiting for a database that is
+    refused anyway.
+    """
+
+    def look() -> bool:
+        filled = identify(connection, to)
+        if danger and (filled or confirm):
+            guard(command, danger, to, confirm)
+        return filled
+
+    if not try_lock(connection):
+        look()
+        lock(connection, to)
+    return look()
 
 
 def consent_to_adopt(connection: Connection, to: Target, confirm: str | None) -> None:

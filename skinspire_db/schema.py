@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from skinspire_db import bookkeeping
 from skinspire_db.cache import cached
-from skinspire_db.errors import ModelsInvalid, PermissionMissing, Refused, StepFailed
+from skinspire_db.errors import InvalidSetting, ModelsInvalid, PermissionMissing, Refused, StepFailed
 from skinspire_db.settings import Project
 from skinspire_db.summary import Summary
 
 if TYPE_CHECKING:
-    from sqlalchemy import MetaData, Table
+    from sqlalchemy import Index, MetaData, Table
     from sqlalchemy.schema import Constraint
 
     from skinspire_db.connections import Connection
@@ -62,6 +62,7 @@ OBJECTS = f"""
                       OR d.deptype = 'i' AND d.classid = 'pg_proc'::regclass))  -- a range type's own functions
     ORDER BY name
 """  # noqa: S608
+TYPE_OR_SEQUENCE = re.compile(r'CREATE (TYPE|DOMAIN|SEQUENCE) ((?:"(?:[^"]|"")+"|[\w$]+|\.)+)')
 DROP_ORDER = ("VIEW", "MATERIALIZED VIEW", "TABLE", "FOREIGN TABLE", "SEQUENCE", "ROUTINE", "DOMAIN", "TYPE", "SCHEMA")
 
 
@@ -72,10 +73,12 @@ def metadata(here: Project) -> MetaData:
     column that nobody defines.
     """
     from sqlalchemy import MetaData
+    from sqlalchemy.schema import conv
     from sqlalchemy.types import SchemaType
 
     found: list[MetaData] = []
-    for entry in here.config.get("metadata", DEFAULT_METADATA):
+    entries = here.config.get("metadata", DEFAULT_METADATA)
+    for entry in [entries] if isinstance(entries, str) else entries:
         loaded = _load(entry, here)
         if not any(loaded is each for each in found):
             found.append(loaded)
@@ -83,6 +86,10 @@ def metadata(here: Project) -> MetaData:
     if len(found) > 1:  # one, so that a foreign key may point from an application's table to a core table
         for each in found:
             for table in each.tables.values():
+                items: list[Constraint | Index] = [*table.constraints, *table.indexes]
+                for item in items:  # as its own naming convention has it
+                    if (name := _constraint_name(item)) is not None:
+                        item.name = conv(name)
                 if table.key in together.tables:
                     raise ModelsInvalid(f"table {table.key} is defined twice", remedy="correct metadata in pyproject.toml")
                 copied = table.to_metadata(together)
@@ -117,10 +124,12 @@ def _refuse_loose_ends(models: MetaData) -> None:
 class Blueprint:
     """What the models say, as data: enough to make the tables and to compare with, without loading SQLAlchemy.
 
-    `statements` make everything; `columns` is table -> column -> (type, nullable), the type None where PostgreSQL may
-    write it otherwise; `names` are [table, name] of every constraint and index; `views` are what the application maps itself.
+    The `extensions` come first; `statements` make the rest. `columns` is table -> column -> (type, nullable), the type None
+    where PostgreSQL may write it otherwise; `names` are [table, name] of every constraint and index; `views` are what the
+    application maps itself.
     """
 
+    extensions: list[str]
     statements: list[str]
     columns: dict[str, dict[str, tuple[str | None, bool]]]
     names: list[list[str]]
@@ -128,8 +137,8 @@ class Blueprint:
     views: list[str]
 
     @classmethod
-    def of(cls, models: MetaData) -> Blueprint:
-        """What these models say."""
+    def of(cls, models: MetaData, extensions: Iterable[str] = EXTENSIONS) -> Blueprint:
+        """What these models say, which need these extensions."""
         wanted = tables(models)
         columns = {
             name_of(table): {
@@ -139,14 +148,15 @@ class Blueprint:
             for table in wanted
         }
         views = sorted(name_of(table) for table in models.tables.values() if table.info.get("is_view"))
-        names = {(name_of(table), _constraint_name(each)) for table in wanted for each in _named_constraints(table)}
+        names = {(name_of(table), name) for table in wanted for name in _named_constraints(table)}
         indexes = {(name_of(table), str(index.name)) for table in wanted for index in table.indexes}
-        return cls(_create_statements(models, wanted), columns, sorted(map(list, names | indexes)), len(indexes), views)
+        statements = _create_statements(models, wanted)
+        return cls(sorted(extensions), statements, columns, sorted(map(list, names | indexes)), len(indexes), views)
 
 
 def blueprint(here: Project) -> Blueprint:
     """The blueprint of the project's models. Raises ModelsInvalid as metadata() does."""
-    return Blueprint(**cached(here, "blueprint", lambda: vars(Blueprint.of(metadata(here)))))
+    return Blueprint(**cached(here, "blueprint", lambda: vars(Blueprint.of(metadata(here), extensions(here)))))
 
 
 def tables(models: MetaData) -> list[Table]:
@@ -212,7 +222,7 @@ def create(connection: Connection, wanted: Blueprint) -> Summary:
             f"the database has {existing} tables already",
             remedy="invoke db.create --update-only --env={env}",
         )
-    create_extensions(connection)
+    create_extensions(connection, wanted.extensions)
     _execute(connection, wanted.statements)
     return Summary({"tables_created": len(wanted.columns), "indexes_created": wanted.indexes})
 
@@ -225,7 +235,6 @@ def create_missing(connection: Connection, models: MetaData) -> Summary:
     from sqlalchemy import ForeignKeyConstraint
     from sqlalchemy.schema import AddConstraint, CreateIndex
 
-    create_extensions(connection)
     live, present = _live_columns(connection), live_names(connection)
     new = [table for table in tables(models) if name_of(table) not in live]
     old = [table for table in tables(models) if name_of(table) in live]
@@ -239,22 +248,20 @@ def create_missing(connection: Connection, models: MetaData) -> Summary:
             if column.name not in live[name_of(table)]:
                 _refuse_unfillable(connection, column)
                 columns.append((f"column {name_of(table)}.{column.name}", _add_column(column)))
-        for name, constraint in sorted(
-            ((_constraint_name(each), each) for each in _named_constraints(table)), key=lambda pair: pair[0]
-        ):
+        for name, constraint in sorted(_named_constraints(table).items()):
             if (name_of(table), name) not in present:
                 group = foreign_keys if isinstance(constraint, ForeignKeyConstraint) else constraints
                 group.append((f"constraint {name}", _compile(AddConstraint(constraint))))
         for index in sorted(table.indexes, key=lambda each: str(each.name)):
             if (name_of(table), index.name) not in present:
                 indexes.append((f"index {index.name}", _compile(CreateIndex(index))))
-    types = _missing_enums(connection, models)
+    types = _missing_types(connection, models)
     made = [(f"table {name_of(table)}", "") for table in new]
     before, after = types + columns + constraints, foreign_keys + indexes
-    tables_only = [sql for sql in _create_statements(models, new) if not sql.startswith("CREATE TYPE")]  # `types` has those
+    tables_only = [sql for sql in _create_statements(models, new) if not TYPE_OR_SEQUENCE.match(sql)]  # `types` has those
     statements = [*(sql for _, sql in before), *tables_only, *(sql for _, sql in after)]
     _execute(connection, statements)
-    added = [what for what, _ in (*made, *before, *after)]
+    added = [what for what, _ in (*made, *before, *after) if what]
     return Summary({"added": len(added)}, lines=added)
 
 
@@ -281,13 +288,15 @@ def compare(connection: Connection, wanted: Blueprint) -> list[str]:
 def _load(entry: str, here: Project) -> MetaData:
     from sqlalchemy import MetaData
 
-    module_name, _, attribute = entry.partition(":")
+    module_name, _, attribute = str(entry).partition(":")
     remedy = f"correct metadata in {here.root / 'pyproject.toml'}"
+    if not re.fullmatch(r"\w+(\.\w+)*", module_name):
+        raise ModelsInvalid(f"metadata names {entry!r}, which is no module:attribute", remedy=remedy)
     if str(here.root) not in sys.path:
         sys.path.insert(0, str(here.root))  # the project's own modules, wherever the command was typed
     try:
         loaded: Any = getattr(importlib.import_module(module_name), attribute or "Base")
-    except Exception as error:  # whatever the module does when it is imported: its author reads this
+    except (Exception, SystemExit) as error:  # whatever the module does when it is imported: its author reads this
         own = [each for each in traceback.extract_tb(error.__traceback__) if each.filename.startswith(str(here.root))]
         where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
         says = " ".join(str(error).split()) or type(error).__name__
@@ -298,17 +307,30 @@ def _load(entry: str, here: Project) -> MetaData:
     return loaded
 
 
-def create_extensions(connection: Connection) -> None:
-    """Make the extensions that the application needs. Raises PermissionMissing with what to ask the administrator for."""
+def extensions(here: Project) -> list[str]:
+    """The extensions that the database needs: the core's, and `extensions` of [tool.skinspire_db]."""
+    own = here.config.get("extensions", [])
+    if not isinstance(own, list) or not all(isinstance(each, str) for each in own):
+        raise InvalidSetting("extensions in pyproject.toml is no list of names", remedy='write extensions = ["citext"]')
+    return sorted({*EXTENSIONS, *own})
+
+
+def create_extensions(connection: Connection, wanted: list[str]) -> None:
+    """Make the extensions that are not there. Raises PermissionMissing with what to ask the administrator for."""
     import psycopg
+    from psycopg import sql
 
     present = {name for (name,) in connection.execute("SELECT extname FROM pg_extension").fetchall()}
-    for extension in EXTENSIONS:
+    for extension in wanted:
         if extension in present:
             continue
         try:
-            connection.execute(f"CREATE EXTENSION {extension}".encode())
-        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.FeatureNotSupported) as error:
+            connection.execute(sql.SQL("CREATE EXTENSION {}").format(sql.Identifier(extension)))
+        except (
+            psycopg.errors.InsufficientPrivilege,
+            psycopg.errors.FeatureNotSupported,
+            psycopg.errors.UndefinedFile,
+        ) as error:
             raise PermissionMissing(
                 f"the extension {extension} cannot be created: {error.diag.message_primary}",
                 remedy=f"ask the administrator for: CREATE EXTENSION {extension}",
@@ -333,24 +355,28 @@ def _execute(connection: Connection, statements: list[str]) -> None:
         connection.execute(";\n".join(statements).encode())  # one round trip
 
 
-def _missing_enums(connection: Connection, models: MetaData) -> list[tuple[str, str]]:
-    """The enum types that columns of the models have and the database lacks, with the statement that makes each."""
-    from sqlalchemy.dialects.postgresql import ENUM, CreateEnumType
-
-    live = {name for (name,) in connection.execute("SELECT typname FROM pg_type WHERE typtype = 'e'").fetchall()}
-    missing: dict[str, str] = {}
-    for column in (column for table in tables(models) for column in table.columns):
-        kind = column.type.dialect_impl(_dialect())
-        if isinstance(kind, ENUM) and kind.name and kind.name not in live:
-            missing[kind.name] = _compile(CreateEnumType(kind))
-    return [(f"type {name}", sql) for name, sql in sorted(missing.items())]
+def _missing_types(connection: Connection, models: MetaData) -> list[tuple[str, str]]:
+    """The enums, domains and sequences that the models have and the database lacks, with the statement that makes each."""
+    missing: list[tuple[str, str]] = []
+    for statement in _create_statements(models, tables(models)):
+        if statement.startswith("CREATE SCHEMA"):
+            missing.append(("", statement))  # it says IF NOT EXISTS; what follows may lie in it
+        if found := TYPE_OR_SEQUENCE.match(statement):
+            look = "to_regclass" if found[1] == "SEQUENCE" else "to_regtype"
+            if connection.execute(f"SELECT {look}(%s) IS NULL".encode(), (found[2],)).fetchone() == (True,):
+                missing.append((f"{found[1].lower()} {found[2]}", statement))
+    return missing
 
 
 def _dialect() -> Any:
     from sqlalchemy.dialects.postgresql import psycopg
 
     dialect: Any = psycopg.dialect
-    return dialect()
+    # What it compiles is run without parameters: no % is doubled then. And it does not know the server: generated columns are
+    # stored, as every version can.
+    found = dialect(paramstyle="named")
+    found.supports_virtual_generated_columns = False
+    return found
 
 
 def _compile(element: Any) -> str:
@@ -380,12 +406,16 @@ def _refuse_unfillable(connection: Connection, column: Any) -> None:
         )
 
 
-def _named_constraints(table: Table) -> Iterable[Constraint]:
-    return (constraint for constraint in table.constraints if constraint.name)
+def _named_constraints(table: Table) -> dict[str, Constraint]:
+    return {name: each for each in table.constraints if each.name and (name := _constraint_name(each))}
 
 
-def _constraint_name(constraint: Constraint) -> str:
-    return str(_dialect().identifier_preparer.format_constraint(constraint)).strip('"')
+def _constraint_name(constraint: Constraint | Index) -> str | None:
+    """The name, by the naming convention where the model gives none; None when PostgreSQL chooses it."""
+    if constraint.name is None:
+        return None
+    named = _dialect().identifier_preparer.format_constraint(constraint)
+    return None if named is None else str(named).strip('"').replace('""', '"')
 
 
 def _live_columns(connection: Connection) -> dict[str, dict[str, tuple[str, bool]]]:

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db import environment
@@ -13,6 +14,7 @@ from skinspire_db.connections import Target
 from skinspire_db.errors import SkinspireError
 from skinspire_db.pipeline import Pipeline, Report, Result, Series, StepResult
 from skinspire_db.rendering import as_markdown, as_mermaid, as_text, printable, tabular
+from skinspire_db.replacement import Replacement
 
 if TYPE_CHECKING:
     from skinspire_db.inspection.overview import Inspection
@@ -52,19 +54,28 @@ class ConsoleReport(Report):
             say(f"    {check.status:<8} {check.name:<{width}}  {check.detail}")
 
     def progress(self, done: int, total: int) -> None:
-        if self.quiet or not sys.stderr.isatty() or total < 10_000:
+        if total >= 10_000:
+            self._show(done, total, "  seed", unit=" people")
+
+    def transfer(self, done: int, total: int, rows: int) -> None:
+        self._show(done, total, "  copied", unit="B", unit_scale=True)
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{rows:,} rows")
+
+    def _show(self, done: int, total: int, what: str, **options: Any) -> None:
+        if self.quiet or not sys.stderr.isatty():
             return
         if self._bar is None:
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, unit=" people", desc="  seed", leave=False)
+            self._bar = tqdm(total=total, desc=what, leave=False, **options)
         self._bar.update(done - self._bar.n)
 
 
 def operate(
     ctx: Any,
     env: str | None,
-    make: Callable[[environment.Environment, ConsoleReport], Pipeline | Series],
+    make: Callable[[environment.Environment, ConsoleReport], Pipeline | Series | Replacement],
     *,
     json: bool,
     confirm: str | None = None,
@@ -73,11 +84,11 @@ def operate(
     """Run the pipeline that `make` gives for the environment, or with --dry show its plan; print what came of it."""
     report = ConsoleReport(quiet=json, verbose=verbose)
     pipeline = make(environment.resolve(env), report)
-    if ctx.config.run.dry and pipeline.keeps:
+    if ctx.config.run.dry and (pipeline.keeps or pipeline.writes):
         _show_plan(pipeline.plan(), json)
         return
     try:
-        result = pipeline.run(confirm=confirm, report=report)
+        result = pipeline.run(confirm=confirm, report=report, backups=Path(ctx.config.backup.folder))
     except SkinspireError as error:
         if not json and (made := error.result.get("sign_in")):  # committed, though not read back: shown now or never
             _show_sign_in((each["role"], each["user_id"], each["password"]) for each in made)
@@ -181,7 +192,7 @@ def show_inspection(found: Inspection, how: str) -> None:
     say_lines({"table": as_text, "markdown": as_markdown, "mermaid": as_mermaid}[how](found))
 
 
-def _show(pipeline: Pipeline | Series, result: Result) -> None:
+def _show(pipeline: Pipeline | Series | Replacement, result: Result) -> None:
     for note in result.notes:
         warn(note)
     if result.sign_in:

@@ -45,14 +45,46 @@ def reset(ctx, env=None, confirm=None, json=False):
     _console.operate(ctx, env, lambda chosen, _: operations.reset(chosen), json=json, confirm=confirm)
 
 
-@task(help=ENV | JSON | {"update-only": "add the tables, columns, constraints and indexes that are missing"})
-def create(ctx, env=None, update_only=False, json=False):
+@task(help=ENV | CONFIRM | JSON | {"update-only": "add the tables, columns, constraints and indexes that are missing"})
+def create(ctx, env=None, update_only=False, confirm=None, json=False):
     """Make the tables, or with --update-only add what is missing and leave every row alone."""
     from skinspire_db import operations
     from tasks import _console
 
     make = operations.create_missing if update_only else operations.create
-    _console.operate(ctx, env, lambda chosen, _: make(chosen), json=json)
+    _console.operate(ctx, env, lambda chosen, _: make(chosen), json=json, confirm=confirm)
+
+
+COPY = {
+    "source": "the environment to copy; a protected one is refused",
+    "target": "the environment whose database is replaced (default: the active one)",
+    "method": "template or stream (default: the quicker one that can be had)",
+    "schema-only": "all definitions, no rows",
+    "tables": "rows of these tables only, with commas between, and of what they need through foreign keys",
+    "jobs": "how many tables at once (default: copy.jobs in invoke.yaml)",
+}
+
+
+@task(help=COPY | JSON)
+def copy(ctx, source=None, target=None, method=None, schema_only=False, tables=None, jobs=None, json=False):
+    """Make one environment's database an exact copy of another's, built aside, compared, and swapped in."""
+    from skinspire_db import copying
+    from tasks import _console
+
+    def make(chosen, _):
+        options = {"method": method, "schema_only": schema_only, "tables": tables, "jobs": jobs or ctx.config.copy.jobs}
+        return copying.copy(source, chosen, **options)
+
+    _console.operate(ctx, target, make, json=json)
+
+
+@task(help=ENV | CONFIRM | JSON)
+def undo(ctx, env=None, confirm=None, json=False):
+    """Bring back the database that the last copy or restore replaced; the present one is kept for another undo."""
+    from skinspire_db import replacement
+    from tasks import _console
+
+    _console.operate(ctx, env, lambda chosen, _: replacement.undo(chosen), json=json, confirm=confirm)
 
 
 @task(help=ENV | SEED | JSON)

@@ -53,13 +53,13 @@ def check(ctx, env=None, json=False):
     _console.operate(ctx, env, lambda chosen, _: verbs.check(chosen), json=json)
 
 
-@task(help=ENV | TO | JSON)
-def stamp(ctx, env=None, to=None, json=False):
+@task(help=ENV | TO | CONFIRM | JSON)
+def stamp(ctx, env=None, to=None, confirm=None, json=False):
     """Note that the database is at a revision, and run nothing."""
     from skinspire_db.migrations import verbs
     from tasks import _console
 
-    _console.operate(ctx, env, lambda chosen, _: verbs.stamp(chosen, to), json=json)
+    _console.operate(ctx, env, lambda chosen, _: verbs.stamp(chosen, to), json=json, confirm=confirm)
 
 
 @task(help=ENV | TO | JSON)
@@ -70,8 +70,9 @@ def sql(ctx, env=None, to=None, json=False):
     from tasks import _console
 
     chosen = environment.resolve(env)
-    text = verbs.sql(chosen, to)
-    _console.show_result("migrate.sql", json=json, text=text.rstrip(), environment=chosen.name, sql=text)
+    database, text = verbs.sql(chosen, to)
+    found = {"environment": chosen.name, "database": database, "sql": text}
+    _console.show_result("migrate.sql", json=json, text=text.rstrip(), **found)
 
 
 @task(help=ENV | MESSAGE | JSON)

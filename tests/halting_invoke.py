@@ -13,7 +13,7 @@ from invoke.main import program
 from skinspire_db import pipeline
 
 wanted, count = sys.argv[1], int(sys.argv[2])
-real_execute, real_translated = psycopg.Connection.execute, pipeline._translated
+real_execute, real_translated = psycopg.Connection.execute, pipeline.translated
 state = {"armed": False, "seen": 0}
 
 
@@ -33,5 +33,5 @@ def translated(to, operation, during, connection, **options):
 
 
 psycopg.Connection.execute = execute
-pipeline._translated = translated
+pipeline.translated = translated
 program.run(["invoke", *sys.argv[3:]])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -149,7 +151,7 @@ def test_what_loses_or_locks_is_said(app: Project) -> None:
     for each in (
         "drop table extra",
         "drop column staff.surplus",
-        "staff.title: a new type",
+        "ALTER title TYPE character varying(10) USING title::character varying(10): a new type",
         "staff.personal_info: NOT NULL",
         "ix_staff_live: the table cannot be written",
     ):
@@ -178,7 +180,7 @@ def test_a_revision_that_fails_leaves_no_trace_and_those_before_it_stay(app: Pro
     assert outcome.code == 1 and at(app) == ["one"]
     message = outcome.json["error"]["message"]
     assert "migrations/versions/two.py" in message and 'relation "nonesuch" does not exist' in message
-    assert "INSERT INTO nonesuch" in message and [step["ok"] for step in outcome.json["steps"]] == [True, True, False]
+    assert "INSERT INTO nonesuch" in message and [step["ok"] for step in outcome.json["steps"]] == [True, True, True, False]
     assert app.query("SELECT to_regclass('two'), to_regclass('one') IS NOT NULL") == [(None, True)]
     assert app.query("SELECT count(*) FROM pg_trigger WHERE tgrelid = 'one'::regclass") == [(1,)]
     revision(app, "two", "one", "CREATE TABLE two (id int)", "DROP TABLE two")
@@ -259,8 +261,230 @@ def test_wrong_arguments(app: Project, arguments: list[str], says: str) -> None:
 
 def test_a_downgrade_that_does_not_exist(project: Project) -> None:
     assert project.invoke("db.create").code == 0
-    assert project.invoke("migrate.downgrade", "--steps=9").code == 2
-    assert at(project) == []
+    outcome = project.invoke("migrate.downgrade", "--steps=9")
+    assert outcome.code == 2 and "the database has 1 revisions -> invoke migrate.downgrade --env=dev --steps=1" in outcome.err
+    assert at(project) == [head()], "refused is: nothing was tried"
+    assert project.invoke("migrate.downgrade").code == 0 and at(project) == []
+    assert project.invoke("migrate.downgrade").code == 2
+
+
+# what a reviewer found
+
+
+def test_with_two_heads_applied_one_step_back_is_one_step(app: Project) -> None:
+    revision(app, "mine", head(), "CREATE TABLE mine (id int); INSERT INTO mine VALUES (1)", "DROP TABLE mine")
+    assert app.invoke("migrate.upgrade").code == 0
+    revision(app, "yours", head(), "CREATE TABLE yours (id int)", "DROP TABLE yours")
+    assert app.invoke("migrate.upgrade", "--to=yours").code == 0
+    assert app.invoke("migrate.downgrade").code == 0
+    assert len(at(app)) == 1
+    assert app.invoke("migrate.upgrade", "--to=yours").code == 0 and app.invoke("migrate.upgrade", "--to=mine").code == 0
+    assert app.invoke("migrate.merge").code == 0 and app.invoke("migrate.upgrade").code == 0
+    assert app.invoke("migrate.downgrade").code == 0 and sorted(at(app)) == ["mine", "yours"], "a merge can be taken back"
+
+
+@pytest.mark.parametrize(
+    ("up", "says"),
+    [
+        ("op.execute('CREATE TABLE t1 (id int)'); op.execute('COMMIT'); op.execute('SELECT 1/0')", "it says COMMIT"),
+        ("op.execute('CREATE TABLE t1 (id int); ROLLBACK')", "it says ROLLBACK"),
+        ("op.execute('CREATE TABLE t1 (id int)'); op.get_bind().commit()", "Can't operate on closed transaction"),
+        ("op.execute('CREATE TABLE t1 (id int)'); {}['colour']", "line 8: KeyError: 'colour'"),
+        ("op.execute('CREATE TABLE t1 (id int)'); import nonesuch", "No module named 'nonesuch'"),
+        ("with op.get_context().autocommit_block(): op.execute('CREATE TABLE t1 (id int)')", "one transaction"),
+        ("op.execute(\"CREATE ROLE x PASSWORD 'topsecret'; SELECT 1/0\")", "PASSWORD '...'"),
+    ],
+)
+def test_a_revision_that_is_wrong_itself(app: Project, up: str, says: str) -> None:
+    file = app.root / "migrations" / "versions" / f"{revision(app, 'wrong', head())}.py"
+    file.write_text(file.read_text().replace("def upgrade():\n    pass", f"def upgrade():\n    {up}"))
+    outcome = app.invoke("migrate.upgrade")
+    assert outcome.code == 1 and says in outcome.err and "wrong.py" in outcome.err and "left no trace" in outcome.err, (
+        outcome.err
+    )
+    assert "topsecret" not in outcome.err
+    assert at(app) == [head()] and app.query("SELECT to_regclass('t1')") == [(None,)]
+
+
+def test_a_revision_may_use_savepoints(app: Project) -> None:
+    file = app.root / "migrations" / "versions" / f"{revision(app, 'careful', head())}.py"
+    up = "with op.get_bind().begin_nested():\n        op.execute('CREATE TABLE t1 (id int)')"
+    file.write_text(file.read_text().replace("def upgrade():\n    pass", f"def upgrade():\n    {up}"))
+    assert app.invoke("migrate.upgrade").code == 0 and at(app) == ["careful"]
+
+
+def test_a_revision_that_breaks_a_trigger_function_is_not_kept(app: Project) -> None:
+    revision(app, "breaks", head(), "ALTER TABLE users DROP COLUMN last_login")
+    outcome = app.invoke("migrate.upgrade")
+    assert outcome.code == 1 and "proofs" in outcome.err and "last_login" in outcome.err
+    assert at(app) == [head()]
+
+
+def test_a_table_in_use_is_no_fault_of_the_revision(app: Project) -> None:
+    (app.root / "pyproject.toml").write_text("[tool.skinspire_db.environments.dev]\nlock_timeout = 0.5\n")
+    revision(app, "locks", head(), "ALTER TABLE staff ADD novel int")
+    with app.connect() as holder, holder.transaction():
+        holder.execute("LOCK TABLE staff IN ACCESS SHARE MODE")
+        outcome = app.invoke("migrate.upgrade")
+        assert outcome.code == 1 and "held by pid" in outcome.err and "correct the revision" not in outcome.err
+        holder.execute("LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE")
+        outcome = app.invoke("migrate.sql")
+        assert outcome.code == 1 and "held by pid" in outcome.err
+
+
+def test_interrupted_between_revisions_what_was_applied_is_said_to_stay(app: Project) -> None:
+    revision(app, "r0", head(), "CREATE TABLE t0 (id int)")
+    revision(app, "r1", "r0", "SELECT pg_sleep(30)")
+    task = app.start("migrate.upgrade", "--json")
+    deadline = time.monotonic() + 30
+    while not app.query(
+        "SELECT FROM pg_stat_activity WHERE query ~ 'pg_sleep' AND datname = current_database() AND pid <> pg_backend_pid()"
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    task.send_signal(signal.SIGINT)
+    out, _ = task.communicate()
+    error = json.loads(out)["error"]
+    assert task.returncode == 1 and "stays" in error["message"] and "as it was" not in error["message"]
+    assert at(app) == ["r0"]
+
+
+@pytest.mark.parametrize("message", ['rename "x"', "C:\\new\\users", "\\", "it's 100 % new", '""" x'])
+def test_any_message(app: Project, message: str) -> None:
+    app.execute("ALTER TABLE staff DROP COLUMN title")
+    assert app.invoke("migrate.new", "-m", message).code == 0
+    assert message.strip() in [each["message"] for each in app.invoke("migrate.status", "--json").json["revisions"]]
+
+
+def test_dry_writes_no_file(app: Project) -> None:
+    app.execute("ALTER TABLE staff DROP COLUMN title")
+    assert app.invoke("--dry", "migrate.new", "-m", "x").code == 0
+    assert not list(app.root.glob("migrations/versions/*.py"))
+
+
+def test_update_only_beside_a_revision_that_makes_the_same(app: Project) -> None:
+    app.execute("CREATE TABLE novel (id int)")
+    revision(app, "same", head(), "CREATE TABLE novel (id int)")
+    outcome = app.invoke("migrate.upgrade")
+    assert outcome.code == 1 and "invoke migrate.stamp --env=dev --to=same" in outcome.err
+    assert app.invoke("migrate.stamp", "--to=same").code == 0 and app.invoke("migrate.upgrade").code == 0
+
+
+def test_update_only_of_an_empty_database_marks_the_head(project: Project) -> None:
+    project.execute(f'CREATE DATABASE "{project.database}"', "postgres")
+    assert project.invoke("db.create", "--update-only").code == 0
+    assert at(project) == [head()] and project.invoke("db.prepare").code == 0
+
+
+def test_an_id_that_two_files_have(app: Project) -> None:
+    revision(app, "one", head())
+    copy = app.root / "migrations" / "versions" / "other.py"
+    copy.write_text((app.root / "migrations" / "versions" / "one.py").read_text())
+    outcome = app.invoke("migrate.status")
+    assert outcome.code == 2 and "two files have one revision id" in outcome.err
+
+
+def test_an_older_revision_is_no_upgrade(app: Project) -> None:
+    revision(app, "one", head(), "SELECT 1")
+    assert app.invoke("migrate.upgrade").code == 0
+    outcome = app.invoke("migrate.upgrade", f"--to={head()}")
+    assert outcome.code == 2 and "invoke migrate.downgrade" in outcome.err
+    assert app.invoke("migrate.upgrade", "--to=").code == 2
+    assert app.invoke("migrate.stamp", "--to=base").code == 0 and at(app) == []
+
+
+def test_prepare_says_when_the_models_are_ahead_of_the_revisions(app: Project) -> None:
+    app.execute("ALTER TABLE staff DROP COLUMN title")
+    outcome = app.invoke("db.prepare")
+    assert outcome.code == 3 and "column public.staff.title is missing -> invoke migrate.new" in outcome.err
+
+
+# from one state of an application's models to another, and back
+
+MODELS = """
+from sqlalchemy import *
+from sqlalchemy.dialects.postgresql import *
+from sqlalchemy.types import TypeDecorator
+from skinspire_db.models import Base
+
+class Money(TypeDecorator):
+    impl = Numeric
+    cache_ok = True
+
+mood, moods = Enum("sad", "happy", name="mood"), Enum("sad", "calm", name="mood")
+def T(name, *items, **options):
+    return Table(name, Base.metadata, Column("id", Integer, primary_key=True), *items, **options)
+
+"""
+PAIRS = {
+    "a schema": ("", "T('novel', schema='annex')"),
+    "own type": ("T('novel')", "T('novel', Column('price', Money(10, 2)))"),
+    "percent": ("T('novel')", "T('novel', Column('a', String, server_default='50% :off', comment='in %'))"),
+    "colon": (
+        "T('novel', Column('a', Text))",
+        r"""T('novel', Column('a', Text), CheckConstraint(r"a ~ '^(?\:ab|c)$'", name='five'))""",
+    ),
+    "label in an index": (
+        "T('novel', Column('m', mood), Index('ix_m', 'id', postgresql_where=text(\"m = 'sad'\")))",
+        "T('novel', Column('m', moods), Index('ix_m', 'id', postgresql_where=text(\"m = 'sad'\")))",
+    ),
+    "label in an array": ("T('novel', Column('m', ARRAY(mood)))", "T('novel', Column('m', ARRAY(moods)))"),
+    "enum to text": ("T('novel', Column('m', mood, server_default='sad'))", "T('novel', Column('m', Text, server_default='x'))"),
+    "text to integer": ("T('novel', Column('m', Text, server_default='1'))", "T('novel', Column('m', Integer, server_default='2'))"),
+    "serial to identity": (
+        "T('novel')", "Table('novel', Base.metadata, Column('id', Integer, Identity(), primary_key=True))",
+    ),
+    "identity to none": (
+        "T('novel', Column('n', Integer, Identity(), nullable=False))", "T('novel', Column('n', Integer, nullable=False))",
+    ),
+    "serial to bigint": ("T('novel')", "Table('novel', Base.metadata, Column('id', BigInteger, primary_key=True))"),
+    "constraint comment": ("T('novel')", "T('novel', CheckConstraint('id > 0', name='up', comment='it\\'s so'))"),
+    "primary key": ("T('novel', Column('b', Integer, nullable=False))", "Table('novel', Base.metadata, Column('id', Integer, autoincrement=False, primary_key=True), Column('b', Integer, autoincrement=False, primary_key=True))"),
+    "deferrable": ("T('novel', UniqueConstraint('id', name='u'))", "T('novel', UniqueConstraint('id', name='u', deferrable=True))"),
+    "unlogged": ("T('novel')", "T('novel', prefixes=['UNLOGGED'])"),
+    "another schema": ("T('novel', schema='annex')", "T('novel', schema='extra')"),
+    "hostile name": ("T('novel')", "T('novel', Column('a.b \"c\" %', Integer, server_default='1'), Column('select', Text, comment='ö'))"),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pair", PAIRS)
+def test_there_and_back(make_project: Callable[..., Project], template: str, pair: str) -> None:
+    before, after = PAIRS[pair]
+    app = make_project('metadata = ["skinspire_db.models:Base", "pair_app:Base"]\n')
+    app.execute(f'CREATE DATABASE "{app.database}" TEMPLATE {template}', "postgres")
+    (app.root / "pair_app.py").write_text(MODELS + before)
+    assert app.process("db.create", "--update-only").code == 0
+    if before and "annex" not in before:
+        app.execute(
+            "INSERT INTO novel (id) VALUES (DEFAULT), (DEFAULT)"
+            if pair != "primary key"
+            else "INSERT INTO novel (b) VALUES (1)"
+        )
+    first = definitions(app)
+    (app.root / "pair_app.py").write_text(MODELS + after)
+    outcome = app.process("migrate.new", "-m", pair, "--json")
+    assert outcome.code == 0, outcome.out
+    written = outcome.json
+    wrong = [each for each in written["warnings"] if "add it by hand" in each or "it fails" in each]
+    assert wrong == (
+        [f"not in this revision, add it by hand: {each} extra" for each in ("schema annex", "table annex.novel")]
+        if pair == "another schema"
+        else []
+    )
+    if pair == "another schema":
+        return
+    upgraded = app.process("migrate.upgrade")
+    assert upgraded.code == 0, upgraded.err
+    drift = app.process("db.drift")
+    assert drift.code == 0, drift.out
+    if pair == "serial to identity":
+        app.execute("INSERT INTO novel DEFAULT VALUES")
+        assert app.query("SELECT max(id) FROM novel") == [(3,)], "numbers that are taken are not given again"
+    if pair == "percent":
+        assert app.query("INSERT INTO novel DEFAULT VALUES RETURNING a") == [("50% :off",)]
+    assert app.process("migrate.downgrade").code == 0
+    assert definitions(app) == first
 
 
 def test_no_database_and_no_server(project: Project) -> None:
@@ -416,7 +640,7 @@ def test_random_pairs_there_and_back(app: Project, monkeypatch: pytest.MonkeyPat
             first = catalogue.snapshot(connection)
             expected = drift._make(to, schema.Blueprint.of(other), [])
             monkeypatch.setattr(schema, "metadata", lambda _: other)
-            written = writing.new(connection, here, revisions.directory(here), "there", expected, attempt=True)
+            written = writing.new(connection, here, "there", expected, attempt=True)
             if written is None:
                 assert first == expected
             else:
@@ -452,7 +676,7 @@ def test_prepare(app: Project) -> None:
     )
     outcome = app.invoke("db.prepare", "--json")
     assert outcome.code == 0, outcome.err
-    assert [step["name"] for step in outcome.json["steps"]] == ["revision", "triggers", "seed"]
+    assert [step["name"] for step in outcome.json["steps"]] == ["revision", "triggers", "proofs", "seed"]
     assert at(app) == ["one"] and app.query("SELECT * FROM patients ORDER BY 1") == rows
     assert app.query("SELECT count(*) FROM pg_trigger WHERE tgrelid = 'one'::regclass") == [(1,)]
     for task in ("triggers.status", "db.verify", "migrate.check"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,8 +33,11 @@ def directory(here: Project) -> ScriptDirectory:
 
     locations = [str(each) for each in folders(here) if each.is_dir()]
     found = ScriptDirectory(str(CORE), version_locations=locations, messaging_opts={"quiet": True})
-    with refusals():
+    with refusals(), warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
         list(found.walk_revisions())
+    if twice := [str(each.message) for each in warned if "present more than once" in str(each.message)]:
+        raise MigrationInvalid(f"{twice[0]}: two files have one revision id", remedy="give one of them another")
     return found
 
 
@@ -60,7 +64,7 @@ def named(files: ScriptDirectory, name: str) -> Script:
     from alembic.util import CommandError
 
     try:
-        found = files.get_revision(name)
+        found = files.get_revision(name) if name else None
     except (RevisionError, CommandError):
         found = None
     if found is None:
@@ -86,5 +90,10 @@ def refusals() -> Iterator[None]:
             yield
     except KeyError as error:
         raise MigrationInvalid(f"the revision {error.args[0]} is missing from the folder", remedy=remedy) from None
-    except (RevisionError, CommandError, SyntaxError, ImportError) as error:
+    except (RevisionError, CommandError) as error:
         raise MigrationInvalid(f"the revision files cannot be used: {error}", remedy=remedy) from None
+    except Exception as error:  # whatever a file does when it is read: its author reads this
+        frames = [each for each in traceback.extract_tb(error.__traceback__) if Path(each.filename).parent.name == VERSIONS]
+        where = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}: " if frames else ""
+        what = f"{type(error).__name__}: {error}"
+        raise MigrationInvalid(f"the revision files cannot be used: {where}{what}", remedy="correct the file") from None

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db import schema
-from skinspire_db.connections import sentence
+from skinspire_db.connections import is_lost, sentence
 from skinspire_db.errors import MigrationFailed, MigrationInvalid, UsageError
 from skinspire_db.migrations import revisions
 from skinspire_db.settings import Project
 from skinspire_db.summary import Summary
+from skinspire_db.triggers.files import statements_only
 
 if TYPE_CHECKING:
     import sqlalchemy
@@ -23,6 +26,10 @@ if TYPE_CHECKING:
     from skinspire_db.connections import Connection
 
 TABLE = "public.alembic_version"
+ENDS_A_TRANSACTION = re.compile(  # a savepoint, and a way back to it, does not
+    r"(?:^|;)\s*(COMMIT|END|ABORT|BEGIN|START\s+TRANSACTION|PREPARE\s+TRANSACTION|ROLLBACK(?!\s+(?:WORK\s+|TRANSACTION\s+)?TO\b))\b",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -60,10 +67,7 @@ def states(connection: Connection, here: Project, files: ScriptDirectory) -> lis
     """Every revision, oldest first, then those that the database names and no file has."""
     at = current(connection)
     known = {script.revision: script for script in files.walk_revisions()}
-    applied: set[str] = set()
-    for revision in at:
-        if revision in known:
-            applied |= {script.revision for script in files.iterate_revisions(revision, "base")}
+    applied = _applied(files, [revision for revision in at if revision in known])
     found = [
         RevisionState(
             script.revision, "applied" if script.revision in applied else "pending", script.doc, revisions.path(script, here)
@@ -71,6 +75,11 @@ def states(connection: Connection, here: Project, files: ScriptDirectory) -> lis
         for script in reversed(list(known.values()))
     ]
     return found + [RevisionState(revision, "unknown", "", "") for revision in at if revision not in known]
+
+
+def _applied(files: ScriptDirectory, at: list[str]) -> set[str]:
+    """These revisions, which have files, and all that came before them."""
+    return {script.revision for revision in at for script in files.iterate_revisions(revision, "base")}
 
 
 def refuse_unknown(connection: Connection, files: ScriptDirectory) -> None:
@@ -92,56 +101,75 @@ def next_up(connection: Connection, files: ScriptDirectory, to: str | None) -> S
             f"the database has {len(tables)} tables and is at no revision: it was made without migrations",
             remedy="if it is as the models say (invoke migrate.check --env={env}): invoke migrate.stamp --env={env}",
         )
-    target = revisions.named(files, to).revision if to else "heads"
+    target = revisions.named(files, to).revision if to is not None else "heads"
+    if to is not None and target not in at and target in _applied(files, at):
+        raise UsageError(
+            f"{to} is applied, and there are later ones", remedy="invoke migrate.downgrade --env={env} --steps=1"
+        )
     with revisions.refusals():
         steps: list[Any] = list(files._upgrade_revs(target, tuple(at)))  # type: ignore[arg-type]
     return steps[0].revision if steps else None
 
 
 def next_down(connection: Connection, files: ScriptDirectory) -> Script:
-    """The revision that a downgrade takes back. Raises UsageError when there is none."""
+    """The revision that a downgrade takes back: of several heads, that which comes last in the files. Raises UsageError when
+    there is none, MigrationInvalid for one that has no way back.
+    """
     refuse_unknown(connection, files)
-    at = current(connection)
-    if not at:
+    at = set(current(connection))
+    script = next((each for each in files.walk_revisions() if each.revision in at), None)
+    if script is None:
         raise UsageError("the database is at no revision: there is nothing to take back", remedy="invoke migrate.status")
-    return revisions.named(files, at[-1])
+    if not callable(getattr(script.module, "downgrade", None)):
+        raise MigrationInvalid(f"{Path(script.path).name} has no downgrade()", remedy="write it, and run it again")
+    return script
 
 
 def apply(connection: Connection, here: Project, files: ScriptDirectory, script: Script, *, down: bool = False) -> Summary:
-    """Apply a revision, or take it back, in the caller's transaction.
+    """Apply a revision, or take it back, and no other, in the caller's transaction.
 
-    Raises MigrationFailed with file and statement for what PostgreSQL refuses, psycopg's LockNotAvailable for a table in use.
+    Raises MigrationFailed with file and statement or line for what PostgreSQL refuses or Python cannot run;
+    psycopg's errors for what is no fault of it: a table in use, a full disk, a lost connection, a missing right.
     """
-    import psycopg
     import sqlalchemy
+    from alembic.runtime.migration import MigrationStep
 
-    schema.create_extensions(connection)
-    steps = files._downgrade_revs if down else files._upgrade_revs
-    target = f"{script.revision}-1" if down else script.revision
+    schema.create_extensions(connection, schema.extensions(here))
+    make = MigrationStep.downgrade_from_script if down else MigrationStep.upgrade_from_script
     before = _relations(connection)
+    file = revisions.path(script, here)
     try:
-        with alchemy(connection) as alchemist, revisions.refusals():
-            _run(files, lambda heads, _: steps(target, heads), connection=alchemist)
+        with alchemy(connection) as alchemist:
+            sqlalchemy.event.listen(alchemist, "before_cursor_execute", _refuse_transaction_control)
+            _run(files, lambda _heads, _context: [make(files.revision_map, script)], connection=alchemist)
     except sqlalchemy.exc.DBAPIError as error:
-        if isinstance(error.orig, psycopg.errors.LockNotAvailable):
-            raise error.orig from None  # nothing is wrong with the revision
-        raise _failed(error, revisions.path(script, here)) from None
+        raise _failed(error, file, script) from None
+    except Exception as error:  # the revision's author wrote it, and reads this
+        raise _broken(error, file, script) from None
     after = _relations(connection)
-    return Summary({
-        "revision": f"{script.revision} {script.doc}",
-        "tables_added": len(after - before),
-        "tables_dropped": len(before - after),
-    })  # fmt: skip
+    return Summary(
+        {"tables_added": len(after - before), "tables_dropped": len(before - after)},
+        lines=[f"{script.revision} {script.doc}"],
+    )
+
+
+def _refuse_transaction_control(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+    """What a revision committed by itself would stay when it fails; one that is rolled back would be called done."""
+    if found := ENDS_A_TRANSACTION.search(statements_only(statement)):
+        raise MigrationInvalid(
+            f"it says {found[1].upper()}: a revision is one transaction, with its journal line and its triggers"
+        )
 
 
 def sql(files: ScriptDirectory, start: str, to: str | None) -> str:
     """The SQL of the revisions after `start`, not run."""
     written = io.StringIO()
-    target = revisions.named(files, to).revision if to else "heads"
+    target = revisions.named(files, to).revision if to is not None else "heads"
     with revisions.refusals():
         _run(
             files, lambda heads, _: files._upgrade_revs(target, heads), starting_rev=start, as_sql=True,
-            dialect_name="postgresql", output_buffer=written, literal_binds=True,
+            dialect_name="postgresql", dialect_opts={"paramstyle": "named"}, output_buffer=written, literal_binds=True,
+            transaction_per_migration=True,
         )  # fmt: skip
     return written.getvalue()
 
@@ -154,7 +182,8 @@ def _run(files: ScriptDirectory, steps: Callable[..., Any], **options: Any) -> N
     known = {key: options.pop(key) for key in ("as_sql", "starting_rev") if key in options}
     with EnvironmentContext(Config(), files, fn=steps, **known) as environment:
         environment.configure(**options)
-        environment.run_migrations()
+        with environment.begin_transaction() if options.get("literal_binds") else contextlib.nullcontext():
+            environment.run_migrations()
 
 
 @contextlib.contextmanager
@@ -186,19 +215,41 @@ def _relations(connection: Connection) -> set[str]:
     return {name for (name,) in rows.fetchall() if name not in (TABLE, TABLE.removeprefix("public."))}
 
 
-def _failed(error: sqlalchemy.exc.DBAPIError, file: str) -> MigrationFailed:
+def _failed(error: sqlalchemy.exc.DBAPIError, file: str, script: Script) -> Exception:
     import psycopg
+    from psycopg import errors
 
     cause = error.orig
     assert isinstance(cause, psycopg.Error)
-    statement = " ".join((error.statement or "").split())
+    if isinstance(cause, errors.LockNotAvailable | errors.DiskFull | errors.InsufficientPrivilege) or is_lost(cause):
+        return cause
+    statement = re.sub(r"(?i)(password\s+)'(?:[^']|'')*'", r"\1'...'", " ".join((error.statement or "").split()))
     shown = statement if len(statement) <= 120 else f"{statement[:117]}..."
-    detail = f" ({cause.diag.message_detail})" if _names_objects(cause) else ""
+    detail = f" ({'; '.join((cause.diag.message_detail or '').splitlines())})" if _names_objects(cause) else ""
     remedy = "correct the revision, and run it again"
     if _names_objects(cause):
         remedy = f"in {Path(file).name}: drop that first with op.execute('DROP ...'), and make it again after"
+    if isinstance(cause, errors.DuplicateTable | errors.DuplicateColumn | errors.DuplicateObject):
+        remedy = (
+            "if the database has everything of this revision already, by db.create --update-only for one:"
+            f" invoke migrate.stamp --env={{env}} --to={script.revision}"
+        )
     return MigrationFailed(
         f"{file}: {sentence(cause)}{detail}; the statement: {shown}; this revision left no trace", remedy=remedy
+    )
+
+
+def _broken(error: Exception, file: str, script: Script) -> MigrationFailed:
+    """A revision whose Python fails. AssertionError is Alembic's for an autocommit_block, which ends the transaction."""
+    frames = [each for each in traceback.extract_tb(error.__traceback__) if each.filename == script.path]
+    line = f", line {frames[-1].lineno}" if frames else ""
+    says = " ".join(str(error).split())
+    if isinstance(error, AssertionError) and not says:
+        says = "autocommit_block is not possible: a revision is one transaction; run CREATE INDEX CONCURRENTLY by hand first"
+    if not isinstance(error, MigrationInvalid):
+        says = f"{type(error).__name__}: {says}" if says else type(error).__name__
+    return MigrationFailed(
+        f"{file}{line}: {says}; this revision left no trace", remedy="correct the revision, and run it again"
     )
 
 

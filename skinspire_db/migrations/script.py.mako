@@ -1,4 +1,4 @@
-"""${message}"""
+${repr(message) if set(message) & set('"\\') else '"""' + message + '"""'}
 
 import sqlalchemy as sa
 from alembic import op

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from skinspire_db.catalogue import Snapshot, properties, split
+from skinspire_db.catalogue import Snapshot, plain, properties, split
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,11 @@ def add(script: Any, live: Snapshot, wanted: Snapshot) -> None:
 def _surround(operations: list[Any], supplements: list[Supplement]) -> None:
     from alembic.operations.ops import ExecuteSQLOp
 
-    before, after = (
-        [ExecuteSQLOp(sql) for each in supplements for sql in getattr(each, when)] for when in ("before", "after")
-    )
+    def run(sql: str) -> ExecuteSQLOp:
+        return ExecuteSQLOp(re.sub(r"(?<![:\\\w]):(?=\w)", r"\:", sql))  # to SQLAlchemy, :word would be a parameter
+
+    before = [run(sql) for each in supplements for sql in each.before]
+    after = [run(sql) for each in supplements for sql in each.after]
     operations[:] = [*before, *operations, *after]
 
 
@@ -68,17 +70,11 @@ def _leave_out_what_is_the_same(operations: list[Any], live: Snapshot, wanted: S
 
 
 def _confirm(alteration: Any, live: Snapshot, wanted: Snapshot) -> None:
-    """Take from an alteration what does not differ, and an identity that is only changed: Alembic would add it again."""
-    from sqlalchemy import Identity
-
+    """Leave out a nullability that is the same: SQLAlchemy takes a column for NOT NULL when its domain is."""
     name = f"{_table(alteration)}.{alteration.column_name}"
     now, then = (properties(find(side, "column", name)) for side in (live, wanted))
-    if all(now.get(each) == then.get(each) for each in ("is", "collate")):
-        alteration.modify_type = None
-    if all(now.get(each) == then.get(each) for each in ("default", "identity", "generated")):
-        alteration.modify_server_default = False
-    if isinstance(alteration.modify_server_default, Identity) and isinstance(alteration.existing_server_default, Identity):
-        alteration.modify_server_default = False
+    if ("not null" in now) == ("not null" in then):
+        alteration.modify_nullable = None
 
 
 def _names(operations: list[Any]) -> Iterator[str]:
@@ -88,12 +84,6 @@ def _names(operations: list[Any]) -> Iterator[str]:
         for kind in ("index", "constraint"):
             if name := getattr(operation, f"{kind}_name", None):
                 yield f"{kind} {name}"
-        if type(operation).__name__ == "AlterColumnOp":
-            name = f"{_table(operation)}.{operation.column_name}"
-            if operation.modify_type is not None:
-                yield f"type {name}"
-            if operation.modify_server_default is not False:
-                yield f"default {name}"
 
 
 def _table(operation: Any) -> str:
@@ -102,17 +92,12 @@ def _table(operation: Any) -> str:
     return f"{operation.schema or 'public'}.{operation.table_name}"
 
 
-def _plain(name: str) -> str:
-    """A name as Alembic has it, without PostgreSQL's quotes."""
-    return name.replace('""', "\0").replace('"', "").replace("\0", '"')
-
-
-def find(side: Snapshot, kind: str, plain: str) -> str:
-    """The definition of what has that plain name."""
-    quick = side.get(f"{kind} {plain}")
-    return quick if quick is not None else next(
-        (each for key, each in side.items() if key.startswith(f"{kind} ") and _plain(key) == f"{kind} {plain}"), ""
-    )  # fmt: skip
+def find(side: Snapshot, kind: str, name: str) -> str:
+    """The definition of what has that name, which is without quotes; empty when there is none."""
+    quick = side.get(f"{kind} {name}")
+    if quick is not None:
+        return quick
+    return next((each for key, each in side.items() if key.startswith(f"{kind} ") and plain(key) == f"{kind} {name}"), "")
 
 
 def _foreign_keys_first(script: Any) -> None:
@@ -133,12 +118,12 @@ def _referring_tables_first(script: Any, live: Snapshot) -> None:
     drops = {_table(each): each for each in operations if type(each).__name__ == "DropTableOp"}
     referring: dict[str, set[str]] = {table: set() for table in drops}
     for key, definition in live.items():
-        table = _plain(key.rpartition(" on ")[2])
+        table = plain(key.rpartition(" on ")[2])
         if key.startswith("constraint ") and table in drops and (found := re.search(r" REFERENCES (.+?)\(", definition)):
-            referenced = _plain(found[1] if "." in found[1] else f"public.{found[1]}")
+            referenced = plain(found[1] if "." in found[1] else f"public.{found[1]}")
             if referenced in drops and referenced != table:
                 referring[referenced].add(table)
-    with contextlib.suppress(graphlib.CycleError):  # tables that refer to each other: the revision needs a hand
+    with contextlib.suppress(graphlib.CycleError):  # tables that refer to each other: the revision needs a hand, and says so
         ordered = [drops[table] for table in graphlib.TopologicalSorter(referring).static_order()]
         operations[:] = [each for each in operations if each not in ordered] + ordered
 
@@ -154,6 +139,9 @@ def _lead(source: Snapshot, target: Snapshot) -> list[Supplement]:
             continue
         table = name.rpartition(" on ")[2] if kind in ("constraint", "index") else split(name)[0]
         if kind in ("constraint", "index", "column") and table not in stay:
+            if kind == "constraint" and after and not before and (comment := after.partition("\ncomment ")[2]):
+                constraint = name.rpartition(" on ")[0]
+                found.append(Supplement(name, after=[f"COMMENT ON CONSTRAINT {constraint} ON {table} IS {comment}"]))
             continue
         found += LEADS[kind](name, before, after, source, target)
     return found
@@ -162,7 +150,12 @@ def _lead(source: Snapshot, target: Snapshot) -> list[Supplement]:
 def _schema(name: str, before: str, after: str, *_: Snapshot) -> Iterator[Supplement]:
     # One that is gone from the models stays: what lies in it may be somebody else's.
     if not before:
-        yield Supplement(name, before=[f"CREATE SCHEMA {name}"])
+        yield Supplement(name, before=[f"CREATE SCHEMA IF NOT EXISTS {name}"])
+
+
+def _stored(name: str, before: str, after: str, *_: Snapshot) -> Iterator[Supplement]:
+    if before and after and before.startswith("unlogged") != after.startswith("unlogged"):
+        yield Supplement(name, after=[f"ALTER TABLE {name} SET {'UN' if after.startswith('unlogged') else ''}LOGGED"])
 
 
 def _column(name: str, before: str, after: str, source: Snapshot, target: Snapshot) -> Iterator[Supplement]:
@@ -171,62 +164,100 @@ def _column(name: str, before: str, after: str, source: Snapshot, target: Snapsh
     table, column = split(name)
     now, then = properties(before), properties(after)
     alter = f"ALTER TABLE {table} ALTER {column}"
-    if any(now.get(each) != then.get(each) for each in ("is", "collate")) and not _is_enum(then["is"], source, target):
+    if "generated" in now or "generated" in then:
+        yield _generated(name, table, column, now, then)
+        return
+    first, last = [], []
+    retyped = any(now.get(each) != then.get(each) for each in ("is", "collate")) and not _is_enum(then["is"], source, target)
+    if "identity" in now and "identity" not in then:
+        first.append(f"{alter} DROP IDENTITY")
+    if "default" in now and (retyped or "default" not in then):  # the old default may not fit the new type
+        first.append(f"{alter} DROP DEFAULT")
+    if retyped:
         collate = f" COLLATE {then['collate']}" if "collate" in then else ""
-        using = "" if "generated" in now else f" USING {column}::{then['is']}"
-        yield Supplement(f"type {_plain(name)}", after=[f"{alter} TYPE {then['is']}{collate}{using}"])
-    if "generated" in now and now.get("generated") != then.get("generated"):
-        change = f"SET EXPRESSION AS ({then['generated']})" if "generated" in then else "DROP EXPRESSION"
-        yield Supplement(f"generated {name}", after=[f"{alter} {change}"])
-    elif "generated" in then and "generated" not in now:  # there is no way but to make it anew
+        last.append(f"{alter} TYPE {then['is']}{collate} USING {column}::{then['is']}")
+    if "default" in then and (retyped or now.get("default") != then["default"]):
+        last.append(f"{alter} SET DEFAULT {then['default']}")
+    if "identity" in now and "identity" in then and now["identity"] != then["identity"]:
+        last.append(f"{alter} SET GENERATED {then['identity']}")
+    if "identity" in then and "identity" not in now:
+        last += _new_identity(name, alter, then["identity"], target)
+    yield Supplement(f"column {name}", first, last)
+
+
+def _generated(name: str, table: str, column: str, now: dict[str, str], then: dict[str, str]) -> Supplement:
+    alter = f"ALTER TABLE {table} ALTER {column}"
+    change = [f"{alter} TYPE {then['is']}"] if now["is"] != then["is"] and "generated" in now else []
+    if "generated" not in now:  # there is no way but to make it anew
         add = f"ALTER TABLE {table} ADD {column} {then['is']} GENERATED ALWAYS AS ({then['generated']}) STORED"
-        yield Supplement(f"generated {name}", before=[f"ALTER TABLE {table} DROP {column}"], after=[add])
-    if "identity" in now and "identity" in then:
-        if now["identity"] != then["identity"]:
-            yield Supplement(f"identity {name}", after=[f"{alter} SET GENERATED {then['identity']}"])
-    elif now.get("default") != then.get("default") and "generated" not in now and "generated" not in then:
-        change = f"SET DEFAULT {then['default']}" if "default" in then else "DROP DEFAULT"
-        yield Supplement(f"default {_plain(name)}", after=[f"{alter} {change}"])
+        return Supplement(f"column {name}", before=[f"ALTER TABLE {table} DROP {column}"], after=[add])
+    if "generated" not in then:
+        change.insert(0, f"{alter} DROP EXPRESSION")
+    elif now["generated"] != then["generated"]:
+        change.append(f"{alter} SET EXPRESSION AS ({then['generated']})")
+    return Supplement(f"column {name}", after=change)
+
+
+def _new_identity(name: str, alter: str, kind: str, target: Snapshot) -> list[str]:
+    """An identity for a column that exists, which goes on after the numbers that are there."""
+    for key, definition in target.items():
+        facts = properties(definition)
+        if key.startswith("sequence ") and facts.get("identity") == f"of {name}":
+            sequence = key.removeprefix("sequence ")
+            options = facts["is"].partition("INCREMENT")[2]
+            add = f"{alter} ADD GENERATED {kind} AS IDENTITY (SEQUENCE NAME {sequence} INCREMENT{options})"
+            return [add, _go_on(sequence, name)]
+    return []
+
+
+def _go_on(sequence: str, name: str) -> str:
+    """Numbers that are taken are not given again."""
+    table, column = split(name)
+    quoted = sequence.replace("'", "''")
+    return f"SELECT setval('{quoted}', max({column})) FROM {table} HAVING max({column}) IS NOT NULL"  # noqa: S608
 
 
 def _constraint(name: str, before: str, after: str, *_: Snapshot) -> Iterator[Supplement]:
     constraint, _on, table = name.rpartition(" on ")
-    definition, _comment, comment = after.partition("\ncomment ")
-    if definition == before.partition("\ncomment ")[0]:
+    definition, comment = after.partition("\n")[0], after.partition("\ncomment ")[2]
+    if definition == before.partition("\n")[0]:
         before = definition = ""
     # What goes, goes first: a column that is dropped takes its checks along, and then there is nothing to drop.
     drop = [f"ALTER TABLE {table} DROP CONSTRAINT {constraint}"] if before else []
     make = [f"ALTER TABLE {table} ADD CONSTRAINT {constraint} {definition}"] if definition else []
     if after and (comment or not definition):
         make.append(f"COMMENT ON CONSTRAINT {constraint} ON {table} IS {comment or 'NULL'}")
-    yield Supplement(f"constraint {_plain(constraint)}", drop, make)
+    yield Supplement(f"constraint {plain(constraint)}", drop, make)
 
 
 def _index(name: str, before: str, after: str, *_: Snapshot) -> Iterator[Supplement]:
     index, _on, table = name.rpartition(" on ")
     if before and after:
         yield Supplement(
-            f"index {_plain(index)}", after=[f"DROP INDEX IF EXISTS {split(table)[0]}.{index}", after.partition("\n")[0]]
+            f"index {plain(index)}", after=[f"DROP INDEX IF EXISTS {split(table)[0]}.{index}", after.partition("\n")[0]]
         )
 
 
 def _sequence(name: str, before: str, after: str, source: Snapshot, target: Snapshot) -> Iterator[Supplement]:
     now, then = properties(before), properties(after)
-    if "identity" in now or "identity" in then:  # it comes and goes with its column
-        if "identity" in now and "identity" in then and now["is"] != then["is"]:
+    if "identity" in then:  # it comes with its column
+        if "identity" in now and now["is"] != then["is"]:
             yield Supplement(name, after=[f"ALTER SEQUENCE {name} {then['is']}"])
+        elif before and "identity" not in now:
+            yield Supplement(name, before=[f"DROP SEQUENCE {name}"])
         return
-    if not before and f"column {then.get('owned by')}" not in source and "owned by" in then:
-        return  # made with its column
+    owner, former = then.get("owned by", ""), now.get("owned by", "")
+    made = bool(before) and "identity" not in now
     if not after:
-        if f"column {now.get('owned by')}" in target or "owned by" not in now:
+        if "identity" not in now and (not former or f"column {former}" in target):
             yield Supplement(name, after=[f"DROP SEQUENCE IF EXISTS {name}"])
-        return
-    make = [] if before else [f"CREATE SEQUENCE {name} {then['is']}"]
-    change = [f"ALTER SEQUENCE {name} {then['is']}"] if before and now["is"] != then["is"] else []
-    if now.get("owned by") != then.get("owned by"):
-        change.append(f"ALTER SEQUENCE {name} OWNED BY {then.get('owned by', 'NONE')}")
-    yield Supplement(name, make, change)
+    elif made or not owner or f"column {owner}" in source:  # otherwise it is made with its column
+        change = [f"ALTER SEQUENCE {name} {then['is']}"] if made and now["is"] != then["is"] else []
+        if owner != (former if made else ""):
+            change.append(f"ALTER SEQUENCE {name} OWNED BY {owner or 'NONE'}")
+        if not made and owner:
+            change.append(_go_on(name, owner))
+        yield Supplement(name, [] if made else [f"CREATE SEQUENCE {name} {then['is']}"], change)
 
 
 def _type(name: str, before: str, after: str, source: Snapshot, target: Snapshot) -> Iterator[Supplement]:
@@ -257,7 +288,7 @@ def _other_labels(name: str, labels: str, source: Snapshot, target: Snapshot) ->
     Checks and predicates that compare with the type are made anew.
     """
     schema, short = split(name)
-    aside = f"{short.strip(chr(34))}_before"
+    aside = f"{plain(short).encode()[:50].decode(errors='ignore')}_before".replace('"', '""')
     using, after = [], [f'DROP TYPE {schema}."{aside}"']
     for key, definition in source.items():
         kind, _, rest = key.partition(" ")
@@ -274,10 +305,10 @@ def _other_labels(name: str, labels: str, source: Snapshot, target: Snapshot) ->
             using.append(f"ALTER TABLE {table} DROP CONSTRAINT {item}")
             after += [f"ALTER TABLE {table} ADD CONSTRAINT {item} {each}" for each in same]
     before = [*using, f'ALTER TYPE {name} RENAME TO "{aside}"', f"CREATE TYPE {name} AS ENUM ({labels})"]
-    for table, column, default in _columns_of(name, source, target):
+    for table, column, many, default in _columns_of(name, source, target):
         alter = f"ALTER TABLE {table} ALTER {column}"
         before += [f"{alter} DROP DEFAULT"] if default else []
-        before.append(f"{alter} TYPE {name} USING {column}::text::{name}")
+        before.append(f"{alter} TYPE {name}{many} USING {column}::text{many}::{name}{many}")
         before += [f"{alter} SET DEFAULT {default}"] if default else []
     return Supplement(name, before, after)
 
@@ -298,21 +329,25 @@ def _domain(name: str, before: str, after: str) -> Iterator[Supplement]:
 
 def _is_enum(kind: str, source: Snapshot, target: Snapshot) -> bool:
     """Whether it is an enum on both sides, whose new labels bring its columns along."""
-    name = f"type {kind if '.' in kind else f'public.{kind}'}"
-    return source.get(name, "").startswith("enum ") and target.get(name, "").startswith("enum ")
+    one = kind.removesuffix("[]")
+    name = f"type {one if '.' in one else f'public.{one}'}"
+    return source.get(name, "").startswith("enum ") and target.get(name, "") != source[name]
 
 
-def _columns_of(name: str, source: Snapshot, target: Snapshot) -> list[tuple[str, str, str]]:
-    """Table, column and default of the columns that have the type on both sides."""
+def _columns_of(name: str, source: Snapshot, target: Snapshot) -> list[tuple[str, str, str, str]]:
+    """Table, column, "[]" for an array, and default of the columns that have the type on both sides."""
     short = name.removeprefix("public.")
     found = []
     for key, definition in source.items():
-        if key.startswith("column ") and key in target and (now := properties(definition))["is"] in (short, name):
-            table, column = split(key.removeprefix("column "))
-            found.append((table, column, now.get("default", "")))
+        if key.startswith("column ") and key in target:
+            facts = properties(definition)
+            many = "[]" if facts["is"].endswith("[]") else ""
+            if facts["is"].removesuffix("[]") in (short, name):
+                found.append((*split(key.removeprefix("column ")), many, facts.get("default", "")))
     return sorted(found)
 
 
 LEADS: dict[str, Callable[[str, str, str, Snapshot, Snapshot], Iterator[Supplement]]] = {
-    "schema": _schema, "column": _column, "constraint": _constraint, "index": _index, "sequence": _sequence, "type": _type,
+    "schema": _schema, "table": _stored, "column": _column,
+    "constraint": _constraint, "index": _index, "sequence": _sequence, "type": _type,
 }  # fmt: skip

@@ -12,10 +12,10 @@ from skinspire_db.connections import Target
 from skinspire_db.environment import Environment
 from skinspire_db.errors import SkinspireError, UsageError
 from skinspire_db.migrations import revisions, running, writing
-from skinspire_db.pipeline import Pipeline, Series, Step
+from skinspire_db.pipeline import Pipeline, Series, Step, translated
 from skinspire_db.settings import Project
 from skinspire_db.summary import Summary
-from skinspire_db.triggers import install, versions
+from skinspire_db.triggers import install, proofs, versions
 from skinspire_db.triggers.files import TriggerFile
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def upgrade(environment: Environment, to: str | None = None) -> Series:
         script = look(environment, lambda connection: running.next_up(connection, files, to))
         return None if script is None else _revision(environment, "migrate.upgrade", script, UPGRADES)
 
-    return Series("migrate.upgrade", environment, following, ("revision", "triggers"))
+    return Series("migrate.upgrade", environment, following, ("revision", "triggers", "proofs"))
 
 
 def downgrade(environment: Environment, steps: str | int = 1) -> Series:
@@ -48,15 +48,26 @@ def downgrade(environment: Environment, steps: str | int = 1) -> Series:
     files = revisions.directory(environment.project)
     left = int(steps)
 
+    def enough(connection: Connection) -> None:
+        states = running.states(connection, environment.project, files)
+        applied = sum(each.state == "applied" for each in states)
+        if 0 < applied < left:
+            raise UsageError(
+                f"--steps={steps}, but the database has {applied} revisions",
+                remedy=f"invoke migrate.downgrade --env={environment.name} --steps={applied}",
+            )
+
     def following() -> Pipeline | None:
         nonlocal left
+        if left == int(steps):
+            look(environment, enough)
         if left == 0:
             return None
         left -= 1
         script = look(environment, lambda connection: running.next_down(connection, files))
         return _revision(environment, "migrate.downgrade", script, TAKES_BACK, down=True)
 
-    return Series("migrate.downgrade", environment, following, ("revision", "triggers"))
+    return Series("migrate.downgrade", environment, following, ("revision", "triggers", "proofs"))
 
 
 def _revision(environment: Environment, operation: str, script: Script, danger: str, *, down: bool = False) -> Pipeline:
@@ -66,11 +77,17 @@ def _revision(environment: Environment, operation: str, script: Script, danger: 
         # Looked at again under the lock: somebody else may have been faster.
         now = running.next_down(connection, files) if down else running.next_up(connection, files, script.revision)
         if now is None or now.revision != script.revision:
-            return Summary({"revision": f"{script.revision} was done by somebody else"})
+            return Summary({"done": 0}, lines=[f"{script.revision} {script.doc}: somebody else was faster"])
         return running.apply(connection, environment.project, files, script, down=down)
 
-    triggers = partial(install.install, files=versions.current(environment.project))
-    steps = (Step("revision", run), Step("triggers", triggers))
+    triggers = versions.current(environment.project)
+
+    def prove(connection: Connection) -> Summary:
+        """A revision can take from a trigger function what it reads; PostgreSQL would say so at somebody's next login."""
+        checks = proofs.prove_able(connection, triggers)
+        return Summary({"checks": len(checks), "passed": sum(check.status == "pass" for check in checks)}, checks=checks)
+
+    steps = (Step("revision", run), Step("triggers", partial(install.install, files=triggers)), Step("proofs", prove))
     return Pipeline(operation, environment, steps, danger=danger)
 
 
@@ -118,7 +135,7 @@ def check(environment: Environment) -> Pipeline:
 
 def new(environment: Environment, message: str | None) -> Pipeline:
     """Write a revision from the difference between models and database."""
-    files = revisions.directory(environment.project)
+    revisions.directory(environment.project)
     if not message or not message.strip():
         raise UsageError("migrate.new needs a message", remedy='invoke migrate.new -m "add appointments"')
     wanted = _wanted(environment)
@@ -126,38 +143,49 @@ def new(environment: Environment, message: str | None) -> Pipeline:
     def write(connection: Connection) -> Summary:
         expected = drift.expected(connection, *wanted)
         attempt = not environment.policy.protected
-        written = writing.new(connection, environment.project, files, message, expected, attempt=attempt)
+        written = writing.new(connection, environment.project, message, expected, attempt=attempt)
         if written is None:
-            return Summary({"changes": 0})
+            left = writing.remaining(connection, environment.project, expected)
+            lines = [f"careful: no revision can make it, do it by hand: {each}" for each in left]
+            return Summary({"changes": 0}, lines=lines, data={"revision": None, "file": None, "warnings": left})
         lines = [written.file, *(f"careful: {each}" for each in written.warnings)]
         data = {"revision": written.revision, "file": written.file, "warnings": written.warnings}
         return Summary({"changes": written.changes}, lines=lines, data=data)
 
-    return Pipeline("migrate.new", environment, (Step("compare", write),), keeps=False)
+    return Pipeline("migrate.new", environment, (Step("compare", write),), keeps=False, writes=True)
 
 
 def stamp(environment: Environment, to: str | None = None) -> Pipeline:
-    """Note that the database is at a revision, by default the head, and run nothing."""
+    """Note that the database is at a revision, by default the head, or at none (`base`), and run nothing."""
     files = revisions.directory(environment.project)
-    head = revisions.named(files, to).revision if to else revisions.one_head(environment.project)
+    if to == "base":
+        head = None
+    else:
+        head = revisions.one_head(environment.project) if to is None else revisions.named(files, to).revision
 
     def mark(connection: Connection) -> Summary:
         before = running.current(connection)
         running.mark(connection, [head] if head else [])
         return Summary({"revision": head or "none", "before": ", ".join(before) or "none"})
 
-    return Pipeline("migrate.stamp", environment, (Step("stamp", mark),))
+    return Pipeline("migrate.stamp", environment, (Step("stamp", mark),), danger="change what {} says of its revisions")
 
 
-def sql(environment: Environment, to: str | None = None) -> str:
-    """The SQL of what is pending, not run."""
+def sql(environment: Environment, to: str | None = None) -> tuple[str, str]:
+    """The database's name, and the SQL of what is pending, not run."""
     files = revisions.directory(environment.project)
 
     def start(connection: Connection) -> str:
         running.refuse_unknown(connection, files)
-        return ",".join(running.current(connection)) or "base"
+        at = running.current(connection)
+        if len(at) > 1:
+            raise UsageError(
+                f"the database is at {len(at)} heads: {', '.join(at)}", remedy="invoke migrate.merge, then migrate.upgrade"
+            )
+        return at[0] if at else "base"
 
-    return running.sql(files, look(environment, start), to)
+    at = look(environment, start)
+    return connections.target(environment).database, running.sql(files, at, to)
 
 
 def merge(environment: Environment, message: str | None) -> writing.Written:
@@ -178,10 +206,11 @@ def look(environment: Environment, at: Callable[[Connection], T]) -> T:
     """
     to = connections.target(environment)
     with contextlib.closing(connections.connect(to, "migrate")) as connection:
-        connections.begin(connection, to.policy)
         try:
-            safety.identify(connection, to)
-            return at(connection)
+            connections.begin(connection, to.policy)
+            with translated(to, "migrate", "look", connection):
+                safety.identify(connection, to)
+                return at(connection)
         except SkinspireError as error:
             error.remedy = error.remedy and error.remedy.replace("{env}", environment.name)
             raise

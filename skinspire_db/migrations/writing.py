@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +23,18 @@ if TYPE_CHECKING:
     from skinspire_db.connections import Connection
 
 
+REWRITES = "a new type rewrites the table under a lock; for a large one add a column, copy in parts, and swap"
+SCANS = "it reads the whole table under a lock, and fails where a row breaks it; add a large one NOT VALID, VALIDATE it later"
+STATEMENTS = {  # of supplements
+    r"^ALTER TABLE .* TYPE ": REWRITES,
+    r"^ALTER TABLE .* ADD CONSTRAINT ": SCANS,
+    r"^ALTER TABLE \S+ DROP (?!CONSTRAINT)": "what it holds is lost, though it is generated anew",
+    r"^ALTER TABLE .* SET (UN)?LOGGED": "it rewrites the table under a lock",
+    r"^ALTER TYPE .* RENAME TO ": "a label goes or moves: its columns are rewritten, and a row that has it makes it fail",
+    r"^DROP (SEQUENCE|TYPE|DOMAIN)": "it is lost with its state",
+}
+
+
 @dataclass(frozen=True)
 class Written:
     """A revision file that was written; `warnings` say what it loses or locks, what to do instead, what it does not do."""
@@ -31,9 +45,7 @@ class Written:
     warnings: list[str] = field(default_factory=list)
 
 
-def new(
-    connection: Connection, here: Project, files: ScriptDirectory, message: str | None, expected: Snapshot, *, attempt: bool
-) -> Written | None:
+def new(connection: Connection, here: Project, message: str | None, expected: Snapshot, *, attempt: bool) -> Written | None:
     """Write a revision that makes the database what the models say, and what it is `expected` to be then in PostgreSQL's own
     words; None when it is that already.
 
@@ -43,6 +55,8 @@ def new(
     if not message or not message.strip():
         raise UsageError("migrate.new needs a message", remedy='invoke migrate.new -m "add appointments"')
     revisions.one_head(here)
+    _folder(here)  # Alembic writes into none that it has not seen
+    files = revisions.directory(here)
     if pending := running.next_up(connection, files, None):
         raise MigrationInvalid(
             f"the database is behind: {pending.revision} is pending", remedy="invoke migrate.upgrade --env={env}, then again"
@@ -50,17 +64,37 @@ def new(
     with running.alchemy(connection) as alchemist:
         live = catalogue.snapshot(connection)
         with _reflected_as(live):
-            script, context = _compare(alchemist, here, files, message.strip())
+            script, context = _compare(alchemist, here, files, message.strip(), live)
         supplements.add(script, live, expected)
         changes = list(_flat(script.upgrade_ops.ops))
         if not changes:
             return None
-        [made] = context.generate_scripts()
-    new_tables = {op.table_name for op in changes if type(op).__name__ == "CreateTableOp"}
-    warnings = [each for op in changes if getattr(op, "table_name", "") not in new_tables for each in _warnings(op)]
+        made = _generate(context, here)
+    new_tables = {_place(op) for op in changes if type(op).__name__ == "CreateTableOp"}
+    careful = [
+        each for op in changes if "Drop" in type(op).__name__ or _place(op) not in new_tables for each in _warnings(op)
+    ]
     if attempt:
-        warnings += _attempt(connection, here, made.revision, expected)
-    return Written(made.revision, revisions.path(made, here), len(changes), warnings)
+        careful += _attempt(connection, here, made.revision, expected)
+    return Written(made.revision, revisions.path(made, here), len(changes), careful)
+
+
+def _generate(context: Any, here: Project) -> Any:
+    """Write the file; one that cannot be read again does not stay, where it would stop every command."""
+    folder = Path(_folder(here))
+    present = set(folder.glob("*.py"))
+    try:
+        [made] = context.generate_scripts()
+    except Exception as error:
+        for file in set(folder.glob("*.py")) - present:
+            file.unlink()
+        raise MigrationInvalid(f"the revision cannot be written: {error}", remedy="write it by hand") from None
+    return made
+
+
+def _place(op: Any) -> tuple[str | None, str | None]:
+    """Schema and table of an operation."""
+    return getattr(op, "schema", None), getattr(op, "table_name", None) or getattr(op, "source_table", None)
 
 
 def _attempt(connection: Connection, here: Project, revision: str, expected: Snapshot) -> Iterator[str]:
@@ -68,15 +102,14 @@ def _attempt(connection: Connection, here: Project, revision: str, expected: Sna
     import psycopg
 
     files = revisions.directory(here)
-    views = {schema.name_of(table) for table in schema.metadata(here).tables.values() if table.info.get("is_view")}
     script, before = revisions.named(files, revision), catalogue.snapshot(connection)
     connection.execute("SAVEPOINT attempt")
     try:
         running.apply(connection, here, files, script)
-        for each in _remaining(connection, expected, views):
+        for each in remaining(connection, here, expected):
             yield f"not in this revision, add it by hand: {each}"
         running.apply(connection, here, files, script, down=True)
-        for each in _remaining(connection, before, views):
+        for each in remaining(connection, here, before):
             yield f"not in its downgrade, add it by hand: {each}"
     except MigrationFailed as error:
         yield f"it fails on this database: {error.message}"
@@ -85,10 +118,11 @@ def _attempt(connection: Connection, here: Project, revision: str, expected: Sna
     connection.execute("ROLLBACK TO attempt")
 
 
-def _remaining(connection: Connection, wanted: Snapshot, views: set[str]) -> list[str]:
+def remaining(connection: Connection, here: Project, wanted: Snapshot) -> list[str]:
+    """What still differs and no trigger file brings, which follow after every revision."""
+    views = {schema.name_of(table) for table in schema.metadata(here).tables.values() if table.info.get("is_view")}
     found = drift.compare(catalogue.snapshot(connection), wanted, views)
-    ours = ("trigger", "function", "grant")  # triggers follow after every revision
-    return [f"{each.kind} {each.name} {each.state}" for each in found if each.kind not in ours]
+    return [f"{each.kind} {each.name} {each.state}" for each in found if each.kind not in ("trigger", "function", "grant")]
 
 
 def merge(here: Project, files: ScriptDirectory, message: str | None) -> Written:
@@ -117,8 +151,11 @@ def describe(op: MigrateOperation) -> str:
     return " ".join([verb, ".".join(str(name) for name in (*names, column) if name)])
 
 
-def _compare(alchemist: Any, here: Project, files: ScriptDirectory, message: str) -> tuple[Any, Any]:
-    """Alembic's comparison of models and database: the revision script, and the context that can write it."""
+def _compare(alchemist: Any, here: Project, files: ScriptDirectory, message: str, live: Snapshot) -> tuple[Any, Any]:
+    """Alembic's comparison of models and database: the revision script, and the context that can write it.
+
+    What the snapshot does not have, partitions and extensions' tables, it does not see either.
+    """
     from alembic.autogenerate.api import RevisionContext
     from alembic.config import Config
     from alembic.runtime.environment import EnvironmentContext
@@ -136,18 +173,26 @@ def _compare(alchemist: Any, here: Project, files: ScriptDirectory, message: str
 
     views = {table.key for table in models.tables.values() if table.info.get("is_view")}
     schemas = {table.schema for table in models.tables.values()} | {None}
+    present = {catalogue.plain(key) for key in live if key.startswith("table ")}
+
+    def include(name: str | None, kind: str, parents: Any) -> bool:
+        if kind == "schema":
+            return name in schemas
+        return kind != "table" or f"table {parents['schema_name'] or 'public'}.{name}" in present
+
     with EnvironmentContext(Config(), files, fn=compare) as environment:
         environment.configure(
             connection=alchemist,
             target_metadata=models,
-            compare_type=True,
-            compare_server_default=True,
+            compare_type=False,  # two spellings of one type or default differ to it; the supplements compare PostgreSQL's own
+            compare_server_default=False,
             render_item=_render,
             include_schemas=True,
-            include_name=lambda name, kind, _: kind != "schema" or name in schemas,
+            include_name=include,
             include_object=lambda thing, _name, kind, _reflected, _to: kind != "table" or _key(thing) not in views,
         )
-        environment.run_migrations()
+        with warnings.catch_warnings(action="ignore"):  # of generated columns, which the supplements see to
+            environment.run_migrations()
     return context.generated_revisions[0], context
 
 
@@ -185,6 +230,8 @@ def _render(kind: str, thing: Any, context: Any) -> Any:
         schema_name = f", schema={thing.schema!r}" if thing.schema else ""
         # The revision makes and drops the types itself: a table that is made does not know whether another has its type.
         return f"postgresql.ENUM({', '.join(map(repr, thing.enums))}, name={thing.name!r}{schema_name}, create_type=False)"
+    if kind == "type" and not type(thing).__module__.startswith("sqlalchemy."):  # an application's own
+        context.imports.add(f"import {type(thing).__module__}")
     made_elsewhere = isinstance(thing, FetchedValue) and not isinstance(thing, DefaultClause | Computed | Identity)
     return None if kind == "server_default" and made_elsewhere else False
 
@@ -213,12 +260,16 @@ def _warnings(op: Any) -> Iterator[str]:
     match type(op).__name__:
         case "DropTableOp" | "DropColumnOp":
             yield f"{what}: what it holds is lost; for a new name write op.rename_table or op.alter_column(new_column_name=)"
-        case "AlterColumnOp" if op.modify_type is not None:
-            yield f"{what}: a new type rewrites the table under a lock; for a large one add a column, copy in parts, and swap"
         case "AlterColumnOp" if op.modify_nullable is False:
             yield f"{what}: NOT NULL reads the whole table under a lock, and fails where a value is missing; fill it first"
         case "AddColumnOp" if not op.column.nullable and op.column.server_default is None and op.column.identity is None:
             yield f"{what}: NOT NULL without a default fails where the table has rows; add a server_default, or fill it first"
+        case "CreateUniqueConstraintOp" | "CreateForeignKeyOp" | "CreateCheckConstraintOp":
+            yield f"{what}: {SCANS}"
+        case "ExecuteSQLOp":
+            for pattern, warning in STATEMENTS.items():
+                if re.search(pattern, op.sqltext):
+                    yield f"{op.sqltext}: {warning}"
         case "CreateIndexOp":
             yield (
                 f"{what}: the table cannot be written meanwhile; for a large one run CREATE INDEX CONCURRENTLY by hand first,"

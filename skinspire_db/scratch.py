@@ -1,0 +1,146 @@
+"""Scratch databases: made aside on the target's server, swapped in under the real name, and swept up after a crash.
+
+Names: what is made aside is TARGET_scratch_HEX, what it replaced TARGET_former, for `db.undo`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from skinspire_db import connections, safety
+from skinspire_db.connections import Target
+from skinspire_db.errors import OperationLocked, PermissionMissing, StepFailed
+
+if TYPE_CHECKING:
+    from skinspire_db.connections import Connection
+
+LONGEST = 63  # bytes of a name; PostgreSQL cuts what is longer, and two names could become one
+SWAP_SECONDS = 30  # how long sessions that come back again and again are ended
+
+
+@contextlib.contextmanager
+def database(to: Target, operation: str, *, template: str | None = None) -> Iterator[Target]:
+    """A database beside the target's, empty or a copy of `template`; dropped at the end if it still has its name.
+
+    As long as this process lives, an advisory lock says so; those of processes that died are dropped first. Raises
+    PermissionMissing when the role may not create databases, psycopg's ObjectInUse for a template that others use.
+    """
+    aside = beside(to, f"_scratch_{secrets.token_hex(4)}")
+    with contextlib.closing(connections.maintenance(to, operation)) as watch:
+        connections.begin(watch, to.policy, brief=True)
+        sweep(to, operation, watch)
+        watch.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (aside.database,))
+        try:
+            try:
+                connections.create_database(aside, operation, template=template)
+            except PermissionMissing as error:
+                error.remedy = f'ask the administrator for: ALTER ROLE "{to.user}" CREATEDB'
+                raise
+            yield aside
+        finally:
+            connections.drop_database(aside, operation)
+
+
+def beside(to: Target, ending: str) -> Target:
+    """The target's database with another name, on the same server."""
+    name = to.database.encode()[: LONGEST - len("_scratch_12345678")].decode(errors="ignore") + ending
+    return dataclasses.replace(to, parameters=to.parameters | {"dbname": name})
+
+
+def former(to: Target) -> Target:
+    """Where the database is that the last swap replaced."""
+    return beside(to, "_former")
+
+
+def sweep(to: Target, operation: str, watch: Connection) -> list[str]:
+    """Drop the scratch databases of this target whose operations died. Returns their names."""
+    prefix = beside(to, "_scratch_").database
+    found = watch.execute("SELECT datname FROM pg_database WHERE starts_with(datname, %s)", (prefix,)).fetchall()
+    swept = []
+    for (name,) in found:
+        if re.fullmatch(r"[0-9a-f]{8}", name.removeprefix(prefix)) and _is_dead(watch, name):
+            connections.drop_database(dataclasses.replace(to, parameters=to.parameters | {"dbname": name}), operation)
+            swept.append(name)
+    return swept
+
+
+def swap(to: Target, new: Target, operation: str, holder: Connection | None) -> list[str]:
+    """Give `new` the target's name; what had it becomes the former database, and what was that is dropped. When `new` is the
+    former one, the two change places. All in one transaction.
+
+    `holder` has the target's operation lock, and is closed; None when the target does not exist. Returns who was connected,
+    and was sent away. Raises OperationLocked when another operation has come in between, StepFailed when others connect
+    again and again; nothing has changed then.
+    """
+    import psycopg
+    from psycopg import sql
+
+    aside = beside(to, f"_scratch_{secrets.token_hex(4)}")
+    away = aside.database
+    keep = former(to).database
+    back = new.database == keep
+    ended: list[str] = []
+    deadline = time.monotonic() + SWAP_SECONDS
+    with contextlib.closing(connections.maintenance(to, operation)) as connection:
+        while True:
+            for each in (to.database, new.database):
+                ended += _send_away(connection, each, operation, holder)
+            if holder is not None:
+                holder.close()
+                holder = None
+            try:
+                with connection.transaction():
+                    there = {name for (name,) in connection.execute("SELECT datname FROM pg_database").fetchall()}
+                    steps = [(to.database, away), (new.database, to.database), (away, keep)] if back else [
+                        (keep, away), (to.database, keep), (new.database, to.database),
+                    ]  # fmt: skip
+                    for old, name in steps:
+                        if old in there or (old == away and to.database in there):
+                            rename = sql.SQL("ALTER DATABASE {} RENAME TO {}")
+                            connection.execute(rename.format(sql.Identifier(old), sql.Identifier(name)))
+                break
+            except psycopg.errors.ObjectInUse:  # somebody came back in between
+                if time.monotonic() > deadline:
+                    raise StepFailed(
+                        f"{to} could not be swapped: others connect again and again; the database is as it was",
+                        remedy="stop what connects, and run it again",
+                    ) from None
+    if not back:
+        connections.drop_database(aside, operation)  # if this is not reached, the next operation sweeps it up
+    return ended
+
+
+def _send_away(connection: Connection, database: str, operation: str, holder: Connection | None) -> list[str]:
+    """End the sessions of a database, but no operation's of these tools. Returns who they were."""
+    own = holder.info.backend_pid if holder and not holder.closed else 0
+    working = connection.execute(
+        """
+        SELECT a.pid, a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+        WHERE l.locktype = 'advisory' AND l.granted AND l.objid = %s AND l.classid = 0 AND a.pid <> %s
+          AND l.database = (SELECT oid FROM pg_database WHERE datname = %s)
+        """,
+        (safety.LOCK_KEY, own, database),
+    ).fetchone()
+    if working:
+        raise OperationLocked(
+            f"{working[1]} (pid {working[0]}) began on {database} meanwhile", remedy="run it again when that has ended"
+        )
+    rows = connection.execute(
+        """
+        SELECT coalesce(nullif(application_name, ''), usename) || ' (pid ' || pid || ')', pg_terminate_backend(pid, 5000)
+        FROM pg_stat_activity WHERE datname = %s AND pid NOT IN (%s, pg_backend_pid()) AND backend_type = 'client backend'
+        """,
+        (database, own),
+    ).fetchall()
+    connection.commit()
+    return [who for who, _ in rows if f"skinspire-db {operation}" not in who]
+
+
+def _is_dead(watch: Connection, name: str) -> bool:
+    return watch.execute("SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))", (name,)).fetchone() == (True,)

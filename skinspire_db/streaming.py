@@ -1,0 +1,263 @@
+"""Copying a database as streams: its tables in parallel on one snapshot, largest first, indexes as each is filled.
+
+PostgreSQL's own programs pump the bytes: pg_dump and pg_restore the definitions, psql to psql the rows; Python directs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from skinspire_db import connections
+from skinspire_db.client_tools import ClientTools, ended, said
+from skinspire_db.connections import Target
+from skinspire_db.errors import StepFailed
+
+if TYPE_CHECKING:
+    from skinspire_db.connections import Connection
+
+Transfer = Callable[[int, int, int], None]  # bytes so far, bytes in all, rows so far
+# A scratch database that a crash takes along is no loss, so nothing waits for its WAL.
+QUICK = "-c synchronous_commit=off -c maintenance_work_mem=256MB -c statement_timeout=0 -c lock_timeout=0"
+PLAIN = "-c row_security=off -c statement_timeout=0 -c lock_timeout=0"
+TABLES = """
+    SELECT c.oid, n.nspname, c.relname, pg_table_size(c.oid),
+           (SELECT array_agg(a.attname ORDER BY a.attnum) FROM pg_attribute a
+            WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''),
+           NOT EXISTS (SELECT FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+                       WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND t.typsend = 0),
+           ARRAY(SELECT x.indexrelid FROM pg_index x WHERE x.indrelid = c.oid
+                 UNION ALL SELECT k.oid FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype IN ('p', 'u', 'x'))
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+    ORDER BY 4 DESC, 2, 3
+"""
+# In an order in which each finds those that it reads.
+POPULATED_VIEWS = """
+    WITH RECURSIVE reads (view, level) AS (
+        SELECT oid, 0 FROM pg_class WHERE relkind = 'm' AND relispopulated
+        UNION SELECT r.ev_class, reads.level + 1 FROM reads JOIN pg_depend d ON d.refobjid = reads.view
+        JOIN pg_rewrite r ON r.oid = d.objid WHERE d.classid = 'pg_rewrite'::regclass AND r.ev_class <> reads.view AND reads.level < 50
+    )
+    SELECT format('%I.%I', n.nspname, c.relname) FROM reads JOIN pg_class c ON c.oid = view JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'm' GROUP BY 1 ORDER BY max(level), 1
+"""  # noqa: E501
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table to copy. `columns` are those that hold values of their own; `entries` are its indexes' and constraints' oids.
+
+    `expressions`, column -> SQL, take the place of columns: what is read is then a SELECT and no longer the bare table.
+    """
+
+    schema: str
+    name: str
+    size: int
+    columns: list[str]
+    binary: bool
+    entries: frozenset[int]
+    expressions: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def quoted(self) -> str:
+        return _quote(self.schema, self.name)
+
+    @property
+    def listed(self) -> str:
+        return f"{self.quoted} ({', '.join(map(_quote, self.columns))})"
+
+    @property
+    def read(self) -> str:
+        """The COPY that reads it."""
+        source = self.listed
+        if self.expressions:
+            chosen = (f"{self.expressions.get(column, _quote(column))}" for column in self.columns)
+            source = f"(SELECT {', '.join(chosen)} FROM ONLY {self.quoted})"  # noqa: S608
+        return f"COPY {source} TO STDOUT (FORMAT {self.format})"
+
+    @property
+    def write(self) -> str:
+        """The COPY that fills it; FREEZE, as nobody else sees the table yet."""
+        return f"COPY {self.listed} FROM STDIN (FORMAT {self.format}, FREEZE)"
+
+    @property
+    def format(self) -> str:
+        return "binary" if self.binary else "text"
+
+
+def tables(connection: Connection) -> list[Table]:
+    """The tables of a database that have rows of their own, largest first."""
+    return [
+        Table(schema, name, size, columns, binary, frozenset(entries))
+        for _, schema, name, size, columns, binary, entries in connection.execute(TABLES.encode()).fetchall()
+        if columns
+    ]
+
+
+def stream(
+    tools: ClientTools,
+    source: Target,
+    aside: Target,
+    connection: Connection,
+    snapshot: str,
+    wanted: list[Table],
+    jobs: int,
+    transfer: Transfer,
+) -> None:
+    """Fill the empty database `aside`: all definitions, and the rows of the `wanted` tables, as of the exported snapshot that
+    `connection` holds open on the source.
+
+    Raises StepFailed with what the programs said.
+    """  # fmt: skip
+    source, aside = _with_options(source, PLAIN), _with_options(aside, QUICK)
+    with tempfile.TemporaryDirectory() as folder:
+        archive = str(Path(folder) / "definitions")
+        tools.run("pg_dump", source, "-Fc", "--schema-only", f"--snapshot={snapshot}", f"--file={archive}")
+        entries = _entries(tools.run("pg_restore", source, "--list", archive, connect=False))
+        restore = _Restore(tools, aside, archive, Path(folder), entries)
+        tools.run("pg_restore", aside, "--exit-on-error", "--section=pre-data", archive)
+        filled = {table.quoted: 0 for table in wanted}
+        with _watched(source, wanted, filled, transfer), ThreadPoolExecutor(max_workers=jobs) as pool:
+            shares = [pool.submit(_fill, tools, source, aside, snapshot, table, restore, filled) for table in wanted]
+            done, _ = wait(shares, return_when=FIRST_EXCEPTION)
+            for share in shares:
+                share.cancel()
+            for share in done:
+                share.result()
+        restore.rest(jobs)
+    _sequences_and_views(connection, aside)
+
+
+@dataclass(frozen=True)
+class _Restore:
+    """What of an archive's post-data section is still to be restored; oid -> line of its table of contents."""
+
+    tools: ClientTools
+    aside: Target
+    archive: str
+    folder: Path
+    entries: dict[int, str]
+
+    def of(self, table: Table) -> None:
+        self._run([self.entries.pop(oid) for oid in sorted(table.entries & self.entries.keys())], f"{id(table)}.list")
+
+    def rest(self, jobs: int) -> None:
+        self._run(list(self.entries.values()), "rest.list", f"--jobs={jobs}")
+
+    def _run(self, lines: list[str], name: str, *options: str) -> None:
+        if lines:
+            (self.folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+            listed = f"--use-list={self.folder / name}"
+            self.tools.run("pg_restore", self.aside, "--exit-on-error", "--section=post-data", listed, *options, self.archive)
+
+
+def _entries(listing: str) -> dict[int, str]:
+    """The lines of an archive's table of contents; indexes and constraints under the oid that they had, others under their
+    own negative number.
+    """
+    found = {}
+    for line in listing.splitlines():
+        if entry := re.match(r"(\d+); \d+ (\d+) (.+)", line):
+            own = re.match(r"(INDEX|CONSTRAINT) (?!ATTACH )", entry[3])
+            found[int(entry[2]) if own else -int(entry[1])] = line
+    return found
+
+
+def _fill(
+    tools: ClientTools, source: Target, aside: Target, snapshot: str, table: Table, restore: _Restore, filled: dict[str, int]
+) -> None:
+    """One psql reads the table, another writes it, in one transaction with a TRUNCATE, which FREEZE needs."""
+    quiet = ("--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1")
+    begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+    reads = [begin, f"SET TRANSACTION SNAPSHOT '{snapshot}'", table.read]
+    writes = ["BEGIN", f"TRUNCATE ONLY {table.quoted}", table.write, "COMMIT"]
+    reader = tools.start(
+        "psql", source, *quiet, *(f"--command={each}" for each in reads), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    writer = tools.start(
+        "psql", aside, *quiet, *(f"--command={each}" for each in writes),
+        stdin=reader.stdout, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    with ended(reader, writer):
+        assert reader.stdout
+        reader.stdout.close()  # so that the reader notices when the writer is gone
+        wrong = writer.communicate()[1]
+        complaint = reader.stderr.read() if reader.stderr else b""
+        if reader.wait() or writer.returncode:
+            raise StepFailed(f"copying {table.quoted} failed: {said(wrong if writer.returncode else complaint)}")
+    filled[table.quoted] = table.size
+    restore.of(table)
+
+
+def _sequences_and_views(connection: Connection, aside: Target) -> None:
+    """What pg_dump has in its data section: the sequences' values, which no snapshot holds, and materialized views."""
+    from psycopg import sql
+
+    from skinspire_db.fingerprint import SEQUENCES
+
+    with contextlib.closing(connections.connect(aside, "copy")) as new:
+        connections.begin(new, aside.policy)
+        for each in connection.execute(SEQUENCES).fetchall():
+            value = connection.execute(
+                sql.SQL("SELECT last_value, is_called FROM {}").format(sql.Identifier(*each))
+            ).fetchone()
+            assert value
+            new.execute("SELECT setval(%s::regclass, %s, %s)", (_quote(*each), *value))
+        for (view,) in connection.execute(POPULATED_VIEWS.encode()).fetchall():
+            new.execute(f"REFRESH MATERIALIZED VIEW {view}".encode())
+        new.commit()
+
+
+@contextlib.contextmanager
+def _watched(source: Target, wanted: list[Table], filled: dict[str, int], transfer: Transfer) -> Iterator[None]:
+    """Tell from time to time how far the copying is, as PostgreSQL itself says (pg_stat_progress_copy)."""
+    total = sum(table.size for table in wanted)
+    over = threading.Event()
+
+    def watch() -> None:
+        import psycopg
+
+        rows_before: dict[int, int] = {}
+        with (
+            contextlib.suppress(psycopg.Error, Exception),
+            contextlib.closing(connections.connect(source, "progress")) as looker,
+        ):
+            looker.autocommit = True
+            while not over.wait(0.3):
+                now = looker.execute(
+                    "SELECT pid, bytes_processed, tuples_processed FROM pg_stat_progress_copy"
+                    " WHERE datname = current_database()"
+                ).fetchall()
+                rows_before |= {pid: rows for pid, _, rows in now}
+                done = min(total, sum(filled.values()) + sum(size for _, size, _ in now))
+                transfer(done, total, sum(rows_before.values()))
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join(timeout=5)
+
+
+def _with_options(to: Target, options: str) -> Target:
+    given = to.parameters.get("options", "")
+    return dataclasses.replace(to, parameters=to.parameters | {"options": f"{given} {options}".strip()})
+
+
+def _quote(*names: str) -> str:
+    from psycopg import sql
+
+    return sql.Identifier(*names).as_string()
