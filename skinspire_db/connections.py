@@ -292,7 +292,7 @@ def explain(error: psycopg.Error, to: Target, database: str | None = None) -> Sk
     # The server gives no SQLSTATE to a client that could not log in: there is only its text, in its own language.
     text = str(error)
     setting = url_setting(to.environment)
-    check = "invoke server.status" if to.server else f"check {setting} and that the server runs"
+    check = "invoke server.status" if to.server else f"invoke db.doctor --env={to.environment}, and check {setting}"
     if re.search(r"invalid \S+ value|bad value for|invalid connection option", text):
         return InvalidSetting(
             f"{setting} has an option that cannot be used: {text.splitlines()[0]}",
@@ -301,7 +301,7 @@ def explain(error: psycopg.Error, to: Target, database: str | None = None) -> Sk
     if "password" in text and ("authentication failed" in text or "no password supplied" in text):
         return ConnectionFailed(
             f"{to.host}:{to.port} refuses the password of role {to.user}"
-            if "failed" in text
+            if "authentication failed" in text
             else f"role {to.user} needs a password at {to.host}:{to.port}",
             remedy=f"correct the password in {setting}; write special characters as %XX",
         )

@@ -123,6 +123,14 @@ def resolve_name(name: str) -> str:
     return _canonical(name, project(), "--env")
 
 
+def resolve_active(name: str | None) -> str:
+    """The name of the environment that is meant, of the active one for None; whether it has a database or not.
+
+    Raises UnknownEnvironment.
+    """
+    return resolve_name(name) if name is not None else str(active(project()).value)
+
+
 def describe(name: str | None = None) -> list[Setting]:
     """Every setting of the environment called `name`, or of the active one, with its source; passwords are hidden.
 

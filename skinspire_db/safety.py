@@ -182,24 +182,29 @@ def blockers(to: Target, operation: str, own_pid: int) -> str:
 
     try:
         with connections.connect(to, operation) as connection:
-            rows = connection.execute(
-                """
-                SELECT a.pid, coalesce(nullif(a.application_name, ''), a.usename),
-                       extract(epoch FROM clock_timestamp() - a.xact_start)::int,
-                       string_agg(DISTINCT l.relation::regclass::text, ', ')
-                FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-                JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
-                WHERE l.granted AND l.locktype = 'relation' AND a.pid NOT IN (%s, pg_backend_pid())
-                  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-                  AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND c.relkind IN ('r', 'p', 'm', 'f')
-                GROUP BY 1, 2, 3 ORDER BY 3 DESC NULLS LAST
-                """,
-                (own_pid,),
-            ).fetchall()
+            listed = holders(connection, own_pid)
     except (psycopg.Error, SkinspireError):
-        rows = []
-    listed = [f"pid {pid} ({name}{_age(age)}, {relations})" for pid, name, age, relations in rows]
+        listed = []
     return "; ".join(listed) or "a transaction that has ended since"
+
+
+def holders(connection: Connection, own_pid: int) -> list[str]:
+    """Who but session `own_pid` and this one holds locks on tables, whose transaction is open longest first."""
+    rows = connection.execute(
+        """
+        SELECT a.pid, coalesce(nullif(a.application_name, ''), a.usename),
+               extract(epoch FROM clock_timestamp() - a.xact_start)::int,
+               string_agg(DISTINCT l.relation::regclass::text, ', ')
+        FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+        JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE l.granted AND l.locktype = 'relation' AND a.pid NOT IN (%s, pg_backend_pid())
+          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND c.relkind IN ('r', 'p', 'm', 'f')
+        GROUP BY 1, 2, 3 ORDER BY 3 DESC NULLS LAST
+        """,
+        (own_pid,),
+    ).fetchall()
+    return [f"pid {pid} ({name}{_age(age)}, {relations})" for pid, name, age, relations in rows]
 
 
 def record(connection: Connection, operation: str, environment: str, seconds: float, steps: Any) -> uuid.UUID:

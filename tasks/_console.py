@@ -7,13 +7,20 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skinspire_db import environment
 from skinspire_db.connections import Target
 from skinspire_db.errands import Errand
 from skinspire_db.errors import SkinspireError
 from skinspire_db.pipeline import Pipeline, Report, Result, Series, StepResult
+from skinspire_db.rendering import as_markdown, as_mermaid, as_text, printable, tabular
+
+if TYPE_CHECKING:
+    from skinspire_db.inspection.overview import Inspection
+    from skinspire_db.seeding.bulk import Options
+    from skinspire_db.settings import Setting
+    from skinspire_db.summary import Check
 
 STEP = "  {:<10} {:<84} {:>7.2f} s"
 
@@ -89,25 +96,81 @@ def operate(
     show_json(result.as_dict()) if json else _show(pipeline, result)
 
 
+def diagnose(env: str | None, *, json: bool) -> None:
+    """Tell each link of the diagnosis as it is looked at."""
+    from skinspire_db.doctor import chain
+
+    class Aloud(chain.Listener):
+        def settings(self, rows: list[Setting]) -> None:
+            table([(row.name, row.value or "-", row.source) for row in rows], ("setting", "value", "from"))
+
+        def check(self, done: Check) -> None:
+            say(f"  {done.status:<8} {done.name:<15}  {done.detail}")
+
+    found = chain.diagnose(env, chain.Listener() if json else Aloud())
+    if json:
+        show_json(found.as_dict())
+        return
+    for note in found.notes:
+        warn(note)
+    say(f"db.doctor: nothing is broken, {found.seconds:.2f} s")
+
+
+def onboard(ctx: Any, env: str | None, options: Callable[[environment.Environment], Options], *, json: bool) -> None:
+    """Run db.prepare and db.verify for dev and test, or with --dry show their plans, and what to type next."""
+    from skinspire_db import onboarding
+
+    if ctx.config.run.dry:
+        plans = [onboarding.series(each, options(each)).plan() for each in onboarding.chosen(env)]
+        if json:
+            show_json(plans[0] | {"environment": None, "database": None, "plans": plans})
+        for plan in plans if not json else ():
+            _show_plan(plan, json)
+        return
+    done = onboarding.onboard(env, options, ConsoleReport(quiet=json))
+    if json:
+        show_json(done.as_dict())
+        return
+    if made := [(each.role, each.user_id, each.password) for result in done.done for each in result.sign_in]:
+        _show_sign_in(dict.fromkeys(made))
+    say(f"{onboarding.OPERATION}: ready and verified, {done.seconds:.2f} s. Next:")
+    for command, what in done.next.items():
+        say(f"  {command:<29} {what}")
+
+
 def table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> None:
     """A table as the terminal shows it; values are shown as they are, also what looks like a number."""
-    from tabulate import tabulate
-
-    shown = tabulate(list(rows), headers=headers, tablefmt="simple", disable_numparse=True)
-    say("\n".join(f"  {line}".rstrip() for line in shown.splitlines()))
+    say_lines("\n".join(f"  {line}".rstrip() for line in tabular(rows, headers).split("\n")))
 
 
 def show_json(value: Any) -> None:
     """The one object that stdout holds with --json."""
-    say(json.dumps(value, default=str))
+    say(json.dumps(value, default=str).replace("\x7f", "\\u007f"))  # the one control character that JSON allows
 
 
-def say(text: str) -> None:
-    """Print a line. A reader that has gone away (`| head -1`) does not stop an operation, nor change what came of it."""
+def say(line: str) -> None:
+    """Print a line, harmless to a terminal whatever names it holds.
+
+    A reader that has gone away (`| head -1`) does not stop an operation, nor change what came of it.
+    """
+    _print(printable(line))
+
+
+def say_lines(text: str) -> None:
+    """Print a text of several lines; what is not from us in it was made harmless before, or is for a file."""
+    _print(printable(text, keep="\n\t") if sys.stdout.isatty() else text)
+
+
+def _print(text: str) -> None:
     try:
         print(text, flush=True)
     except OSError:
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115  # until the process ends
+
+
+def warn(note: str) -> None:
+    """Something to read that is no part of the answer."""
+    print(f"note: {printable(note)}", file=sys.stderr)
 
 
 def show_result(operation: str, *, json: bool, text: str, **values: Any) -> None:
@@ -116,12 +179,22 @@ def show_result(operation: str, *, json: bool, text: str, **values: Any) -> None
         blank = {"operation": operation, "environment": None, "database": None, "ok": True, "exit_code": 0, "seconds": 0.0}
         show_json(blank | {"steps": [], "error": None} | values)
     else:
-        say(text)
+        say_lines(text)
+
+
+def show_inspection(found: Inspection, how: str) -> None:
+    """What a database holds, in one of the formats; notes go where they disturb no format."""
+    if how == "json":
+        show_json(found.as_dict())
+        return
+    for note in found.notes:
+        warn(note)
+    say_lines({"table": as_text, "markdown": as_markdown, "mermaid": as_mermaid}[how](found))
 
 
 def _show(pipeline: Pipeline | Series | Errand, result: Result) -> None:
     for note in result.notes:
-        print(f"note: {note}", file=sys.stderr)
+        warn(note)
     if result.sign_in:
         _show_sign_in((each.role, each.user_id, each.password) for each in result.sign_in)
     looked = "all checks pass" if any(step.summary.checks for step in result.steps) else "the database was not changed"

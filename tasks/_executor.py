@@ -30,7 +30,7 @@ class SkinspireExecutor(Executor):
         from skinspire_db.errors import Interrupted, SkinspireError, UsageError
 
         try:
-            if len(tasks) > 1 and any(task.as_kwargs.get("json") for task in tasks):
+            if len(tasks) > 1 and any(_json(task.as_kwargs) for task in tasks):
                 raise UsageError("--json goes with one task at a time", remedy="run them one after the other")
             return super().execute(*tasks)
         except KeyboardInterrupt:
@@ -41,9 +41,11 @@ class SkinspireExecutor(Executor):
     def _exit(self, error: Any, tasks: Any) -> None:
         if self.core and "debug" in self.core[0].args and self.core[0].args.debug.value:
             raise error
+        from skinspire_db.rendering import printable
+
         task = tasks[-1] if tasks else None
         given = getattr(task, "as_kwargs", {})
-        if given.get("json"):
+        if _json(given):
             blank = {
                 "operation": getattr(task, "name", None),
                 "environment": given.get("env"),
@@ -56,13 +58,18 @@ class SkinspireExecutor(Executor):
                 print(json.dumps(blank | error.result | failure, default=str), flush=True)
             raise Exit(code=error.exit_code)
         remedy = (
-            f"\n  try: {error.remedy}"
+            f"\n  try: {printable(error.remedy)}"
             if error.remedy and sys.stderr.isatty()
-            else f" -> {error.remedy}"
+            else f" -> {printable(error.remedy)}"
             if error.remedy
             else ""
         )
-        raise Exit(f"error: {error.message}{remedy}", code=error.exit_code)
+        raise Exit(f"error: {printable(error.message)}{remedy}", code=error.exit_code)
+
+
+def _json(given: dict[str, Any]) -> bool:
+    """Whether one JSON object is what was asked for."""
+    return bool(given.get("json")) or given.get("format") == "json"
 
 
 def _interrupt(*_: object) -> None:

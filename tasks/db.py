@@ -117,6 +117,81 @@ def drift(ctx, env=None, json=False):
     _console.operate(ctx, env, lambda chosen, _: operations.find_drift(chosen), json=json)
 
 
+@task(
+    help=ENV
+    | JSON
+    | {
+        "table": "everything about one table or view, as NAME or SCHEMA.NAME",
+        "schema": "only what is in this schema",
+        "section": "only: tables, views, functions, triggers, sequences, grants or activity",
+        "format": "table, json, markdown or mermaid (default: table)",
+        "exact": "count the rows, in place of PostgreSQL's estimates",
+    }
+)
+def inspect(ctx, env=None, table=None, schema=None, section=None, format=None, exact=False, json=False):
+    """Show what the database holds; PostgreSQL itself keeps this read only."""
+    from skinspire_db import environment
+    from skinspire_db.inspection import overview
+    from tasks import _console
+
+    wanted = overview.Wanted.parse(table, schema, section, format, exact, json)
+    _console.show_inspection(overview.inspect(environment.resolve(env), wanted), wanted.format)
+
+
+@task(help=ENV | JSON)
+def doctor(ctx, env=None, json=False):
+    """Find out why it does not work: link by link up to the first that is broken, and its remedy; starts nothing."""
+    from tasks import _console
+
+    _console.diagnose(env, json=json)
+
+
+@task(help=ENV | JSON)
+def activity(ctx, env=None, json=False):
+    """Show who is connected, what runs, and who blocks whom."""
+    from skinspire_db import environment
+    from skinspire_db.inspection import activity
+    from tasks import _console
+
+    _console.show_inspection(activity.activity(environment.resolve(env)), "json" if json else "table")
+
+
+@task(help=ENV | JSON | {"limit": "how many operations, the newest first"})
+def history(ctx, env=None, limit="20", json=False):
+    """Show which operations changed the database: who, when, how long, and what they did."""
+    from skinspire_db import environment
+    from skinspire_db.inspection import activity
+    from tasks import _console
+
+    _console.show_inspection(activity.history(environment.resolve(env), limit), "json" if json else "table")
+
+
+@task(help=ENV | JSON | {"reveal": "with its password, on a terminal only"})
+def url(ctx, env=None, reveal=False, json=False):
+    """Show the database's URL, its password hidden."""
+    import sys
+
+    from skinspire_db import environment, shell
+    from tasks import _console
+
+    chosen = environment.resolve(env)
+    text = shell.url(chosen, reveal=reveal, terminal=sys.stdout.isatty())
+    _console.show_result("db.url", json=json, text=text, environment=chosen.name, url=text)
+
+
+@task(help=ENV)
+def shell(ctx, env=None):
+    """Open psql in the database; its prompt says which environment it is, in red for a protected one."""
+    from skinspire_db import connections, environment, shell
+    from tasks import _console
+
+    chosen = environment.resolve(env)
+    if ctx.config.run.dry:
+        _console.say(f"would open psql in {connections.target(chosen, start=False)}")
+        return
+    shell.shell(chosen)
+
+
 def _options(ctx, chosen, patients, doctors, random_seed, reference_only):
     """What was typed, else invoke.yaml's. A protected environment gets reference data unless people are asked for."""
     from skinspire_db.seeding.bulk import Options

@@ -2,6 +2,20 @@
 
 from invoke import task
 
+from tasks._help import JSON
+
+
+@task(help=JSON | {"env": "only this environment (default: dev and test)"})
+def onboard(ctx, env=None, json=False):
+    """The first morning: make the databases of dev and test, verify them, and say what to type next; loses nothing."""
+    from tasks import _console
+    from tasks.db import _options
+
+    def options(chosen):
+        return _options(ctx, chosen, None, None, None, False)
+
+    _console.onboard(ctx, env, options, json=json)
+
 
 @task(help={"all": "the slow tests too, as CI runs them"})
 def test(ctx, all=False):

@@ -38,7 +38,8 @@ def install(connection: Connection, files: list[TriggerFile], *, others: bool = 
         count += len(functions[file.name]) if ran else 0
     kept = {name: entry for name, entry in entries.items() if name not in functions} if not others else {}
     _refuse_two_makers(files, functions | {name: entry.functions for name, entry in kept.items()})
-    wanted = {file.name: ledger.wanted(connection, file) for file in files}
+    among = ledger.tables(connection)
+    wanted = {file.name: ledger.wanted(among, file) for file in files}
     for file in files:
         entry = entries.get(file.name)
         changed, triggers = _attach(connection, file, wanted[file.name], entry)

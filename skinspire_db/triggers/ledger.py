@@ -156,35 +156,41 @@ class Wanted:
         )  # fmt: skip
 
 
-def wanted(connection: Connection, file: TriggerFile) -> dict[str, Wanted]:
-    """The triggers that the file should have in this database, by "table trigger"."""
-    return {
-        f"{table} {attachment.trigger}": Wanted(table, attachment, tuple(generated))
-        for attachment in file.attachments
-        for table, generated in _tables(connection, attachment)
-    }
+@dataclass(frozen=True)
+class Table:
+    """A table that triggers may be attached to: `columns` are name -> type, `generated` those that PostgreSQL computes."""
+
+    schema: str
+    name: str
+    quoted: str
+    columns: dict[str, str]
+    generated: tuple[str, ...]
+
+    def suits(self, attachment: Attachment, named: list[str]) -> bool:
+        """Whether the attachment belongs on it; `named` are its tables with their schema."""
+        return (
+            (not named or f"{self.schema}.{self.name}" in named)
+            and self.name not in attachment.exclude
+            and all(
+                column in self.columns and (not attachment.types or self.columns[column] in attachment.types)
+                for column in attachment.columns
+            )
+            and not any(column in self.columns for column in attachment.without)
+        )
 
 
-def qualified(table: str) -> str:
-    """A table as a header names it, with its schema."""
-    return table if "." in table else f"public.{table}"
-
-
-def _tables(connection: Connection, attachment: Attachment) -> list[tuple[str, list[str]]]:
-    """The tables that an attachment belongs on, those that exist now, as schema.table, quoted; with generated columns."""
-    named = {"tables": [qualified(table) for table in attachment.tables]}
-    lists = {name: list(getattr(attachment, name)) for name in ("exclude", "columns", "types", "without")}
+def tables(connection: Connection) -> list[Table]:
+    """The tables that exist now, extensions' and the tools' own left out, and partitions, which get their parent's."""
     return [
-        (table, generated)
-        for table, generated in connection.execute(
+        Table(schema, name, quoted, dict(zip(columns, types, strict=True)), tuple(generated))
+        for schema, name, quoted, columns, types, generated in connection.execute(
             """
-            SELECT format('%%I.%%I', n.nspname, c.relname), has.generated
+            SELECT n.nspname, c.relname, format('%I.%I', n.nspname, c.relname), has.columns, has.types, has.generated
             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
             CROSS JOIN LATERAL (
-                SELECT coalesce(array_agg(a.attname::text), '{}') AS columns,
-                       coalesce(array_agg(a.attname::text) FILTER (WHERE attgenerated <> ''), '{}') AS generated,
-                       coalesce(array_agg(a.attname::text) FILTER (WHERE %(types)s::text[] = '{}'
-                                OR format_type(a.atttypid, NULL) = ANY (%(types)s)), '{}') AS fitting
+                SELECT coalesce(array_agg(a.attname::text ORDER BY a.attnum), '{}') AS columns,
+                       coalesce(array_agg(format_type(a.atttypid, NULL) ORDER BY a.attnum), '{}') AS types,
+                       coalesce(array_agg(a.attname::text) FILTER (WHERE attgenerated <> ''), '{}') AS generated
                 FROM pg_attribute a
                 WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
             ) AS has
@@ -192,11 +198,23 @@ def _tables(connection: Connection, attachment: Attachment) -> list[tuple[str, l
               AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'skinspire_tools')
               AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
                               AND d.deptype = 'e')
-              AND (%(tables)s::text[] = '{}' OR n.nspname || '.' || c.relname = ANY (%(tables)s))
-              AND c.relname <> ALL (%(exclude)s)
-              AND has.fitting @> %(columns)s::text[] AND NOT has.columns && %(without)s::text[]
-            ORDER BY 1
-            """,
-            named | lists,
+            ORDER BY 3
+            """
         ).fetchall()
     ]
+
+
+def wanted(among: list[Table], file: TriggerFile) -> dict[str, Wanted]:
+    """The triggers that the file should have on these tables, by "table trigger"."""
+    found: dict[str, Wanted] = {}
+    for attachment in file.attachments:
+        named = [qualified(table) for table in attachment.tables]
+        for table in among:
+            if table.suits(attachment, named):
+                found[f"{table.quoted} {attachment.trigger}"] = Wanted(table.quoted, attachment, table.generated)
+    return found
+
+
+def qualified(table: str) -> str:
+    """A table as a header names it, with its schema."""
+    return table if "." in table else f"public.{table}"

@@ -58,7 +58,7 @@ def _tables_exist(connection: Connection, file: TriggerFile) -> bool:
 
 def _unattached(connection: Connection, file: TriggerFile) -> list[str]:
     """The triggers of the file that are on no table here: each that names its tables, or all of those that go by columns."""
-    on = {each.attachment for each in ledger.wanted(connection, file).values()}
+    on = {each.attachment for each in ledger.wanted(ledger.tables(connection), file).values()}
     if any(each.tables for each in file.attachments):
         return [each.trigger for each in file.attachments if each.tables and each not in on]
     return [] if on else [each.trigger for each in file.attachments[:1]]
@@ -129,8 +129,9 @@ def _check(each: TriggerState) -> Check:
 def counts(connection: Connection, files: list[TriggerFile]) -> list[Check]:
     """How many triggers each table has, beside how many the files ask for; others' triggers are counted apart."""
     wanted: dict[str, set[str]] = collections.defaultdict(set)
+    among = ledger.tables(connection)
     for file in files:
-        for each in ledger.wanted(connection, file).values():
+        for each in ledger.wanted(among, file).values():
             wanted[each.table].add(each.attachment.trigger)
     have: dict[str, set[str]] = collections.defaultdict(set)
     for table, name in ledger.live_triggers(connection):

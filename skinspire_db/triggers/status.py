@@ -10,7 +10,7 @@ from skinspire_db.errors import TriggerFileInvalid
 from skinspire_db.triggers import ledger
 from skinspire_db.triggers.files import TriggerFile
 from skinspire_db.triggers.install import made_by
-from skinspire_db.triggers.ledger import Entry, LiveTrigger, Wanted
+from skinspire_db.triggers.ledger import Entry, LiveTrigger, Table, Wanted
 
 if TYPE_CHECKING:
     from skinspire_db.connections import Connection
@@ -42,13 +42,14 @@ def status(connection: Connection, files: list[TriggerFile]) -> list[TriggerStat
     """The state of every function and trigger that the files or the ledger know."""
     entries = ledger.read(connection)
     live = ledger.live_triggers(connection)
+    among = ledger.tables(connection)
     states: list[TriggerState] = []
     for file in files:
         entry = entries.get(file.name)
         if entry is None:
             states.append(TriggerState(file.name, WHOLE, "MISSING", None, file.version, "never installed here"))
             continue
-        found = _functions(connection, file, entry) + _triggers(connection, file, entry, live)
+        found = _functions(connection, file, entry) + _triggers(among, file, entry, live)
         if entry.sha256 != file.sha256 and not any(state == "OUTDATED" for _, state, _ in found):
             found.append((WHOLE, "OUTDATED", _outdated(file, entry)))
         wished = entry.disabled_by is not None
@@ -78,9 +79,9 @@ def _functions(connection: Connection, file: TriggerFile, entry: Entry) -> list[
 
 
 def _triggers(
-    connection: Connection, file: TriggerFile, entry: Entry, live: dict[tuple[str, str], LiveTrigger]
+    among: list[Table], file: TriggerFile, entry: Entry, live: dict[tuple[str, str], LiveTrigger]
 ) -> list[tuple[str, State, str]]:
-    wanted = ledger.wanted(connection, file)
+    wanted = ledger.wanted(among, file)
     found: list[tuple[str, State, str]] = []
     for key, each in wanted.items():
         state, note = _trigger(entry, entry.triggers.get(key), live.get((each.table, each.attachment.trigger)), each)
@@ -169,7 +170,7 @@ def _diff_functions(connection: Connection, file: TriggerFile, entry: Entry) -> 
 
 def _diff_triggers(connection: Connection, file: TriggerFile, entry: Entry) -> list[str]:
     live = ledger.live_triggers(connection)
-    wanted = ledger.wanted(connection, file)
+    wanted = ledger.wanted(ledger.tables(connection), file)
     lines: list[str] = []
     for key, each in wanted.items():
         known = entry.triggers.get(key)

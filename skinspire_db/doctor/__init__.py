@@ -1,0 +1,1 @@
+"""The diagnosis: link by link from the settings to the triggers, up to the first that is broken."""

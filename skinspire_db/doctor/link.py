@@ -1,0 +1,75 @@
+"""What the links of the diagnosis share: the case, and how a link says that it does not hold."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from skinspire_db.connections import Target
+from skinspire_db.environment import Environment
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from skinspire_db.connections import Connection
+
+
+@dataclass
+class Case:
+    """What is known so far. `address` is the host and port that answered; `refusal` is why no connection could be had."""
+
+    name: str
+    environment: Environment | None = None
+    target: Target | None = None
+    addresses: list[tuple[str, str]] = field(default_factory=list)
+    address: tuple[str, str] | None = None
+    connection: Connection | None = None
+    refusal: psycopg.Error | None = None
+
+    @property
+    def to(self) -> Target:
+        assert self.target
+        return self.target
+
+    @property
+    def open(self) -> Connection:
+        assert self.connection
+        return self.connection
+
+    @property
+    def project_environment(self) -> Environment:
+        assert self.environment
+        return self.environment
+
+    def close(self) -> None:
+        """Close the connection, if there is one; never raises."""
+        import psycopg
+
+        if self.connection:
+            with contextlib.suppress(psycopg.Error):
+                self.connection.close()
+
+
+class Broken(Exception):
+    """The link does not hold."""
+
+    def __init__(self, detail: str, remedy: str) -> None:
+        super().__init__(detail)
+        self.detail, self.remedy = detail, remedy
+
+
+class Unknown(Exception):
+    """It could not be found out whether the link holds."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class NotAsked(Exception):
+    """There is nothing to be found out: where this server is, the link cannot be seen."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail

@@ -1,0 +1,205 @@
+"""From the settings to an open connection."""
+
+from __future__ import annotations
+
+import re
+import socket
+import struct
+from pathlib import Path
+
+from skinspire_db import connections, environment
+from skinspire_db.connections import LOCAL_HOSTS, explain, libpq_parameters
+from skinspire_db.doctor.link import Broken, Case
+from skinspire_db.environment import url_setting
+from skinspire_db.errors import DatabaseMissing
+
+SSL_REQUEST = struct.pack("!ii", 8, 80877103)  # the first message of a client that would like TLS; a byte comes back
+SOCKET_FOLDERS = ("/var/run/postgresql", "/tmp")  # noqa: S108  # where libpq looks when no host is named
+ATTEMPT_OF = "skinspire-db db.doctor"
+
+
+def settings(case: Case) -> str:
+    case.environment = environment.resolve(case.name)
+    case.target = connections.target(case.environment, start=False)
+    return f"{case.target}"
+
+
+def embedded_server(case: Case) -> str:
+    """Starting it would be easy, and would hide what is the matter."""
+    server = case.to.server
+    assert server
+    if not server.exists:
+        raise Broken("the embedded server was never made", f"invoke db.setup --env={case.name}")
+    status = server.status()
+    if status.pid is None:
+        raise Broken("the embedded server is stopped", f"invoke server.start --env={case.name}")
+    return f"PostgreSQL {status.version}, pid {status.pid}, port {status.port}"
+
+
+def host_name(case: Case) -> str:
+    found = []
+    for host, port in _hosts(case):
+        if host.startswith("/"):
+            case.addresses.append((host, port))
+            found.append(f"the socket in {host}")
+            continue
+        try:
+            answers = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            continue
+        addresses = list(dict.fromkeys(str(answer[4][0]) for answer in answers))
+        case.addresses += [(address, port) for address in addresses]
+        found.append(host if addresses == [host] else f"{host} is {', '.join(addresses)}")
+    if not found:
+        raise Broken(
+            f"no address is known for {case.to.host}", f"correct the host in {_setting(case)}, or ask for the name server"
+        )
+    return "; ".join(found)
+
+
+def port(case: Case) -> str:
+    reasons = []
+    for address in case.addresses:
+        try:
+            with _reach(case, address):
+                case.address = address
+                return f"{_shown(address)} is open"
+        except TimeoutError:
+            reasons.append(f"{_shown(address)} does not answer within {case.to.policy.connect_timeout} s")
+        except OSError as error:
+            reasons.append(f"nobody listens on {_shown(address)} ({error.strerror or error})")
+    raise Broken("; ".join(reasons), f"start that server, or correct host and port in {_setting(case)}")
+
+
+def postgresql(case: Case) -> str:
+    assert case.address
+    try:
+        with _reach(case, case.address) as opened:
+            opened.sendall(SSL_REQUEST)
+            answer = opened.recv(1)
+    except OSError:
+        answer = b""
+    if answer not in (b"S", b"N", b"E"):
+        said = "says something else" if answer else "says nothing"
+        raise Broken(
+            f"what listens on {_shown(case.address)} is not PostgreSQL, or hangs: asked as one asks PostgreSQL, it {said}",
+            f"look into {case.to.server.log}" if case.to.server else f"correct host and port in {_setting(case)}",
+        )
+    return "it answers as PostgreSQL does"
+
+
+def tls(case: Case) -> str:
+    """The first of the links that one attempt to connect decides together."""
+    _attempt(case)
+    mode = case.to.parameters.get("sslmode", "prefer")
+    if case.refusal and _link(case) == "TLS":
+        raise Broken(
+            f"sslmode={mode}: {_reason(case)}",
+            f"correct the server's certificate or ssl = on, or sslmode and sslrootcert in {_setting(case)}",
+        )
+    if case.connection and case.connection.pgconn.ssl_in_use:
+        return f"encrypted (sslmode={mode})"
+    return f"not asked for (sslmode={mode})"
+
+
+def password(case: Case) -> str:
+    if case.refusal and _link(case) == "password":
+        error = explain(case.refusal, case.to)
+        reason = error.message if "password" in error.message else _reason(case)
+        raise Broken(reason, f"correct user and password in {_setting(case)}; write special characters as %XX")
+    return f"role {case.to.user} is let in"
+
+
+def connections_left(case: Case) -> str:
+    if case.refusal and _link(case) == "connections":
+        raise Broken(
+            f"the server lets nobody else in: {_reason(case)}", "end a session that is not needed, or raise max_connections"
+        )
+    return "there is room for a connection"
+
+
+def database(case: Case) -> str:
+    if case.refusal:
+        error = explain(case.refusal, case.to)
+        if isinstance(error, DatabaseMissing):
+            raise Broken(error.message, error.remedy or "")
+        if "permission denied for database" in str(case.refusal):
+            grant = f'GRANT CONNECT ON DATABASE "{case.to.database}" TO "{case.to.user}"'
+            raise Broken(f"role {case.to.user} may not connect to {case.to.database}", f"ask the administrator for: {grant}")
+        raise Broken(_reason(case), f"correct {_setting(case)}")
+    return f"{case.to.database} exists"
+
+
+LINKS = {
+    "host name": host_name, "port": port, "PostgreSQL": postgresql, "TLS": tls, "password": password,
+    "connection": connections_left, "database": database,
+}  # fmt: skip
+
+
+def is_local(case: Case) -> bool:
+    """Whether the server is on this machine."""
+    return all(host in LOCAL_HOSTS or host.startswith("/") for host, _ in _hosts(case))
+
+
+def _setting(case: Case) -> str:
+    return url_setting(case.name)
+
+
+def _hosts(case: Case) -> list[tuple[str, str]]:
+    """libpq takes several hosts, and one port for all of them or one each."""
+    hosts = case.to.host.split(",")
+    ports = (case.to.port or "5432").split(",")
+    ports = ports * len(hosts) if len(ports) == 1 else ports
+    if hosts == [""]:
+        return [(folder, ports[0]) for folder in SOCKET_FOLDERS if (Path(folder) / f".s.PGSQL.{ports[0]}").exists()] or [
+            (SOCKET_FOLDERS[0], ports[0])
+        ]
+    return list(zip(hosts, ports, strict=False))
+
+
+def _reach(case: Case, address: tuple[str, str]) -> socket.socket:
+    host, port = address
+    timeout = float(case.to.policy.connect_timeout)
+    if not host.startswith("/"):
+        return socket.create_connection((host, int(port)), timeout=timeout)
+    opened = socket.socket(socket.AF_UNIX)
+    opened.settimeout(timeout)
+    try:
+        opened.connect(f"{host}/.s.PGSQL.{port}")
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
+def _shown(address: tuple[str, str]) -> str:
+    host, port = address
+    return f"{host}/.s.PGSQL.{port}" if host.startswith("/") else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _attempt(case: Case) -> None:
+    import psycopg
+
+    try:
+        case.connection = psycopg.connect(**libpq_parameters(case.to, ATTEMPT_OF))
+    except psycopg.Error as error:
+        case.refusal = error
+
+
+def _link(case: Case) -> str:
+    """Which link the refusal breaks. libpq speaks English; a server that does not is asked for its databases."""
+    text = str(case.refusal)
+    if re.search(r"pg_hba\.conf|password|authentication|role \"[^\"]*\" does not exist|not permitted to log in", text):
+        return "password"
+    if re.search(r"SSL|certificate", text):
+        return "TLS"
+    if re.search(r"too many|connection slots", text):
+        return "connections"
+    return "database"
+
+
+def _reason(case: Case) -> str:
+    """What was said, in one line and without the address, which was shown."""
+    lines = [line.strip() for line in str(case.refusal).splitlines() if line.strip()]
+    reason = re.sub(r"^connection failed: |connection to server (at|on) .*? failed: |connection is bad: ", "", lines[0])
+    return re.sub(r"^(FATAL|ERROR): +", "", reason.strip()) or "no reason given"

@@ -1,0 +1,60 @@
+"""Who is at work in a database, and who did which operation when."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from skinspire_db import bookkeeping, connections
+from skinspire_db.environment import Environment
+from skinspire_db.errors import UsageError
+from skinspire_db.inspection import queries
+from skinspire_db.inspection.overview import Inspection, Row, note_the_stamp, rows
+from skinspire_db.looking import looking
+
+
+def activity(environment: Environment) -> Inspection:
+    """Every session of the database but our own: what it runs, what it waits for, and who blocks it.
+
+    What other roles run is shown only to a member of pg_read_all_stats. Raises what looking() raises.
+    """
+    started = time.monotonic()
+    to = connections.target(environment)
+    found = Inspection("db.activity", to.environment, to.database, str(to))
+    with looking(to, found.operation) as connection:
+        note_the_stamp(connection, found)
+        [found.about] = rows(connection, queries.CONNECTIONS)
+        found.sections = {"activity": rows(connection, queries.ACTIVITY)}
+    found.seconds = time.monotonic() - started
+    return found
+
+
+def history(environment: Environment, limit: str) -> Inspection:
+    """The last `limit` operations that changed the database, newest first. One that failed left nothing, and no entry.
+
+    Raises UsageError for a limit that is no number, and what looking() raises.
+    """
+    if not limit.isdecimal() or not 0 < int(limit) < 1_000_000:
+        raise UsageError(f"--limit={limit} is no number of operations", remedy="invoke db.history --limit=20")
+    started = time.monotonic()
+    to = connections.target(environment)
+    found = Inspection("db.history", to.environment, to.database, str(to), sections={"journal": []})
+    with looking(to, found.operation) as connection:
+        note_the_stamp(connection, found)
+        if bookkeeping.exists(connection):
+            found.sections["journal"] = rows(connection, queries.JOURNAL, limit=int(limit))
+    for row in found.sections["journal"]:
+        row["result"] = _result(row)
+    found.seconds = time.monotonic() - started
+    return found
+
+
+def _result(row: Row) -> str:
+    """What the steps did, in their numbers."""
+    numbers = [(name, value) for step in row["steps"] for name, value in _numbers(step).items()]
+    told = [f"{value} {name.replace('_', ' ')}" for name, value in numbers if value]
+    return ", ".join(told) or "nothing to do"
+
+
+def _numbers(step: Any) -> dict[str, Any]:
+    return step.get("summary") or {} if isinstance(step, dict) else {}

@@ -1,0 +1,259 @@
+"""What a database holds: everything at a glance, one section of it, or one table."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from skinspire_db import connections, safety
+from skinspire_db.connections import Target
+from skinspire_db.environment import Environment
+from skinspire_db.errors import SkinspireError, UsageError
+from skinspire_db.inspection import queries
+from skinspire_db.looking import looking
+from skinspire_db.migrations import revisions, running
+from skinspire_db.triggers import ledger, status, versions
+
+if TYPE_CHECKING:
+    from skinspire_db.connections import Connection
+
+Row = dict[str, Any]
+SECTIONS = {
+    "tables": queries.TABLES, "views": queries.VIEWS, "functions": queries.FUNCTIONS, "triggers": queries.TRIGGERS,
+    "sequences": queries.SEQUENCES, "grants": queries.GRANTS, "activity": queries.ACTIVITY,
+}  # fmt: skip
+# The triggers' state is one line of the overview, and who is at work is no part of what a database holds.
+OVERVIEW = {name: SECTIONS[name] for name in ("tables", "views", "functions", "sequences")} | {
+    "extensions": queries.EXTENSIONS, "roles": queries.ROLES, "grants": queries.GRANTS,
+}  # fmt: skip
+DRAWN = {"tables": queries.TABLES, "columns": queries.COLUMNS, "foreign_keys": queries.FOREIGN_KEYS}
+FORMATS = ("table", "json", "markdown", "mermaid")
+LISTED = 12  # names in a message
+COUNTED_AT_ONCE = 200  # tables in one statement
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to look at, and how it is to be shown. `exact` counts rows in place of PostgreSQL's estimates."""
+
+    table: str | None = None
+    schema: str | None = None
+    section: str | None = None
+    format: str = "table"
+    exact: bool = False
+
+    @classmethod
+    def parse(
+        cls, table: str | None, schema: str | None, section: str | None, shown_as: str | None, exact: bool, json: bool
+    ) -> Wanted:
+        """What was typed. Raises UsageError for what does not exist or does not go together."""
+        if json and shown_as not in (None, "json"):
+            raise UsageError(f"--json and --format={shown_as} are two answers", remedy="leave one out")
+        shown_as = shown_as or ("json" if json else "table")
+        if section is not None and section not in SECTIONS:
+            raise UsageError(f"there is no section {section}", remedy=f"use one of: {', '.join(SECTIONS)}")
+        if shown_as not in FORMATS:
+            raise UsageError(f"there is no format {shown_as}", remedy=f"use one of: {', '.join(FORMATS)}")
+        if table is not None and section is not None:
+            raise UsageError("--table shows everything about one table, and takes no --section", remedy="leave one out")
+        if shown_as == "mermaid" and section not in (None, "tables"):
+            raise UsageError(f"mermaid draws tables, not {section}", remedy="use --format=table, json or markdown")
+        return cls(table, schema, section, shown_as, exact)
+
+
+@dataclass
+class Inspection:
+    """What a look has found. `about` is the database itself, `sections` name -> rows; `notes` are sentences to read first."""
+
+    operation: str
+    environment: str
+    database: str
+    target: str
+    about: Row = field(default_factory=dict)
+    sections: dict[str, list[Row]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        shown: dict[str, Any] = {
+            "operation": self.operation, "environment": self.environment, "database": self.database, "ok": True,
+            "exit_code": 0, "seconds": round(self.seconds, 3), "steps": [], "error": None, "about": self.about,
+        }  # fmt: skip
+        return shown | self.sections | ({"notes": self.notes} if self.notes else {})
+
+
+def inspect(environment: Environment, wanted: Wanted) -> Inspection:
+    """Look, in a transaction that PostgreSQL keeps read only and that sees one moment; one query for each kind of object.
+
+    A database with another environment's stamp, or with none, is looked at too, and a note says so. Raises UsageError for a
+    table or schema that does not exist, and what looking() raises.
+    """
+    started = time.monotonic()
+    to = connections.target(environment)
+    with looking(to, "db.inspect") as connection:
+        found = Inspection("db.inspect", to.environment, to.database, str(to), _about(connection, to))
+        note_the_stamp(connection, found)
+        if wanted.schema is not None:
+            _make_sure_of_schema(connection, wanted.schema, to)
+        if wanted.table is not None:
+            found.sections = _one_table(connection, to, wanted)
+        else:
+            one = {wanted.section: SECTIONS[wanted.section]} if wanted.section else None
+            chosen = DRAWN if wanted.format == "mermaid" else one or OVERVIEW
+            found.sections = {name: rows(connection, query, schema=wanted.schema) for name, query in chosen.items()}
+            if chosen is OVERVIEW and wanted.schema is None:
+                found.about |= _state(connection, environment, found.notes)
+        if "tables" in found.sections:
+            _mark_rows(connection, found, wanted)
+        if "triggers" in found.sections:
+            _say_what_they_do(connection, environment, found)
+    found.seconds = time.monotonic() - started
+    return found
+
+
+def rows(connection: Connection, query: str, **parameters: Any) -> list[Row]:
+    """What one of the queries finds; a parameter that is not given is NULL."""
+    from psycopg.rows import dict_row
+
+    values = {"schema": None, "table": None, "tables": None} | parameters
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(query.encode(), values).fetchall()
+
+
+def _about(connection: Connection, to: Target) -> Row:
+    [about] = rows(connection, queries.ABOUT)
+    stamp = safety.read_stamp(connection)
+    return about | {
+        "host": to.host, "port": to.port, "embedded": to.server is not None,
+        "stamp": {"environment": stamp.environment, "identity": stamp.identity} if stamp else None,
+    }  # fmt: skip
+
+
+def note_the_stamp(connection: Connection, found: Inspection) -> None:
+    """Say whose the database is, when it is not the environment's."""
+    stamp = safety.read_stamp(connection)
+    if stamp and stamp.environment != found.environment:
+        found.notes.append(f"this database is stamped {stamp.environment}, not {found.environment}")
+    elif stamp is None:
+        found.notes.append(f"this database has no stamp: nothing says that it is {found.environment}'s")
+
+
+def _state(connection: Connection, environment: Environment, notes: list[str]) -> Row:
+    """Where the database stands: its revisions, and whether its triggers are as the files say; None where none can tell."""
+    at = running.current(connection)
+    state: Row = {"revisions": at, "at_head": None, "triggers_state": None}
+    try:
+        state["at_head"] = at == revisions.heads(environment.project)
+        states = status.status(connection, versions.current(environment.project))
+        wrong = [f"{each.file}, {each.object}: {each.state}" for each in states if each.state != "INSTALLED"]
+        state["triggers_state"] = {"objects": len(states), "installed": len(states) - len(wrong), "wrong": wrong}
+    except SkinspireError as error:
+        notes.append(error.message)
+    return state
+
+
+def _make_sure_of_schema(connection: Connection, schema: str, to: Target) -> None:
+    names = [name for (name,) in connection.execute("SELECT nspname FROM pg_namespace ORDER BY 1").fetchall()]
+    if schema not in names:
+        ours = [name for name in names if not name.startswith("pg_") and name != "information_schema"]
+        raise UsageError(f"there is no schema {schema} in {to.database}", remedy=f"use one of: {_listed(ours)}")
+
+
+# One table
+
+
+def _one_table(connection: Connection, to: Target, wanted: Wanted) -> dict[str, list[Row]]:
+    named = _find(connection, to, wanted)
+    oid, is_view = named["oid"], named["kind"].endswith("view")
+    keys = rows(connection, queries.FOREIGN_KEYS, table=oid)
+    ends = [(key.pop("of"), key.pop("to")) for key in keys]
+    if wanted.format == "mermaid":
+        neighbours = list({oid}.union(*ends))
+        return {"columns": rows(connection, queries.COLUMNS, tables=neighbours), "foreign_keys": keys}
+    sections = {
+        "views" if is_view else "tables": rows(connection, queries.VIEWS if is_view else queries.TABLES, table=oid),
+        "columns": rows(connection, queries.COLUMNS, tables=[oid]),
+        "constraints": rows(connection, queries.CONSTRAINTS, table=oid),
+        "indexes": rows(connection, queries.INDEXES, table=oid),
+        "referenced_by": [key for key, (_, referenced) in zip(keys, ends, strict=True) if referenced == oid],
+        "triggers": rows(connection, queries.TRIGGERS, table=oid),
+        "grants": rows(connection, queries.GRANTS, table=oid),
+    }
+    for row in (row for name in ("columns", "triggers", "grants") for row in sections[name]):
+        row.pop("schema"), row.pop("table", None)  # they are all this one's
+    if is_view:
+        sections["definition"] = rows(connection, queries.DEFINITION, table=oid)
+    return sections
+
+
+def _find(connection: Connection, to: Target, wanted: Wanted) -> Row:
+    """The one table or view of that name, also as schema.table. Raises UsageError when there is none, or several."""
+    known = rows(connection, queries.NAMED, schema=wanted.schema)
+    found = [row for row in known if row["name"] == wanted.table]
+    found = found or [row for row in known if f"{row['schema']}.{row['name']}" == wanted.table]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        schemas = [row["schema"] for row in found]
+        raise UsageError(f"several schemas have a table {wanted.table}", remedy=f"add --schema=, one of: {_listed(schemas)}")
+    names = [row["name"] for row in known]
+    close = difflib.get_close_matches(wanted.table or "", names, n=LISTED, cutoff=0.5)
+    there = f"use one of: {_listed(close or names)}" if names else f"invoke db.setup --env={to.environment}"
+    where = f"the schema {wanted.schema} of {to.database}" if wanted.schema else to.database
+    raise UsageError(f"there is no table {wanted.table} in {where}", remedy=there)
+
+
+def _listed(names: list[str]) -> str:
+    more = f", and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more
+
+
+# Rows, and what triggers do
+
+
+def _mark_rows(connection: Connection, found: Inspection, wanted: Wanted) -> None:
+    """Say of each number of rows whether it is an estimate; with `exact`, count. What cannot be counted is None."""
+    tables = found.sections["tables"]
+    if not wanted.exact:
+        for row in tables:
+            row["rows_estimated"] = True
+        return
+    named = {(row["schema"], row["table"]) for row in tables}
+    countable = [(row["nspname"], row["relname"]) for row in rows(connection, queries.COUNTABLE, schema=wanted.schema)]
+    counted = _count(connection, [each for each in countable if each in named])
+    for row in tables:
+        row["rows"], row["rows_estimated"] = counted.get((row["schema"], row["table"])), False
+
+
+def _count(connection: Connection, tables: list[tuple[str, str]]) -> dict[tuple[str, str], int]:
+    from psycopg import sql
+
+    counted: dict[tuple[str, str], int] = {}
+    for start in range(0, len(tables), COUNTED_AT_ONCE):
+        part = tables[start : start + COUNTED_AT_ONCE]
+        query = sql.SQL(" UNION ALL ").join(
+            sql.SQL("SELECT {}::int, count(*) FROM {}").format(sql.Literal(number), sql.Identifier(*table))
+            for number, table in enumerate(part)
+        )
+        counted |= {part[number]: rows for number, rows in connection.execute(query).fetchall()}
+    return counted
+
+
+def _say_what_they_do(connection: Connection, environment: Environment, found: Inspection) -> None:
+    """Add to each trigger the file that made it and that file's summary; else its function's comment."""
+    made = {
+        (known["table"], known["name"]): name
+        for name, entry in ledger.read(connection).items()
+        for known in entry.triggers.values()
+    }
+    try:
+        summaries = {file.name: file.summary for file in versions.current(environment.project)}
+    except SkinspireError as error:
+        summaries = {}
+        found.notes.append(error.message)
+    for row in found.sections["triggers"]:
+        file = made.get((row.pop("qualified"), row["trigger"]))
+        comment = row.pop("comment")
+        row |= {"file": file, "what": summaries.get(file or "", comment)}

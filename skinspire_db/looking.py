@@ -1,0 +1,51 @@
+"""Connections that only look: PostgreSQL itself refuses to write, and everything is seen as it was at one moment."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from skinspire_db import connections, safety
+from skinspire_db.connections import Target, sentence
+from skinspire_db.errors import ConnectionFailed, PermissionMissing, SkinspireError, StepFailed, TableLocked
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from skinspire_db.connections import Connection
+
+
+@contextlib.contextmanager
+def looking(to: Target, operation: str) -> Iterator[Connection]:
+    """A connection for `operation` whose transaction is READ ONLY; it is rolled back and closed at the end.
+
+    An embedded server that does not run is started. Raises what connections.connect() raises, and PostgreSQL's errors in our
+    words: TableLocked with the holders, PermissionMissing, ConnectionFailed, else StepFailed.
+    """
+    import psycopg
+
+    with contextlib.closing(connections.connect(to, operation)) as connection:
+        try:
+            connections.begin(connection, to.policy, brief=True, isolation="REPEATABLE READ READ ONLY")
+            yield connection
+        except psycopg.Error as error:
+            raise _in_our_words(error, to, operation, connection) from None
+
+
+def _in_our_words(error: psycopg.Error, to: Target, operation: str, connection: Connection) -> SkinspireError:
+    from psycopg import errors
+
+    if isinstance(error, errors.LockNotAvailable):
+        holders = safety.blockers(to, operation, connection.info.backend_pid)
+        return TableLocked(
+            f"waited {to.policy.lock_timeout:g} s for a table that is held by {holders}",
+            remedy=f"invoke db.activity --env={to.environment}",
+        )
+    if isinstance(error, errors.InsufficientPrivilege):
+        return PermissionMissing(
+            f"role {to.user} lacks a right: {sentence(error)}", remedy=f"invoke db.doctor --env={to.environment}"
+        )
+    if connection.closed:
+        return ConnectionFailed(f"the server went away: {sentence(error)}", remedy=f"invoke db.doctor --env={to.environment}")
+    return StepFailed(f"could not look: {sentence(error)}")

@@ -1,0 +1,115 @@
+"""psql in an environment's database, and the database's URL."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from skinspire_db import connections, safety
+from skinspire_db.binaries import find_binaries
+from skinspire_db.connections import Target
+from skinspire_db.environment import Environment, hide_password
+from skinspire_db.errors import InvalidSetting, ServerFailed, StepFailed, UsageError
+from skinspire_db.looking import looking
+from skinspire_db.settings import write_atomically
+
+OPERATION = "db.shell"
+SECRET = ("password", "sslpassword")
+RED, PLAIN = "%[%033[1;31m%]", "%[%033[0m%]"
+
+
+@dataclass(frozen=True)
+class Psql:
+    """psql as it is to be run; `env` holds the password."""
+
+    command: list[str]
+    env: dict[str, str] = field(repr=False)
+
+
+def url(environment: Environment, *, reveal: bool, terminal: bool) -> str:
+    """The database's URL, its password as ***; with `reveal` as it is.
+
+    Raises UsageError when a password would be shown elsewhere than on a terminal: in a log, in a file.
+    """
+    from sqlalchemy import URL, make_url
+
+    if reveal and not terminal:
+        raise UsageError(
+            "a password is shown on a terminal only, and this is none", remedy=f"invoke db.url --env={environment.name}"
+        )
+    to = connections.target(environment)
+    if to.server:
+        made = URL.create("postgresql", to.user, to.parameters["password"], to.host, int(to.port), to.database)
+    else:
+        made = make_url(str(environment.url.value)).set(drivername="postgresql")
+        if "sslmode" in to.parameters:  # the policy's, where the URL has none
+            made = made.update_query_dict({"sslmode": to.parameters["sslmode"]})
+    text = made.render_as_string(hide_password=False)
+    return text if reveal else hide_password(text)
+
+
+def shell(environment: Environment) -> None:
+    """Become psql on a terminal; from a pipe run what comes, up to the first error.
+
+    Does not return on a terminal, except on Windows. Raises what looking() raises, ServerFailed when there is no psql as new
+    as the server, and StepFailed when a piped statement failed; those before it stay.
+    """
+    terminal = sys.stdin.isatty()
+    psql = prepare(environment, terminal=terminal)
+    if terminal and sys.platform != "win32":  # where exec would come back to the caller's prompt at once
+        os.execve(psql.command[0], psql.command, psql.env)  # noqa: S606
+    if subprocess.run(psql.command, env=psql.env, check=False).returncode != 0 and not terminal:
+        raise StepFailed("psql stopped at the first error", remedy="correct that statement; those before it were run")
+
+
+def prepare(environment: Environment, *, terminal: bool) -> Psql:
+    """Make sure that the database can be reached, and say how to run psql there. The password is in the environment only."""
+    from psycopg.conninfo import make_conninfo
+
+    to = connections.target(environment)
+    with looking(to, OPERATION) as connection:
+        stamp = safety.read_stamp(connection)
+        program = _psql(connection.info.server_version // 10000)
+    parameters = connections.libpq_parameters(to, f"skinspire-db {OPERATION}")
+    command = [program, "-d", make_conninfo(**{key: value for key, value in parameters.items() if key not in SECRET})]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+    env |= {"PGPASSWORD": str(to.parameters["password"])} if "password" in to.parameters else {}
+    if not terminal:
+        return Psql([*command, "-X", "-q", "-v", "ON_ERROR_STOP=1"], env)
+    startup = environment.project.state / "psqlrc"
+    try:
+        write_atomically(startup, _startup(_prompt(to, stamp.environment if stamp else None)))
+    except OSError as error:
+        raise InvalidSetting(f"cannot write {startup}: {error.strerror}", remedy="run as the checkout's owner") from None
+    return Psql(command, env | {"PSQLRC": str(startup)})
+
+
+def _prompt(to: Target, stamp: str | None) -> str:
+    """Which environment this is, in red where it is protected or the database says that it is another one."""
+    label, red = to.environment, to.policy.protected
+    if stamp not in (None, to.environment):
+        # It stands in the database, and psql would run what is between backquotes.
+        label, red = f"{label}, stamped {re.sub(r'[^a-z0-9_-]', '?', stamp or '')}", True
+    return f"{RED if red else ''}{label}{PLAIN if red else ''} %/%R%x%# "
+
+
+def _startup(prompt: str) -> str:
+    """psql's startup file: the user's own first, so that it cannot hide where one is."""
+    own = Path(os.environ.get("PSQLRC") or Path.home() / ".psqlrc")
+    include = "\\i '" + str(own).replace("\\", "\\\\").replace("'", "''") + "'\n" if own.is_file() else ""
+    return f"{include}\\set PROMPT1 '{prompt}'\n\\set PROMPT2 '{prompt}'\n"
+
+
+def _psql(server: int) -> str:
+    """psql's path. Raises ServerFailed when there is none, or one that is older than the server."""
+    found = find_binaries()
+    remedy = f"set SKINSPIRE_PG_BIN to a folder with PostgreSQL {server} or newer, psql included"
+    if not found.tool("psql").is_file():
+        raise ServerFailed(f"there is no psql in {found.folder}", remedy=remedy)
+    if found.major < server:
+        raise ServerFailed(f"psql in {found.folder} is version {found.major}, the server {server}", remedy=remedy)
+    return str(found.tool("psql"))
