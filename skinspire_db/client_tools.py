@@ -52,7 +52,7 @@ class ClientTools:
         with ended(process):
             out, err = process.communicate()
         if process.returncode:
-            raise StepFailed(f"{name} failed: {said(err)}")
+            raise StepFailed(f"{name} failed: {said(err)}", remedy="correct what it says, and run it again")
         return out.decode(errors="replace")
 
 

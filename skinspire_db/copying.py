@@ -179,7 +179,9 @@ def _stream(build: Build, start: Target, connection: Connection, choice: Choice)
         aside = build.scratch()
         _refuse_older(connection, aside)
         tools = client_tools(connection.info.server_version)
-        streaming.stream(tools, start, aside, connection, snapshot, wanted, choice.jobs, build.report.transfer)
+        streaming.stream(
+            tools, start, aside, connection, snapshot, wanted, choice.jobs, build.report.transfer, large_objects=choice.whole
+        )
         _copy_properties(start, aside, build)
         summary.numbers = {"method": "stream", "tables": len(wanted), "jobs": choice.jobs}
     with build.step("compare") as summary, ThreadPoolExecutor(max_workers=2) as pool:

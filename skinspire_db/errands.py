@@ -34,16 +34,18 @@ class Build:
 
         started = time.monotonic()
         summary = Summary()
-        done = StepResult(name, False, 0.0)
+        ok = False
         try:
             yield summary
-            bad = [check for check in summary.checks if check.status != "pass"]
-            done = StepResult(name, not bad, time.monotonic() - started, summary)
+            ok = all(check.status == "pass" for check in summary.checks)
         except psycopg.Error as error:
+            summary = Summary()
             raise translation(error, self.to, self.operation, name) from None
+        except BaseException:
+            summary = Summary()  # what it would have done
+            raise
         finally:
-            if not done.ok:
-                done = StepResult(name, False, time.monotonic() - started)
+            done = StepResult(name, ok, time.monotonic() - started, summary)
             self.result.steps.append(done)
             self.report.step(done)
 

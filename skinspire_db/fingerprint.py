@@ -74,6 +74,8 @@ def take(
             sequences = {name: _value(first, name) for name in (_name(*each) for each in first.execute(SEQUENCES).fetchall())}
             definitions = {key: _short(value) for key, value in catalogue.snapshot(first).items()}
             found = {name: share for each in shares for name, share in each.result().items()}
+            if only is None and (large := _large_objects(first)):
+                found["large objects"] = large
         first.rollback()
     return Fingerprint({name: found[name] for name in sorted(found)}, sequences, definitions)
 
@@ -120,6 +122,16 @@ def _hash(to: Target, operation: str, snapshot: str, tables: list[str], portable
 def _rows(connection: Connection, table: str, how: str) -> list[Any]:
     query = f"SELECT count(*), coalesce(sum({ROW_HASHES[how]}), 0)::text FROM ONLY {table} AS t"  # noqa: S608
     return list(connection.execute(query.encode()).fetchone() or ())
+
+
+def _large_objects(connection: Connection) -> list[Any] | None:
+    """Of all large objects; None where there are none, or the role may not read them."""
+    may = connection.execute("SELECT has_table_privilege('pg_largeobject', 'SELECT')").fetchone()
+    if may != (True,):
+        return None
+    query = "SELECT count(*), coalesce(sum(hashtextextended(loid::text || ' ' || pageno || data::text, 0)), 0)::text"
+    row = connection.execute(f"{query} FROM pg_largeobject".encode()).fetchone()
+    return list(row) if row and row[0] else None
 
 
 def _begin(connection: Connection, to: Target, snapshot: str | None) -> str:

