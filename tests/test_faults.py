@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -297,3 +298,109 @@ def test_a_disk_that_fills_up(tmp_path: Path) -> None:
         server.destroy()
         subprocess.run(["umount", str(mount)], check=True)
         mount.rmdir()
+
+
+# Operations that build a database aside: step -> after how many of its statements (0: at its beginning, -1: at its end)
+
+REPLACED = {
+    "db.copy --source=test --target=dev --method=stream": [("source", -1), ("copy", 3), ("copy", -1), ("compare", 0), ("stamp", 0), ("stamp", -1), ("swap", 6), ("swap", 7), ("swap", -1)],
+    "db.copy --source=test --target=dev --method=template": [("copy", 0), ("copy", -1), ("swap", 6)],
+    "backup.restore": [("check", -1), ("restore", 2), ("restore", -1), ("compare", -1), ("stamp", -1), ("swap", 6), ("swap", -1)],
+    "db.undo": [("former", -1), ("stamp", -1), ("swap", 6), ("swap", 7), ("swap", -1)],
+}  # fmt: skip
+POINTS = [(command, *point) for command, points in REPLACED.items() for point in points]
+QUICK = [("db.copy --source=test --target=dev --method=stream", "copy", 3), ("backup.restore", "swap", 6)]
+
+
+@pytest.fixture
+def replaced(own_server: Project) -> Project:
+    """Dev with a row of the user's, test as it was made, a backup of dev, and a former database of dev."""
+    if not list((own_server.root / "backups").glob("dev-*")):
+        assert own_server.invoke("db.setup", "--env=test").code == 0
+        assert own_server.invoke("backup.create").code == 0
+        assert own_server.invoke("backup.restore").code == 0
+    own_server.query("UPDATE patients SET last_name = 'Precious' WHERE mrn = 'T000007' RETURNING 1", "skinspire_dev")
+    return own_server
+
+
+def contents(project: Project, name: str) -> str | None:
+    """Rows and definitions, without what says which database it is; None when it is not there."""
+    if not project.query(f"SELECT FROM pg_database WHERE datname = '{name}'", "postgres"):
+        return None
+    text = "\n".join(line for line in dump(project.address, name).splitlines() if "pg_catalog.setval" not in line)
+    return re.sub(r"COPY skinspire_tools\.(stamp|journal) .*?\n\\\.\n", "", text, flags=re.DOTALL)
+
+
+def halted_at(project: Project, command: str, step: str, count: int) -> subprocess.Popen[str]:
+    arguments = [
+        sys.executable,
+        str(CHECKOUT / "tests/halting_invoke.py"),
+        step,
+        str(count),
+        "-r",
+        str(CHECKOUT),
+        *command.split(),
+    ]
+    task = subprocess.Popen(
+        arguments, env=project.environment, cwd=project.root, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    RUNNING.append(task)
+    assert task.stdout
+    for line in task.stdout:
+        if line == "HALTED\n":
+            return task
+    raise AssertionError(f"{step} did not halt: {task.communicate()}")
+
+
+def old_and_new(project: Project, command: str) -> tuple[str | None, str | None]:
+    old = contents(project, "skinspire_dev")
+    if command.startswith("db.copy"):
+        return old, contents(project, "skinspire_test")
+    if command == "db.undo":
+        return old, contents(project, "skinspire_dev_former")
+    assert project.invoke("backup.create").code == 0  # the newest: what is there now
+    project.query("UPDATE patients SET last_name = 'Later' WHERE mrn = 'T000007' RETURNING 1", "skinspire_dev")
+    return contents(project, "skinspire_dev"), old
+
+
+def judge(project: Project, command: str, before: tuple[str | None, str | None], done: bool) -> None:
+    """The target is the old one or the complete new one; and after the next run nothing else is there."""
+    old, new = before
+    after = contents(project, "skinspire_dev")
+    assert after in (old, new) and (not done or after == new)
+    names = "SELECT datname FROM pg_database WHERE datname ~ '^skinspire_(dev|test)' ORDER BY 1"
+    assert project.invoke("db.copy", "--source=test", "--target=dev").code == 0, "and the next one goes through"
+    found = {name for (name,) in project.query(names, "postgres")}
+    assert found == {"skinspire_dev", "skinspire_dev_former", "skinspire_test"}
+    assert not list((project.root / "backups").glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("command", "step", "count"), [pytest.param(*each, marks=[] if each in QUICK else pytest.mark.slow) for each in POINTS]
+)
+def test_kill_9_of_a_task_that_replaces(command: str, step: str, count: int, replaced: Project) -> None:
+    before = old_and_new(replaced, command)
+    task = halted_at(replaced, command, step, count)
+    task.kill()
+    task.communicate()
+    wait_until_idle(replaced)
+    judge(replaced, command, before, done=(step, count) == ("swap", -1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("command", "step", "count"), POINTS)
+def test_kill_9_of_the_server_under_a_task_that_replaces(command: str, step: str, count: int, replaced: Project) -> None:
+    before = old_and_new(replaced, command)
+    task = halted_at(replaced, command, step, count)
+    server = EmbeddedServer(Path(replaced.env["SKINSPIRE_PG_HOME"]))
+    pid = server.status().pid
+    assert pid
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(0.5)
+    out, err = task.communicate("go on\n", timeout=90)
+    assert "Traceback" not in err, err
+    server.start()
+    done = contents(replaced, "skinspire_dev") == before[1]
+    assert task.returncode == (0 if done else 1) or task.returncode == 1, out + err
+    judge(replaced, command, before, done=task.returncode == 0)
