@@ -186,8 +186,7 @@ def _stream(build: Build, start: Target, connection: Connection, choice: Choice)
         summary.numbers = {"method": "stream", "tables": len(wanted), "jobs": choice.jobs}
     with build.step("compare") as summary, ThreadPoolExecutor(max_workers=2) as pool:
         only = None if choice.whole else {table.quoted for table in wanted}
-        portable = not _same_server(connection, build.to)
-        take = partial(fingerprint.take, operation=build.operation, jobs=1, only=only, portable=portable)
+        take = partial(fingerprint.take, operation=build.operation, jobs=1, only=only)
         first, second = pool.submit(take, start, at=snapshot), pool.submit(take, aside)
         _compare(first.result(), second.result(), summary)
     connection.rollback()

@@ -34,20 +34,20 @@ SPELLING = """
 CAST = re.compile(
     r"::(?:character varying|double precision|time(?:stamp)? with(?:out)? time zone|[\w.\"]+)(?:\([\d, ]+\))?(?:\[\])*"
 )
-# Of one server's databases the rows' own hash function, which takes half the time; for a file that another server and version
-# may read, their text.
-ROW_HASHES = {"record": "hash_record_extended(t, 0)", "text": "hashtextextended(t::text, 0)"}
+# The rows' own hash function takes half the time of their text's, but is the server's, of one major version.
+OF_RECORD, OF_TEXT = "hash_record_extended(t, 0)", "hashtextextended(t::text, 0)"
 
 
 @dataclass(frozen=True)
 class Fingerprint:
     """`tables`: quoted name -> [rows, hash]; `sequences`: quoted name -> [last value, is called]; `definitions`: as the
-    catalogue has them, name -> hash.
+    catalogue has them, name -> hash. Hashes can be compared with those of a server of the same `major` version only.
     """
 
     tables: dict[str, list[Any]]
     sequences: dict[str, list[Any]]
     definitions: dict[str, str]
+    major: int
 
     @property
     def rows(self) -> int:
@@ -57,33 +57,33 @@ class Fingerprint:
         return asdict(self)
 
 
-def take(
-    to: Target, operation: str, *, at: str | None = None, jobs: int = 2, only: set[str] | None = None, portable: bool = False
-) -> Fingerprint:
+def take(to: Target, operation: str, *, at: str | None = None, jobs: int = 2, only: set[str] | None = None) -> Fingerprint:
     """The fingerprint of a database, taken by so many sessions on one snapshot: `at` is one that another session exported.
 
-    With `only`, the rows of other tables are not looked at. A `portable` one can be compared with another server's. Raises
-    what connecting raises, and psycopg's errors.
+    With `only`, the rows of other tables are not looked at. Raises what connecting raises, and psycopg's errors.
     """
     with connections.connect(to, operation) as first:
         snapshot = _begin(first, to, at)
         tables = [_name(schema, table) for schema, table, _ in first.execute(TABLES).fetchall()]
         wanted = [name for name in tables if only is None or name in only]
         with ThreadPoolExecutor(max_workers=jobs) as pool:
-            shares = [pool.submit(_hash, to, operation, snapshot, wanted[number::jobs], portable) for number in range(jobs)]
+            shares = [pool.submit(_hash, to, operation, snapshot, wanted[number::jobs]) for number in range(jobs)]
             sequences = {name: _value(first, name) for name in (_name(*each) for each in first.execute(SEQUENCES).fetchall())}
             definitions = {key: _short(value) for key, value in catalogue.snapshot(first).items()}
             found = {name: share for each in shares for name, share in each.result().items()}
             if only is None and (large := _large_objects(first)):
                 found["large objects"] = large
         first.rollback()
-    return Fingerprint({name: found[name] for name in sorted(found)}, sequences, definitions)
+        major = first.info.server_version // 10_000
+    return Fingerprint({name: found[name] for name in sorted(found)}, sequences, definitions, major)
 
 
 def differences(
     one: Fingerprint, other: Fingerprint, *, of: Sequence[str] = ("tables", "sequences", "definitions")
 ) -> Iterator[str]:
-    """How the other differs, a sentence each; empty when they are the same."""
+    """How the other differs, a sentence each; empty when they are the same. Of two major versions only numbers are compared,
+    and which tables, sequences and definitions there are.
+    """
     for part in of:
         here, there = getattr(one, part), getattr(other, part)
         for name in sorted(here.keys() | there.keys()):
@@ -94,7 +94,7 @@ def differences(
                 yield f"{what} is extra"
             elif part == "tables" and here[name][0] != there[name][0]:
                 yield f"{what} has {there[name][0]} rows, not {here[name][0]}"
-            elif here[name] != there[name]:
+            elif here[name] != there[name] and (part == "sequences" or one.major == other.major):
                 yield f"{what} differs"
 
 
@@ -102,7 +102,7 @@ def _value(connection: Connection, sequence: str) -> list[Any]:
     return list(connection.execute(f"SELECT last_value, is_called FROM {sequence}".encode()).fetchone() or ())  # noqa: S608
 
 
-def _hash(to: Target, operation: str, snapshot: str, tables: list[str], portable: bool) -> dict[str, list[Any]]:
+def _hash(to: Target, operation: str, snapshot: str, tables: list[str]) -> dict[str, list[Any]]:
     import psycopg
 
     found: dict[str, list[Any]] = {}
@@ -112,15 +112,15 @@ def _hash(to: Target, operation: str, snapshot: str, tables: list[str], portable
             for name in tables:
                 try:
                     with connection.transaction():
-                        found[name] = _rows(connection, name, "text" if portable else "record")
+                        found[name] = _rows(connection, name, OF_RECORD)
                 except psycopg.errors.UndefinedFunction:  # a type that has no hash function, json for one
-                    found[name] = _rows(connection, name, "text")
+                    found[name] = _rows(connection, name, OF_TEXT)
             connection.rollback()
     return found
 
 
-def _rows(connection: Connection, table: str, how: str) -> list[Any]:
-    query = f"SELECT count(*), coalesce(sum({ROW_HASHES[how]}), 0)::text FROM ONLY {table} AS t"  # noqa: S608
+def _rows(connection: Connection, table: str, hashed: str) -> list[Any]:
+    query = f"SELECT count(*), coalesce(sum({hashed}), 0)::text FROM ONLY {table} AS t"  # noqa: S608
     return list(connection.execute(query.encode()).fetchone() or ())
 
 

@@ -328,5 +328,7 @@ def test_what_is_kept(ages: list[int], daily: int, weekly: int, monthly: int, pr
 
 def backup(taken: datetime, verified: str) -> Backup:
     at = taken.strftime(store.TIME)
-    manifest = Manifest("dev", "d", at, "", 0, 0, [], {}, 0, [], {"tables": {}, "sequences": {}, "definitions": {}}, {})
+    manifest = Manifest(
+        "dev", "d", at, "", 0, 0, [], {}, 0, [], {"tables": {}, "sequences": {}, "definitions": {}, "major": 17}, {}
+    )
     return Backup(Path(at), manifest, verified)

@@ -71,7 +71,7 @@ def make(to: Target, folder: Path, jobs: int, report: Report) -> Backup:
         while (folder / name).exists():
             name += "x"
         with store.unfinished(folder, name) as path, ThreadPoolExecutor(max_workers=1) as pool:
-            look = partial(fingerprint.take, to, "backup.create", at=snapshot, jobs=jobs, portable=True)
+            look = partial(fingerprint.take, to, "backup.create", at=snapshot, jobs=jobs)
             contents = pool.submit(look)
             _dump(to, path / DATA, snapshot, jobs, size, report, connection.info.server_version)
             files = _files(path)

