@@ -118,7 +118,10 @@ def edit(backup: Path, rows: int = 0, **values: object) -> None:
     (backup / "manifest.json").write_text(json.dumps(said | values))
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(
+    "damage",
+    [each if each in ("altered", "another's manifest") else pytest.param(each, marks=pytest.mark.slow) for each in DAMAGES],
+)
 def test_a_damaged_backup(kept: Project, damage: str) -> None:
     assert kept.invoke("backup.create").code == 0
     [backup] = backups(kept)
@@ -131,6 +134,7 @@ def test_a_damaged_backup(kept: Project, damage: str) -> None:
     assert full.code in (1, 2), "and a full look says so too"
 
 
+@pytest.mark.slow
 def test_dumps_by_others(kept: Project) -> None:
     wanted = dump(kept.address, database(kept, "TEST"))
     for options in (
@@ -149,7 +153,10 @@ def test_dumps_by_others(kept: Project) -> None:
         assert without_names(dump(kept.address, database(kept, "TEST"))) == without_names(wanted), options
 
 
-@pytest.mark.parametrize("options", [["-Fp"], ["-Fc"], ["-Fp", "--inserts"]])
+@pytest.mark.parametrize(
+    "options",
+    [["-Fp"], pytest.param(["-Fc"], marks=pytest.mark.slow), pytest.param(["-Fp", "--inserts"], marks=pytest.mark.slow)],
+)
 def test_roles_that_do_not_exist(kept: Project, options: list[str]) -> None:
     test, ghost, reader = database(kept, "TEST"), f"ghost_{kept.database}", f"reader {kept.database}"
     kept.execute(f'CREATE ROLE {ghost}; CREATE ROLE "{reader}"; GRANT USAGE, CREATE ON SCHEMA public TO {ghost}', test)
@@ -229,6 +236,7 @@ def test_what_a_protected_environment_holds_goes_nowhere_else(kept: Project, mak
     assert live.invoke("backup.restore", "--env=live", f"--confirm={database(kept, 'TEST')}").code == 0
 
 
+@pytest.mark.slow
 def test_a_protected_environment_is_backed_up_first(kept: Project) -> None:
     (kept.root / "pyproject.toml").write_text('[tool.skinspire_db.environments.live]\nextends = "prod"\n')
     kept.env["LIVE_DATABASE_URL"] = kept.env["DEV_DATABASE_URL"]
@@ -287,6 +295,7 @@ def test_what_a_killed_backup_left_does_not_count_and_is_removed(kept: Project) 
     assert not partial.exists() and len(list((kept.root / "backups").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_prune(kept: Project) -> None:
     assert kept.invoke("backup.create").code == 0
     [newest] = backups(kept)

@@ -117,6 +117,7 @@ def test_undo_and_undo_again(two: Project) -> None:
     assert leftovers(two) == [f"{two.database}_former"], "one former database is kept, not one of each operation"
 
 
+@pytest.mark.slow
 def test_onto_a_database_that_does_not_exist(two: Project) -> None:
     two.execute(f'DROP DATABASE "{two.database}"', "postgres")
     assert two.invoke("db.copy", "--source=test", "--target=dev").code == 0
@@ -145,6 +146,7 @@ def test_definitions_only_and_some_tables(two: Project) -> None:
     assert two.query(counts) == [(True, True, 1, 0)], "what they need through foreign keys, and no more"
 
 
+@pytest.mark.slow
 def test_across_servers(two: Project, tmp_path: Path) -> None:
     other = EmbeddedServer(throw_away_home(tmp_path), durable=False)
     try:
@@ -165,6 +167,7 @@ def test_across_servers(two: Project, tmp_path: Path) -> None:
         other.destroy()
 
 
+@pytest.mark.slow
 def test_a_source_that_changes_meanwhile(two: Project) -> None:
     """The stream is of one moment, whatever is written meanwhile."""
     with two.connect(database(two, "TEST")) as writer:
@@ -202,6 +205,7 @@ def test_wrong_arguments(two: Project, arguments: list[str], says: str, code: in
     assert two.dump() == before and leftovers(two) == []
 
 
+@pytest.mark.slow
 def test_wrong_databases(two: Project) -> None:
     before = two.dump()
     for change, says in {
@@ -226,6 +230,7 @@ def test_another_operation_at_work(two: Project) -> None:
         assert outcome.code == 2 and "is in use by" in outcome.err
 
 
+@pytest.mark.slow
 def test_a_role_that_may_not_create_databases(two: Project) -> None:
     role = f"poor_{secrets.token_hex(4)}"
     two.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'secret'; GRANT pg_read_all_data TO {role}")
@@ -252,6 +257,7 @@ def test_dry_and_expressions(two: Project) -> None:
     assert table.read == 'COPY (SELECT "id", md5(name) FROM ONLY "public"."patients") TO STDOUT (FORMAT binary)'
 
 
+@pytest.mark.slow
 def test_progress_on_a_terminal(two: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     from skinspire_db import copying, environment, settings
     from skinspire_db.pipeline import Report

@@ -107,6 +107,7 @@ def test_all_of_them_together(clinic: Project) -> None:
     assert "  - " in outcome.out and "  + " in outcome.out
 
 
+@pytest.mark.slow
 def test_what_the_models_say_is_made_anew_when_they_change(make_project: Callable[..., Project], template: str) -> None:
     project = make_project('metadata = ["skinspire_db.models:Base", "clinic_app:Base"]\n')
     project.execute(f'CREATE DATABASE "{project.database}" TEMPLATE {template}', "postgres")
@@ -143,6 +144,7 @@ def test_a_role_that_may_not_create_databases(clinic: Project) -> None:
         clinic.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
+@pytest.mark.slow
 def test_what_a_killed_one_left_is_swept_up(clinic: Project) -> None:
     def left() -> list[str]:
         prefix = f"{clinic.database}_scratch_"
@@ -183,6 +185,7 @@ def test_partitions_and_what_extensions_own(clinic: Project) -> None:
     assert found(clinic) == ["table public.extra extra"], "a partition is what its table holds"
 
 
+@pytest.mark.slow
 def test_extensions_of_the_application(make_project: Callable[..., Project]) -> None:
     project = make_project('metadata = ["skinspire_db.models:Base", "citext_app:Base"]\nextensions = ["citext"]\n')
     (project.root / "citext_app.py").write_text(

@@ -227,6 +227,7 @@ def test_an_expiry_is_a_change_that_the_timestamps_see(connection: Connection) -
     assert connection.execute("SELECT is_active, updated_at = now() FROM user_sessions").fetchone() == (False, True)
 
 
+@pytest.mark.slow
 def test_a_restore_with_an_empty_search_path(clinic: Project) -> None:
     """pg_dump --data-only begins with one, and a role may have any."""
     with clinic.connect() as connection:
