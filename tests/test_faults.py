@@ -294,10 +294,31 @@ def test_a_disk_that_fills_up(tmp_path: Path) -> None:
         subprocess.run(["mount", "-o", "remount,size=320m", str(mount)], check=True)
         assert project.invoke("db.verify").code == 0
         assert rows_and_definitions(project) == before
+        # And a copy that does not fit: estimated before, or found out in the middle.
+        subprocess.run(["mount", "-o", "remount,size=900m", str(mount)], check=True)
+        assert project.invoke("db.setup", "--env=test", "--patients=90000").code == 0
+        subprocess.run(["mount", "-o", f"remount,size={used(mount) + 30}m", str(mount)], check=True)
+        for method in ("stream", "template"):
+            copied = project.invoke("db.copy", "--source=test", "--target=dev", f"--method={method}")
+            assert copied.code == 1 and "MB free" in copied.err, copied.err
+        filler = mount / "filler"
+        subprocess.run(["mount", "-o", f"remount,size={used(mount) + 200}m", str(mount)], check=True)
+        task = halted_at(project, "db.copy --source=test --target=dev --method=stream", "copy", 3)
+        filler.write_bytes(b"x" * (180 << 20))
+        _, err = task.communicate("go on\n", timeout=90)
+        assert task.returncode == 1 and ("No space left on device" in err or "disk is full" in err or "went away" in err), err
+        filler.unlink()
+        assert project.invoke("db.verify").code == 0
+        assert rows_and_definitions(project) == before
     finally:
         server.destroy()
         subprocess.run(["umount", str(mount)], check=True)
         mount.rmdir()
+
+
+def used(mount: Path) -> int:
+    """Megabytes."""
+    return shutil.disk_usage(mount).used >> 20
 
 
 # Operations that build a database aside: step -> after how many of its statements (0: at its beginning, -1: at its end)
