@@ -108,7 +108,7 @@ QUERIES = {
             _comment("k.oid", "pg_constraint"),
         )}
         FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE k.contype NOT IN ('t', 'n') AND {RELATION}
+        WHERE k.contype NOT IN ('t', 'n') AND k.conparentid = 0 AND {RELATION}
     """,
     "index": f"""
         SELECT quote_ident(i.relname) || ' on ' || {TABLE}, {_lines(
@@ -148,6 +148,7 @@ QUERIES = {
     "view": f"""
         SELECT {TABLE}, {_lines(
             "CASE c.relkind WHEN 'm' THEN 'materialized ' ELSE '' END || 'view' || pg_get_viewdef(c.oid)",
+            "CASE WHEN NOT c.relispopulated THEN 'not populated' END",
             "'with ' || array_to_string(c.reloptions, ', ')",
             OWNER.format(owner="c.relowner"),
             _comment("c.oid", "pg_class"),

@@ -10,12 +10,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from skinspire_db import binaries, connections
 from skinspire_db.connections import Target
 from skinspire_db.errors import StepFailed, ToolMissing
 from skinspire_db.settings import project
+
+LIVE: set[Any] = set()  # the programs that are running
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,9 @@ class ClientTools:
         # pg_restore writes to its output unless it is told a database; the environment's variables say the rest.
         database = [f"--dbname={conninfo}"] if connect else []
         command = [str(self.folder / f"{name}{suffix}"), *database, *arguments]
-        return subprocess.Popen(  # type: ignore[return-value]  # of bytes, as none of the streams is text
-            command, env=environment, **({"stdin": subprocess.DEVNULL} | streams)
-        )
+        process: Any = subprocess.Popen(command, env=environment, **({"stdin": subprocess.DEVNULL} | streams))
+        LIVE.add(process)
+        return cast("subprocess.Popen[bytes]", process)
 
     def run(self, name: str, to: Target, *arguments: str, stdin: IO[bytes] | None = None, connect: bool = True) -> str:
         """Run a program to its end and return what it printed. Raises StepFailed with what it said."""
@@ -52,7 +54,7 @@ class ClientTools:
         with ended(process):
             out, err = process.communicate()
         if process.returncode:
-            raise StepFailed(f"{name} failed: {said(err)}", remedy="correct what it says, and run it again")
+            raise StepFailed(f"{name} failed: {said(err)}", remedy=remedy_of(err))
         return out.decode(errors="replace")
 
 
@@ -85,9 +87,26 @@ def ended(*processes: subprocess.Popen[bytes]) -> Iterator[None]:
             if process.poll() is None:
                 process.kill()
             process.wait()
+            LIVE.discard(process)
             for stream in (process.stdin, process.stdout, process.stderr):
                 if stream:
                     stream.close()
+
+
+def end_all() -> None:
+    """End every program that is running; whoever waits for one sees it fail."""
+    for process in list(LIVE):
+        if process.poll() is None:
+            process.kill()
+
+
+def remedy_of(err: bytes) -> str:
+    """What to do about a program's complaint."""
+    if found := re.search(r'role "([^"]+)" does not exist', err.decode(errors="replace")):
+        return f'CREATE ROLE "{found[1]}" on that server, and run it again'
+    if found := re.search(r'extension "([^"]+)" is not available', err.decode(errors="replace")):
+        return f"install the extension {found[1]} on that server, and run it again"
+    return "correct what it says, and run it again"
 
 
 def said(err: bytes) -> str:

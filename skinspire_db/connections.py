@@ -24,9 +24,6 @@ BEGIN
     -- Hosted servers keep extensions in a schema of their own; the functions of pgcrypto must be found there too.
     PERFORM set_config('search_path', 'public, ' || quote_ident(n.nspname) || ', pg_temp', true)
     FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE extname = 'pgcrypto' AND nspname <> 'public';
-    IF current_setting('server_version_num')::int >= 170000 THEN
-        SET LOCAL transaction_timeout = 0;
-    END IF;
     BEGIN
         -- So that a server notices within a second that our process was killed. Not every platform can.
         SET LOCAL client_connection_check_interval = '1s';
@@ -133,9 +130,10 @@ def begin(
             # A snapshot older than the operation lock would not see what its last holder committed.
             "SET TRANSACTION ISOLATION LEVEL {isolation}; {snapshot} SET LOCAL quote_all_identifiers = off;"
             "SET LOCAL TimeZone = 'UTC'; SET LOCAL search_path = public, pg_temp; SET LOCAL statement_timeout = 0;"
-            "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = {milliseconds}"
+            "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = {milliseconds}{forever}"
         ).format(
             isolation=sql.SQL(isolation),
+            forever=sql.SQL("; SET LOCAL transaction_timeout = 0" if connection.info.server_version >= 170_000 else ""),
             snapshot=sql.SQL("SET TRANSACTION SNAPSHOT {};").format(snapshot) if snapshot else sql.SQL(""),
             milliseconds=sql.Literal(round(policy.lock_timeout * 1000)),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +75,8 @@ def copy(
     if schema_only and tables:
         raise UsageError("--schema-only copies no rows, --tables those of some tables", remedy="give one of the two")
     named = tuple(each.strip() for each in (tables or "").split(",") if each.strip())
+    if tables is not None and not named:
+        raise UsageError("--tables names no table", remedy="name some, as --tables=patients,staff, or leave it out")
     choice = Choice(method, schema_only, named, number_of_jobs(jobs))
     if method == "template" and not choice.whole:
         raise UsageError("a template is copied whole", remedy="--method=stream, or leave --method out")
@@ -134,7 +136,7 @@ def need_room(to: Target, size: int) -> None:
 
 def _same_server(connection: Connection, to: Target) -> bool:
     """Whether the target is on the server of this connection: the same cluster, started at the same moment."""
-    query = "SELECT pg_postmaster_start_time(), inet_server_port(), (SELECT oid FROM pg_database WHERE datname = 'template1')"
+    query = "SELECT extract(epoch FROM pg_postmaster_start_time())::text, inet_server_port()"
     with contextlib.closing(connections.maintenance(to, "lookup")) as other:
         return connection.execute(query).fetchone() == other.execute(query).fetchone()
 
@@ -143,6 +145,11 @@ def _why_no_template(connection: Connection, to: Target) -> str:
     """Why the database of this connection cannot be closed for the moment and copied as a template; empty when it can."""
     if not _same_server(connection, to):
         return "it is on another server than the target"
+    mine = connection.execute(
+        "SELECT pg_has_role(datdba, 'USAGE') OR datistemplate FROM pg_database WHERE datname = current_database()"
+    ).fetchone()
+    if mine != (True,):
+        return "it belongs to another role"
     others = connection.execute(
         "SELECT count(*), string_agg(coalesce(nullif(application_name, ''), usename), ', ') FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
@@ -171,15 +178,12 @@ def _template(build: Build, start: Target, choice: Choice) -> Target:
 
 def _stream(build: Build, start: Target, connection: Connection, choice: Choice) -> Target:
     with build.step("copy") as summary:
-        connections.begin(connection, start.policy, brief=True, isolation="REPEATABLE READ READ ONLY")
-        row = connection.execute("SELECT pg_export_snapshot()").fetchone()
-        assert row
-        snapshot = str(row[0])
+        snapshot = streaming.hold(connection, start)
         wanted = _wanted(connection, choice)
         aside = build.scratch()
         _refuse_older(connection, aside)
         tools = client_tools(connection.info.server_version)
-        streaming.stream(
+        sequences = streaming.stream(
             tools, start, aside, connection, snapshot, wanted, choice.jobs, build.report.transfer, large_objects=choice.whole
         )
         _copy_properties(start, aside, build)
@@ -188,7 +192,7 @@ def _stream(build: Build, start: Target, connection: Connection, choice: Choice)
         only = None if choice.whole else {table.quoted for table in wanted}
         take = partial(fingerprint.take, operation=build.operation, jobs=1, only=only)
         first, second = pool.submit(take, start, at=snapshot), pool.submit(take, aside)
-        _compare(first.result(), second.result(), summary)
+        _compare(replace(first.result(), sequences=sequences), second.result(), summary)
     connection.rollback()
     return aside
 
@@ -198,12 +202,14 @@ def _compare(before: fingerprint.Fingerprint, after: fingerprint.Fingerprint, su
     if found:
         raise StepFailed(
             f"the copy is not what the source is: {found[0]}" + (f", and {len(found) - 1} more" if found[1:] else ""),
-            remedy="the source may have changed meanwhile: run it again with --method=stream",
+            remedy="run it again; if the source was written to meanwhile, with --method=stream",
         )
     summary.numbers = {"tables": len(after.tables), "rows": after.rows, "definitions": len(after.definitions)}
 
 
 def _wanted(connection: Connection, choice: Choice) -> list[streaming.Table]:
+    from psycopg import sql
+
     found = streaming.tables(connection)
     if choice.whole:
         return found
@@ -214,11 +220,14 @@ def _wanted(connection: Connection, choice: Choice) -> list[streaming.Table]:
         if full not in names:
             raise UsageError(f"there is no table {name} in the source", remedy="correct --tables=patients,staff")
         chosen.add(names[full].quoted)
-    needs = connection.execute(
-        'SELECT DISTINCT format(\'"%s"."%s"\', n.nspname, c.relname), format(\'"%s"."%s"\', rn.nspname, r.relname)'
-        " FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
-        " JOIN pg_class r ON r.oid = k.confrelid JOIN pg_namespace rn ON rn.oid = r.relnamespace WHERE k.contype = 'f'"
-    ).fetchall()
+    needs = [
+        (sql.Identifier(*names[:2]).as_string(), sql.Identifier(*names[2:]).as_string())
+        for names in connection.execute(
+            "SELECT DISTINCT n.nspname, c.relname, rn.nspname, r.relname"
+            " FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " JOIN pg_class r ON r.oid = k.confrelid JOIN pg_namespace rn ON rn.oid = r.relnamespace WHERE k.contype = 'f'"
+        ).fetchall()
+    ]
     while more := {referenced for referring, referenced in needs if referring in chosen} - chosen:
         chosen |= more
     return [table for table in found if table.quoted in chosen | ALWAYS]

@@ -15,13 +15,25 @@ from skinspire_db.connections import Target
 if TYPE_CHECKING:
     from skinspire_db.connections import Connection
 
-# Every table that has rows of its own: also the tools', which a copy brings along.
-TABLES = """
-    SELECT n.nspname, c.relname, pg_table_size(c.oid) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
-      AND (c.relkind = 'r' OR c.relispopulated)
-    ORDER BY 3 DESC, 1, 2
+# Whether a column is of a type whose values are oids, or of one made of such, or of one of these kinds.
+OIDS = """
+    EXISTS (SELECT FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_type e ON e.oid = t.typelem
+            LEFT JOIN pg_type b ON b.oid = coalesce(nullif(t.typbasetype, 0), e.typbasetype)
+            LEFT JOIN pg_type be ON be.oid = b.typelem
+            WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+              AND (t.typname ~ '^_?reg' OR b.typname ~ '^_?reg' OR t.typtype IN ({kinds}) OR e.typtype IN ({kinds})
+                   OR b.typtype IN ({kinds}) OR be.typtype IN ({kinds})))
 """
+# Every table that has rows of its own: also the tools', which a copy brings along, but not extensions', whose rows a dump
+# leaves to them, nor materialized views, which are made anew. The last column: whether the rows' own hash would be of oids,
+# which mean something else in a copy: an enum's label, a table's name.
+TABLES = f"""
+    SELECT n.nspname, c.relname, pg_table_size(c.oid), {OIDS.format(kinds="'c', 'e'")}
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+    ORDER BY 3 DESC, 1, 2
+"""  # noqa: S608
 SEQUENCES = """
     SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind = 'S' AND n.nspname !~ '^pg_' ORDER BY 1, 2
@@ -64,8 +76,8 @@ def take(to: Target, operation: str, *, at: str | None = None, jobs: int = 2, on
     """
     with connections.connect(to, operation) as first:
         snapshot = _begin(first, to, at)
-        tables = [_name(schema, table) for schema, table, _ in first.execute(TABLES).fetchall()]
-        wanted = [name for name in tables if only is None or name in only]
+        tables = {_name(schema, table): by_text for schema, table, _, by_text in first.execute(TABLES.encode()).fetchall()}
+        wanted = [(name, by_text) for name, by_text in tables.items() if only is None or name in only]
         with ThreadPoolExecutor(max_workers=jobs) as pool:
             shares = [pool.submit(_hash, to, operation, snapshot, wanted[number::jobs]) for number in range(jobs)]
             sequences = {name: _value(first, name) for name in (_name(*each) for each in first.execute(SEQUENCES).fetchall())}
@@ -102,17 +114,17 @@ def _value(connection: Connection, sequence: str) -> list[Any]:
     return list(connection.execute(f"SELECT last_value, is_called FROM {sequence}".encode()).fetchone() or ())  # noqa: S608
 
 
-def _hash(to: Target, operation: str, snapshot: str, tables: list[str]) -> dict[str, list[Any]]:
+def _hash(to: Target, operation: str, snapshot: str, tables: list[tuple[str, bool]]) -> dict[str, list[Any]]:
     import psycopg
 
     found: dict[str, list[Any]] = {}
     if tables:
         with connections.connect(to, operation) as connection:
             _begin(connection, to, snapshot)
-            for name in tables:
+            for name, by_text in tables:
                 try:
                     with connection.transaction():
-                        found[name] = _rows(connection, name, OF_RECORD)
+                        found[name] = _rows(connection, name, OF_TEXT if by_text else OF_RECORD)
                 except psycopg.errors.UndefinedFunction:  # a type that has no hash function, json for one
                     found[name] = _rows(connection, name, OF_TEXT)
             connection.rollback()

@@ -13,26 +13,30 @@ import tempfile
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from skinspire_db import connections
-from skinspire_db.client_tools import ClientTools, ended, said
+from skinspire_db.client_tools import ClientTools, end_all, ended, remedy_of, said
 from skinspire_db.connections import Target
 from skinspire_db.errors import StepFailed
+from skinspire_db.fingerprint import OIDS
 from skinspire_db.progress import Transfer, watched
 
 if TYPE_CHECKING:
     from skinspire_db.connections import Connection
 
 # A scratch database that a crash takes along is no loss, so nothing waits for its WAL.
-QUICK = "-c synchronous_commit=off -c maintenance_work_mem=256MB -c statement_timeout=0 -c lock_timeout=0"
-PLAIN = "-c row_security=off -c statement_timeout=0 -c lock_timeout=0"
+QUICK = (
+    "-c synchronous_commit=off -c maintenance_work_mem=256MB -c statement_timeout=0 -c lock_timeout=0"
+    " -c idle_in_transaction_session_timeout=0"
+)
+PLAIN = "-c row_security=off -c idle_in_transaction_session_timeout=0 -c statement_timeout=0 -c lock_timeout=0"
 TABLES = """
     SELECT c.oid, n.nspname, c.relname, pg_table_size(c.oid),
            ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
                  AND a.attgenerated = '' ORDER BY a.attnum),
            NOT EXISTS (SELECT FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-                       WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND t.typsend = 0),
+                       WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND t.typsend = 0) AND NOT {oids},
            ARRAY(SELECT x.indexrelid FROM pg_index x WHERE x.indrelid = c.oid
                  UNION ALL SELECT k.oid FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype IN ('p', 'u', 'x'))
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -48,7 +52,7 @@ POPULATED_VIEWS = """
         JOIN pg_rewrite r ON r.oid = d.objid WHERE d.classid = 'pg_rewrite'::regclass AND r.ev_class <> reads.view AND reads.level < 50
     )
     SELECT format('%I.%I', n.nspname, c.relname) FROM reads JOIN pg_class c ON c.oid = view JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relkind = 'm' GROUP BY 1 ORDER BY max(level), 1
+    WHERE c.relkind = 'm' AND c.relispopulated GROUP BY 1 ORDER BY max(level), 1
 """  # noqa: E501
 
 
@@ -98,7 +102,9 @@ def tables(connection: Connection) -> list[Table]:
     """The tables of a database that have rows of their own, largest first."""
     return [
         Table(schema, name, size, columns, binary, frozenset(entries))
-        for _, schema, name, size, columns, binary, entries in connection.execute(TABLES.encode()).fetchall()
+        for _, schema, name, size, columns, binary, entries in connection.execute(
+            TABLES.format(oids=OIDS.format(kinds="'c'")).encode()
+        ).fetchall()
     ]
 
 
@@ -113,13 +119,14 @@ def stream(
     transfer: Transfer,
     *,
     large_objects: bool = True,
-) -> None:
+) -> dict[str, list[Any]]:
     """Fill the empty database `aside`: all definitions, and the rows of the `wanted` tables, as of the exported snapshot that
-    `connection` holds open on the source.
+    `connection` holds open on the source. Returns the values that the sequences were given, which no snapshot holds.
 
     Raises StepFailed with what the programs said.
-    """  # fmt: skip
-    source, aside = _with_options(source, PLAIN), _with_options(aside, QUICK)
+    """
+    forever = " -c transaction_timeout=0" if connection.info.server_version >= 170_000 else ""
+    source, aside = _with_options(source, PLAIN + forever), _with_options(aside, QUICK + forever)
     with tempfile.TemporaryDirectory() as folder:
         archive = str(Path(folder) / "definitions")
         tools.run("pg_dump", source, "-Fc", "--schema-only", f"--snapshot={snapshot}", f"--file={archive}")
@@ -128,17 +135,20 @@ def stream(
         tools.run("pg_restore", aside, "--exit-on-error", "--section=pre-data", archive)
         with watched(source, sum(table.size for table in wanted), transfer), ThreadPoolExecutor(max_workers=jobs) as pool:
             shares = [pool.submit(_fill, tools, source, aside, snapshot, table, restore) for table in wanted]
-            done, _ = wait(shares, return_when=FIRST_EXCEPTION)
-            for share in shares:
-                share.cancel()
-            for share in done:
-                share.result()
+            try:
+                for share in wait(shares, return_when=FIRST_EXCEPTION).done:
+                    share.result()
+            except BaseException:  # Ctrl-C too: nothing goes on in the background
+                pool.shutdown(wait=False, cancel_futures=True)
+                end_all()
+                raise
         if large_objects and connection.execute("SELECT 1 FROM pg_largeobject_metadata LIMIT 1").fetchone():
             only = ("--data-only", "--large-objects", "--exclude-table-data=*.*")
             tools.run("pg_dump", source, "-Fc", *only, f"--snapshot={snapshot}", f"--file={archive}.large")
             tools.run("pg_restore", aside, "--exit-on-error", f"{archive}.large")
+        sequences = _sequences_and_views(connection, aside)  # before event triggers are there, which a REFRESH would fire
         restore.rest(jobs)
-    _sequences_and_views(connection, aside)
+    return sequences
 
 
 @dataclass(frozen=True)
@@ -195,16 +205,44 @@ def _fill(tools: ClientTools, source: Target, aside: Target, snapshot: str, tabl
         wrong = writer.communicate()[1]
         complaint = reader.stderr.read() if reader.stderr else b""
         if reader.wait() or writer.returncode:
-            raise StepFailed(f"copying {table.quoted} failed: {said(wrong if writer.returncode else complaint)}")
+            first = complaint if reader.returncode and complaint else wrong  # what the writer says then is only what follows
+            raise StepFailed(f"copying {table.quoted} failed: {said(first)}", remedy=remedy_of(first))
     restore.of(table)
 
 
-def _sequences_and_views(connection: Connection, aside: Target) -> None:
+def hold(connection: Connection, to: Target) -> str:
+    """Begin a transaction that keeps all tables as they are now, but for rows, and export its snapshot.
+
+    TRUNCATE and ALTER TABLE do not go by snapshots: to one that is older, the table is empty then. PostgreSQL manual, MVCC
+    caveats. Raises psycopg's LockNotAvailable for a table that somebody holds.
+    """
+    from psycopg import sql
+
+    def listed() -> list[str]:
+        return sorted(table.quoted for table in tables(connection))
+
+    connections.begin(connection, to.policy, brief=True)
+    before = listed()
+    while True:
+        connection.rollback()
+        connections.begin(connection, to.policy, brief=True, isolation="REPEATABLE READ READ ONLY")
+        if before:  # the first query takes the snapshot, and LOCK is none
+            each = sql.SQL(", ").join(sql.SQL(f"ONLY {name}") for name in before)
+            connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(each))
+        row = connection.execute("SELECT pg_export_snapshot()").fetchone()
+        assert row
+        if (now := listed()) == before:
+            return str(row[0])
+        before = now  # a table came or went in between
+
+
+def _sequences_and_views(connection: Connection, aside: Target) -> dict[str, list[Any]]:
     """What pg_dump has in its data section: the sequences' values, which no snapshot holds, and materialized views."""
     from psycopg import sql
 
     from skinspire_db.fingerprint import SEQUENCES
 
+    values: dict[str, list[Any]] = {}
     with contextlib.closing(connections.connect(aside, "copy")) as new:
         connections.begin(new, aside.policy)
         for each in connection.execute(SEQUENCES).fetchall():
@@ -212,10 +250,12 @@ def _sequences_and_views(connection: Connection, aside: Target) -> None:
                 sql.SQL("SELECT last_value, is_called FROM {}").format(sql.Identifier(*each))
             ).fetchone()
             assert value
+            values[_quote(*each)] = list(value)
             new.execute("SELECT setval(%s::regclass, %s, %s)", (_quote(*each), *value))
         for (view,) in connection.execute(POPULATED_VIEWS.encode()).fetchall():
             new.execute(f"REFRESH MATERIALIZED VIEW {view}".encode())
         new.commit()
+    return values
 
 
 def _with_options(to: Target, options: str) -> Target:
