@@ -27,6 +27,12 @@ class ClientTools:
     folder: Path
     major: int
 
+    @property
+    def restricts(self) -> bool:
+        r"""Whether psql knows \restrict (PostgreSQL 17.6, 16.10, 15.14 and newer majors)."""
+        found = re.search(r"\) (\d+)\.(\d+)", binaries.Binaries(self.folder, 0).run("psql", "--version").stdout)
+        return bool(found) and int(found[2]) >= {17: 6, 16: 10, 15: 14}.get(int(found[1]), 0) if found else False
+
     def start(self, name: str, to: Target, *arguments: str, connect: bool = True, **streams: Any) -> subprocess.Popen[bytes]:
         """Start a program that connects to the target; without `connect` it only reads a file. The password is in its
         environment.

@@ -26,6 +26,7 @@ class Build:
     report: Report
     result: Result
     stack: contextlib.ExitStack = field(repr=False)
+    confirm: str | None = None
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[Summary]:
@@ -51,7 +52,7 @@ class Build:
 
     def scratch(self, template: str | None = None) -> Target:
         """A scratch database, dropped at the end of the operation unless it was swapped in."""
-        return self.stack.enter_context(scratch.database(self.to, self.operation, template=template))
+        return self.stack.enter_context(scratch.database(self.to, self.operation, template=template, tell=self.note))
 
     def note(self, text: str) -> None:
         """A sentence that the user should read even when all goes well."""
@@ -110,6 +111,7 @@ class Errand:
         return Interrupted("interrupted; nothing was kept")
 
     def _judge(self, result: Result) -> None:
+        """Raise when a check did not pass."""
         for step in result.steps:
             if bad := [check for check in step.summary.checks if check.status != "pass"]:
                 count = f"{len(bad)} of {len(step.summary.checks)} checks did not pass"

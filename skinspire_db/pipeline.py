@@ -394,6 +394,11 @@ def translation(
         )
     if isinstance(error, errors.DiskFull):
         return StepFailed(f"{during}: the server's disk is full; {AS_IT_WAS}", remedy="free some space and run it again")
+    if error.sqlstate == "57P01" and not (to.server and to.server.status().pid is None):
+        return ConnectionFailed(
+            f"{during}: somebody ended this session, an operation that replaced the database for one; {AS_IT_WAS}",
+            remedy=f"invoke db.history --env={to.environment}, then run it again",
+        )
     if (connection and connection.closed) or connections.is_lost(error):
         return ConnectionFailed(
             f"{during}: the server went away ({sentence(error)}); {AS_IT_WAS}",

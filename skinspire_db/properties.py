@@ -30,8 +30,8 @@ def read(connection: Connection) -> list[Property]:
     found += [["grant", *each] for each in grants]
     settings = connection.execute(
         "SELECT CASE setrole WHEN 0 THEN '' ELSE pg_get_userbyid(setrole) END, s"
-        " FROM pg_db_role_setting, unnest(setconfig) AS s"
-        " WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY 1, 2"
+        " FROM pg_db_role_setting, unnest(setconfig) WITH ORDINALITY AS u (s, n)"
+        " WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY 1, n"
     ).fetchall()
     return found + [["set", *each] for each in settings]
 
@@ -68,16 +68,19 @@ def _apply(connection: Connection, database: str, kind: str, values: list[str]) 
             connection.execute(sql.SQL("COMMENT ON DATABASE {} IS {}").format(name, text))
         case "revoke", []:
             connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(name))
-        case "grant", [role, privilege, grantable]:
+        case "grant", [role, ("CREATE" | "CONNECT" | "TEMPORARY") as privilege, grantable]:
             grantee = sql.Identifier(role) if role else sql.SQL("PUBLIC")
             option = sql.SQL(" WITH GRANT OPTION" if grantable == "true" else "")
             connection.execute(sql.SQL("GRANT {} ON DATABASE {} TO {}{}").format(sql.SQL(privilege), name, grantee, option))
         case "set", [role, setting]:
             key, _, value = setting.partition("=")
-            connection.execute("SELECT set_config(%s, %s, false)", (key, value))  # as it is stored, so FROM CURRENT is exact
             of = (
                 sql.SQL("ROLE {} IN DATABASE {}").format(sql.Identifier(role), name)
                 if role
                 else sql.SQL("DATABASE {}").format(name)
             )
-            connection.execute(sql.SQL("ALTER {} SET {} FROM CURRENT").format(of, sql.Identifier(*key.split("."))))
+            with connection.transaction():
+                connection.execute("SET TRANSACTION READ WRITE")  # the setting may be that transactions are read only
+                connection.execute("SELECT set_config(%s, %s, false)", (key, value))  # as it is stored: FROM CURRENT is exact
+                connection.execute(sql.SQL("ALTER {} SET {} FROM CURRENT").format(of, sql.Identifier(*key.split("."))))
+            connection.execute(sql.SQL("RESET {}").format(sql.Identifier(*key.split("."))))  # it is not for this session

@@ -13,7 +13,7 @@ from skinspire_db.connections import Target
 from skinspire_db.environment import Environment
 from skinspire_db.errands import Build, Errand
 from skinspire_db.errors import DatabaseMissing, Interrupted, OutcomeUnknown, SkinspireError, StepFailed
-from skinspire_db.pipeline import AS_IT_WAS, Result, translation
+from skinspire_db.pipeline import AS_IT_WAS, Result, translated, translation
 from skinspire_db.summary import Summary
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Replacement(Errand):
         started = time.monotonic()
         to, result = build.to, build.result
         holder = self._admit(to, confirm, build.stack)
+        build.confirm = confirm
         new: Target = self.work(build)
         with build.step("stamp") as summary:
             entry = self._stamp(new, result, time.monotonic() - started)
@@ -70,20 +71,26 @@ class Replacement(Errand):
         return OutcomeUnknown("interrupted while the databases were swapped: it is the old one or the new one", remedy=remedy)
 
     def _admit(self, to: Target, confirm: str | None, stack: contextlib.ExitStack) -> Connection | None:
-        """Lock, identify, guard the target; None when there is none yet."""
+        """Lock, identify, guard the target; None when there is none yet.
+
+        No backup is taken first: the former database is kept, and it may be what is broken.
+        """
         try:
             holder = connections.connect(to, self.operation)
         except DatabaseMissing:
+            stack.enter_context(scratch.alone(to, self.operation))
             return None
         stack.callback(holder.close)
-        connections.begin(holder, to.policy)
-        safety.admit(holder, to, self.operation + self.arguments, self.danger, confirm)
-        return holder  # no backup is taken first: the former database is kept, and it may be what is broken
+        with translated(to, self.operation, "preparation", holder):
+            connections.begin(holder, to.policy)
+            safety.admit(holder, to, self.operation + self.arguments, self.danger, confirm)
+        return holder
 
     def _stamp(self, new: Target, result: Result, seconds: float) -> uuid.UUID:
         """The new database says that it is the target's environment, with a journal of what it was before and of this."""
         with contextlib.closing(connections.connect(new, self.operation)) as connection:
-            connections.begin(connection, new.policy)
+            connections.begin(connection, new.policy, brief=True)
+            connection.execute("SET TRANSACTION READ WRITE")  # whatever the database's own setting, which was copied
             safety.write_stamp(connection, new.environment, renew=not self.back)
             steps = [each.as_dict() for each in result.steps]
             entry = safety.record(connection, self.operation, new.environment, seconds, steps)

@@ -1,16 +1,17 @@
 """Scratch databases: made aside on the target's server, swapped in under the real name, and swept up after a crash.
 
-Names: what is made aside is TARGET_scratch_HEX, what it replaced TARGET_former, for `db.undo`.
+Names: what is made aside is TARGET_scratch_ and twelve hexadecimal digits; what it replaced, for `db.undo`, TARGET_former_
+and six. The last six are a check of the whole name, so that no database of somebody else's is taken for one of these.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import re
+import hashlib
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from skinspire_db import connections, safety
@@ -25,16 +26,19 @@ SWAP_SECONDS = 30  # how long sessions that come back again and again are ended
 
 
 @contextlib.contextmanager
-def database(to: Target, operation: str, *, template: str | None = None) -> Iterator[Target]:
+def database(
+    to: Target, operation: str, *, template: str | None = None, tell: Callable[[str], None] = lambda _: None
+) -> Iterator[Target]:
     """A database beside the target's, empty or a copy of `template`; dropped at the end if it still has its name.
 
     As long as this process lives, an advisory lock says so; those of processes that died are dropped first. Raises
     PermissionMissing when the role may not create databases, psycopg's ObjectInUse for a template that others use.
     """
-    aside = beside(to, f"_scratch_{secrets.token_hex(4)}")
+    aside = new_name(to)
     with contextlib.closing(connections.maintenance(to, operation)) as watch:
         connections.begin(watch, to.policy, brief=True)
-        sweep(to, operation, watch)
+        for name in sweep(to, operation, watch):
+            tell(f"a scratch database of an operation that died was dropped: {name}")
         watch.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (aside.database,))
         try:
             try:
@@ -47,24 +51,36 @@ def database(to: Target, operation: str, *, template: str | None = None) -> Iter
             connections.drop_database(aside, operation)
 
 
-def beside(to: Target, ending: str) -> Target:
-    """The target's database with another name, on the same server."""
-    name = to.database.encode()[: LONGEST - len("_scratch_12345678")].decode(errors="ignore") + ending
-    return dataclasses.replace(to, parameters=to.parameters | {"dbname": name})
+def new_name(to: Target) -> Target:
+    """A scratch database of the target's that does not exist yet."""
+    word = secrets.token_hex(3)
+    return _beside(to, f"_scratch_{word}", _check(to, word))
 
 
 def former(to: Target) -> Target:
     """Where the database is that the last swap replaced."""
-    return beside(to, "_former")
+    return _beside(to, "_former_", _check(to, "former"))
+
+
+def _beside(to: Target, ending: str, check: str) -> Target:
+    """The target's database with another name, on the same server."""
+    ending += check
+    name = to.database.encode()[: LONGEST - len(ending)].decode(errors="ignore") + ending
+    return dataclasses.replace(to, parameters=to.parameters | {"dbname": name})
+
+
+def _check(to: Target, word: str) -> str:
+    return hashlib.sha256(f"skinspire-db {word} {to.database}".encode()).hexdigest()[:6]
 
 
 def sweep(to: Target, operation: str, watch: Connection) -> list[str]:
     """Drop the scratch databases of this target whose operations died. Returns their names."""
-    prefix = beside(to, "_scratch_").database
-    found = watch.execute("SELECT datname FROM pg_database WHERE starts_with(datname, %s)", (prefix,)).fetchall()
+    names = watch.execute("SELECT datname FROM pg_database WHERE datname ~ '_scratch_[0-9a-f]{12}$'").fetchall()
     swept = []
-    for (name,) in found:
-        if re.fullmatch(r"[0-9a-f]{8}", name.removeprefix(prefix)) and _is_dead(watch, name):
+    for (name,) in names:
+        word, check = name[-12:-6], name[-6:]
+        ours = _check(to, word) == check and _beside(to, f"_scratch_{word}", check).database == name
+        if ours and _is_dead(watch, name):
             connections.drop_database(dataclasses.replace(to, parameters=to.parameters | {"dbname": name}), operation)
             swept.append(name)
     return swept
@@ -81,15 +97,16 @@ def swap(to: Target, new: Target, operation: str, holder: Connection | None) -> 
     import psycopg
     from psycopg import sql
 
-    aside = beside(to, f"_scratch_{secrets.token_hex(4)}")
+    aside = new_name(to)
     away = aside.database
+    missing = holder is None
     keep = former(to).database
     back = new.database == keep
     ended: list[str] = []
     deadline = time.monotonic() + SWAP_SECONDS
     with contextlib.closing(connections.maintenance(to, operation)) as connection:
         while True:
-            for each in (to.database, new.database):
+            for each in (to.database, new.database, keep):
                 ended += _send_away(connection, each, operation, holder)
             if holder is not None:
                 holder.close()
@@ -97,6 +114,8 @@ def swap(to: Target, new: Target, operation: str, holder: Connection | None) -> 
             try:
                 with connection.transaction():
                     there = {name for (name,) in connection.execute("SELECT datname FROM pg_database").fetchall()}
+                    if missing and to.database in there:
+                        raise OperationLocked(f"{to} was made by somebody else meanwhile", remedy="run it again")
                     steps = [(to.database, away), (new.database, to.database), (away, keep)] if back else [
                         (keep, away), (to.database, keep), (new.database, to.database),
                     ]  # fmt: skip
@@ -134,7 +153,8 @@ def _send_away(connection: Connection, database: str, operation: str, holder: Co
     rows = connection.execute(
         """
         SELECT coalesce(nullif(application_name, ''), usename) || ' (pid ' || pid || ')', pg_terminate_backend(pid, 5000)
-        FROM pg_stat_activity WHERE datname = %s AND pid NOT IN (%s, pg_backend_pid()) AND backend_type = 'client backend'
+        FROM pg_stat_activity WHERE datname = %s AND pid NOT IN (%s, pg_backend_pid())
+          AND coalesce(backend_type, 'client backend') = 'client backend'
         """,
         (database, own),
     ).fetchall()
@@ -144,3 +164,16 @@ def _send_away(connection: Connection, database: str, operation: str, holder: Co
 
 def _is_dead(watch: Connection, name: str) -> bool:
     return watch.execute("SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))", (name,)).fetchone() == (True,)
+
+
+@contextlib.contextmanager
+def alone(to: Target, operation: str) -> Iterator[None]:
+    """Be the only operation that makes a database of this name, which does not exist yet and so has no lock of its own.
+
+    Raises OperationLocked when another one is at it.
+    """
+    with contextlib.closing(connections.maintenance(to, operation)) as watch:
+        connections.begin(watch, to.policy, brief=True)
+        if not _is_dead(watch, to.database):
+            raise OperationLocked(f"another operation is making {to}", remedy="run it again when that has ended")
+        yield

@@ -25,12 +25,14 @@ from skinspire_db.progress import Transfer, watched
 if TYPE_CHECKING:
     from skinspire_db.connections import Connection
 
-# A scratch database that a crash takes along is no loss, so nothing waits for its WAL.
-QUICK = (
-    "-c synchronous_commit=off -c maintenance_work_mem=256MB -c statement_timeout=0 -c lock_timeout=0"
-    " -c idle_in_transaction_session_timeout=0"
+# What a value's text depends on, the same on both sides; names are written with their schema.
+SPELLING = (
+    "-c DateStyle=ISO -c IntervalStyle=postgres -c TimeZone=UTC -c extra_float_digits=1 -c bytea_output=hex"
+    " -c search_path=pg_catalog -c idle_in_transaction_session_timeout=0 -c statement_timeout=0"
 )
-PLAIN = "-c row_security=off -c idle_in_transaction_session_timeout=0 -c statement_timeout=0 -c lock_timeout=0"
+# A scratch database that a crash takes along is no loss, so nothing waits for its WAL.
+QUICK = f"{SPELLING} -c synchronous_commit=off -c maintenance_work_mem=256MB -c lock_timeout=0"
+PLAIN = f"{SPELLING} -c row_security=off"
 TABLES = """
     SELECT c.oid, n.nspname, c.relname, pg_table_size(c.oid),
            ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -125,8 +127,13 @@ def stream(
 
     Raises StepFailed with what the programs said.
     """
+    # Whoever wants a table for himself after we hold it waits for us, and our readers would wait behind him.
+    wait_ms = round(source.policy.lock_timeout * 1000)
     forever = " -c transaction_timeout=0" if connection.info.server_version >= 170_000 else ""
-    source, aside = _with_options(source, PLAIN + forever), _with_options(aside, QUICK + forever)
+    source, aside = (
+        _with_options(source, f"{PLAIN} -c lock_timeout={wait_ms}{forever}"),
+        _with_options(aside, QUICK + forever),
+    )
     with tempfile.TemporaryDirectory() as folder:
         archive = str(Path(folder) / "definitions")
         tools.run("pg_dump", source, "-Fc", "--schema-only", f"--snapshot={snapshot}", f"--file={archive}")

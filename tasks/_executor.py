@@ -48,7 +48,7 @@ class SkinspireExecutor(Executor):
         if _json(given):
             blank = {
                 "operation": getattr(task, "name", None),
-                "environment": given.get("env"),
+                "environment": given.get("env") or given.get("target"),
                 "database": None,
                 "seconds": 0.0,
                 "steps": [],

@@ -9,6 +9,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from test_copying import database, everything, leftovers, without_names
 
 from skinspire_db.backups import store
+from skinspire_db.backups.sql import pieces
 from skinspire_db.backups.store import Backup, Manifest
 
 
@@ -102,6 +104,13 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "cut short": lambda backup: os.truncate(largest(backup), largest(backup).stat().st_size // 2),
     "altered": lambda backup: largest(backup).write_bytes(b"\0" + largest(backup).read_bytes()[1:]),
     "a file less": lambda backup: largest(backup).unlink(),
+    "a link": lambda backup: (
+        largest(backup).rename(backup.parent / "away"),
+        largest(backup).with_name("x.dat").symlink_to("/etc/passwd"),
+    ),
+    "a file beside": lambda backup: (backup / "extra.txt").write_text("x"),
+    "null tables": lambda backup: edit(backup, fingerprint={"tables": None, "sequences": {}, "definitions": {}, "major": 17}),
+    "text for a number": lambda backup: edit(backup, server_version="17"),
     "a file more": lambda backup: (backup / "data" / "more").write_text("x"),
     "empty": lambda backup: [path.write_bytes(b"") for path in (backup / "data").iterdir()],
     "no manifest": lambda backup: (backup / "manifest.json").unlink(),
@@ -190,6 +199,119 @@ two'""",
         )
         == wanted
     )
+
+
+TRICKY = """
+CREATE TABLE "o'b" (a text); COMMENT ON TABLE "o'b" IS 'a -- b';
+INSERT INTO "o'b" VALUES ('O''Brien'), (NULL), ('ALTER TABLE x OWNER TO ghost;'), ('GRANT x TO ghost;'), ('DROP DATABASE z'), (E'\\\\! touch'), ('end');
+CREATE FUNCTION body() RETURNS int LANGUAGE sql AS $$ select 1 -- one's $$;
+CREATE FUNCTION body2() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT 1; SELECT 2; END;
+CREATE FUNCTION "a$b$"(x text DEFAULT E'it\\'s /* no') RETURNS text LANGUAGE sql AS 'SELECT ''/* -- ;''::text';
+COMMENT ON FUNCTION body() IS '/* ; $$';
+"""
+
+
+def test_the_text_of_a_plain_dump_is_read_as_postgresql_does(kept: Project) -> None:
+    test = database(kept, "TEST")
+    kept.execute(TRICKY, test)
+    wanted = dump(kept.address, test)
+    for options in (["-Fp"], ["-Fp", "--inserts"], ["-Fp", "--create", "--clean"], ["-Fp", "--clean"]):
+        file = pg_dump(kept, "tricky.sql", *options)
+        with file.open("rb") as opened:
+            assert b"".join(piece for _, piece in pieces(opened)) == file.read_bytes(), "nothing is left out"
+        outcome = kept.invoke("backup.restore", "--env=test", f"--file={file}")
+        assert outcome.code == 0, (options, outcome.err)
+        assert without_names(dump(kept.address, test)) == without_names(wanted), options
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "\\! touch {}",
+        " \\! touch {}",
+        "SELECT 1; \\! touch {}",
+        "SELECT 1 \\g |touch {}",
+        "\\o |touch {}",
+        "SELECT '--'; \\! touch {}",
+    ],
+)
+def test_commands_for_psql_are_never_carried_out(kept: Project, tmp_path: Path, line: str) -> None:
+    text = "\n".join(
+        each for each in pg_dump(kept, "plain.sql", "-Fp").read_text().splitlines() if not each.startswith("\\restrict")
+    )
+    (kept.root / "with commands.sql").write_text(
+        text.replace("SET statement_timeout = 0;", line.format(tmp_path / "pwned"), 1)
+    )
+    outcome = kept.invoke("backup.restore", "--env=test", f"--file={kept.root / 'with commands.sql'}")
+    assert outcome.code in (1, 2) and "commands for psql" in outcome.err, outcome.err
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_dump_without_a_stamp_wants_a_confirmation(kept: Project) -> None:
+    for options in (["-Fp"], ["-Fc"]):
+        file = pg_dump(kept, "without.dump", *options, "--exclude-schema=skinspire_tools")
+        outcome = kept.invoke("backup.restore", "--env=dev", f"--file={file}")
+        assert outcome.code == 2 and "nothing says whose data it is" in outcome.err and leftovers(kept) == []
+    assert kept.invoke("backup.restore", "--env=dev", f"--file={file}", f"--confirm={kept.database}").code == 0
+
+
+def test_a_folder_by_others_with_a_file_cut_short(kept: Project) -> None:
+    kept.execute("INSERT INTO no_rows SELECT n FROM generate_series(1, 20000) n", database(kept, "TEST"))
+    for compression in ("none", "gzip", "zstd:1"):
+        folder = pg_dump(kept, f"cut {compression}", "-Fd", f"--compress={compression}")
+        whole = max((each for each in folder.iterdir() if each.name != "toc.dat"), key=lambda each: each.stat().st_size)
+        before = kept.dump()
+        for size in (whole.stat().st_size // 2, 0):
+            os.truncate(whole, size)
+            outcome = kept.invoke("backup.restore", "--env=dev", f"--file={folder}")
+            assert outcome.code == 1, (compression, size, outcome.out)
+        assert kept.dump() == before
+
+
+def test_a_backup_while_somebody_writes(kept: Project) -> None:
+    test = database(kept, "TEST")
+    kept.execute(
+        "CREATE TABLE busy (id serial PRIMARY KEY, at timestamptz DEFAULT now());"
+        "CREATE MATERIALIZED VIEW stale AS SELECT count(*) FROM busy; INSERT INTO busy DEFAULT VALUES; CREATE TYPE en AS ENUM ('a');"
+        "CREATE TABLE kinds (a en, b en[], c regclass, d mood); INSERT INTO kinds VALUES ('a', '{a}', 'busy', 'sad')", test,
+    )  # fmt: skip
+    over = threading.Event()
+
+    def write() -> None:
+        with kept.connect(test) as writer:
+            while not over.is_set():
+                writer.execute("INSERT INTO busy DEFAULT VALUES")
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        assert kept.invoke("backup.create", "--env=test").code == 0
+        copied = kept.invoke("db.copy", "--source=test", "--target=dev")
+        assert copied.code == 0, copied.err
+    finally:
+        over.set()
+        thread.join()
+    assert kept.query("SELECT c::text FROM kinds") == [("busy",)]
+    outcome = kept.invoke("backup.restore", "--env=test")
+    assert outcome.code == 0, outcome.err
+    [(last, rows)] = kept.query("SELECT (SELECT last_value FROM busy_id_seq), (SELECT max(id) FROM busy)", test)
+    assert last >= rows
+
+
+def test_a_backup_of_a_database_that_older_tools_made(kept: Project) -> None:
+    kept.execute("COMMENT ON SCHEMA skinspire_tools IS 'skinspire-db bookkeeping, layout 0000'")
+    assert kept.process("backup.create").code == 0
+
+
+def test_a_proof_that_fails_is_taken_back(kept: Project) -> None:
+    assert kept.invoke("backup.create").code == 0 and kept.invoke("backup.verify", "--full").code == 0
+    os.truncate(largest(backups(kept)[0]), 10)
+    assert kept.invoke("backup.verify").code == 1
+    assert kept.invoke("backup.list", "--json").json["backups"][0]["verified"] == "no"
+    assert kept.invoke("db.setup", "--env=test").code == 0 and kept.invoke("backup.create", "--env=test").code == 0
+    (backups(kept)[-1] / "verified.json").write_text("[]")
+    (backups(kept)[0] / "manifest.json").write_text('{"format": 1}')
+    assert kept.invoke("backup.list").code == 0, "one that is damaged does not hide the others"
 
 
 def test_files_that_are_no_dumps(kept: Project) -> None:

@@ -11,6 +11,8 @@ import pytest
 from conftest import Project
 from large_schema import DIFFERENCES
 
+from skinspire_db import connections, scratch
+
 # what is done, and the differences that it makes
 CHANGES = {
     "ALTER TABLE staff DROP COLUMN title": ["column public.staff.title missing"],
@@ -157,16 +159,20 @@ def test_what_a_killed_one_left_is_swept_up(clinic: Project) -> None:
     task.kill()
     task.communicate()
     [dead] = left()
+    living = scratch.new_name(connections.Target("dev", None, {"dbname": clinic.database})).database  # type: ignore[arg-type]
+    mine = f"{clinic.database}_scratch_deadbeefdead"
     alive = clinic.connect("postgres")
-    alive.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (f"{clinic.database}_scratch_00000000",))
-    clinic.execute(f'CREATE DATABASE "{clinic.database}_scratch_00000000"', "postgres")
+    alive.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (living,))
+    for name in (living, mine):
+        clinic.execute(f'CREATE DATABASE "{name}"', "postgres")
     deadline = time.monotonic() + 10
     while dead in left():  # the server notices a dead client within a second or two
         assert found(clinic, 0) == [] and time.monotonic() < deadline
         (clinic.root / ".skinspire" / "expected-dev.json").unlink()
-    assert left() == [f"{clinic.database}_scratch_00000000"], "another operation's, which lives, is left alone"
+    assert sorted(left()) == sorted([living, mine]), "another operation's, which lives, and somebody else's are left alone"
     alive.close()
-    clinic.execute(f'DROP DATABASE "{clinic.database}_scratch_00000000"', "postgres")
+    for name in (living, mine):
+        clinic.execute(f'DROP DATABASE "{name}"', "postgres")
 
 
 def test_a_name_of_63_bytes(make_project: Callable[..., Project], template: str) -> None:

@@ -379,7 +379,8 @@ def old_and_new(project: Project, command: str) -> tuple[str | None, str | None]
     if command.startswith("db.copy"):
         return old, contents(project, "skinspire_test")
     if command == "db.undo":
-        return old, contents(project, "skinspire_dev_former")
+        [(former,)] = project.query("SELECT datname FROM pg_database WHERE datname ~ '^skinspire_dev_former'", "postgres")
+        return old, contents(project, former)
     assert project.invoke("backup.create").code == 0  # the newest: what is there now
     project.query("UPDATE patients SET last_name = 'Later' WHERE mrn = 'T000007' RETURNING 1", "skinspire_dev")
     return contents(project, "skinspire_dev"), old
@@ -392,7 +393,7 @@ def judge(project: Project, command: str, before: tuple[str | None, str | None],
     assert after in (old, new) and (not done or after == new)
     names = "SELECT datname FROM pg_database WHERE datname ~ '^skinspire_(dev|test)' ORDER BY 1"
     assert project.invoke("db.copy", "--source=test", "--target=dev").code == 0, "and the next one goes through"
-    found = {name for (name,) in project.query(names, "postgres")}
+    found = {re.sub("_former_[0-9a-f]{6}$", "_former", name) for (name,) in project.query(names, "postgres")}
     assert found == {"skinspire_dev", "skinspire_dev_former", "skinspire_test"}
     assert not list((project.root / "backups").glob(".*"))
 

@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import re
+import secrets
+import subprocess
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
-from skinspire_db.client_tools import ClientTools
+from skinspire_db.backups.sql import bare, pieces
+from skinspire_db.client_tools import ClientTools, ended
 from skinspire_db.connections import Target
 from skinspire_db.errors import BackupInvalid
 
-PSQL = ("--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--single-transaction", "--file=-")
 MAPPED = "roles that do not exist here"  # how a note on that begins
 HEAD = 4096  # bytes: enough for pg_dump's own head
 COMPLETE = "PostgreSQL database dump complete"
-OWNER = re.compile(r"(?:ALTER .* OWNER TO) (.+);")
-GRANTEE = re.compile(r"(?:GRANT|REVOKE) .* (?:TO|FROM) (.+?)(?: WITH GRANT OPTION)?(?: GRANTED BY .+)?;")
-ROLE = r'[^"\s]+|"(?:[^"]|"")+"'
-ELSEWHERE = re.compile(r"(?:CREATE|DROP|ALTER) DATABASE |\\connect |COMMENT ON DATABASE ")
-PROGRAM = re.compile(r"\\(?!connect |restrict |unrestrict |\.)")
+PSQL = ("--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--single-transaction", "--file=-")
+ROLE = r'[^"\s;]+|"(?:[^"]|"")+"'
+OWNER = re.compile(rf"ALTER .* OWNER TO ({ROLE});", re.DOTALL)
+SESSION = re.compile(rf"SET SESSION AUTHORIZATION ({ROLE});")
+GRANTEE = re.compile(rf"(?:GRANT|REVOKE|ALTER DEFAULT PRIVILEGES) .* (?:TO|FROM) ({ROLE})(?: WITH GRANT OPTION)?;", re.DOTALL)
+FOR_ROLE = re.compile(rf"ALTER DEFAULT PRIVILEGES FOR ROLE ({ROLE}) ")
+NAME = r'(?:[\w$]+|"(?:[^"]|"")+")'
+# What concerns another database than the one that is restored into, and what drops things from an empty one.
+ELSEWHERE = re.compile(
+    r"(CREATE|DROP|ALTER|COMMENT ON|SECURITY LABEL .*ON) DATABASE |(GRANT|REVOKE) .* ON DATABASE |ALTER ROLE .* IN DATABASE "
+    r"|DROP (?!.* IF EXISTS)"
+    r"|SELECT pg_catalog\.lo_unlink\("
+    rf"|ALTER TABLE (IF EXISTS )?(ONLY )?{NAME}(\.{NAME})? (ALTER COLUMN {NAME} )?DROP (CONSTRAINT|DEFAULT|IDENTITY)",
+    re.DOTALL,
+)
+COMMAND = re.compile(rb"\\(connect|restrict|unrestrict)\b")
+STAMP = re.compile(r"(COPY|INSERT INTO) skinspire_tools\.stamp ?\(([^)]*)\)(?: VALUES \((.*)\);)?", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -33,6 +46,12 @@ class Archive:
     path: Path
     kind: Literal["archive", "tar", "sql"]
     server_version: int
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        files = [self.path] if self.path.is_file() else self.path.iterdir()
+        return sum(file.stat().st_size for file in files)
 
 
 def recognise(path: Path) -> Archive:
@@ -62,92 +81,174 @@ def recognise(path: Path) -> Archive:
     return Archive(path, "sql", int(found[1]) * 10_000 if found else 0)
 
 
-def restore(tools: ClientTools, archive: Archive, aside: Target, present: set[str], jobs: int) -> list[str]:
+def with_version(tools: ClientTools, archive: Archive, to: Target) -> Archive:
+    """The archive with the server's version that its table of contents names."""
+    if archive.kind == "sql" or archive.server_version:
+        return archive
+    listing = tools.run("pg_restore", to, "--list", str(archive.path), connect=False)
+    found = re.search(r"Dumped from database version: (\d+)", listing)
+    return replace(archive, server_version=int(found[1]) * 10_000 if found else 0)
+
+
+def stamp(tools: ClientTools, archive: Archive, to: Target) -> str | None:
+    """Which environment's the dump says it is; None when it has no stamp. Nothing is restored for that."""
+    with tempfile.TemporaryFile() as file:
+        if archive.kind == "sql":
+            with archive.path.open("rb") as whole:
+                return _stamp_in(whole)
+        only = ("--data-only", "--schema=skinspire_tools", "--table=stamp", "--file=-")
+        file.write(tools.run("pg_restore", to, *only, str(archive.path), connect=False).encode())
+        file.seek(0)
+        return _stamp_in(file)
+
+
+def _stamp_in(file: IO[bytes]) -> str | None:
+    columns: list[str] | None = None
+    for kind, piece in pieces(file):
+        text = bare(piece).decode(errors="replace")
+        if kind == "rows" and columns and text.strip() != "\\.":
+            return text.rstrip("\n").split("\t")[columns.index("environment")]
+        columns = columns if kind == "rows" else None
+        if kind == "statement" and (found := STAMP.match(text)):
+            columns = [each.strip() for each in found[2].split(",")]
+            if found[3]:
+                return found[3].split(", ")[columns.index("environment")].strip("'")
+        elif kind == "statement" and text.startswith("INSERT INTO skinspire_tools.stamp VALUES ("):
+            return text.partition("VALUES (")[2].split(", ")[1].strip("'")
+    return None
+
+
+def sequences(tools: ClientTools, archive: Path, to: Target) -> dict[str, list[Any]]:
+    """The values that the archive gives to sequences, as a fingerprint has them: no snapshot holds them, so that a look at
+    the database, even on the dump's own snapshot, could find later ones.
+    """
+    entries = r"\d+; \d+ \d+ SEQUENCE SET "
+    text = _part(tools, archive, to, entries)
+    found = {}
+    for name, value, called in re.findall(r"pg_catalog\.setval\('((?:[^']|'')+)', (-?\d+), (true|false)\)", text):
+        parts = re.findall(r'"(?:[^"]|"")+"|[^.]+', name.replace("''", "'"))
+        quoted = ".".join(part if part.startswith('"') else f'"{part}"' for part in parts)
+        found[quoted] = [int(value), called == "true"]
+    return found
+
+
+def restore(
+    tools: ClientTools, archive: Archive, aside: Target, present: set[str], jobs: int, *, prove: bool = False
+) -> list[str]:
     """Restore into the empty database, stopping at the first error; roles that are not `present` are mapped to whom connects.
 
-    Returns what was mapped or left out, a sentence each. Raises StepFailed with what pg_restore or psql said.
+    Returns what was mapped or left out, a sentence each. Raises StepFailed with what pg_restore or psql said, and where it is
+    to be proved, BackupInvalid for an archive whose rows are not all there, which pg_restore does not notice.
     """
     if archive.kind == "sql":
         return _restore_sql(tools, archive, aside, present)
     path = str(archive.path)
-    definitions = tools.run("pg_restore", aside, "--schema-only", "--file=-", path, connect=False)
-    owners = {_name(found[1]) for found in map(OWNER.fullmatch, definitions.splitlines()) if found} - present
-    grantees = {_name(found[1]) for found in map(GRANTEE.fullmatch, definitions.splitlines()) if found} - present - {"PUBLIC"}
+    if prove:
+        _prove_complete(tools, archive, aside)
+    owners, grantees = _missing(tools, archive, aside, present)
     options = ["--exit-on-error", *([f"--jobs={jobs}"] if archive.kind == "archive" else [])]
     if not owners and not grantees:
         tools.run("pg_restore", aside, *options, path)
         return []
     tools.run("pg_restore", aside, *options, "--no-privileges", *(["--no-owner"] if owners else []), path)
-    kept, left = _grants(tools, archive, aside, present)
+    lines = _part(tools, archive.path, aside, r"\d+; \d+ \d+ (DEFAULT )?ACL ").splitlines()
+    grants = [line for line in lines if line.startswith(("GRANT ", "REVOKE ", "ALTER DEFAULT PRIVILEGES "))]
+    kept = [line for line in grants if not _names(line) - present]
     with tempfile.TemporaryFile() as file:
         file.write("\n".join(kept).encode())
         file.seek(0)
-        tools.run(
-            "psql", aside, "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--single-transaction", "--file=-", stdin=file
-        )
-    return _notes(owners, grantees, aside, left)
+        tools.run("psql", aside, *PSQL, stdin=file)
+    return _notes(owners, grantees, aside, len(grants) - len(kept))
 
 
-def _grants(tools: ClientTools, archive: Archive, aside: Target, present: set[str]) -> tuple[list[str], int]:
-    """The archive's GRANTs and REVOKEs, one line each, for roles that are present; and how many are for others."""
-    listing = tools.run("pg_restore", aside, "--list", str(archive.path), connect=False)
-    wanted = [line for line in listing.splitlines() if re.match(r"\d+; \d+ \d+ (DEFAULT )?ACL ", line)]
-    with tempfile.NamedTemporaryFile("w", suffix=".list", delete=False) as file:
+def _missing(tools: ClientTools, archive: Archive, aside: Target, present: set[str]) -> tuple[set[str], set[str]]:
+    """Roles that the archive names as owners, and as grantees, and that do not exist."""
+    owners: set[str] = set()
+    grantees: set[str] = set()
+    with tempfile.TemporaryFile() as file:
+        file.write(tools.run("pg_restore", aside, "--schema-only", "--file=-", str(archive.path), connect=False).encode())
+        file.seek(0)
+        for _, piece in pieces(file):
+            text = bare(piece).decode(errors="replace").strip()
+            owner = OWNER.fullmatch(text)
+            owners |= {_name(owner[1])} - present if owner else set()
+            grantees |= _names(text) - present
+    return owners, grantees
+
+
+def _part(tools: ClientTools, archive: Path, to: Target, entries: str) -> str:
+    """The SQL of those entries of an archive."""
+    listing = tools.run("pg_restore", to, "--list", str(archive), connect=False)
+    wanted = [line for line in listing.splitlines() if re.match(entries, line)]
+    with tempfile.NamedTemporaryFile("w", suffix=".list", delete=False, encoding="utf-8") as file:
         file.write("\n".join(wanted) + "\n")
     try:
-        text = tools.run("pg_restore", aside, f"--use-list={file.name}", "--file=-", str(archive.path), connect=False)
+        return tools.run("pg_restore", to, f"--use-list={file.name}", "--file=-", str(archive), connect=False)
     finally:
         Path(file.name).unlink()
-    lines = [line for line in text.splitlines() if line.startswith(("GRANT ", "REVOKE ", "ALTER DEFAULT PRIVILEGES "))]
-    kept = [line for line in lines if not _names_missing(line, present)]
-    return kept, len(lines) - len(kept)
 
 
-def _names_missing(line: str, present: set[str]) -> bool:
-    roles = re.findall(rf" (?:TO|FROM) ({ROLE})(?: WITH GRANT OPTION)?;$", line) + re.findall(rf"FOR ROLE ({ROLE}) ", line)
-    return any(_name(role) not in present | {"PUBLIC"} for role in roles)
+def _prove_complete(tools: ClientTools, archive: Archive, aside: Target) -> None:
+    """Each table's rows end with a line of their own; pg_restore takes the end of a file that was cut for the rows' end."""
+    listing = tools.run("pg_restore", aside, "--list", str(archive.path), connect=False)
+    wanted = len(re.findall(r"^\d+; \d+ \d+ TABLE DATA ", listing, re.MULTILINE))
+    arguments = ("--data-only", "--file=-", str(archive.path))
+    reader = tools.start("pg_restore", aside, *arguments, connect=False, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    copies = ends = 0
+    with ended(reader):
+        for line in reader.stdout or ():
+            ends += line == b"\\.\n"
+            copies += line.startswith(b"COPY ") and line.endswith(b" FROM stdin;\n")
+        reader.wait()
+    if copies and ends < wanted:
+        raise BackupInvalid(
+            f"{archive.path} is cut short: the rows of {wanted - ends} tables do not end", remedy="use another one"
+        )
+
+
+@dataclass
+class _Filter:
+    """What of a plain dump is kept, and what was left out."""
+
+    present: set[str]
+    owners: set[str] = field(default_factory=set)
+    grantees: set[str] = field(default_factory=set)
+    left: int = 0
+
+    def keeps(self, text: str) -> bool:
+        owner = OWNER.fullmatch(text) or SESSION.fullmatch(text)
+        if owner and (name := _name(owner[1])) not in self.present | {"DEFAULT"}:
+            self.owners.add(name)
+            return False
+        if missing := _names(text) - self.present:
+            self.grantees |= missing
+            self.left += 1
+            return False
+        return not ELSEWHERE.match(text)
 
 
 def _restore_sql(tools: ClientTools, archive: Archive, aside: Target, present: set[str]) -> list[str]:
     """Plain SQL goes through psql in one transaction, without what leads elsewhere or names roles that are missing."""
-    owners: set[str] = set()
-    grantees: set[str] = set()
-    left = 0
+    sieve = _Filter(present)
     with archive.path.open("rb") as file, tempfile.TemporaryFile() as kept:
-        for line, statement in _lines(file):
-            text = line.decode(errors="replace").rstrip() if statement else ""
-            if PROGRAM.match(text):
-                raise BackupInvalid(f"{archive.path} holds commands for psql: {text[:40]}", remedy="use a dump by pg_dump")
-            owner, grantee = OWNER.fullmatch(text), GRANTEE.fullmatch(text)
-            if owner and _name(owner[1]) not in present:
-                owners.add(_name(owner[1]))
-            elif grantee and _name(grantee[1]) not in present | {"PUBLIC"}:
-                grantees.add(_name(grantee[1]))
-                left += 1
-            elif not ELSEWHERE.match(text):
-                kept.write(line)
+        if tools.restricts:  # psql then carries out no command of its own, whatever we may have overlooked
+            kept.write(f"\\restrict {secrets.token_hex(16)}\n".encode())
+        for kind, piece in pieces(file):
+            if kind == "command":
+                if not COMMAND.match(piece):
+                    shown = bare(piece).decode(errors="replace").strip()[:60]
+                    raise BackupInvalid(f"{archive.path} holds commands for psql: {shown}", remedy="use a dump by pg_dump")
+            elif kind == "rows" or sieve.keeps(bare(piece).decode(errors="replace").strip()):
+                kept.write(piece)
         kept.seek(0)
         tools.run("psql", aside, *PSQL, stdin=kept)
-    return _notes(owners, grantees, aside, left)
+    return _notes(sieve.owners, sieve.grantees, aside, sieve.left)
 
 
-def _lines(file: IO[bytes]) -> Iterator[tuple[bytes, bool]]:
-    """The lines of a plain dump, and whether each begins a statement: not in a COPY's rows, a string, a function's body."""
-    rows, quote = False, b""
-    for line in file:
-        if rows:
-            yield line, False
-            rows = line.rstrip() != b"\\."
-            continue
-        yield line, not quote
-        for found in re.finditer(rb"\$[A-Za-z_0-9]*\$|'|--[^\n]*", line):
-            if not quote and not found[0].startswith(b"--"):
-                quote = found[0]
-            elif quote == found[0]:
-                quote = b""
-            elif not quote:
-                break
-        rows = not quote and bool(re.match(rb"COPY .* FROM stdin;\s*$", line))
+def _names(text: str) -> set[str]:
+    """The roles that a statement grants to, takes from, or speaks for."""
+    found = [match[1] for match in (GRANTEE.fullmatch(text), FOR_ROLE.match(text)) if match]
+    return {_name(role) for role in found} - {"PUBLIC"}
 
 
 def _notes(owners: set[str], grantees: set[str], aside: Target, left: int) -> list[str]:

@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import skinspire_db
-from skinspire_db import connections, fingerprint, properties, safety
-from skinspire_db.backups import store
+from skinspire_db import connections, fingerprint, properties, safety, streaming
+from skinspire_db.backups import foreign, store
 from skinspire_db.backups.store import DATA, MANIFEST, TIME, Backup, Manifest
 from skinspire_db.client_tools import client_tools, ended, said
 from skinspire_db.connections import Target
 from skinspire_db.copying import number_of_jobs
 from skinspire_db.environment import Environment
+from skinspire_db.errands import Build, Errand
 from skinspire_db.errors import StepFailed
 from skinspire_db.migrations import running
-from skinspire_db.pipeline import Pipeline, Report, Step
+from skinspire_db.pipeline import Report, translated
 from skinspire_db.progress import watched
 from skinspire_db.settings import write_atomically
-from skinspire_db.summary import Summary
 from skinspire_db.triggers import ledger
 
 if TYPE_CHECKING:
@@ -37,25 +37,30 @@ COMPRESSION = "zstd:1"  # smaller than gzip's default, in a third of its time
 
 def create(
     environment: Environment, folder: Path | None = None, *, jobs: str | int = 2, report: Report | None = None
-) -> Pipeline:
+) -> Errand:
     """Back the environment's database up into a folder of its own."""
     where, count = store.folder_of(environment.project, folder), number_of_jobs(jobs)
-    to = connections.target(environment)
 
-    def dump(connection: Connection) -> Summary:
-        if safety.read_stamp(connection) is None:
-            safety.write_stamp(connection, to.environment)
-        made = make(to, where, count, report or Report())
-        said_of_it = made.manifest
-        return Summary(
-            {
-                "tables": len(said_of_it.contents.tables), "rows": said_of_it.contents.rows,
-                "MB": f"{said_of_it.bytes / 1e6:.1f}",
-            },
-            lines=[str(made.path)], data={"backup": made.name, "path": str(made.path)},
-        )  # fmt: skip
+    def work(build: Build) -> None:
+        to = build.to
+        with contextlib.closing(connections.connect(to, build.operation)) as holder:
+            with translated(to, build.operation, "preparation", holder):
+                connections.begin(holder, to.policy)
+                safety.admit(holder, to, build.operation, "", None)
+            with build.step("dump") as summary:
+                made = make(to, where, count, build.report)
+                contents = made.manifest.contents
+                megabytes = f"{made.manifest.bytes / 1e6:.1f}"
+                summary.numbers = {"tables": len(contents.tables), "rows": contents.rows, "MB": megabytes}
+                summary.lines = [str(made.path)]
+                summary.data = {"backup": made.name, "path": str(made.path)}
+            # Only now: what this transaction changed, pg_dump would have waited for, and it for pg_dump.
+            with translated(to, build.operation, "journal", holder):
+                safety.write_stamp(holder, to.environment)
+                safety.record(holder, build.operation, to.environment, 0.0, [each.as_dict() for each in build.result.steps])
+                holder.commit()
 
-    return Pipeline("backup.create", environment, (Step("dump", dump),))
+    return Errand("backup.create", environment, work, ("dump",), done="complete")
 
 
 def make(to: Target, folder: Path, jobs: int, report: Report) -> Backup:
@@ -63,10 +68,10 @@ def make(to: Target, folder: Path, jobs: int, report: Report) -> Backup:
     BackupInvalid when the folder cannot be written; nothing is left there then.
     """
     with contextlib.closing(connections.connect(to, "backup.create")) as connection:
-        connections.begin(connection, to.policy, brief=True, isolation="REPEATABLE READ READ ONLY")
-        row = connection.execute("SELECT pg_export_snapshot(), pg_database_size(current_database())").fetchone()
+        snapshot = streaming.hold(connection, to)
+        row = connection.execute("SELECT pg_database_size(current_database())").fetchone()
         assert row
-        snapshot, size, at = str(row[0]), int(row[1]), datetime.now(UTC).strftime(TIME)
+        size, at = int(row[0]), datetime.now(UTC).strftime(TIME)
         name = f"{to.environment}-{at}"
         while (folder / name).exists():
             name += "x"
@@ -74,13 +79,16 @@ def make(to: Target, folder: Path, jobs: int, report: Report) -> Backup:
             look = partial(fingerprint.take, to, "backup.create", at=snapshot, jobs=jobs)
             contents = pool.submit(look)
             _dump(to, path / DATA, snapshot, jobs, size, report, connection.info.server_version)
+            sequences = foreign.sequences(client_tools(connection.info.server_version), path / DATA, to)
             files = _files(path)
+            found = dataclasses.replace(contents.result(), sequences=sequences)
             manifest = Manifest(
                 environment=to.environment, database=to.database, created_at=at, tool_version=skinspire_db.__version__,
                 server_version=connection.info.server_version,
                 dump_version=client_tools(connection.info.server_version).major,
                 revisions=running.current(connection), triggers=_triggers(connection), size=size,
-                properties=properties.read(connection), fingerprint=contents.result().as_dict(), files=files,
+                properties=properties.read(connection), fingerprint=found.as_dict(),
+                files=files,
             )  # fmt: skip
             write_atomically(path / MANIFEST, json.dumps(dataclasses.asdict(manifest)))
         connection.rollback()
@@ -90,9 +98,10 @@ def make(to: Target, folder: Path, jobs: int, report: Report) -> Backup:
 def _dump(to: Target, data: Path, snapshot: str, jobs: int, size: int, report: Report, server_version: int) -> None:
     tools = client_tools(server_version)
     options = [f"--jobs={jobs}", f"--compress={COMPRESSION}", f"--snapshot={snapshot}", f"--file={data}"]
+    options += ["--format=directory", f"--lock-wait-timeout={round(to.policy.lock_timeout * 1000)}"]
     former = os.umask(0o077) if os.name == "posix" else None  # patients' data, for its owner's eyes only
     try:
-        dump = tools.start("pg_dump", to, "--format=directory", *options, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        dump = tools.start("pg_dump", to, *options, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     finally:
         if former is not None:
             os.umask(former)

@@ -14,7 +14,7 @@ from skinspire_db.connections import Target
 from skinspire_db.copying import number_of_jobs
 from skinspire_db.environment import Environment
 from skinspire_db.errands import Build, Errand
-from skinspire_db.errors import ChecksFailed
+from skinspire_db.errors import BackupInvalid, ChecksFailed
 from skinspire_db.pipeline import Report, Result
 from skinspire_db.summary import Check
 
@@ -31,6 +31,8 @@ def verify(
 
 
 def _verify(backup: Backup, build: Build, *, full: bool, jobs: int) -> None:
+    if full:
+        restoring.refuse_elsewhere(backup.manifest.environment, build.to)
     with build.step("files") as summary:
         wrong = store.damages(backup)
         readable = "" if wrong else _readable(backup, build.to)
@@ -40,6 +42,7 @@ def _verify(backup: Backup, build: Build, *, full: bool, jobs: int) -> None:
             summary.checks.append(Check("archive", "fail" if readable else "pass", readable or "pg_restore can read it"))
         summary.numbers = {"files": len(backup.manifest.files), "MB": f"{backup.manifest.bytes / 1e6:.1f}"}
     if wrong or readable:
+        store.mark_verified(backup, "")
         return
     if not full:
         store.mark_verified(backup, "files")
@@ -51,8 +54,7 @@ def _verify(backup: Backup, build: Build, *, full: bool, jobs: int) -> None:
         found = list(fingerprint.differences(backup.manifest.contents, after))
         summary.checks = [Check("contents", "fail" if found else "pass", "; ".join(found[:3]) or "as in the manifest")]
         summary.numbers = {"tables": len(after.tables), "rows": after.rows}
-    if not found:
-        store.mark_verified(backup, "restored")
+    store.mark_verified(backup, "" if found else "restored")
 
 
 def _readable(backup: Backup, to: Target) -> str:
@@ -78,4 +80,6 @@ def precaution(environment: Environment, folder: Path | None, report: Report) ->
         error.message = f"the backup that is taken first could not be proved: {error.message}"
         raise
     assert quiet.steps
+    if store.read(made.path).verified != "restored":
+        raise BackupInvalid(f"the backup that is taken first could not be proved: {made.path}", remedy="run it again")
     return f"a backup was taken first, and proved by a restore: {made.path}"

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from shlex import quote
 
 from skinspire_db import connections, environment, fingerprint, properties, safety
 from skinspire_db.backups import foreign, store
 from skinspire_db.backups.store import Backup, Manifest
-from skinspire_db.client_tools import client_tools
+from skinspire_db.client_tools import ClientTools, client_tools
 from skinspire_db.connections import Target
 from skinspire_db.copying import need_room, number_of_jobs
 from skinspire_db.environment import Environment
 from skinspire_db.errands import Build
 from skinspire_db.errors import BackupInvalid, GuardRefused, SkinspireError, StepFailed
+from skinspire_db.progress import watched
 from skinspire_db.replacement import Replacement
 
 REPLACES = "replace what {} holds"
@@ -47,22 +49,25 @@ def restore(target: Environment, folder: Path | None = None, *, file: str | None
         backup = store.pick(where, target.name, file)
         source = Source.of(backup)
     work = partial(_build, source, backup, number_of_jobs(jobs))
-    arguments = f" --file={file}" if file else ""
+    arguments = f" --file={quote(file)}" if file else ""
     return Replacement("backup.restore", target, work, ("check", "restore", "compare"), danger=REPLACES, arguments=arguments)
 
 
 def _build(source: Source, backup: Backup | None, jobs: int, build: Build) -> Target:
     with build.step("check") as summary:
         if backup:
-            _refuse_elsewhere(backup.manifest.environment, build.to)
+            refuse_elsewhere(backup.manifest.environment, build.to)
             if wrong := store.damages(backup):
                 more = f", and {len(wrong) - 1} more" if wrong[1:] else ""
                 says = f"{backup.name} is not what was written: {wrong[0]}{more}"
                 raise BackupInvalid(says, remedy="invoke backup.list --env={env} shows others")
-            need_room(build.to, backup.manifest.size)
+        need_room(build.to, backup.manifest.size if backup else source.archive.size)
         summary.numbers = {"files": len(backup.manifest.files) if backup else 1}
         summary.lines.append(str(backup.path if backup else source.archive.path))
     with build.step("restore") as summary:
+        tools, source = _known(source, build)
+        if source.manifest is None:
+            _refuse_unknown(foreign.stamp(tools, source.archive, build.to), source, build)
         aside = build.scratch()
         fill(source, aside, jobs, build)
         _refuse_stamp(aside, build.to)
@@ -85,6 +90,25 @@ def _build(source: Source, backup: Backup | None, jobs: int, build: Build) -> Ta
     return aside
 
 
+def _known(source: Source, build: Build) -> tuple[ClientTools, Source]:
+    """Programs that can read the archive, and the archive with the version that it says it is of."""
+    with contextlib.closing(connections.maintenance(build.to, build.operation)) as connection:
+        tools = client_tools(max(connection.info.server_version, source.archive.server_version))
+    return tools, replace(source, archive=foreign.with_version(tools, source.archive, build.to))
+
+
+def _refuse_unknown(stamp: str | None, source: Source, build: Build) -> None:
+    """A dump by others says in the stamp whose it is, if it was a database of ours; if not, a person has to."""
+    if stamp is not None:
+        refuse_elsewhere(stamp, build.to)
+    elif build.confirm != build.to.database:
+        raise GuardRefused(
+            f"{source.archive.path} has no stamp: nothing says whose data it is",
+            remedy=f"if it may be in {build.to.environment}: invoke backup.restore --env={build.to.environment}"
+            f" --file={quote(str(source.archive.path))} --confirm={quote(build.to.database)}",
+        )
+
+
 def _compared(build: Build) -> tuple[str, ...]:
     """Where roles were mapped or left out, owners and grants cannot be the same."""
     mapped = any(note.startswith(foreign.MAPPED) for note in build.result.notes)
@@ -101,10 +125,13 @@ def fill(source: Source, aside: Target, jobs: int, build: Build) -> None:
                 f"the dump is of PostgreSQL {theirs}, newer than the server's {ours}",
                 remedy="restore it to a server of that version or newer",
             )
+        size = source.manifest.size if source.manifest else source.archive.size
         present = {role for (role,) in connection.execute("SELECT rolname FROM pg_roles").fetchall()}
         connection.rollback()
         tools = client_tools(max(server, source.archive.server_version))
-        for note in foreign.restore(tools, source.archive, aside, present, jobs):
+        with watched(aside, size, build.report.transfer):
+            notes = foreign.restore(tools, source.archive, aside, present, jobs, prove=source.manifest is None)
+        for note in notes:
             build.note(note)
         if source.manifest:
             connection.autocommit = True
@@ -112,8 +139,10 @@ def fill(source: Source, aside: Target, jobs: int, build: Build) -> None:
                 build.note(f"left out: {left}")
 
 
-def _refuse_elsewhere(name: str, to: Target) -> None:
-    """What a protected environment holds goes nowhere else; of an environment that is not declared here nobody knows."""
+def refuse_elsewhere(name: str, to: Target) -> None:
+    """Raise GuardRefused for what a protected environment holds: it goes nowhere else. Of an environment that is not declared
+    here nobody knows.
+    """
     if name == to.environment:
         return
     try:
@@ -132,4 +161,4 @@ def _refuse_stamp(aside: Target, to: Target) -> None:
     with contextlib.closing(connections.connect(aside, "backup.restore")) as connection:
         stamp = safety.read_stamp(connection)
     if stamp:
-        _refuse_elsewhere(stamp.environment, to)
+        refuse_elsewhere(stamp.environment, to)

@@ -83,19 +83,31 @@ def read(path: Path) -> Backup:
         if said["format"] > FORMAT:
             raise BackupInvalid(f"{path.name} was made by a newer version of the tools", remedy="update skinspire-db")
         manifest = Manifest(**said)
-        _ = manifest.taken, manifest.contents, manifest.bytes
+        _check(manifest)
     except FileNotFoundError:
         raise BackupInvalid(f"{path} has no {MANIFEST}: it is no complete backup", remedy="invoke backup.list") from None
     except OSError as error:
         raise BackupInvalid(f"{path} cannot be read: {error.strerror}", remedy="correct its permissions") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise BackupInvalid(
             f"the manifest of {path.name} is damaged", remedy="use another one of invoke backup.list"
         ) from None
     verified = ""
-    with contextlib.suppress(OSError, ValueError, KeyError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         verified = str(json.loads((path / VERIFIED).read_text(encoding="utf-8"))["how"])
     return Backup(path, manifest, verified)
+
+
+def _check(manifest: Manifest) -> None:
+    """Raise ValueError, TypeError, KeyError or AttributeError when a manifest is not what making one writes."""
+    _ = manifest.taken, manifest.bytes, manifest.contents.rows
+    numbers = (manifest.server_version, manifest.dump_version, manifest.size, manifest.contents.major)
+    if not all(isinstance(each, int) for each in numbers) or not isinstance(manifest.environment, str):
+        raise TypeError
+    if not all(isinstance(value, str) for each in manifest.properties for value in each):
+        raise TypeError
+    _ = [(name, *value) for part in (manifest.contents.sequences, manifest.files) for name, value in part.items()]
+    _ = list(manifest.contents.definitions.items())
 
 
 def complete(folder: Path, environment: str | None = None) -> tuple[list[Backup], list[str]]:
@@ -115,7 +127,7 @@ def pick(folder: Path, environment: str, name: str | None) -> Backup:
     """The backup that is called so, or is at that path; the environment's newest when none is named. Raises UsageError."""
     if name:
         path = folder / name if (folder / name).is_dir() else Path(name).expanduser()
-        if not path.exists():
+        if not path.is_dir():
             raise UsageError(
                 f"there is no backup {name}", remedy=f"choose one that invoke backup.list --env={environment} shows"
             )
@@ -130,12 +142,16 @@ def pick(folder: Path, environment: str, name: str | None) -> Backup:
 
 def damages(backup: Backup) -> list[str]:
     """What is wrong with the backup's files: missing, altered, or beside what was written; a sentence each."""
+    beside = {path.name for path in backup.path.iterdir()} - {MANIFEST, VERIFIED, DATA}
+    links = [path for path in (backup.path, *backup.path.rglob("*")) if path.is_symlink()]
     present = {
         str(path.relative_to(backup.path).as_posix()): path
         for path in sorted((backup.path / DATA).rglob("*"))
         if path.is_file()
     }
     wrong = [f"{name} is missing" for name in backup.manifest.files.keys() - present.keys()]
+    wrong += [f"{path.name} is a symbolic link" for path in links]
+    wrong += [f"{name} is not of this backup" for name in beside]
     wrong += [f"{name} is not of this backup" for name in present.keys() - backup.manifest.files.keys()]
     both = sorted(backup.manifest.files.keys() & present.keys())
     with ThreadPoolExecutor() as pool:
@@ -160,9 +176,14 @@ def checksum(path: Path) -> tuple[str, int]:
 
 
 def mark_verified(backup: Backup, how: str) -> None:
-    """Note how the backup was proved; "files" does not take the place of "restored"."""
+    """Note how the backup was proved, "" for not at all; "files" does not take the place of "restored"."""
     if not (how == "files" and backup.verified == "restored"):
-        write_atomically(backup.path / VERIFIED, json.dumps({"how": how, "at": datetime.now(UTC).strftime(TIME)}))
+        try:
+            write_atomically(backup.path / VERIFIED, json.dumps({"how": how, "at": datetime.now(UTC).strftime(TIME)}))
+            (backup.path / VERIFIED).chmod(0o600)
+        except OSError as error:
+            says = f"that {backup.name} was looked at cannot be noted: {error.strerror}"
+            raise BackupInvalid(says, remedy="correct its permissions, or free some space") from None
 
 
 @contextlib.contextmanager
@@ -191,6 +212,9 @@ def unfinished(folder: Path, name: str) -> Iterator[Path]:
         _to_disk(partial)
         partial.rename(folder / name)
         _to_disk(folder)
+    except OSError as error:
+        says = f"the backup cannot be written: {error.strerror}"
+        raise BackupInvalid(says, remedy="free some space, or set backup.folder in invoke.yaml") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         lock.release()
