@@ -224,8 +224,8 @@ def _open(to: Target, operation: str, database: str | None = None) -> Connection
     return psycopg.connect(**(libpq_parameters(to, f"skinspire-db {operation}") | other))
 
 
-def create_database(to: Target, operation: str, *, template: str | None = None) -> bool:
-    """CREATE DATABASE, empty or as a copy of `template`; returns False when somebody else was faster.
+def create_database(to: Target, operation: str, *, template: str | None = None, locale: str = "ENCODING 'UTF8'") -> bool:
+    """CREATE DATABASE, empty with that locale or as a copy of `template`; returns False when somebody else was faster.
 
     A template that does not fit into the server's shared buffers is copied as files (STRATEGY FILE_COPY), a smaller one by
     way of the buffers and the WAL, which spares the two checkpoints (PostgreSQL manual, CREATE DATABASE).
@@ -237,7 +237,7 @@ def create_database(to: Target, operation: str, *, template: str | None = None) 
 
     with maintenance(to, operation) as connection:
         connection.autocommit = True
-        make = "CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE {}"
+        make = f"CREATE DATABASE {{}} TEMPLATE {{}} {locale.replace('{', '{{').replace('}', '}}')}"
         if template:
             large = connection.execute(
                 "SELECT pg_database_size(%s) > pg_size_bytes(current_setting('shared_buffers'))", (template,)

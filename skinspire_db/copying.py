@@ -180,7 +180,7 @@ def _stream(build: Build, start: Target, connection: Connection, choice: Choice)
     with build.step("copy") as summary:
         snapshot = streaming.hold(connection, start)
         wanted = _wanted(connection, choice)
-        aside = build.scratch()
+        aside = build.scratch(locale=properties.locale(connection))
         _refuse_older(connection, aside)
         tools = client_tools(connection.info.server_version)
         sequences = streaming.stream(

@@ -50,9 +50,10 @@ class Build:
             self.result.steps.append(done)
             self.report.step(done)
 
-    def scratch(self, template: str | None = None) -> Target:
+    def scratch(self, template: str | None = None, locale: str = "ENCODING 'UTF8'") -> Target:
         """A scratch database, dropped at the end of the operation unless it was swapped in."""
-        return self.stack.enter_context(scratch.database(self.to, self.operation, template=template, tell=self.note))
+        made = scratch.database(self.to, self.operation, template=template, locale=locale, tell=self.note)
+        return self.stack.enter_context(made)
 
     def note(self, text: str) -> None:
         """A sentence that the user should read even when all goes well."""

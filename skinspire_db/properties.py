@@ -36,6 +36,24 @@ def read(connection: Connection) -> list[Property]:
     return found + [["set", *each] for each in settings]
 
 
+def locale(connection: Connection) -> str:
+    """Encoding and locale of the connection's database, as CREATE DATABASE takes them."""
+    from psycopg import sql
+
+    row = connection.execute(
+        "SELECT pg_encoding_to_char(encoding), datlocprovider::text, datcollate, datctype,"
+        " coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale')"
+        " FROM pg_database d WHERE datname = current_database()"
+    ).fetchone()
+    assert row
+    encoding, provider, collate, ctype, name = row
+    named = {"i": "LOCALE_PROVIDER icu ICU_LOCALE {}", "b": "LOCALE_PROVIDER builtin BUILTIN_LOCALE {}"}
+    parts = [sql.SQL("ENCODING {} LC_COLLATE {} LC_CTYPE {}").format(encoding, collate, ctype)]
+    if provider in named:
+        parts.append(sql.SQL(named[provider]).format(name))
+    return sql.SQL(" ").join(parts).as_string()
+
+
 def write(connection: Connection, database: str, properties: list[Property]) -> list[str]:
     """Give the connection's database, which has that name, these properties; the connection is in autocommit.
 

@@ -27,9 +27,15 @@ SWAP_SECONDS = 30  # how long sessions that come back again and again are ended
 
 @contextlib.contextmanager
 def database(
-    to: Target, operation: str, *, template: str | None = None, tell: Callable[[str], None] = lambda _: None
+    to: Target,
+    operation: str,
+    *,
+    template: str | None = None,
+    locale: str = "ENCODING 'UTF8'",
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Target]:
-    """A database beside the target's, empty or a copy of `template`; dropped at the end if it still has its name.
+    """A database beside the target's, empty with that locale or a copy of `template`; dropped at the end if it still has its
+    name.
 
     As long as this process lives, an advisory lock says so; those of processes that died are dropped first. Raises
     PermissionMissing when the role may not create databases, psycopg's ObjectInUse for a template that others use.
@@ -42,7 +48,7 @@ def database(
         watch.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (aside.database,))
         try:
             try:
-                connections.create_database(aside, operation, template=template)
+                connections.create_database(aside, operation, template=template, locale=locale)
             except PermissionMissing as error:
                 error.remedy = f'ask the administrator for: ALTER ROLE "{to.user}" CREATEDB'
                 raise

@@ -290,6 +290,16 @@ def test_settings_that_would_get_in_the_way(two: Project) -> None:
     ) == [(6,)]
 
 
+def test_the_sources_locale(two: Project) -> None:
+    test = database(two, "TEST")
+    two.execute(f'DROP DATABASE "{test}"', "postgres")
+    two.execute(f"CREATE DATABASE \"{test}\" TEMPLATE template0 LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'", "postgres")
+    assert two.invoke("db.setup", "--env=test", "--reference-only").code == 0
+    assert two.invoke("db.copy", "--source=test", "--target=dev", "--method=stream").code == 0
+    what = "SELECT DISTINCT encoding, datlocprovider, datcollate, datctype, datlocale FROM pg_database WHERE datname IN ('{}', '{}')"
+    assert len(two.query(what.format(test, two.database), "postgres")) == 1
+
+
 def test_somebody_elses_database_of_nearly_that_name(two: Project) -> None:
     others = [f"{two.database}_former", f"{two.database}_scratch_deadbeefdead"]
     for name in others:
