@@ -224,16 +224,18 @@ def test_the_text_of_a_plain_dump_is_read_as_postgresql_does(kept: Project) -> N
         assert without_names(dump(kept.address, test)) == without_names(wanted), options
 
 
+COMMANDS = [
+    "\\! touch {}",
+    " \\! touch {}",
+    "SELECT 1; \\! touch {}",
+    "SELECT 1 \\g |touch {}",
+    "\\o |touch {}",
+    "SELECT '--'; \\! touch {}",
+]
+
+
 @pytest.mark.parametrize(
-    "line",
-    [
-        "\\! touch {}",
-        " \\! touch {}",
-        "SELECT 1; \\! touch {}",
-        "SELECT 1 \\g |touch {}",
-        "\\o |touch {}",
-        "SELECT '--'; \\! touch {}",
-    ],
+    "line", [*COMMANDS[1:3], *(pytest.param(each, marks=pytest.mark.slow) for each in (COMMANDS[0], *COMMANDS[3:]))]
 )
 def test_commands_for_psql_are_never_carried_out(kept: Project, tmp_path: Path, line: str) -> None:
     text = "\n".join(
@@ -247,6 +249,7 @@ def test_commands_for_psql_are_never_carried_out(kept: Project, tmp_path: Path, 
     assert not (tmp_path / "pwned").exists()
 
 
+@pytest.mark.slow
 def test_a_dump_without_a_stamp_wants_a_confirmation(kept: Project) -> None:
     for options in (["-Fp"], ["-Fc"]):
         file = pg_dump(kept, "without.dump", *options, "--exclude-schema=skinspire_tools")
@@ -255,6 +258,7 @@ def test_a_dump_without_a_stamp_wants_a_confirmation(kept: Project) -> None:
     assert kept.invoke("backup.restore", "--env=dev", f"--file={file}", f"--confirm={kept.database}").code == 0
 
 
+@pytest.mark.slow
 def test_a_folder_by_others_with_a_file_cut_short(kept: Project) -> None:
     kept.execute("INSERT INTO no_rows SELECT n FROM generate_series(1, 20000) n", database(kept, "TEST"))
     for compression in ("none", "gzip", "zstd:1"):
@@ -268,6 +272,7 @@ def test_a_folder_by_others_with_a_file_cut_short(kept: Project) -> None:
         assert kept.dump() == before
 
 
+@pytest.mark.slow
 def test_a_backup_while_somebody_writes(kept: Project) -> None:
     test = database(kept, "TEST")
     kept.execute(

@@ -139,6 +139,7 @@ def test_people_at_work(two: Project) -> None:
         assert refused.code == 2 and "1 sessions use it (reader)" in refused.err and "--method=stream" in refused.err
 
 
+@pytest.mark.slow
 def test_definitions_only_and_some_tables(two: Project) -> None:
     assert two.invoke("db.copy", "--source=test", "--target=dev", "--schema-only").code == 0
     assert two.query("SELECT (SELECT count(*) FROM patients), (SELECT count(*) FROM hospitals)") == [(0, 0)]
@@ -253,6 +254,7 @@ def test_a_role_that_may_not_create_databases(two: Project) -> None:
         two.execute(f"DROP ROLE {role}")
 
 
+@pytest.mark.slow
 def test_truncated_while_it_is_copied(two: Project) -> None:
     """TRUNCATE and a rewrite do not go by snapshots. They wait for the copy, which gives up rather than wait for them."""
     test, before = database(two, "TEST"), two.dump()
@@ -273,6 +275,7 @@ def test_truncated_while_it_is_copied(two: Project) -> None:
     assert two.query("SELECT count(*) FROM small", test) == [(1000,)]
 
 
+@pytest.mark.slow
 def test_settings_that_would_get_in_the_way(two: Project) -> None:
     test = database(two, "TEST")
     for setting in (
@@ -290,6 +293,7 @@ def test_settings_that_would_get_in_the_way(two: Project) -> None:
     ) == [(6,)]
 
 
+@pytest.mark.slow
 def test_the_sources_locale(two: Project) -> None:
     test = database(two, "TEST")
     two.execute(f'DROP DATABASE "{test}"', "postgres")

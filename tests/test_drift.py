@@ -175,6 +175,7 @@ def test_what_a_killed_one_left_is_swept_up(clinic: Project) -> None:
         clinic.execute(f'DROP DATABASE "{name}"', "postgres")
 
 
+@pytest.mark.slow
 def test_a_name_of_63_bytes(make_project: Callable[..., Project], template: str) -> None:
     project = make_project()
     project.env["DEV_DATABASE_URL"] = project.url("%E2%82%AC" * 19 + project.database[-6:])

@@ -111,6 +111,7 @@ def definitions(project: Project) -> list[str]:
     return sorted(each for each in statements if "skinspire_tools" not in each)
 
 
+@pytest.mark.slow
 def test_an_appointment_there_and_back(app: Project) -> None:
     (app.root / "clinic_app.py").write_text(APPOINTMENT)
     before = app.query("SELECT * FROM patients ORDER BY 1")
@@ -332,6 +333,7 @@ def test_a_table_in_use_is_no_fault_of_the_revision(app: Project) -> None:
         assert outcome.code == 1 and "held by pid" in outcome.err
 
 
+@pytest.mark.slow
 def test_interrupted_between_revisions_what_was_applied_is_said_to_stay(app: Project) -> None:
     revision(app, "r0", head(), "CREATE TABLE t0 (id int)")
     revision(app, "r1", "r0", "SELECT pg_sleep(30)")

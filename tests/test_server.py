@@ -115,6 +115,7 @@ def test_garbage_in_the_pid_file(embedded: EmbeddedServer) -> None:
     assert holds_the_row(embedded.start())
 
 
+@pytest.mark.slow
 def test_port_taken_meanwhile(embedded: EmbeddedServer) -> None:
     port = embedded.start().port
     embedded.stop()
@@ -125,6 +126,7 @@ def test_port_taken_meanwhile(embedded: EmbeddedServer) -> None:
     assert embedded.start().port == address.port, "the new port is kept"
 
 
+@pytest.mark.slow
 def test_another_server_on_our_port_is_not_taken_for_ours(embedded: EmbeddedServer, tmp_path: Path) -> None:
     """One that lets anybody in would be believed without SCRAM proving that it knows the password."""
     embedded.stop()
@@ -288,6 +290,7 @@ def test_root_runs_it_as_somebody_else(embedded: EmbeddedServer) -> None:
     assert embedded.account and uid == embedded.account.uid != 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not ROOT, reason="only root's binaries can lie where another account cannot enter")
 def test_root_with_binaries_in_a_closed_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     closed = tmp_path / "closed"
