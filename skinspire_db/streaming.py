@@ -131,14 +131,14 @@ def stream(
     wait_ms = round(source.policy.lock_timeout * 1000)
     forever = " -c transaction_timeout=0" if connection.info.server_version >= 170_000 else ""
     source, aside = (
-        _with_options(source, f"{PLAIN} -c lock_timeout={wait_ms}{forever}"),
-        _with_options(aside, QUICK + forever),
+        with_options(source, f"{PLAIN} -c lock_timeout={wait_ms}{forever}"),
+        with_options(aside, QUICK + forever),
     )
     with tempfile.TemporaryDirectory() as folder:
         archive = str(Path(folder) / "definitions")
         tools.run("pg_dump", source, "-Fc", "--schema-only", f"--snapshot={snapshot}", f"--file={archive}")
         entries = _entries(tools.run("pg_restore", source, "--list", archive, connect=False))
-        restore = _Restore(tools, aside, archive, Path(folder), entries)
+        restore = _Restore(tools, aside, archive, Path(folder), entries, jobs)
         tools.run("pg_restore", aside, "--exit-on-error", "--section=pre-data", archive)
         with watched(source, sum(table.size for table in wanted), transfer), ThreadPoolExecutor(max_workers=jobs) as pool:
             shares = [pool.submit(_fill, tools, source, aside, snapshot, table, restore) for table in wanted]
@@ -154,7 +154,7 @@ def stream(
             tools.run("pg_dump", source, "-Fc", *only, f"--snapshot={snapshot}", f"--file={archive}.large")
             tools.run("pg_restore", aside, "--exit-on-error", f"{archive}.large")
         sequences = _sequences_and_views(connection, aside)  # before event triggers are there, which a REFRESH would fire
-        restore.rest(jobs)
+        restore.rest()
     return sequences
 
 
@@ -167,18 +167,19 @@ class _Restore:
     archive: str
     folder: Path
     entries: dict[int, str]
+    jobs: int
 
     def of(self, table: Table) -> None:
         self._run([self.entries.pop(oid) for oid in sorted(table.entries & self.entries.keys())], f"{id(table)}.list")
 
-    def rest(self, jobs: int) -> None:
-        self._run(list(self.entries.values()), "rest.list", f"--jobs={jobs}")
+    def rest(self) -> None:
+        self._run(list(self.entries.values()), "rest.list")
 
-    def _run(self, lines: list[str], name: str, *options: str) -> None:
+    def _run(self, lines: list[str], name: str) -> None:
         if lines:
             (self.folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
-            listed = f"--use-list={self.folder / name}"
-            self.tools.run("pg_restore", self.aside, "--exit-on-error", "--section=post-data", listed, *options, self.archive)
+            options = ("--exit-on-error", f"--jobs={self.jobs}", "--section=post-data", f"--use-list={self.folder / name}")
+            self.tools.run("pg_restore", self.aside, *options, self.archive)
 
 
 def _entries(listing: str) -> dict[int, str]:
@@ -265,7 +266,8 @@ def _sequences_and_views(connection: Connection, aside: Target) -> dict[str, lis
     return values
 
 
-def _with_options(to: Target, options: str) -> Target:
+def with_options(to: Target, options: str) -> Target:
+    """The same database, its sessions with these settings."""
     given = to.parameters.get("options", "")
     return dataclasses.replace(to, parameters=to.parameters | {"options": f"{given} {options}".strip()})
 

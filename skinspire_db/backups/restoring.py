@@ -19,6 +19,7 @@ from skinspire_db.errands import Build
 from skinspire_db.errors import BackupInvalid, GuardRefused, SkinspireError, StepFailed
 from skinspire_db.progress import watched
 from skinspire_db.replacement import Replacement
+from skinspire_db.streaming import with_options
 
 REPLACES = "replace what {} holds"
 
@@ -130,7 +131,8 @@ def fill(source: Source, aside: Target, jobs: int, build: Build) -> None:
         connection.rollback()
         tools = client_tools(max(server, source.archive.server_version))
         with watched(aside, size, build.report.transfer):
-            notes = foreign.restore(tools, source.archive, aside, present, jobs, prove=source.manifest is None)
+            quick = with_options(aside, "-c synchronous_commit=off -c maintenance_work_mem=256MB")
+            notes = foreign.restore(tools, source.archive, quick, present, jobs, prove=source.manifest is None)
         for note in notes:
             build.note(note)
         if source.manifest:
