@@ -108,7 +108,7 @@ def _build(source: Environment, choice: Choice, build: Build) -> Target:
         connection.rollback()
     if method == "template":
         connection.close()
-        return _template(build, start, choice)
+        return _template(build, start)
     return _stream(build, start, connection, choice)
 
 
@@ -157,7 +157,7 @@ def _why_no_template(connection: Connection, to: Target) -> str:
     return f"{others[0]} sessions use it ({others[1]})" if others and others[0] else ""
 
 
-def _template(build: Build, start: Target, choice: Choice) -> Target:
+def _template(build: Build, start: Target) -> Target:
     import psycopg
 
     with build.step("copy") as summary:

@@ -93,9 +93,7 @@ class Errand:
         except (SkinspireError, KeyboardInterrupt) as caught:
             error = caught if isinstance(caught, SkinspireError) else self.interrupted(result)
             self.explain(error, result)
-            result.seconds = time.monotonic() - started
-            error.remedy = error.remedy and error.remedy.replace("{env}", self.environment.name)
-            error.result = result.as_dict() | {"ok": False, "exit_code": error.exit_code, "error": error.as_dict()}
+            result.tell(error, time.monotonic() - started)
             raise error from None
         result.seconds = time.monotonic() - started
         return result
@@ -109,7 +107,7 @@ class Errand:
 
     def interrupted(self, result: Result) -> SkinspireError:
         """What Ctrl-C means here."""
-        return Interrupted("interrupted; nothing was kept")
+        return Interrupted("interrupted before it was done; the database was not changed")
 
     def _judge(self, result: Result) -> None:
         """Raise when a check did not pass."""

@@ -119,6 +119,12 @@ class Result:
             shown["notes"] = self.notes
         return shown
 
+    def tell(self, error: SkinspireError, seconds: float) -> None:
+        """Put into the error how far the operation came, after so many seconds, and into its remedy which environment's."""
+        self.seconds = seconds
+        error.remedy = error.remedy and error.remedy.replace("{env}", self.environment)
+        error.result = self.as_dict() | {"ok": False, "exit_code": error.exit_code, "error": error.as_dict()}
+
 
 @dataclass(frozen=True)
 class Pipeline:
@@ -165,9 +171,7 @@ class Pipeline:
             self._run(result, confirm, report or Report(), backups)
         except (SkinspireError, KeyboardInterrupt) as caught:
             error = caught if isinstance(caught, SkinspireError) else self._interrupted(result)
-            result.seconds = time.monotonic() - started
-            error.remedy = error.remedy and error.remedy.replace("{env}", self.environment.name)
-            error.result = result.as_dict() | {"ok": False, "exit_code": error.exit_code, "error": error.as_dict()}
+            result.tell(error, time.monotonic() - started)
             raise error from None
         result.seconds = time.monotonic() - started
         return result

@@ -15,7 +15,7 @@ from skinspire_db.copying import number_of_jobs
 from skinspire_db.environment import Environment
 from skinspire_db.errands import Build, Errand
 from skinspire_db.errors import BackupInvalid, ChecksFailed
-from skinspire_db.pipeline import Report, Result
+from skinspire_db.pipeline import Report
 from skinspire_db.summary import Check
 
 
@@ -75,11 +75,10 @@ def precaution(environment: Environment, folder: Path | None, report: Report) ->
     to = connections.target(environment)
     made = making.make(to, store.folder_of(environment.project, folder), 2, report)
     try:
-        quiet: Result = verify(environment, folder, file=str(made.path), full=True).run()
+        verify(environment, folder, file=str(made.path), full=True).run()
     except ChecksFailed as error:
         error.message = f"the backup that is taken first could not be proved: {error.message}"
         raise
-    assert quiet.steps
     if store.read(made.path).verified != "restored":
         raise BackupInvalid(f"the backup that is taken first could not be proved: {made.path}", remedy="run it again")
     return f"a backup was taken first, and proved by a restore: {made.path}"
