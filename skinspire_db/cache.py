@@ -14,7 +14,11 @@ from typing import Any
 import skinspire_db
 from skinspire_db.settings import Project, write_atomically
 
-VOLATILE = ("PWD", "OLDPWD", "_", "SHLVL", "COLUMNS", "LINES")  # differs between commands and means nothing
+# What differs between commands and means nothing.
+VOLATILE = {
+    "PWD", "OLDPWD", "_", "SHLVL", "COLUMNS", "LINES", "PYTEST_VERSION", "PYTEST_CURRENT_TEST", "PYTEST_XDIST_WORKER",
+    "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID",
+}  # fmt: skip
 
 
 def cached(here: Project, name: str, build: Callable[[], Any], also: Iterable[str] = (), of: str = "") -> Any:

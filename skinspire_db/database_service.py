@@ -67,8 +67,10 @@ def get_db_engine(env: str | None = None) -> Engine:
 
 def get_active_env() -> str:
     """The name of the active environment. Raises UnknownEnvironment when a setting names one that is not declared."""
-    from skinspire_db import environment, settings
+    from skinspire_db import environment, settings, standin
 
+    if standin.current is not None:
+        return standin.current.environment.name
     return str(environment.active(settings.project()).value)
 
 
@@ -77,9 +79,10 @@ def get_database_url(env: str | None = None) -> URL:
 
     Raises UnknownEnvironment, InvalidSetting, or ServerFailed when the embedded server cannot be started.
     """
-    from skinspire_db import connections, engines, environment
+    from skinspire_db import connections, engines, environment, standin
 
-    return engines.url(connections.target(environment.resolve(env)))
+    instead = standin.asked(env)
+    return engines.url(connections.target(instead.environment if instead else environment.resolve(env)))
 
 
 def get_detached_copy(entity_or_list: T, *, include: Iterable[str] = ROLES) -> T:

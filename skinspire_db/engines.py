@@ -21,7 +21,7 @@ import sqlalchemy
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Engine
 
-from skinspire_db import connections, environment
+from skinspire_db import connections, environment, standin
 from skinspire_db.connections import Target
 from skinspire_db.environment import Environment, Policy
 
@@ -55,6 +55,13 @@ class Service:
     def policy(self) -> Policy:
         return self.environment.policy
 
+    def close(self) -> None:
+        """Close the pools; a connection that is in use is closed when it is given back."""
+        self.closed = True
+        for engine in (self.engine, self.replica):
+            if engine is not None:
+                engine.dispose()
+
 
 _services: dict[str | None, Service] = {}
 _lock = threading.Lock()
@@ -66,12 +73,14 @@ def service(env: str | None) -> Service:
 
     Raises UnknownEnvironment, InvalidSetting, or ServerFailed when the embedded server cannot be started.
     """
+    if (instead := standin.asked(env)) is not None:
+        return instead.service()
     if (found := _services.get(env)) is not None:
         return found
     with _lock:
         if env not in _services:
             chosen = environment.resolve(env)
-            _services[env] = _services[chosen.name] = _services.get(chosen.name) or _make(chosen)
+            _services[env] = _services[chosen.name] = _services.get(chosen.name) or make(chosen)
         return _services[env]
 
 
@@ -82,10 +91,7 @@ def close_all() -> None:
         _services.clear()
     for each in services:
         _report(each)
-        each.closed = True
-        for engine in (each.engine, each.replica):
-            if engine is not None:
-                engine.dispose()
+        each.close()
 
 
 def place() -> str:
@@ -96,7 +102,8 @@ def place() -> str:
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
-def _make(chosen: Environment) -> Service:
+def make(chosen: Environment) -> Service:
+    """Engines for an environment, of the caller's own: service() does not know them."""
     policy = chosen.policy
     engine = _engine(connections.target(chosen), policy, policy.connect_retry)
     made = Service(chosen, engine, engine.execution_options(postgresql_readonly=True))

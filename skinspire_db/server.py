@@ -27,7 +27,7 @@ T = TypeVar("T")
 ROLE = "skinspire"
 ROOT_HOMES = Path("/var/lib/skinspire-db")  # root's checkouts may lie where no other account can enter
 START_SECONDS = 60
-FILES = ("data", "data.new", "password", "server.json", "server.log", "lock")  # all that a server's home holds
+FILES = ("data", "data.new", "password", "server.json", "server.log", "boot", "lock")  # all that a server's home holds
 
 DURABLE = ""
 THROW_AWAY = "fsync = off\nsynchronous_commit = off\nfull_page_writes = off\n"
@@ -116,6 +116,8 @@ class EmbeddedServer:
         gave; a cluster that could not be made completely is removed again.
         """
         with self._lock():
+            if not self.durable and self.exists and self._postmaster() is None and not self._same_boot():
+                self._delete_cluster()
             if not self.exists:
                 self._initialise()
             if not self._answers():
@@ -150,20 +152,32 @@ class EmbeddedServer:
 
         What cannot be deleted raises ServerFailed.
         """
-        half_deleted = self.home / "data.new"
         try:
             with self._lock():
                 self._stop()
-                shutil.rmtree(half_deleted, ignore_errors=True)
-                if self.exists:
-                    self.data.rename(half_deleted)  # from here on there is no cluster, however far the deleting comes
-                shutil.rmtree(half_deleted, ignore_errors=True)
+                self._delete_cluster()
             for path in (self.home / name for name in FILES if name not in ("data", "data.new")):
                 path.unlink(missing_ok=True)
             if not any(self.home.iterdir()):
                 self.home.rmdir()
         except OSError as error:
             raise ServerFailed(f"cannot delete {self.home}: {error.strerror}", remedy="run as its owner") from None
+
+    def _delete_cluster(self) -> None:
+        half_deleted = self.home / "data.new"
+        shutil.rmtree(half_deleted, ignore_errors=True)
+        if self.exists:
+            self.data.rename(half_deleted)  # from here on there is no cluster, however far the deleting comes
+        shutil.rmtree(half_deleted, ignore_errors=True)
+
+    def _same_boot(self) -> bool:
+        """Whether the computer has run without a break since the cluster was made. What a throw-away server had not written
+        when the power went is lost, and it would not notice.
+        """
+        try:
+            return (boot := _boot()) is not None and (self.home / "boot").read_text() == boot
+        except OSError:
+            return False
 
     # Making a cluster
 
@@ -190,6 +204,8 @@ class EmbeddedServer:
             )
         with (half_made / "postgresql.conf").open("a", encoding="utf-8") as file:
             file.write(CONFIGURATION + (DURABLE if self.durable else THROW_AWAY))
+        if not self.durable and (boot := _boot()) is not None:
+            write_atomically(self.home / "boot", boot)
         half_made.rename(self.data)
 
     def _write_private(self, path: Path, text: str) -> None:
@@ -362,6 +378,22 @@ def project_server(here: Project) -> EmbeddedServer:
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         return EmbeddedServer(here.state / "server")
     return EmbeddedServer(ROOT_HOMES / _identity(here))
+
+
+def throw_away_server(here: Project) -> EmbeddedServer:
+    """The server of a checkout's tests, beside its embedded server. What it holds can be made anew at any time."""
+    beside = project_server(here).home
+    return EmbeddedServer(beside.with_name(f"{beside.name}-test"), durable=False)
+
+
+def _boot() -> str | None:
+    """What tells this run of the computer from earlier ones; None where that is not known."""
+    if sys.platform == "linux":
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    if sys.platform == "darwin":
+        asked = subprocess.run(["sysctl", "-n", "kern.bootsessionuuid"], capture_output=True, text=True, check=False)  # noqa: S607
+        return asked.stdout.strip() or None
+    return None
 
 
 def _identity(here: Project) -> str:

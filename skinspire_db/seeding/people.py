@@ -99,12 +99,14 @@ class Draw:
         return choices[self.below(len(choices))]
 
 
-def person(names: Names, seed: int, kind: Kind, number: int) -> Person:
-    """The person with that number, counted from 1, in that random seed."""
+def person(names: Names, seed: int, kind: Kind, number: int, born: date | None = None) -> Person:
+    """The person with that number, counted from 1, in that random seed; of another age when `born` says so."""
     draw = Draw(seed, kind, number)
     female = draw.below(2) == 0
     first, last = draw.of(names.female if female else names.male), draw.of(names.last)
     age_days = draw.below(OLDEST * 365) if kind == "patient" else (25 + draw.below(40)) * 365 + draw.below(365)
+    if born is not None:
+        age_days = (TODAY - born).days
     minor = age_days < ADULT * 365
     city, state, pin, language = draw.of(PLACES)
     phone = str(MOBILE_FIRST + (number * len(KINDS) + KINDS.index(kind)) * MOBILE_STEP % MOBILE_COUNT)

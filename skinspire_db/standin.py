@@ -1,0 +1,48 @@
+"""Who stands in for the environments' databases: in a test its own database, otherwise nobody.
+
+The application's door (database_service) asks here first. In a test run, outside of a test that has a database, it is shut:
+no test may reach a developer's or a patient's rows by mistake.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from skinspire_db.errors import GuardRefused
+
+if TYPE_CHECKING:
+    from skinspire_db.engines import Service
+    from skinspire_db.environment import Environment
+
+
+class StandIn(Protocol):
+    """A database that serves in place of the active environment's."""
+
+    environment: Environment
+
+    def service(self) -> Service:
+        """Its engines."""
+        ...
+
+
+current: StandIn | None = None
+guarding = False  # whether a test run is on: nothing but a stand-in is reached then
+
+
+def asked(env: str | None) -> StandIn | None:
+    """Who serves for that environment, None for its own database. Raises GuardRefused, and UnknownEnvironment."""
+    from skinspire_db import environment
+
+    if current is None:
+        if guarding:
+            raise GuardRefused(
+                "in a test run the database is reached only from a test that has one",
+                remedy="let the test use db_session, db_database or db_clone, or mark it with @pytest.mark.db",
+            )
+        return None
+    if env is not None and environment.resolve_name(env) != current.environment.name:
+        raise GuardRefused(
+            f"a test's database stands for {current.environment.name}, and {env} was asked for",
+            remedy="call it without env: it then uses the active environment",
+        )
+    return current

@@ -1,0 +1,131 @@
+"""What a test has changed in its database, row by row."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from skinspire_db import schema, verification
+from skinspire_db.triggers import versions
+
+if TYPE_CHECKING:
+    from skinspire_db.connections import Connection
+    from skinspire_db.testing.modes import ClinicDatabase
+
+SHOWN = 20  # rows that a failure names
+WIDEST = 60  # characters of a value that it shows
+TABLES = """
+    SELECT format('%I.%I', n.nspname, c.relname), n.nspname || '.' || c.relname,
+           ARRAY(SELECT a.attname::text FROM pg_index i
+                 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey)
+                 WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY a.attnum)
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_'
+      AND n.nspname NOT IN ('information_schema', 'skinspire_tools') ORDER BY 2
+"""
+
+Rows = dict[str, dict[str, Any]]  # key -> the row as JSON
+
+
+@dataclass(frozen=True)
+class Change:
+    """A row that came, went, or is another one; `was` or `now` is None when it is not there."""
+
+    table: str
+    key: str
+    was: dict[str, Any] | None
+    now: dict[str, Any] | None
+
+    def __str__(self) -> str:
+        if self.was is None:
+            return f"{self.table}: added {self.key}"
+        if self.now is None:
+            return f"{self.table}: deleted {self.key}"
+        differs = (name for name in self.now if self.was.get(name) != self.now[name])
+        values = ", ".join(f"{name} {_short(self.was.get(name))} -> {_short(self.now[name])}" for name in differs)
+        return f"{self.table}: changed {self.key}: {values}"
+
+
+class Changes:
+    """The rows as they were when the test began; every assertion that holds begins anew."""
+
+    def __init__(self, database: ClinicDatabase) -> None:
+        self.database = database
+        self.before = snapshot(database.observer)
+
+    def only(self, **expected: int) -> None:
+        """Assert that so many rows of these tables were added, changed or deleted, and none of any other.
+
+        Tables are called as SQLAlchemy calls them; of another schema than public: **{"billing.invoices": 1}. Raises
+        AssertionError that names the rows, ValueError for a table that there is not.
+        """
+        __tracebackhide__ = True
+        now = snapshot(self.database.observer)
+        names = {table if "." in table else f"public.{table}": count for table, count in expected.items()}
+        if unknown := names.keys() - now.keys() - self.before.keys():
+            raise ValueError(f"there is no table {min(unknown)}")
+        found = list(changes(self.before, now))
+        counts = Counter(change.table for change in found)
+        wrong = {table for table in counts.keys() | names.keys() if counts[table] != names.get(table, 0)}
+        if wrong:
+            raise AssertionError("\n".join(_explain(wrong, counts, names, found)))
+        self.before = now
+
+    def none(self) -> None:
+        """Assert that no row was added, changed or deleted."""
+        __tracebackhide__ = True
+        self.only()
+
+
+def snapshot(connection: Connection) -> dict[str, Rows]:
+    """All rows of the application's tables, table -> key -> row."""
+    found = {}
+    for quoted, name, key in connection.execute(TABLES.encode()).fetchall():
+        rows: Rows = {}
+        for (row,) in connection.execute(f"SELECT to_jsonb(t) FROM ONLY {quoted} AS t".encode()).fetchall():  # noqa: S608
+            named = ", ".join(f"{column}={row[column]}" for column in key) or str(row)
+            while named in rows:  # without a primary key two rows can be alike
+                named += "'"
+            rows[named] = row
+        found[name] = rows
+    return found
+
+
+def changes(before: dict[str, Rows], now: dict[str, Rows]) -> Iterator[Change]:
+    """How the later one differs, row by row."""
+    for table in sorted(before.keys() | now.keys()):
+        was, is_now = before.get(table, {}), now.get(table, {})
+        for key in sorted(was.keys() | is_now.keys()):
+            if was.get(key) != is_now.get(key):
+                yield Change(table, key, was.get(key), is_now.get(key))
+
+
+def assert_valid(database: ClinicDatabase) -> None:
+    """Assert that all checks of db.verify pass on the test's database. Raises AssertionError that names those that do not."""
+    __tracebackhide__ = True
+    here = database.environment.project
+    connection = database.observer
+    subject = verification.Subject(
+        connection, database.environment.name, database.environment.policy, schema.blueprint(here), versions.current(here)
+    )
+    with connection.transaction(force_rollback=True):
+        summary = verification.verify(subject)
+    bad = [f"{check.name}: {check.status}: {check.detail}" for check in summary.checks if check.status != "pass"]
+    if bad:
+        raise AssertionError(f"{len(bad)} of {len(summary.checks)} checks do not pass:\n" + "\n".join(bad))
+
+
+def _explain(wrong: set[str], counts: Counter[str], names: dict[str, int], found: list[Change]) -> Iterator[str]:
+    for table in sorted(wrong):
+        yield f"{table.removeprefix('public.')}: {counts[table]} rows changed, not {names.get(table, 0)}"
+    rows = [change for change in found if change.table in wrong]
+    yield from (f"  {str(change).removeprefix('public.')}" for change in rows[:SHOWN])
+    if len(rows) > SHOWN:
+        yield f"  and {len(rows) - SHOWN} more"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= WIDEST else f"{text[: WIDEST - 3]}..."

@@ -1,0 +1,161 @@
+"""The fixtures: a test's database, people in it, and what is to be said of its state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from skinspire_db.errors import SkinspireError
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from skinspire_db.testing.changes import Changes
+    from skinspire_db.testing.factories import Factory
+    from skinspire_db.testing.modes import ClinicDatabase, Mode
+    from skinspire_db.testing.workshop import Database
+
+
+@pytest.fixture
+def db_session(request: pytest.FixtureRequest) -> Session:
+    """A SQLAlchemy Session in a transaction that is rolled back after the test.
+
+    The code under test may commit and roll back: its transactions are savepoints in this one. Deferred constraints look when
+    it commits, and once more before the end.
+    """
+    return _current(request, "session").session
+
+
+@pytest.fixture
+def db_database(request: pytest.FixtureRequest) -> ClinicDatabase:
+    """A database with real commits; after the test the tables that it touched are put back to the seeded state."""
+    return _current(request, "database")
+
+
+@pytest.fixture
+def db_clone(request: pytest.FixtureRequest) -> ClinicDatabase:
+    """A database of the test's own, which may do with it what it likes; dropped afterwards."""
+    return _current(request, "clone")
+
+
+@pytest.fixture
+def db(request: pytest.FixtureRequest) -> ClinicDatabase:
+    """The test's database, of the kind that its marker or the setting says: name, url, engine, session, connection."""
+    return _current(request, None)
+
+
+@pytest.fixture
+def db_empty(request: pytest.FixtureRequest) -> Iterator[Database]:
+    """An empty database of the test's own, with nothing in it and no stamp; get_db_session() does not go there."""
+    from skinspire_db.testing.plugin import RUN
+
+    workshop = request.config.stash[RUN].bench(request).workshop
+    database = workshop.empty()
+    yield database
+    workshop.drop(database)
+
+
+@pytest.fixture(scope="session")
+def db_server(request: pytest.FixtureRequest) -> Any:
+    """The server, as pytest-postgresql's factories take it: `factories.postgresql("db_server")` clones our template."""
+    from pytest_postgresql.executors import NoopExecutor
+
+    from skinspire_db.testing.plugin import RUN
+
+    try:
+        workshop = request.config.stash[RUN].bench(request).workshop
+    except SkinspireError as error:
+        pytest.fail(str(error), pytrace=False)
+    parameters = workshop.base.parameters
+
+    class Server(NoopExecutor):
+        """Whose template is ours."""
+
+        template_dbname = workshop.template.name
+
+    worker = getattr(request.config, "workerinput", {}).get("workerid", "")
+    return Server(
+        host=parameters["host"], port=parameters.get("port", 5432), user=parameters["user"],
+        password=parameters.get("password"), options=parameters.get("options", ""), dbname=f"skinspire_postgresql_{worker}",
+        maintenance_dbname=workshop.watch.info.dbname,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def make_hospital(_factory: Factory) -> Any:
+    """make_hospital(name=...) -> a Hospital with one branch, another tenant."""
+    return _factory.hospital
+
+
+@pytest.fixture
+def make_patient(_factory: Factory) -> Any:
+    """make_patient(age=7, hospital=..., user=True, **columns) -> a Patient."""
+    return _factory.patient
+
+
+@pytest.fixture
+def make_staff(_factory: Factory) -> Any:
+    """make_staff("nurse", hospital=..., user=True, **columns) -> a Staff."""
+    return _factory.staff
+
+
+@pytest.fixture
+def make_doctor(_factory: Factory) -> Any:
+    """make_doctor(hospital=..., **columns) -> a Staff who is a doctor."""
+    return _factory.doctor
+
+
+@pytest.fixture
+def make_user(_factory: Factory) -> Any:
+    """make_user(of=patient, role="Nurse", **columns) -> a User with a role, and somebody to be."""
+    return _factory.user
+
+
+@pytest.fixture
+def _factory(request: pytest.FixtureRequest) -> Factory:
+    from skinspire_db.testing.factories import Factory
+
+    return Factory(_current(request, None))
+
+
+@pytest.fixture
+def assert_only_changed(_changes: Changes) -> Any:
+    """assert_only_changed(users=1): since the test began, or since what was last asserted, nothing else has changed."""
+    return _changes.only
+
+
+@pytest.fixture
+def assert_no_changes(_changes: Changes) -> Any:
+    """assert_no_changes(): as assert_only_changed() without any."""
+    return _changes.none
+
+
+@pytest.fixture
+def _changes(request: pytest.FixtureRequest) -> Changes:
+    from skinspire_db.testing.changes import Changes
+
+    return Changes(_current(request, None))
+
+
+@pytest.fixture
+def assert_valid(request: pytest.FixtureRequest) -> Any:
+    """assert_valid(): the checks of db.verify pass on the test's database."""
+    from skinspire_db.testing.changes import assert_valid
+
+    database = _current(request, None)
+    return lambda: assert_valid(database)
+
+
+def _current(request: pytest.FixtureRequest, mode: Mode | None) -> ClinicDatabase:
+    """The database that the test was given before all other fixtures."""
+    from skinspire_db.testing.plugin import RUN
+
+    current = request.config.stash[RUN].current
+    if current is None or (mode is not None and current.mode != mode):
+        wanted = f'@pytest.mark.db("{mode}")' if mode else "@pytest.mark.db"
+        pytest.fail(
+            f"{request.fixturename} is asked for too late -> name it in the test's arguments, or mark it {wanted}", False
+        )
+    return current

@@ -1,0 +1,99 @@
+"""Which server the test databases are made on, and how one of them is addressed."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from skinspire_db import connections, environment, safety
+from skinspire_db.connections import Target
+from skinspire_db.environment import Environment
+from skinspire_db.errors import DatabaseMissing, GuardRefused, InvalidSetting
+from skinspire_db.server import throw_away_server
+from skinspire_db.settings import Project, Setting
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+
+ENVIRONMENT = "test"
+
+
+@dataclass(frozen=True)
+class Host:
+    """A server for test databases: `words` says which, `url` how to get there. `password_file` is the embedded server's."""
+
+    words: str
+    url: URL = field(repr=False)
+    project: Project = field(repr=False)
+    password_file: str = ""
+
+    def environment(self, database: str) -> Environment:
+        """The environment test, with that database on this server."""
+        policy = environment.resolve(ENVIRONMENT).policy
+        url = self.url.set(database=database).render_as_string(hide_password=False)
+        return Environment(ENVIRONMENT, policy, Setting("TEST_DATABASE_URL", url, "pytest"), self.project)
+
+    def target(self, database: str) -> Target:
+        return connections.target(self.environment(database))
+
+    def address(self, database: str) -> str:
+        """How a person gets into it, without the password."""
+        where = self.url.set(database=database, password=None, drivername="postgresql", query={})
+        return f"psql {where.render_as_string()}" + (f"  (password in {self.password_file})" if self.password_file else "")
+
+
+def embedded(here: Project) -> Host:
+    """The checkout's throw-away server, which is made and started when it is not there."""
+    from sqlalchemy.engine import URL
+
+    server = throw_away_server(here)
+    parameters = dict(server.start().parameters)
+    names = {"host": "host", "port": "port", "user": "username", "password": "password"}
+    parts: dict[str, Any] = {name: parameters.pop(key) for key, name in names.items()}
+    query = {key: str(value) for key, value in parameters.items()}
+    url = URL.create("postgresql", query=query, **parts)
+    return Host(f"embedded server, port {parts['port']}", url, here, str(server.home / "password"))
+
+
+def given(here: Project, text: str, source: str) -> Host:
+    """The server of a URL; a database that it names is looked at, and not used.
+
+    Raises InvalidSetting for what is no URL, GuardRefused when that database is stamped for anything but tests.
+    """
+    from sqlalchemy import exc, make_url
+
+    try:
+        url = make_url(text)
+    except (exc.ArgumentError, ValueError):  # the text can hold the password
+        raise InvalidSetting(
+            f"{source} is not a database URL", remedy=f"write {source}=postgresql://user:password@host:5432/"
+        ) from None
+    port = f":{url.port}" if url.port else ""
+    host = Host(f"{url.host or 'the local socket'}{port} ({source})", url, here)
+    if url.database and url.database not in connections.MAINTENANCE_DATABASES:
+        refuse_real(host.target(url.database))
+    return host
+
+
+def refuse_real(to: Target) -> None:
+    """Raise GuardRefused when the database is stamped for an environment that is not for tests, whatever it is called."""
+    try:
+        with connections.connect(to, "tests") as connection:
+            stamp = safety.read_stamp(connection)
+    except DatabaseMissing:
+        return
+    if stamp is not None and stamp.environment != ENVIRONMENT:
+        raise GuardRefused(
+            f"{to} is stamped {stamp.environment}: no tests are run where it is",
+            remedy="give the tests a server of their own, or none: the embedded one then serves",
+        )
+
+
+def from_pytest_postgresql(here: Project, executor: Any) -> Host:
+    """The server that pytest-postgresql runs or was told of; `executor` is what its fixtures give."""
+    from sqlalchemy.engine import URL
+
+    query = {"options": executor.options} if executor.options else {}
+    url = URL.create("postgresql", executor.user, executor.password, executor.host, int(executor.port), query=query)
+    return dataclasses.replace(Host("", url, here), words=f"{url.host}:{url.port} (pytest-postgresql)")

@@ -1,0 +1,88 @@
+"""Tests of a project's revisions and triggers, to be imported into a test module of its own:
+
+from skinspire_db.testing.migrations import *
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from skinspire_db import catalogue, connections, drift, operations, safety, schema
+from skinspire_db.migrations import revisions, running, verbs
+from skinspire_db.triggers import proofs, versions
+
+if TYPE_CHECKING:
+    from skinspire_db.testing.modes import ClinicDatabase
+    from skinspire_db.testing.workshop import Database
+
+__all__ = ["test_models_equal_migrations", "test_revisions_go_up_down_and_up", "test_triggers_are_proven"]
+
+
+def test_revisions_go_up_down_and_up(db_empty: Database) -> None:
+    """Every revision can be applied to what those before it made, be taken back, and be applied again.
+
+    What a revision makes is the same both times, and taking it back leaves what was there before.
+    """
+    _begin(db_empty)
+    environment = db_empty.environment
+    states = [_definitions(db_empty)]
+    upgrading = verbs.upgrade(environment)
+    while (revision := upgrading.next()) is not None:
+        revision.run()
+        states.append(_definitions(db_empty))
+        name = _at(db_empty)
+        verbs.downgrade(environment).run()
+        assert _definitions(db_empty) == states[-2], f"taking back {name} does not leave what was there before"
+        verbs.upgrade(environment, name).run()
+        assert _definitions(db_empty) == states[-1], f"{name} makes something else the second time"
+    count = len(states) - 1
+    if count:
+        verbs.downgrade(environment, count).run()
+        assert _definitions(db_empty) == states[0], "taking back all revisions does not leave what was there before"
+        verbs.upgrade(environment).run()
+        assert _definitions(db_empty) == states[-1], "all revisions make something else the second time"
+
+
+def test_models_equal_migrations(db_empty: Database) -> None:
+    """What all revisions make is what the models and trigger files say."""
+    _begin(db_empty)
+    environment = db_empty.environment
+    here = environment.project
+    verbs.upgrade(environment).run()
+    with contextlib.closing(connections.connect(db_empty.target, "tests")) as connection:
+        connections.begin(connection, environment.policy)
+        found = drift.look(connection, db_empty.target, here, schema.blueprint(here), versions.current(here))
+    assert not found.lines, "\n".join(found.lines)
+
+
+def test_triggers_are_proven(db_clone: ClinicDatabase) -> None:
+    """Every trigger file does on the finished database what its proof in sql/triggers/verify asks for."""
+    with contextlib.closing(connections.connect(db_clone.database.target, "tests")) as connection:
+        connections.begin(connection, db_clone.environment.policy)
+        checks = proofs.prove(connection, versions.current(db_clone.environment.project))
+    bad = [f"{check.name}: {check.status}: {check.detail}" for check in checks if check.status != "pass"]
+    assert not bad, "\n".join(bad)
+
+
+def _begin(database: Database) -> None:
+    """Stamp it, so that revisions can be applied; a project without revisions has nothing to test."""
+    if not revisions.heads(database.environment.project):
+        pytest.skip("the project has no revisions")
+    operations.adopt(database.environment).run()
+
+
+def _definitions(database: Database) -> dict[str, Any]:
+    with contextlib.closing(connections.connect(database.target, "tests")) as connection:
+        connections.begin(connection, database.environment.policy)
+        return dict(catalogue.snapshot(connection))
+
+
+def _at(database: Database) -> str:
+    """The revision that it is at."""
+    with contextlib.closing(connections.connect(database.target, "tests")) as connection:
+        connections.begin(connection, database.environment.policy)
+        safety.identify(connection, database.target)
+        return running.current(connection)[0]

@@ -1,0 +1,348 @@
+"""The three ways in which a test gets a database: a transaction that is rolled back, one that is put back, a clone."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+import psycopg
+import sqlalchemy
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+
+from skinspire_db.errors import UsageError
+from skinspire_db.testing.seeded import Seeded, Unrestorable
+from skinspire_db.testing.transaction import Escaped, Joined, Transaction, service_within
+from skinspire_db.testing.workshop import Database, Workshop
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL, Engine
+
+    from skinspire_db.connections import Connection
+    from skinspire_db.engines import Service
+    from skinspire_db.environment import Environment
+
+Mode = Literal["session", "database", "clone"]
+MODES: tuple[Mode, ...] = ("session", "database", "clone")
+PRESENT = """
+    SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'
+"""
+END_SECONDS = 5
+
+
+class Shared:
+    """The database that the tests of one process use one after the other, and the connection that looks after it."""
+
+    def __init__(self, workshop: Workshop) -> None:
+        self.database: Database = workshop.clone()
+        self.connection = self.database.connect()
+        self.seeded = Seeded(self.connection)
+        self.transaction = Transaction(self.connection)
+        self.within: Service = service_within(self.transaction, self.database)
+        self.idle: set[int] = set()  # the sessions of the engine's pool that wait in it, with nothing left to tell
+        self.sessions = 0
+        self.count_sessions()
+
+    def service(self) -> Service:
+        """Engines with connections of their own, which tell what they wrote when they are given back."""
+        service = self.database.service()
+        if not event.contains(service.engine, "checkin", self._gave):
+            event.listen(service.engine, "checkin", self._gave)
+            event.listen(service.engine, "checkout", self._took)
+        return service
+
+    def end_strangers(self) -> bool:
+        """End the sessions that a test has left behind, and wait until they have told what they wrote. Returns whether there
+        were any.
+        """
+        deadline = time.monotonic() + END_SECONDS
+        found = False
+        while strangers := self.present() - self.idle - {self.connection.info.backend_pid}:
+            found = True
+            self.connection.execute("SELECT pg_terminate_backend(pid) FROM unnest(%s::int[]) AS pid", (list(strangers),))
+            if time.monotonic() > deadline:
+                raise Unrestorable(f"session {min(strangers)} does not end")
+            time.sleep(0.001)
+        return found
+
+    def present(self) -> set[int]:
+        """Who is connected to it."""
+        return {pid for (pid,) in self.connection.execute(PRESENT.encode()).fetchall()}
+
+    def count_sessions(self) -> None:
+        """Remember how many sessions the database has had."""
+        query = "SELECT pg_stat_get_db_sessions(oid) FROM pg_database WHERE datname = current_database()"
+        row = self.connection.execute(query).fetchone()
+        self.sessions = row[0] if row else 0
+
+    def forget_unreturned(self) -> None:
+        """Leave behind the connections inside the transaction that a test has not given back: the pool is full one day."""
+        pool: Any = self.within.engine.pool
+        if pool.checkedout():
+            self.within = service_within(self.transaction, self.database)
+
+    def close(self) -> None:
+        """Close all connections to it."""
+        self.connection.close()
+        self.within.engine.dispose()
+
+    def _gave(self, connection: Any, _: Any) -> None:
+        if connection is not None and not connection.closed:
+            try:
+                connection.execute("SELECT pg_stat_force_next_flush(), pg_advisory_unlock_all()")
+                connection.rollback()
+                self.idle.add(connection.info.backend_pid)
+            except psycopg.Error:  # it is broken, and ends
+                connection.close()
+
+    def _took(self, connection: Any, _: Any, __: Any) -> None:
+        self.idle.discard(connection.info.backend_pid)
+
+
+class Bench:
+    """What one process works with: its databases, and how many tests needed a new one."""
+
+    def __init__(self, workshop: Workshop) -> None:
+        self.workshop = workshop
+        self._shared: Shared | None = None
+        self.renewed: list[tuple[str, str]] = []  # test, and what it did that only a new clone could undo
+
+    @property
+    def shared(self) -> Shared:
+        if self._shared is None or self._shared.connection.closed:
+            self.renew()
+            self._shared = Shared(self.workshop)
+        return self._shared
+
+    def renew(self, test: str = "", reason: str = "") -> None:
+        """Let the next test have a new one; `test` has done to this one what `reason` says."""
+        if reason:
+            self.renewed.append((test, reason))
+        if (old := self._shared) is not None:
+            self._shared = None
+            old.close()
+            self.workshop.drop(old.database)
+
+    def keep(self, name: str, test: str) -> None:
+        """Set the shared database aside under that name."""
+        old, self._shared = self.shared, None
+        old.close()
+        self.workshop.keep(old.database, name, test)
+
+    def close(self) -> None:
+        """Drop everything."""
+        self.renew()
+        self.workshop.close()
+
+
+class ClinicDatabase:
+    """A test's database, seeded and stamped. It stands in for the active environment's as long as the test runs."""
+
+    mode: Mode
+
+    def __init__(self, bench: Bench, test: str) -> None:
+        self.bench = bench
+        self.test = test
+        self.database = self._database()
+        self.environment: Environment = self.database.environment
+        self._session: Session | None = None
+        self._connection: Any = None
+
+    @property
+    def name(self) -> str:
+        """What it is called on its server."""
+        return self.database.name
+
+    @property
+    def url(self) -> URL:
+        """Where it is; the text form hides the password."""
+        from skinspire_db.engines import url
+
+        return url(self.database.target)
+
+    @property
+    def engine(self) -> Engine:
+        """What get_db_engine() gives in this test."""
+        return self.service().engine
+
+    @property
+    def session(self) -> Session:
+        """The test's own SQLAlchemy Session, closed at its end."""
+        if self._session is None:
+            self._session = Session(self._bind(), expire_on_commit=False)
+        return self._session
+
+    @property
+    def connection(self) -> Connection:
+        """A psycopg connection in autocommit for SQL of the test's own, closed at its end; a db_session's is inside its
+        transaction.
+        """
+        if self._connection is None or self._connection.closed:
+            self._connection = self._connect()
+        return self._connection  # type: ignore[no-any-return]
+
+    @property
+    def observer(self) -> Connection:
+        """A connection in autocommit to look at what the test did; it is in the test's transaction, if that is one."""
+        return self.connection
+
+    def service(self) -> Service:
+        """The engines that serve in the test."""
+        return self.database.service()
+
+    def check(self) -> None:
+        """What is looked at when the test has passed. Raises what makes it fail after all."""
+
+    def finish(self, keep: str | None = None) -> None:
+        """End the test's use of it; with `keep`, set it aside under that name as it is now."""
+        if self._session is not None:
+            self._session.close()
+        if self._connection is not None:
+            self._connection.close()
+        self._finish(keep)
+
+    def _database(self) -> Database:
+        raise NotImplementedError
+
+    def _bind(self) -> Engine | sqlalchemy.Connection:
+        return self.engine
+
+    def _connect(self) -> Any:
+        return self.database.connect()
+
+    def _finish(self, keep: str | None) -> None:
+        raise NotImplementedError
+
+
+class InTransaction(ClinicDatabase):
+    """`db_session`: all that a test does is one transaction, rolled back; commits are savepoints."""
+
+    mode = "session"
+
+    def __init__(self, bench: Bench, test: str) -> None:
+        super().__init__(bench, test)
+        self.shared = bench.shared
+        self.transaction = self.shared.transaction
+        self.transaction.before_others, self.transaction.after_others = self._flush, self._expire
+        self.transaction.begin()
+        self._bound: sqlalchemy.Connection | None = None  # what the test's own session works on
+        self._own: Any = None
+
+    @property
+    def observer(self) -> Connection:
+        return self.shared.connection
+
+    def service(self) -> Service:
+        return self.shared.within
+
+    def check(self) -> None:
+        self.transaction.check()
+
+    def finish(self, keep: str | None = None) -> None:
+        try:
+            self._finish(keep)
+        finally:  # nothing is open any more: closing sends nothing
+            if self._session is not None:
+                self._session.close()
+            if self._bound is not None:
+                self._bound.close()
+            self.shared.forget_unreturned()
+
+    def _database(self) -> Database:
+        return self.bench.shared.database
+
+    def _bind(self) -> sqlalchemy.Connection:
+        self._bound = self.engine.connect()
+        self._own = self._bound.connection.dbapi_connection
+        return self._bound
+
+    def _connect(self) -> Any:
+        return Joined(self.transaction, autocommit=True)
+
+    def _finish(self, keep: str | None) -> None:
+        if keep:
+            self.transaction.keep()
+            self.bench.keep(keep, self.test)
+            return
+        shared = self.shared
+        try:
+            sequences, present, sessions = self.transaction.traces()
+        except Escaped as reason:
+            self.bench.renew(self.test, str(reason))
+            raise UsageError(f"a db_session test may not leave its transaction: {reason}", remedy="use db_database") from None
+        shared.seeded.reset_sequences(sequences)
+        if sessions != shared.sessions or present - shared.idle - {shared.connection.info.backend_pid}:
+            self.bench.renew(self.test, "somebody connected beside its transaction")
+
+    def _flush(self, one: Joined) -> None:
+        """What the test has added is there when the code under test looks."""
+        if one is not self._own and self._session is not None and self._pending() and self._is_ours():
+            self._session.flush()
+
+    def _expire(self, one: Joined) -> None:
+        """What the code under test has changed the test sees."""
+        if one is not self._own and self._session is not None and not self._pending() and self._is_ours():
+            self._session.expire_all()
+
+    def _pending(self) -> bool:
+        session = self._session
+        return session is not None and bool(session.new or session.dirty or session.deleted)
+
+    def _is_ours(self) -> bool:
+        return threading.get_ident() == self.transaction.thread
+
+
+class PutBack(ClinicDatabase):
+    """`db_database`: real commits; afterwards what was touched is put back to the seeded state."""
+
+    mode = "database"
+
+    def __init__(self, bench: Bench, test: str) -> None:
+        super().__init__(bench, test)
+        self.shared = bench.shared
+        self.shared.seeded.mark()
+
+    @property
+    def observer(self) -> Connection:
+        return self.shared.connection
+
+    def service(self) -> Service:
+        return self.shared.service()
+
+    def _database(self) -> Database:
+        return self.bench.shared.database
+
+    def _finish(self, keep: str | None) -> None:
+        if keep:
+            self.bench.keep(keep, self.test)
+            return
+        try:
+            self.shared.end_strangers()
+            self.shared.seeded.put_back()
+            self.shared.count_sessions()
+        except Unrestorable as reason:
+            self.bench.renew(self.test, str(reason))
+        except psycopg.Error as error:
+            self.bench.renew(self.test, f"putting it back failed ({type(error).__name__})")
+
+
+class OwnClone(ClinicDatabase):
+    """`db_clone`: a database of the test's own, dropped afterwards."""
+
+    mode = "clone"
+
+    def _database(self) -> Database:
+        return self.bench.workshop.clone()
+
+    def _finish(self, keep: str | None) -> None:
+        if keep:
+            self.bench.workshop.keep(self.database, keep, self.test)
+        else:
+            self.bench.workshop.drop(self.database)
+
+
+KINDS: dict[Mode, Callable[[Bench, str], ClinicDatabase]] = {
+    "session": InTransaction, "database": PutBack, "clone": OwnClone,
+}  # fmt: skip

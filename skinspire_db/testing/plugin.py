@@ -1,0 +1,332 @@
+"""The pytest plugin: options, what a test run uses, and which of its tests get a database."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from skinspire_db import standin
+from skinspire_db.errors import SkinspireError, UsageError
+from skinspire_db.testing import fixtures
+
+if TYPE_CHECKING:
+    from skinspire_db.testing.hosting import Host
+    from skinspire_db.testing.modes import Bench, ClinicDatabase, Mode
+
+MODES = ("session", "database", "clone")
+OF_FIXTURE: dict[str, Mode] = {"db_session": "session", "db_database": "database", "db_clone": "clone"}
+ANY_MODE = {
+    "db", "make_doctor", "make_hospital", "make_patient", "make_staff", "make_user", "assert_no_changes",
+    "assert_only_changed", "assert_valid",
+}  # fmt: skip
+SERVER_ONLY = {"db_empty", "db_server"}
+MARKER = 'db(mode): the test has a clinic database: "session" (rolled back; the default), "database" (real commits), "clone"'
+INI = {
+    "db_server": "URL of a server for the test databases; without one the checkout's own is used",
+    "db_mode": 'the mode of tests that name none: "session", "database", "clone"; without it they have no database',
+    "db_patients": "how many patients are seeded (20)",
+    "db_doctors": "how many doctors are seeded (5)",
+    "db_random_seed": "the random seed of the people (1)",
+}
+
+
+class Run:
+    """What one process of a test run uses; made when the first test needs it."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.current: ClinicDatabase | None = None
+        self.words = ""
+        self.renewed: list[tuple[str, str]] = []
+        self.noted = Path(tempfile.gettempdir())  # under pytest-xdist, where the workers leave word for the controller
+        self._bench: Bench | None = None
+        self._error: SkinspireError | None = None
+
+    def bench(self, request: pytest.FixtureRequest | None = None) -> Bench:
+        """The databases of this process. Raises what making the template raised, again for every test."""
+        if self._error is not None:
+            raise self._error
+        if self._bench is None:
+            self._prepare(request)
+        assert self._bench is not None
+        return self._bench
+
+    @property
+    def by_postgresql_proc(self) -> bool:
+        """Whether pytest-postgresql is to start a server; only one of its fixtures can."""
+        return _was_given(self.config, "postgresql_exec") and not self.config.getoption("db_server")
+
+    def use(self, mode: Mode, item: pytest.Item, request: pytest.FixtureRequest) -> ClinicDatabase:
+        """Give the test a database, which stands in for the active environment's from now on."""
+        from skinspire_db.testing.modes import KINDS
+
+        self.current = KINDS[mode](self.bench(request), item.nodeid)
+        standin.current = self.current
+        return self.current
+
+    def close(self) -> None:
+        """Drop the process's databases; the template stays for the next run."""
+        if self._bench is not None:
+            self.renewed = self._bench.renewed
+            self._bench.close()
+            self._bench = None
+
+    def _prepare(self, request: pytest.FixtureRequest | None) -> None:
+        from skinspire_db.seeding.bulk import Options
+        from skinspire_db.testing.modes import Bench
+        from skinspire_db.testing.workshop import Workshop
+
+        started = time.monotonic()
+        patients, doctors, random_seed = (self.config.getini(f"db_{name}") or value for name, value in SEEDED.items())
+        try:
+            host = self._host(request)
+            workshop = Workshop(host, Options.parse(patients, doctors, random_seed))
+        except SkinspireError as error:
+            self._error = error
+            self.words = f"skinspire-db: no database: {error}"
+            return
+        self._bench = Bench(workshop)
+        made = "made" if workshop.template.made else "reused"
+        self.words = (
+            f"skinspire-db: {host.words}, template {workshop.template.name} {made}, {time.monotonic() - started:.2f} s"
+        )
+
+    def _host(self, request: pytest.FixtureRequest | None) -> Host:
+        from skinspire_db import environment, settings
+        from skinspire_db.testing import hosting
+
+        here = settings.project()
+        for name, value in (
+            ("--db-server", self.config.getoption("db_server")),
+            ("db_server", self.config.getini("db_server")),
+        ):
+            if value:
+                return hosting.given(here, value, name)
+        if self.by_postgresql_proc:
+            assert request is not None
+            return hosting.from_pytest_postgresql(here, request.getfixturevalue("postgresql_proc"))
+        if any(_was_given(self.config, f"postgresql_{name}") for name in ("host", "port")):
+            from pytest_postgresql.config import get_config
+
+            told: Any = get_config(SimpleNamespace(config=self.config))  # type: ignore[arg-type]
+            told = SimpleNamespace(**vars(told) | {"port": told.port or 5432})
+            return hosting.from_pytest_postgresql(here, told)
+        url = environment.resolve(hosting.ENVIRONMENT).url
+        return hosting.given(here, url.value, url.name) if url.value else hosting.embedded(here)
+
+
+SEEDED = {"patients": "20", "doctors": "5", "random_seed": "1"}
+NOT_GIVEN = (None, "", "127.0.0.1", "/usr/lib/postgresql/14/bin/pg_ctl")  # the defaults of pytest-postgresql's settings
+RUN = pytest.StashKey[Run]()
+KEEP = pytest.StashKey[str]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options and settings."""
+    group = parser.getgroup("skinspire-db", "clinic databases for tests")
+    group.addoption("--db-server", metavar="URL", help="server for the test databases, in place of the setting db_server")
+    group.addoption(
+        "--keep-failed-db", action="store_true", help="keep the database of a test that fails, and say where it is"
+    )
+    for name, words in INI.items():
+        parser.addini(name, words, default="")
+    parser.addini("db_guard", "refuse get_db_session() in tests that have no database (true)", type="bool", default=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Shut the application's door to its databases: from here on only a test's database is reached."""
+    config.pluginmanager.register(fixtures, "skinspire_db.testing.fixtures")
+    config.addinivalue_line("markers", MARKER)
+    mode = config.getini("db_mode")
+    if mode and mode not in MODES:
+        raise pytest.UsageError(f"db_mode = {mode} is none of {', '.join(MODES)}")
+    config.stash[RUN] = Run(config)
+    standin.guarding = config.getini("db_guard")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave the process as it was."""
+    if (run := config.stash.get(RUN, None)) is not None:
+        run.close()
+    standin.guarding, standin.current = False, None
+
+
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist tells the controller of the collection next
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Make or find the template before the first test, if any test needs it, and say so."""
+    run = session.config.stash[RUN]
+    needed = any(_needs(item) for item in session.items)
+    if not needed or session.config.option.collectonly or run.by_postgresql_proc:
+        return
+    with contextlib.suppress(SkinspireError):  # each test that needs it tells
+        run.bench()
+    if (worker := getattr(session.config, "workerinput", None)) is not None:
+        _leave_word(Path(worker["db_noted"]), run.words)
+    elif reporter := session.config.pluginmanager.get_plugin("terminalreporter"):
+        reporter.write_line(run.words)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker of pytest-xdist where to leave word."""
+    run = node.config.stash[RUN]
+    if not run.words:
+        run.noted = Path(tempfile.mkdtemp(prefix="skinspire-db-")) / "word"
+        run.words = "-"
+    node.workerinput["db_noted"] = str(run.noted)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any, ids: Any) -> None:
+    """Say once what the workers use."""
+    run = node.config.stash[RUN]
+    if run.words == "-" and run.noted.exists():
+        run.words = run.noted.read_text(encoding="utf-8")
+        shutil.rmtree(run.noted.parent, ignore_errors=True)
+        if reporter := node.config.pluginmanager.get_plugin("terminalreporter"):
+            reporter.ensure_newline()
+            reporter.write_line(run.words)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: Any) -> None:
+    """Collect what a worker of pytest-xdist has to tell at the end."""
+    node.config.stash[RUN].renewed += map(tuple, getattr(node, "workeroutput", {}).get("db_renewed", []))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Drop this process's databases."""
+    run = session.config.stash[RUN]
+    run.close()
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["db_renewed"] = run.renewed
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Name the tests that cost the next one a new clone."""
+    if renewed := config.stash[RUN].renewed:
+        test, reason = renewed[0]
+        more = f", and {len(renewed) - 1} more" if len(renewed) > 1 else ""
+        terminalreporter.write_line(f"skinspire-db: a new clone was needed after {test}: {reason}{more}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """A test that has passed fails when a deferred constraint says so, as its commit would have."""
+    import psycopg
+
+    result = yield
+    run = item.config.stash[RUN]
+    if run.current is not None:
+        try:
+            run.current.check()
+        except psycopg.Error as error:
+            text = " ".join(each for each in (error.diag.message_primary, error.diag.message_detail) if each)
+            pytest.fail(f"a deferred constraint is violated: {text}", pytrace=False)
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """Decide under which name a failed test's database is kept, and print where it will be."""
+    report = yield
+    run = item.config.stash[RUN]
+    if report.when == "call" and report.failed and run.current is not None and item.config.getoption("keep_failed_db"):
+        from skinspire_db.testing.workshop import kept_name
+
+        item.stash[KEEP] = name = kept_name(item.nodeid)
+        report.sections.append(("database kept", run.bench().workshop.host.address(name)))
+    return report
+
+
+@pytest.fixture(autouse=True)
+def _db(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Before all others of a test: its database, if it has one."""
+    run, item = request.config.stash[RUN], request.node
+    with _told():
+        mode = _mode(item)
+    if mode is None:
+        yield
+        return
+    with _told():
+        database = run.use(mode, item, request)
+    with _surroundings(database):
+        yield
+    standin.current = run.current = None
+    with _told():
+        database.finish(item.stash.get(KEEP, None))
+
+
+def _mode(item: Any) -> Mode | None:
+    """What kind of database a test has, by its fixtures, its marker, the setting. Raises UsageError for two kinds at once."""
+    names = set(item.fixturenames)
+    asked = {OF_FIXTURE[name] for name in names & OF_FIXTURE.keys()}
+    if (marker := item.get_closest_marker("db")) is not None:
+        asked.add(marker.args[0] if marker.args else marker.kwargs.get("mode", "session"))
+    if wrong := asked - set(MODES):
+        raise UsageError(
+            f"@pytest.mark.db({wrong.pop()!r}) is none of {', '.join(MODES)}", remedy='@pytest.mark.db("session")'
+        )
+    if len(asked) > 1:
+        raise UsageError(f"a test has one kind of database, not {' and '.join(sorted(asked))}", remedy="choose one")
+    if asked:
+        return asked.pop()
+    setting: Mode | None = item.config.getini("db_mode") or None
+    return setting or ("session" if names & ANY_MODE else None)
+
+
+def _needs(item: Any) -> bool:
+    with contextlib.suppress(UsageError):  # the test tells
+        return _mode(item) is not None or bool(SERVER_ONLY & set(getattr(item, "fixturenames", ())))
+    return True
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """An error that a user can mend, as one line."""
+    try:
+        yield
+    except SkinspireError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+@contextlib.contextmanager
+def _surroundings(database: ClinicDatabase) -> Iterator[None]:
+    """What processes that the test starts are told."""
+    told = {"SKINSPIRE_ENV": database.environment.name, "TEST_DATABASE_URL": str(database.environment.url.value)}
+    before = {name: os.environ.get(name) for name in told}
+    os.environ |= told
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _was_given(config: pytest.Config, name: str) -> bool:
+    """Whether an option of pytest-postgresql was given, on the command line or in the settings."""
+    if not config.pluginmanager.has_plugin("pytest_postgresql"):
+        return False
+    return bool(config.getoption(name)) or config.getini(name) not in NOT_GIVEN
+
+
+def _leave_word(path: Path, words: str) -> None:
+    """What the first worker says counts, or the one that has made the template."""
+    with contextlib.suppress(FileNotFoundError):  # the controller has read it already
+        if " made, " in words or not path.exists():
+            mine = path.with_name(os.environ.get("PYTEST_XDIST_WORKER", "worker"))
+            mine.write_text(words, encoding="utf-8")
+            mine.replace(path)

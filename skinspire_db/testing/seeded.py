@@ -1,0 +1,177 @@
+"""The seeded state of a database: what a test has touched, and how it is put back.
+
+PostgreSQL counts what is written to every table, rolled back or not; a session's counts are there when it ends, or after
+pg_stat_force_next_flush() (PostgreSQL manual, The Cumulative Statistics System). TRUNCATE shows as another relfilenode, a
+sequence by its value, definitions as writes to the catalogues.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from skinspire_db.connections import Connection
+
+FIRST_USER_OID = 16384
+PG_CLASS, PG_DB_ROLE_SETTING = 1259, 2964  # fixed in PostgreSQL's own catalogue files
+MANY_WRITES = 50_000  # more in one table, and a new clone is faster than to delete them
+COPY = "seeded_"  # the copies of the seeded rows are skinspire_tools.seeded_<oid>, which nothing else looks at
+
+# Rows of one's own, and how they can be written back. A trigger that fires ALWAYS would change them on their way.
+TABLES = """
+    SELECT c.oid, format('%I.%I', n.nspname, c.relname),
+           ARRAY(SELECT quote_ident(attname) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0
+                 AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY a.attnum),
+           c.relkind = 'r' AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgenabled IN ('A', 'R'))
+               AND NOT EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid)
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'm') AND c.oid >= 16384 AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+"""
+SEQUENCES = """
+    SELECT c.oid, format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'S' AND n.nspname !~ '^pg_' ORDER BY 1
+"""
+# Shared catalogues are every database's; pg_statistic is ANALYZE's.
+COUNTS = """
+    SELECT c.oid, c.relfilenode,
+           pg_stat_get_tuples_inserted(c.oid) + pg_stat_get_tuples_updated(c.oid) + pg_stat_get_tuples_deleted(c.oid)
+    FROM pg_class c WHERE c.relkind IN ('r', 'm') AND (NOT c.relisshared OR c.oid = 2964) AND c.relname !~ '^pg_statistic'
+    UNION ALL SELECT 0, 0, extract(epoch FROM pg_stat_get_db_stat_reset_time(oid))::bigint FROM pg_database
+    WHERE datname = current_database()
+"""
+# What TRUNCATE does not change of pg_class, which it writes to.
+RELATIONS = """
+    SELECT count(*), sum(hashtextextended(row(oid, relname, relnamespace, relowner, relkind, relacl, reloptions,
+           relpersistence, reltablespace, relrowsecurity, relforcerowsecurity, relchecks, relreplident)::text, 0))
+    FROM pg_class WHERE oid >= 16384
+"""
+SETTINGS = (
+    "SELECT array_agg(row(setrole, setconfig)::text) FROM pg_db_role_setting s JOIN pg_database d ON d.oid = setdatabase"
+)
+SETTINGS += " WHERE datname = current_database()"
+# The rows go in as they are: no trigger and no foreign key is in the way.
+BEGIN = "BEGIN; SET LOCAL session_replication_role = replica; SET LOCAL lock_timeout = '10s'"
+
+Counts = dict[int, tuple[int, int]]
+
+
+class Unrestorable(Exception):
+    """What a test has done can only be undone by a new clone; the text says what that is."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with rows of its own; `plain` when they can be written back one by one. `copy` holds the seeded ones."""
+
+    name: str
+    columns: str
+    plain: bool
+    copy: str | None
+
+
+class Seeded:
+    """The seeded state of the database behind a connection, which is in autocommit and stays open."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Take note of the state as it is now, and keep a copy of the rows in the database itself."""
+        self.connection = connection
+        connection.execute("SET stats_fetch_consistency = none; SET jit = off; SET row_security = off")
+        row = connection.execute(
+            "SELECT has_parameter_privilege('session_replication_role', 'SET'), current_setting('track_counts')::bool"
+        ).fetchone()
+        assert row
+        self.may_restore, self.counts_writes = row
+        self.sequences = dict(connection.execute(SEQUENCES).fetchall())
+        self.tables = {
+            oid: Table(
+                name, ", ".join(columns), plain, self._keep(oid, name, columns) if plain and self.may_restore else None
+            )
+            for oid, name, columns, plain in connection.execute(TABLES).fetchall()
+        }
+        self._values = " UNION ALL ".join(
+            f"SELECT {oid}::oid, last_value, is_called FROM {name}"  # noqa: S608  # quoted by format()
+            for oid, name in self.sequences.items()
+        )
+        self.values = self._sequence_values()
+        self.relations, self.settings = self._one(RELATIONS), self._one(SETTINGS)
+        self.before: Counts = {}
+        self.mark()
+
+    def mark(self) -> None:
+        """From here on count what is written."""
+        self.connection.execute("SELECT pg_stat_force_next_flush()")
+        self.before = self._counts()
+
+    def put_back(self) -> list[str]:
+        """Undo what was written since mark(), by sessions that have ended or flushed. Returns the tables that were touched.
+
+        Raises Unrestorable for what only a new clone undoes; the state is then as the test has left it.
+        """
+        touched = self._touched()
+        statements = [
+            f"SELECT setval({oid}::regclass, {self.values[oid][0]}, {self.values[oid][1]})"
+            for oid, value in self._sequence_values().items()
+            if value != self.values[oid]
+        ]
+        for table in touched:
+            statements.append(f"DELETE FROM ONLY {table.name}")  # noqa: S608
+            if table.copy:
+                rows = f"OVERRIDING SYSTEM VALUE SELECT {table.columns} FROM {table.copy}"  # noqa: S608
+                statements.append(f"INSERT INTO {table.name} ({table.columns}) {rows}")
+        if statements:
+            self.connection.execute("; ".join((BEGIN, *statements, "COMMIT")).encode())
+        return [table.name for table in touched]
+
+    def reset_sequences(self, oids: list[int]) -> None:
+        """Set these sequences to their seeded values; one that is not known is no more."""
+        for oid in oids:
+            if oid in self.values:
+                self.connection.execute("SELECT setval(%s::oid::regclass, %s, %s)", (oid, *self.values[oid]))
+
+    def _touched(self) -> list[Table]:
+        """The tables that were written to. Raises Unrestorable."""
+        if not self.counts_writes:
+            raise Unrestorable("the server does not count writes (track_counts is off)")
+        now = self._counts()
+        if now.get(0) != self.before.get(0):
+            raise Unrestorable("the server's statistics were reset")
+        changed = {oid for oid in now.keys() | self.before.keys() if now.get(oid) != self.before.get(oid)}
+        if not changed:
+            return []
+        catalogues = {oid for oid in changed if oid < FIRST_USER_OID}
+        truncated = PG_CLASS not in changed or self._one(RELATIONS) == self.relations
+        if catalogues - {PG_CLASS, PG_DB_ROLE_SETTING} or not truncated:
+            raise Unrestorable("definitions were changed")
+        if PG_DB_ROLE_SETTING in changed and self._one(SETTINGS) != self.settings:
+            raise Unrestorable("settings of the database were changed")
+        touched = [self.tables[oid] for oid in changed if oid in self.tables]
+        if not self.may_restore and touched:
+            raise Unrestorable("the role may not set session_replication_role")
+        if odd := [table.name for table in touched if not table.plain]:
+            raise Unrestorable(f"{', '.join(odd)} cannot be put back row by row")
+        if any(now[oid][1] - self.before[oid][1] > MANY_WRITES for oid in changed if oid in now and oid in self.before):
+            raise Unrestorable("very many rows were written")
+        return touched
+
+    def _keep(self, oid: int, name: str, columns: list[str]) -> str | None:
+        """A copy of the table's rows, None when it has none."""
+        if self.connection.execute(f"SELECT 1 FROM ONLY {name} LIMIT 1".encode()).fetchone() is None:  # noqa: S608
+            return None
+        copy = f"skinspire_tools.{COPY}{oid}"
+        self.connection.execute(
+            f"CREATE UNLOGGED TABLE {copy} AS SELECT {', '.join(columns)} FROM ONLY {name}".encode()  # noqa: S608
+        )
+        return copy
+
+    def _counts(self) -> Counts:
+        return {oid: (file, count) for oid, file, count in self.connection.execute(COUNTS).fetchall()}
+
+    def _sequence_values(self) -> dict[int, tuple[int, bool]]:
+        if not self._values:
+            return {}
+        rows = self.connection.execute(self._values.encode(), prepare=True).fetchall()
+        return {oid: (last, called) for oid, last, called in rows}
+
+    def _one(self, query: str) -> tuple[Any, ...] | None:
+        return self.connection.execute(query.encode()).fetchone()

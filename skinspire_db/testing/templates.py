@@ -1,0 +1,175 @@
+"""Template databases: what db.setup makes, under a name that says what shaped it, made once and marked usable last."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from psycopg import sql
+
+import skinspire_db
+from skinspire_db import bookkeeping, connections, operations, safety, schema
+from skinspire_db.errors import GuardRefused, PermissionMissing
+from skinspire_db.migrations import revisions
+from skinspire_db.seeding.bulk import Options
+from skinspire_db.testing import hosting
+from skinspire_db.testing.hosting import Host
+from skinspire_db.triggers import versions
+
+if TYPE_CHECKING:
+    from skinspire_db.connections import Connection
+
+PREFIX = "skinspire_template_"
+NAME = re.compile(PREFIX + "[0-9a-f]{12}")
+KEPT = timedelta(days=7)  # an unused template stays for so long, so that going to another branch and back costs nothing
+MADE_BY = "skinspire-db tests"
+
+
+@dataclass(frozen=True)
+class Template:
+    """A database that clones are made of; nobody can connect to it. `seconds` is what it took now, to make or to find."""
+
+    name: str
+    made: bool
+    seconds: float
+
+
+def ensure(host: Host, watch: Connection, options: Options) -> Template:
+    """The template for what the project's files say now, made when there is none.
+
+    `watch` is an open connection in autocommit to the server's maintenance database; as long as it lives, nobody drops the
+    template. Whoever finds another one making it waits. Raises what db.setup raises; a half-made one never counts.
+    """
+    started = time.monotonic()
+    name = PREFIX + fingerprint(host, watch.info.server_version, options)
+    watch.execute("SELECT pg_advisory_lock_shared(hashtextextended(%s, 0))", (name,))
+    made = False
+    if not _usable(watch, name):
+        watch.execute("SELECT pg_advisory_unlock_shared(hashtextextended(%s, 0))", (name,))
+        with _alone(watch, name):
+            if not _usable(watch, name):  # whoever we waited for has not made it
+                _make(host, watch, name, options)
+                made = True
+            watch.execute("SELECT pg_advisory_lock_shared(hashtextextended(%s, 0))", (name,))
+    describe(watch, name)
+    _clean(watch, host)
+    return Template(name, made, time.monotonic() - started)
+
+
+def fingerprint(host: Host, server_version: int, options: Options) -> str:
+    """Twelve hexadecimal digits of everything that shapes the template: models, revisions, trigger files, seeds, versions."""
+    here = host.project
+    folders = (Path(skinspire_db.__file__).parent, bookkeeping.sql_folder(), *revisions.folders(here))
+    files = {  # by their names below these folders: another checkout of the same files has the same template
+        (str(path.relative_to(folder)), hashlib.sha256(path.read_bytes()).hexdigest())
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.suffix in (".py", ".toml", ".sql", ".lock")
+    }
+    try:
+        faker = metadata.version("Faker")
+    except metadata.PackageNotFoundError:
+        faker = ""
+    wanted = schema.blueprint(here)
+    facts: list[Any] = [
+        vars(wanted) | {"statements": sorted(wanted.statements)},  # in which order is no difference
+        [(file.name, file.sha256) for file in versions.current(here)],
+        sorted(files), here.config, vars(options), server_version, faker,
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(facts, default=str, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def describe(watch: Connection, name: str, **facts: str) -> None:
+    """Note on the database that it is ours, when it was used last, and `facts`; at most once an hour without any."""
+    known = notes(watch).get(name, {})
+    now = datetime.now(UTC)
+    if facts or not known or now - datetime.fromisoformat(known["used"]) > timedelta(hours=1):
+        note = json.dumps({"made by": MADE_BY, "used": now.isoformat(timespec="seconds"), **facts})
+        watch.execute(sql.SQL("COMMENT ON DATABASE {} IS {}").format(sql.Identifier(name), sql.Literal(note)))
+
+
+def notes(watch: Connection) -> dict[str, dict[str, str]]:
+    """The databases of this server that say that they were made by us for tests, and what they say."""
+    found = {}
+    rows = watch.execute(
+        "SELECT datname, shobj_description(oid, 'pg_database') FROM pg_database WHERE datname LIKE 'skinspire\\_%'"
+    ).fetchall()
+    for name, text in rows:
+        with contextlib.suppress(ValueError, TypeError):
+            note = json.loads(text or "")
+            if note.get("made by") == MADE_BY and datetime.fromisoformat(note["used"]):
+                found[name] = note
+    return found
+
+
+def drop(watch: Connection, name: str) -> None:
+    """Drop a database that was made for tests, whoever is connected to it."""
+    database = sql.Identifier(name)
+    if watch.execute("SELECT datistemplate FROM pg_database WHERE datname = %s", (name,)).fetchone() == (True,):
+        watch.execute(sql.SQL("ALTER DATABASE {} IS_TEMPLATE false").format(database))
+    watch.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(database))
+
+
+@contextlib.contextmanager
+def _alone(watch: Connection, name: str) -> Iterator[None]:
+    """Be the only one, of all runs and workers, that makes this template."""
+    watch.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (name,))
+    try:
+        yield
+    finally:
+        watch.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", (name,))
+
+
+def _usable(watch: Connection, name: str) -> bool:
+    query = "SELECT datistemplate AND NOT datallowconn FROM pg_database WHERE datname = %s"
+    return watch.execute(query, (name,)).fetchone() == (True,)
+
+
+def _make(host: Host, watch: Connection, name: str, options: Options) -> None:
+    _remove_half_made(host, watch, name)
+    environment = host.environment(name)
+    operations.setup(environment, options).run()
+    describe(watch, name, project=str(host.project.root))
+    try:
+        # The last act: whatever stops us before, the template never was.
+        watch.execute(sql.SQL("ALTER DATABASE {} IS_TEMPLATE true ALLOW_CONNECTIONS false").format(sql.Identifier(name)))
+    except Exception:
+        drop(watch, name)
+        raise
+
+
+def _remove_half_made(host: Host, watch: Connection, name: str) -> None:
+    """Drop what a run that died has left under this name; what is inside proves that it is nobody's."""
+    if watch.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone() is None:
+        return
+    to = host.target(name)
+    hosting.refuse_real(to)
+    with connections.connect(to, "tests") as connection:
+        foreign = safety.read_stamp(connection) is None and schema.objects(connection)
+    if foreign:
+        raise GuardRefused(
+            f"{to} holds {len(foreign)} objects and no stamp: it may be somebody else's",
+            remedy=f'if it is not needed: DROP DATABASE "{name}"',
+        )
+    drop(watch, name)
+
+
+def _clean(watch: Connection, host: Host) -> None:
+    """Drop the templates, and the kept databases of failed tests, that nobody has used for a week."""
+    oldest = datetime.now(UTC) - KEPT
+    for name, note in notes(watch).items():
+        if datetime.fromisoformat(note["used"]) < oldest:
+            lock = watch.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (name,)).fetchone()
+            if lock == (True,):
+                with contextlib.suppress(PermissionMissing):
+                    drop(watch, name)
+                watch.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", (name,))

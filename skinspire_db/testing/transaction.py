@@ -1,0 +1,216 @@
+"""One transaction for a whole test, rolled back at its end; what the code under test takes for transactions are savepoints.
+
+The code under test gets connections as it always does, from an engine. What they are is the test's one connection: their
+first statement sets a savepoint, their commit releases it, their rollback goes back to it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import sqlalchemy
+from psycopg import sql
+from psycopg.pq import TransactionStatus
+from sqlalchemy import event
+
+from skinspire_db.engines import Service
+from skinspire_db.engines import url as url_of
+from skinspire_db.errors import UsageError
+from skinspire_db.testing.workshop import Database
+
+if TYPE_CHECKING:
+    from skinspire_db.connections import Connection
+
+OUTERMOST = "skinspire_test"
+WORK_ON_THEIR_OWN = "use db_database: there every connection is one of its own"
+# Deferred constraints look when a transaction commits. Going back lets them look again at the next one.
+CHECK = "SAVEPOINT skinspire_check; SET CONSTRAINTS ALL IMMEDIATE; ROLLBACK TO skinspire_check; RELEASE skinspire_check"
+# Who works is a transaction's own setting; released savepoints are none, and would leave it to the next.
+WHO = "current_setting('app.current_user', true), current_setting('app.current_hospital', true)"
+SPEAK_AS = "SELECT set_config('app.current_user', {}, true), set_config('app.current_hospital', {}, true)"
+# nextval and setval are not rolled back, but their sequences stay locked until the end of the transaction.
+TRACES = """
+    SELECT ARRAY(SELECT l.relation FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+                 WHERE l.pid = pg_backend_pid() AND l.mode = 'RowExclusiveLock' AND c.relkind = 'S'),
+           ARRAY(SELECT pid FROM pg_stat_activity a WHERE a.datid = d.oid AND a.backend_type = 'client backend'),
+           pg_stat_get_db_sessions(d.oid)
+    FROM pg_database d WHERE d.datname = current_database()
+"""
+
+
+class Escaped(Exception):
+    """A test has left the one transaction that would have been rolled back; the text says how."""
+
+
+class Transaction:
+    """The test's transaction, on a connection in autocommit that outlives it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.open: list[Joined] = []  # what the code under test has begun and not ended, outermost first
+        self.lost: set[Joined] = set()
+        self.thread = 0
+        self.before_others: Callable[[Joined], None] = lambda _: None
+        self.after_others: Callable[[Joined], None] = lambda _: None
+        self._number = 0
+
+    def begin(self) -> None:
+        """Begin the test's transaction."""
+        self.thread = threading.get_ident()
+        self.connection.execute(f"BEGIN; SAVEPOINT {OUTERMOST}".encode())
+
+    def check(self) -> None:
+        """Let the deferred constraints look. Raises psycopg's error of the one that is violated."""
+        if self.connection.info.transaction_status == TransactionStatus.INTRANS:
+            self.connection.execute(CHECK)
+
+    def enter(self, one: Joined) -> None:
+        """A statement of that connection is about to run: its transaction begins, if it has not."""
+        if one in self.lost:
+            self.lost.discard(one)
+            raise UsageError(
+                "this transaction was rolled back together with another one that had begun earlier", remedy=WORK_ON_THEIR_OWN
+            )
+        if one in self.open:
+            return
+        self.before_others(one)
+        if one in self.open:
+            return
+        self._number += 1
+        one.savepoint = f"skinspire_{self._number}"
+        begin = f"SAVEPOINT {one.savepoint}" + ("; SET LOCAL transaction_read_only = on" if one.read_only else "")
+        if self.open:
+            nobody = SPEAK_AS.format("''", "''")
+            row = self.connection.execute(f"SELECT {WHO}; {begin}; {nobody}".encode()).fetchone()
+            one.spoke_before = row or ("", "")
+        else:
+            self.connection.execute(begin.encode())
+            one.spoke_before = ("", "")
+        self.open.append(one)
+
+    def commit(self, one: Joined) -> None:
+        """Its changes stay, for the test; what a commit would have refused is refused."""
+        if one not in self.open:
+            return
+        release = f"RELEASE {one.savepoint}; " if self.open[-1] is one else ""
+        speak = sql.SQL(SPEAK_AS).format(*(sql.Literal(each or "") for each in one.spoke_before))
+        self.connection.execute(sql.SQL(f"{CHECK}; {release}") + speak)
+        self.open.remove(one)
+        self.after_others(one)
+
+    def rollback(self, one: Joined) -> None:
+        """Undo its changes, and those of transactions that began inside and are still open."""
+        self.lost.discard(one)
+        if one not in self.open:
+            return
+        inside = self.open[self.open.index(one) :]
+        del self.open[-len(inside) :]
+        self.lost |= set(inside[1:])
+        self.connection.execute(f"ROLLBACK TO {one.savepoint}; RELEASE {one.savepoint}".encode())
+        self.after_others(one)
+
+    def traces(self) -> tuple[list[int], set[int], int]:
+        """What no rollback takes back: sequences that were used, sessions that are there, how many there have been.
+
+        Rolls the test's changes back. Raises Escaped when the transaction is not the one that was begun.
+        """
+        self.open.clear()
+        self.lost.clear()
+        try:
+            row = self.connection.execute(f"ROLLBACK TO {OUTERMOST}; {TRACES}".encode()).set_result(1).fetchone()
+            self.connection.execute("ROLLBACK")
+        except psycopg.Error:
+            if self.connection.closed:
+                raise Escaped("it closed the test's connection") from None
+            self.connection.execute("ROLLBACK")
+            raise Escaped("it ended the test's transaction with a COMMIT or ROLLBACK of its own") from None
+        assert row
+        return row[0], set(row[1]), row[2]
+
+    def keep(self) -> None:
+        """Commit, so that somebody can look; of a failed transaction what it had done is not there."""
+        if self.connection.info.transaction_status == TransactionStatus.INERROR:
+            last = self.open[-1].savepoint if self.open else OUTERMOST
+            self.connection.execute(f"ROLLBACK TO {last}".encode())
+        self.open.clear()
+        self.connection.execute("COMMIT")
+
+
+class Joined:
+    """What the code under test takes for its psycopg connection. All but the ends of transactions is the real one's."""
+
+    def __init__(self, transaction: Transaction, *, autocommit: bool = False) -> None:
+        self._transaction = transaction
+        self.savepoint = ""
+        self.spoke_before: tuple[str | None, str | None] = ("", "")
+        # A transaction inside another one has the other one's isolation, and cannot do without.
+        self.read_only: bool | None = None
+        self.deferrable: bool | None = None
+        self.autocommit = autocommit
+        self.isolation_level = None
+        self.closed = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transaction.connection, name)
+
+    def cursor(self, *arguments: Any, **options: Any) -> Any:
+        """A cursor; the transaction begins with it."""
+        self._settle()
+        self._transaction.enter(self)
+        return self._transaction.connection.cursor(*arguments, **options)
+
+    def execute(self, *arguments: Any, **options: Any) -> Any:
+        """As psycopg's; the transaction begins with it."""
+        try:
+            return self.cursor().execute(*arguments, **options)
+        finally:
+            self._settle()
+
+    def commit(self) -> None:
+        """Release the savepoint."""
+        self._settle()
+        self._transaction.commit(self)
+
+    def rollback(self) -> None:
+        """Go back to the savepoint."""
+        self._settle()
+        self._transaction.rollback(self)
+
+    def close(self) -> None:
+        """The real connection stays open."""
+        self.rollback()
+
+    def _settle(self) -> None:
+        """In autocommit a statement is a transaction: its end is before the next one."""
+        if self.autocommit and self in self._transaction.open:
+            if self._transaction.connection.info.transaction_status == TransactionStatus.INERROR:
+                self._transaction.rollback(self)
+            else:
+                self._transaction.commit(self)
+
+
+def service_within(transaction: Transaction, database: Database) -> Service:
+    """Engines whose connections are all the transaction's one."""
+    policy = database.environment.policy
+    engine = sqlalchemy.create_engine(
+        url_of(database.target),
+        creator=lambda: Joined(transaction),
+        pool_size=policy.pool_size,
+        max_overflow=policy.pool_overflow,
+        pool_timeout=policy.pool_timeout,
+        hide_parameters=True,
+        use_native_hstore=False,  # asks a real psycopg connection
+    )
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def refuse_to_write_inside(connection: Any, _: Any, __: str, ___: Any, context: Any, ____: bool) -> None:
+        """What an outer transaction writes now would be the inner one's, and go when that is rolled back."""
+        joined = connection.connection.dbapi_connection
+        innermost = transaction.open[-1] if transaction.open else joined
+        if joined is not innermost and context and (context.isinsert or context.isupdate or context.isdelete):
+            raise UsageError("two transactions of a db_session test write at the same time", remedy=WORK_ON_THEIR_OWN)
+
+    return Service(database.environment, engine, engine.execution_options(postgresql_readonly=True))

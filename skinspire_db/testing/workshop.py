@@ -1,0 +1,129 @@
+"""A run's databases: clones of the template, locked while their process lives, swept up when it died."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import secrets
+import time
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+
+from skinspire_db import connections, scratch
+from skinspire_db.connections import Target
+from skinspire_db.environment import Environment
+from skinspire_db.errors import PermissionMissing
+from skinspire_db.seeding.bulk import Options
+from skinspire_db.testing import templates
+from skinspire_db.testing.hosting import Host
+
+if TYPE_CHECKING:
+    from skinspire_db.connections import Connection
+    from skinspire_db.engines import Service
+
+BASE = "skinspire_pytest"  # what the run's databases are called, with the ending of a scratch database
+KEPT_PREFIX = "skinspire_kept_"
+
+
+class Database:
+    """A database of this run's own."""
+
+    def __init__(self, host: Host, name: str) -> None:
+        self.name = name
+        self.environment: Environment = host.environment(name)
+        self.target: Target = connections.target(self.environment)
+        self._service: Service | None = None
+
+    def service(self) -> Service:
+        """Its engines, made when they are first asked for."""
+        from skinspire_db import engines
+
+        if self._service is None:
+            self._service = engines.make(self.environment)
+        return self._service
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """A connection in autocommit."""
+        return psycopg.connect(**connections.libpq_parameters(self.target, "skinspire-db test"), autocommit=True)
+
+    def close(self) -> None:
+        """Close the connections of its engines."""
+        if self._service is not None:
+            self._service.close()
+            self._service = None
+
+
+class Workshop:
+    """Makes the databases of one process. Holds one connection, and by its advisory locks what belongs to us."""
+
+    def __init__(self, host: Host, options: Options) -> None:
+        """Find or make the template. Raises what connecting and db.setup raise."""
+        self.started = time.monotonic()
+        self.host = host
+        self.base = host.target(BASE)
+        self.watch: Connection = connections.maintenance(self.base, "tests")
+        self.watch.autocommit = True
+        try:
+            self.template = templates.ensure(host, self.watch, options)
+            scratch.sweep(self.base, "tests", self.watch)
+            files = self.watch.execute("SELECT current_setting('fsync') = 'off'").fetchone() == (True,)
+        except BaseException:
+            self.watch.close()
+            raise
+        # Copying files needs two checkpoints, which cost nothing where nothing waits for the disk.
+        self.strategy = "FILE_COPY" if files else "WAL_LOG"
+
+    def clone(self) -> Database:
+        """A new database, seeded and stamped as the template is."""
+        return self.make(self.template.name, f"STRATEGY {self.strategy}")
+
+    def empty(self) -> Database:
+        """A new database with nothing in it."""
+        return self.make("template0", "ENCODING 'UTF8'")
+
+    def make(self, template: str, options: str) -> Database:
+        """A copy of a template. Raises PermissionMissing when the role may not create databases."""
+        name = scratch.new_name(self.base).database
+        self.watch.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (name,))
+        try:
+            create = sql.SQL(f"CREATE DATABASE {{}} TEMPLATE {{}} {options}")
+            self.watch.execute(create.format(sql.Identifier(name), sql.Identifier(template)))
+        except psycopg.errors.InsufficientPrivilege:
+            raise PermissionMissing(
+                f"role {self.base.user} may not create databases on {self.host.words}",
+                remedy=f'ask the administrator for: ALTER ROLE "{self.base.user}" CREATEDB',
+            ) from None
+        return Database(self.host, name)
+
+    def drop(self, database: Database) -> None:
+        """Drop it, whoever is connected to it."""
+        database.close()
+        self.watch.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database.name)))
+        self._unlock(database.name)
+
+    def keep(self, database: Database, name: str, test: str) -> None:
+        """Take it out of the run under another name, for somebody to look at."""
+        database.close()
+        self.watch.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", (database.name,)
+        )
+        rename = sql.SQL("ALTER DATABASE {} RENAME TO {}")
+        self.watch.execute(rename.format(sql.Identifier(database.name), sql.Identifier(name)))
+        templates.describe(self.watch, name, test=test)
+        self._unlock(database.name)
+
+    def close(self) -> None:
+        """Let go of everything; what was not dropped the next run sweeps up."""
+        with contextlib.suppress(psycopg.Error):
+            self.watch.close()
+
+    def _unlock(self, name: str) -> None:
+        self.watch.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", (name,))
+
+
+def kept_name(test: str) -> str:
+    """What the kept database of a failed test is called."""
+    word = re.sub(r"\W+", "_", test.rpartition("::")[2]).strip("_").lower()[:30]
+    return f"{KEPT_PREFIX}{word}_{secrets.token_hex(3)}"
