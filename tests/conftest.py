@@ -23,6 +23,7 @@ from invoke import Program
 
 from skinspire_db import settings
 from skinspire_db.server import ROOT_HOMES, Address, EmbeddedServer
+from skinspire_db.testing.modes import ClinicDatabase
 
 CHECKOUT = Path(__file__).parent.parent
 ADDRESS = "SKINSPIRE_TEST_SERVER"  # how the workers of a parallel run learn where the cluster is
@@ -41,31 +42,31 @@ SHARED = pytest.StashKey[EmbeddedServer]()
 
 def pytest_configure(config: pytest.Config) -> None:
     # What the developer's shell has set must not reach the tests; a worker's parent has done this already.
-    if ADDRESS in os.environ:
-        return
-    for name in [name for name in os.environ if name.startswith(SETTINGS)]:
-        del os.environ[name]
-    if config.getoption("numprocesses", None):  # pytest-xdist: one cluster for all workers, who inherit our environment
-        config.stash[SHARED] = EmbeddedServer(throw_away_home(Path(tempfile.mkdtemp())), durable=False)
-        os.environ[ADDRESS] = json.dumps(vars(config.stash[SHARED].start()))
+    if ADDRESS not in os.environ:
+        for name in [name for name in os.environ if name.startswith(SETTINGS)]:
+            del os.environ[name]
+        if not config.option.collectonly:  # one cluster for all workers of pytest-xdist, who inherit our environment
+            config.stash[SHARED] = EmbeddedServer(throw_away_home(Path(tempfile.mkdtemp())), durable=False)
+            os.environ[ADDRESS] = json.dumps(vars(config.stash[SHARED].start()))
+    if given := os.environ.get(ADDRESS):  # our own plugin's databases are on it too
+        config.option.db_server = url(Address(**json.loads(given)), "postgres")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     if server := config.stash.get(SHARED, None):
         server.destroy()
+        del os.environ[ADDRESS]
+
+
+def url(address: Address, database: str, **changes: Any) -> str:
+    values = {"user": address.user, "password": address.password, "port": address.port} | changes
+    return "postgresql://{user}:{password}@127.0.0.1:{port}/".format(**values) + database
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
-    """The run's cluster. Started by the first test that needs it."""
-    if given := os.environ.get(ADDRESS):
-        yield Address(**json.loads(given))
-        return
-    embedded = EmbeddedServer(throw_away_home(tmp_path_factory.mktemp("cluster")), durable=False)
-    try:
-        yield embedded.start()
-    finally:
-        embedded.destroy()
+def server() -> Address:
+    """The run's cluster."""
+    return Address(**json.loads(os.environ[ADDRESS]))
 
 
 @dataclass
@@ -138,8 +139,7 @@ class Project:
         )  # fmt: skip
 
     def url(self, database: str, **changes: Any) -> str:
-        values = {"user": self.address.user, "password": self.address.password, "port": self.address.port} | changes
-        return "postgresql://{user}:{password}@127.0.0.1:{port}/".format(**values) + database
+        return url(self.address, database, **changes)
 
     def connect(self, database: str | None = None, **options: Any) -> psycopg.Connection[Any]:
         return psycopg.connect(**self.address.parameters, dbname=database or self.database, autocommit=True, **options)
@@ -225,8 +225,6 @@ def clinic(project: Project, template: str) -> Project:
 
 
 @pytest.fixture
-def connection(clinic: Project) -> Iterator[psycopg.Connection[Any]]:
+def connection(db: ClinicDatabase) -> psycopg.Connection[Any]:
     """A transaction in a clinic's database, rolled back afterwards."""
-    with psycopg.connect(**clinic.address.parameters, dbname=clinic.database) as opened:
-        yield opened
-        opened.rollback()
+    return db.observer

@@ -141,7 +141,7 @@ def data() -> dict[str, Any]:
 
 
 def apply(connection: Connection, data: dict[str, Any]) -> tuple[int, int]:
-    numbers = reference.apply(connection, PRESETS["dev"], data).numbers
+    numbers = reference.apply(connection, PRESETS["test"], data).numbers
     return int(numbers["reference_rows_added"]), int(numbers["reference_rows_updated"])
 
 
@@ -208,9 +208,9 @@ def test_a_right_that_was_revoked_stays_so(connection: Connection, data: dict[st
 
 def test_an_administrator_comes_back_when_nobody_is_left(connection: Connection, data: dict[str, Any]) -> None:
     connection.execute("DELETE FROM users WHERE user_id = '9999999999'")
-    assert [each.user_id for each in reference.apply(connection, PRESETS["dev"], data).sign_in] == ["9999999999"]
+    assert [each.user_id for each in reference.apply(connection, PRESETS["test"], data).sign_in] == ["9999999999"]
     connection.execute("DELETE FROM user_role_mapping WHERE user_id = '9999999999'")
-    assert reference.apply(connection, PRESETS["dev"], data).sign_in == [], "people took the role away"
+    assert reference.apply(connection, PRESETS["test"], data).sign_in == [], "people took the role away"
 
 
 def test_who_sees_a_part_sees_its_module(connection: Connection) -> None:
@@ -239,7 +239,7 @@ def test_an_administrator_that_was_removed_does_not_come_back_while_another_is_t
         "INSERT INTO user_role_mapping (user_id, role_id) SELECT '9000000000', role_id FROM role_master WHERE role_name = 'System Administrator';"
         "DELETE FROM users WHERE user_id = '9999999999'"
     )
-    assert reference.apply(connection, PRESETS["dev"], data).sign_in == []
+    assert reference.apply(connection, PRESETS["test"], data).sign_in == []
     assert connection.execute("SELECT count(*) FROM users WHERE user_id = '9999999999'").fetchone() == (0,)
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from skinspire_db.testing.modes import ClinicDatabase
 
 SHOWN = 20  # rows that a failure names
+ALWAYS_CHANGE = ("updated_at", "updated_by")  # with whatever else does
 WIDEST = 60  # characters of a value that it shows
 TABLES = """
     SELECT format('%I.%I', n.nspname, c.relname), n.nspname || '.' || c.relname,
@@ -43,7 +44,8 @@ class Change:
             return f"{self.table}: added {self.key}"
         if self.now is None:
             return f"{self.table}: deleted {self.key}"
-        differs = (name for name in self.now if self.was.get(name) != self.now[name])
+        differs = [name for name in self.now if self.was.get(name) != self.now[name]]
+        differs = [name for name in differs if name not in ALWAYS_CHANGE] or differs
         values = ", ".join(f"{name} {_short(self.was.get(name))} -> {_short(self.now[name])}" for name in differs)
         return f"{self.table}: changed {self.key}: {values}"
 

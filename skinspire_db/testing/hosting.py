@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
 ENVIRONMENT = "test"
+PATIENCE = "-clock_timeout=20s"  # two connections of one test that wait for each other fail, and hang nobody
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Host:
     def environment(self, database: str) -> Environment:
         """The environment test, with that database on this server."""
         policy = environment.resolve(ENVIRONMENT).policy
-        url = self.url.set(database=database).render_as_string(hide_password=False)
+        options = f"{self.url.query.get('options', '')} {PATIENCE}".strip()
+        url = self.url.set(database=database).update_query_dict({"options": options}).render_as_string(hide_password=False)
         return Environment(ENVIRONMENT, policy, Setting("TEST_DATABASE_URL", url, "pytest"), self.project)
 
     def target(self, database: str) -> Target:
@@ -39,7 +41,9 @@ class Host:
 
     def address(self, database: str) -> str:
         """How a person gets into it, without the password."""
-        where = self.url.set(database=database, password=None, drivername="postgresql", query={})
+        from sqlalchemy.engine import URL
+
+        where = URL.create("postgresql", self.url.username, None, self.url.host, self.url.port, database)
         return f"psql {where.render_as_string()}" + (f"  (password in {self.password_file})" if self.password_file else "")
 
 

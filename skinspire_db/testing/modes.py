@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from skinspire_db.errors import UsageError
 from skinspire_db.testing.seeded import Seeded, Unrestorable
-from skinspire_db.testing.transaction import Escaped, Joined, Transaction, service_within
+from skinspire_db.testing.transaction import WORK_ON_THEIR_OWN, Escaped, Joined, Transaction, service_within
 from skinspire_db.testing.workshop import Database, Workshop
 
 if TYPE_CHECKING:
@@ -183,6 +183,13 @@ class ClinicDatabase:
             self._connection = self._connect()
         return self._connection  # type: ignore[no-any-return]
 
+    def connect(self) -> Connection:
+        """Another connection in autocommit, for two that work at the same time; it ends with the test at the latest.
+
+        Raises UsageError in db_session, which has one connection.
+        """
+        return self.database.connect()
+
     @property
     def observer(self) -> Connection:
         """A connection in autocommit to look at what the test did; it is in the test's transaction, if that is one."""
@@ -236,6 +243,9 @@ class InTransaction(ClinicDatabase):
 
     def service(self) -> Service:
         return self.shared.within
+
+    def connect(self) -> Connection:
+        raise UsageError("a db_session test has one connection", remedy=WORK_ON_THEIR_OWN)
 
     def check(self) -> None:
         self.transaction.check()

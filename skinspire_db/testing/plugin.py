@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from skinspire_db import standin
-from skinspire_db.errors import SkinspireError, UsageError
+from skinspire_db.errors import ConnectionFailed, SkinspireError, UsageError
 from skinspire_db.testing import fixtures
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ class Run:
             raise self._error
         if self._bench is None:
             self._prepare(request)
+            if self._error is not None:
+                raise self._error
         assert self._bench is not None
         return self._bench
 
@@ -81,6 +83,9 @@ class Run:
             self._bench = None
 
     def _prepare(self, request: pytest.FixtureRequest | None) -> None:
+        import psycopg
+
+        from skinspire_db.connections import sentence
         from skinspire_db.seeding.bulk import Options
         from skinspire_db.testing.modes import Bench
         from skinspire_db.testing.workshop import Workshop
@@ -90,15 +95,14 @@ class Run:
         try:
             host = self._host(request)
             workshop = Workshop(host, Options.parse(patients, doctors, random_seed))
-        except SkinspireError as error:
-            self._error = error
-            self.words = f"skinspire-db: no database: {error}"
+        except (SkinspireError, psycopg.Error) as error:
+            self._error = error if isinstance(error, SkinspireError) else ConnectionFailed(sentence(error))
+            self.words = f"skinspire-db: no database: {self._error}"
             return
         self._bench = Bench(workshop)
-        made = "made" if workshop.template.made else "reused"
-        self.words = (
-            f"skinspire-db: {host.words}, template {workshop.template.name} {made}, {time.monotonic() - started:.2f} s"
-        )
+        template = workshop.template
+        seconds = time.monotonic() - started
+        self.words = f"skinspire-db: {host.words}, template {template.name} {template.how}, {seconds:.2f} s"
 
     def _host(self, request: pytest.FixtureRequest | None) -> Host:
         from skinspire_db import environment, settings
@@ -294,10 +298,13 @@ def _needs(item: Any) -> bool:
 @contextlib.contextmanager
 def _told() -> Iterator[None]:
     """An error that a user can mend, as one line."""
+    told = ""
     try:
         yield
     except SkinspireError as error:
-        pytest.fail(str(error), pytrace=False)
+        told = str(error)
+    if told:
+        pytest.fail(told, pytrace=False)
 
 
 @contextlib.contextmanager

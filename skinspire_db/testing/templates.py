@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import re
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -36,11 +35,10 @@ MADE_BY = "skinspire-db tests"
 
 @dataclass(frozen=True)
 class Template:
-    """A database that clones are made of; nobody can connect to it. `seconds` is what it took now, to make or to find."""
+    """A database that clones are made of; nobody can connect to it. `how` it came: made, waited for, or reused."""
 
     name: str
-    made: bool
-    seconds: float
+    how: str
 
 
 def ensure(host: Host, watch: Connection, options: Options) -> Template:
@@ -49,20 +47,19 @@ def ensure(host: Host, watch: Connection, options: Options) -> Template:
     `watch` is an open connection in autocommit to the server's maintenance database; as long as it lives, nobody drops the
     template. Whoever finds another one making it waits. Raises what db.setup raises; a half-made one never counts.
     """
-    started = time.monotonic()
     name = PREFIX + fingerprint(host, watch.info.server_version, options)
+    watch.execute("SET lock_timeout = 0")  # whoever makes it may take long; if he dies, his lock goes
     watch.execute("SELECT pg_advisory_lock_shared(hashtextextended(%s, 0))", (name,))
-    made = False
+    how = "reused"
     if not _usable(watch, name):
-        watch.execute("SELECT pg_advisory_unlock_shared(hashtextextended(%s, 0))", (name,))
-        with _alone(watch, name):
+        how = "waited for"
+        with _alone(watch, f"{name} is made"):
             if not _usable(watch, name):  # whoever we waited for has not made it
                 _make(host, watch, name, options)
-                made = True
-            watch.execute("SELECT pg_advisory_lock_shared(hashtextextended(%s, 0))", (name,))
+                how = "made"
     describe(watch, name)
     _clean(watch, host)
-    return Template(name, made, time.monotonic() - started)
+    return Template(name, how)
 
 
 def fingerprint(host: Host, server_version: int, options: Options) -> str:
@@ -93,7 +90,7 @@ def describe(watch: Connection, name: str, **facts: str) -> None:
     known = notes(watch).get(name, {})
     now = datetime.now(UTC)
     if facts or not known or now - datetime.fromisoformat(known["used"]) > timedelta(hours=1):
-        note = json.dumps({"made by": MADE_BY, "used": now.isoformat(timespec="seconds"), **facts})
+        note = json.dumps({**known, "made by": MADE_BY, "used": now.isoformat(timespec="seconds"), **facts})
         watch.execute(sql.SQL("COMMENT ON DATABASE {} IS {}").format(sql.Identifier(name), sql.Literal(note)))
 
 
@@ -120,13 +117,13 @@ def drop(watch: Connection, name: str) -> None:
 
 
 @contextlib.contextmanager
-def _alone(watch: Connection, name: str) -> Iterator[None]:
-    """Be the only one, of all runs and workers, that makes this template."""
-    watch.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (name,))
+def _alone(watch: Connection, word: str) -> Iterator[None]:
+    """Be the only one, of all runs and workers, that does what `word` says."""
+    watch.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (word,))
     try:
         yield
     finally:
-        watch.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", (name,))
+        watch.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", (word,))
 
 
 def _usable(watch: Connection, name: str) -> bool:

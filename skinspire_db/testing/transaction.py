@@ -6,6 +6,7 @@ first statement sets a savepoint, their commit releases it, their rollback goes 
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from skinspire_db.testing.workshop import Database
 if TYPE_CHECKING:
     from skinspire_db.connections import Connection
 
+WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|MERGE|TRUNCATE|COPY|CREATE|ALTER|DROP)\b", re.IGNORECASE)
 OUTERMOST = "skinspire_test"
 WORK_ON_THEIR_OWN = "use db_database: there every connection is one of its own"
 # Deferred constraints look when a transaction commits. Going back lets them look again at the next one.
@@ -97,7 +99,11 @@ class Transaction:
             return
         release = f"RELEASE {one.savepoint}; " if self.open[-1] is one else ""
         speak = sql.SQL(SPEAK_AS).format(*(sql.Literal(each or "") for each in one.spoke_before))
-        self.connection.execute(sql.SQL(f"{CHECK}; {release}") + speak)
+        try:
+            self.connection.execute(sql.SQL(f"{CHECK}; {release}") + speak)
+        except psycopg.Error:
+            self.rollback(one)  # as PostgreSQL does when it refuses a commit
+            raise
         self.open.remove(one)
         self.after_others(one)
 
@@ -206,11 +212,10 @@ def service_within(transaction: Transaction, database: Database) -> Service:
     )
 
     @event.listens_for(engine, "before_cursor_execute")
-    def refuse_to_write_inside(connection: Any, _: Any, __: str, ___: Any, context: Any, ____: bool) -> None:
+    def refuse_to_write_inside(connection: Any, _: Any, statement: str, __: Any, ___: Any, ____: bool) -> None:
         """What an outer transaction writes now would be the inner one's, and go when that is rolled back."""
         joined = connection.connection.dbapi_connection
-        innermost = transaction.open[-1] if transaction.open else joined
-        if joined is not innermost and context and (context.isinsert or context.isupdate or context.isdelete):
+        if joined in transaction.open[:-1] and WRITES.match(statement):
             raise UsageError("two transactions of a db_session test write at the same time", remedy=WORK_ON_THEIR_OWN)
 
     return Service(database.environment, engine, engine.execution_options(postgresql_readonly=True))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
-import time
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -60,10 +59,9 @@ class Workshop:
 
     def __init__(self, host: Host, options: Options) -> None:
         """Find or make the template. Raises what connecting and db.setup raise."""
-        self.started = time.monotonic()
         self.host = host
         self.base = host.target(BASE)
-        self.watch: Connection = connections.maintenance(self.base, "tests")
+        self.watch = self._reach()
         self.watch.autocommit = True
         try:
             self.template = templates.ensure(host, self.watch, options)
@@ -74,6 +72,15 @@ class Workshop:
             raise
         # Copying files needs two checkpoints, which cost nothing where nothing waits for the disk.
         self.strategy = "FILE_COPY" if files else "WAL_LOG"
+
+    def _reach(self) -> Connection:
+        try:
+            return connections.maintenance(self.base, "tests")
+        except PermissionMissing as error:
+            assert isinstance(error.__cause__, psycopg.Error)
+            reason = connections.explain(error.__cause__, self.base)
+        reason.remedy = "start that server, or correct what tells the tests where it is"
+        raise reason
 
     def clone(self) -> Database:
         """A new database, seeded and stamped as the template is."""
@@ -111,7 +118,7 @@ class Workshop:
         )
         rename = sql.SQL("ALTER DATABASE {} RENAME TO {}")
         self.watch.execute(rename.format(sql.Identifier(database.name), sql.Identifier(name)))
-        templates.describe(self.watch, name, test=test)
+        templates.describe(self.watch, name, project=str(self.host.project.root), test=test)
         self._unlock(database.name)
 
     def close(self) -> None:
