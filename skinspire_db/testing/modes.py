@@ -39,7 +39,7 @@ class Shared:
         self.database: Database = workshop.clone()
         self.connection = self.database.connect()
         self.seeded = Seeded(self.connection)
-        self.transaction = Transaction(self.connection)
+        self.transaction = Transaction(self.connection, self.seeded.sequences)
         self.within: Service = service_within(self.transaction, self.database)
         self.idle: set[int] = set()  # the sessions of the engine's pool that wait in it, with nothing left to tell
         self.sessions = 0

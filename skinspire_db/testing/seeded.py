@@ -83,12 +83,7 @@ class Seeded:
         assert row
         self.may_restore, self.counts_writes = row
         self.sequences = dict(connection.execute(SEQUENCES).fetchall())
-        self.tables = {
-            oid: Table(
-                name, ", ".join(columns), plain, self._keep(oid, name, columns) if plain and self.may_restore else None
-            )
-            for oid, name, columns, plain in connection.execute(TABLES).fetchall()
-        }
+        self.tables = self._keep()
         self._values = " UNION ALL ".join(
             f"SELECT {oid}::oid, last_value, is_called FROM {name}"  # noqa: S608  # quoted by format()
             for oid, name in self.sequences.items()
@@ -154,15 +149,22 @@ class Seeded:
             raise Unrestorable("very many rows were written")
         return touched
 
-    def _keep(self, oid: int, name: str, columns: list[str]) -> str | None:
-        """A copy of the table's rows, None when it has none."""
-        if self.connection.execute(f"SELECT 1 FROM ONLY {name} LIMIT 1".encode()).fetchone() is None:  # noqa: S608
-            return None
-        copy = f"skinspire_tools.{COPY}{oid}"
-        self.connection.execute(
-            f"CREATE UNLOGGED TABLE {copy} AS SELECT {', '.join(columns)} FROM ONLY {name}".encode()  # noqa: S608
-        )
-        return copy
+    def _keep(self) -> dict[int, Table]:
+        """The tables by their oids, and in the database a copy of the rows of each that has any and can be put back."""
+        found = self.connection.execute(TABLES).fetchall()
+        looks = ", ".join(f"EXISTS (SELECT FROM ONLY {name})" for _, name, _, _ in found)
+        row = self.connection.execute(f"SELECT ARRAY[{looks}]::bool[]".encode()).fetchone()
+        assert row
+        tables, statements = {}, []
+        for filled, (oid, name, columns, plain) in zip(row[0], found, strict=True):
+            listed, copy = ", ".join(columns), None
+            if filled and plain and self.may_restore:
+                copy = f"skinspire_tools.{COPY}{oid}"
+                statements.append(f"CREATE UNLOGGED TABLE {copy} AS SELECT {listed} FROM ONLY {name}")  # noqa: S608
+            tables[oid] = Table(name, listed, plain, copy)
+        if statements:
+            self.connection.execute("; ".join(statements).encode())
+        return tables
 
     def _counts(self) -> Counts:
         return {oid: (file, count) for oid, file, count in self.connection.execute(COUNTS).fetchall()}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import sql
 
 import skinspire_db
-from skinspire_db import bookkeeping, connections, operations, safety, schema
+from skinspire_db import bookkeeping, connections, safety, schema
 from skinspire_db.errors import GuardRefused, PermissionMissing
 from skinspire_db.migrations import revisions
 from skinspire_db.seeding.bulk import Options
@@ -132,6 +132,8 @@ def _usable(watch: Connection, name: str) -> bool:
 
 
 def _make(host: Host, watch: Connection, name: str, options: Options) -> None:
+    from skinspire_db import operations
+
     _remove_half_made(host, watch, name)
     environment = host.environment(name)
     operations.setup(environment, options).run()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -35,11 +35,11 @@ WHO = "current_setting('app.current_user', true), current_setting('app.current_h
 SPEAK_AS = "SELECT set_config('app.current_user', {}, true), set_config('app.current_hospital', {}, true)"
 # nextval and setval are not rolled back, but their sequences stay locked until the end of the transaction.
 TRACES = """
-    SELECT ARRAY(SELECT l.relation FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
-                 WHERE l.pid = pg_backend_pid() AND l.mode = 'RowExclusiveLock' AND c.relkind = 'S'),
-           ARRAY(SELECT pid FROM pg_stat_activity a WHERE a.datid = d.oid AND a.backend_type = 'client backend'),
-           pg_stat_get_db_sessions(d.oid)
-    FROM pg_database d WHERE d.datname = current_database()
+    PREPARE skinspire_traces AS
+    SELECT ARRAY(SELECT relation FROM pg_lock_status() WHERE pid = pg_backend_pid() AND mode = 'RowExclusiveLock'
+                 AND relation = ANY ('{sequences}'::oid[])),
+           ARRAY(SELECT pid FROM pg_stat_get_activity(NULL) WHERE datid = {database} AND backend_type = 'client backend'),
+           pg_stat_get_db_sessions({database}), now()
 """
 
 
@@ -48,10 +48,16 @@ class Escaped(Exception):
 
 
 class Transaction:
-    """The test's transaction, on a connection in autocommit that outlives it."""
+    """The test's transaction, on a connection in autocommit that outlives it, to a database with these `sequences` (oids)."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, sequences: Iterable[int]) -> None:
         self.connection = connection
+        row = connection.execute("SELECT oid FROM pg_database WHERE datname = current_database()").fetchone()
+        assert row
+        oids = "{" + ",".join(map(str, sequences)) + "}"
+        self._prepare_traces = TRACES.format(sequences=oids, database=row[0]).encode()
+        connection.execute(self._prepare_traces)
+        self._began: Any = None
         self.open: list[Joined] = []  # what the code under test has begun and not ended, outermost first
         self.lost: set[Joined] = set()
         self.thread = 0
@@ -62,7 +68,7 @@ class Transaction:
     def begin(self) -> None:
         """Begin the test's transaction."""
         self.thread = threading.get_ident()
-        self.connection.execute(f"BEGIN; SAVEPOINT {OUTERMOST}".encode())
+        self._began = self.connection.execute(f"BEGIN; SAVEPOINT {OUTERMOST}; SELECT now()".encode()).set_result(2).fetchone()
 
     def check(self) -> None:
         """Let the deferred constraints look. Raises psycopg's error of the one that is violated."""
@@ -126,14 +132,20 @@ class Transaction:
         self.open.clear()
         self.lost.clear()
         try:
-            row = self.connection.execute(f"ROLLBACK TO {OUTERMOST}; {TRACES}".encode()).set_result(1).fetchone()
-            self.connection.execute("ROLLBACK")
+            if self.connection.info.transaction_status == TransactionStatus.INERROR:
+                self.connection.execute(f"ROLLBACK TO {OUTERMOST}")
+            row = self.connection.execute("EXECUTE skinspire_traces; ROLLBACK").fetchone()
+        except psycopg.errors.InvalidSqlStatementName:  # DISCARD ALL or DEALLOCATE ALL
+            self.connection.execute(f"ROLLBACK TO {OUTERMOST}")
+            self.connection.execute(self._prepare_traces)
+            return self.traces()
         except psycopg.Error:
-            if self.connection.closed:
-                raise Escaped("it closed the test's connection") from None
+            row = None
+        if self.connection.closed:
+            raise Escaped("it closed the test's connection")
+        if row is None or row[3:] != self._began:
             self.connection.execute("ROLLBACK")
-            raise Escaped("it ended the test's transaction with a COMMIT or ROLLBACK of its own") from None
-        assert row
+            raise Escaped("it ended the test's transaction with a COMMIT or ROLLBACK of its own")
         return row[0], set(row[1]), row[2]
 
     def keep(self) -> None:
