@@ -119,6 +119,11 @@ def test_sql_of_the_tests_own(db, db_session):
         db.connection.execute("INSERT INTO parameter_settings (param_code, param_value) VALUES ('A', 'b')")
     assert db_session.scalar(text("SELECT param_value FROM parameter_settings WHERE param_code = 'A'")) == "b"
 
+@pytest.mark.parametrize("time", [1, 2])
+def test_what_a_session_forgets(db_session, time):
+    db_session.execute(text("DEALLOCATE ALL"))
+    assert patients() == 20
+
 def test_autocommit(db_session):
     with get_db_engine().connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("INSERT INTO parameter_settings (param_code, param_value) VALUES ('A', 'b')")
@@ -240,7 +245,7 @@ def word(result: pytest.RunResult) -> str:
 def test_every_fixture_and_marker(app: Sample, workers: str) -> None:
     app.write("test_sample", SUITE)
     result = app.run("-n", workers)
-    result.assert_outcomes(passed=20)
+    result.assert_outcomes(passed=22)
     first = re.fullmatch(
         r"skinspire-db: 127\.0\.0\.1:\d+ \(TEST_DATABASE_URL\), template (skinspire_template_\w{12}) made, [\d.]+ s",
         word(result),

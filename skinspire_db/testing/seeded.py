@@ -172,7 +172,7 @@ class Seeded:
     def _sequence_values(self) -> dict[int, tuple[int, bool]]:
         if not self._values:
             return {}
-        rows = self.connection.execute(self._values.encode(), prepare=True).fetchall()
+        rows = self.connection.execute(self._values.encode()).fetchall()
         return {oid: (last, called) for oid, last, called in rows}
 
     def _one(self, query: str) -> tuple[Any, ...] | None:

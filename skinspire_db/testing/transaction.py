@@ -52,11 +52,12 @@ class Transaction:
 
     def __init__(self, connection: Connection, sequences: Iterable[int]) -> None:
         self.connection = connection
+        connection.prepare_threshold = None  # psycopg deallocates all that is prepared, ours too, to be rid of its own
         row = connection.execute("SELECT oid FROM pg_database WHERE datname = current_database()").fetchone()
         assert row
         oids = "{" + ",".join(map(str, sequences)) + "}"
-        self._prepare_traces = TRACES.format(sequences=oids, database=row[0]).encode()
-        connection.execute(self._prepare_traces)
+        self._prepare_traces = TRACES.format(sequences=oids, database=row[0])
+        connection.execute(self._prepare_traces.encode())
         self._began: Any = None
         self.open: list[Joined] = []  # what the code under test has begun and not ended, outermost first
         self.lost: set[Joined] = set()
@@ -135,9 +136,8 @@ class Transaction:
             if self.connection.info.transaction_status == TransactionStatus.INERROR:
                 self.connection.execute(f"ROLLBACK TO {OUTERMOST}")
             row = self.connection.execute("EXECUTE skinspire_traces; ROLLBACK").fetchone()
-        except psycopg.errors.InvalidSqlStatementName:  # DISCARD ALL or DEALLOCATE ALL
-            self.connection.execute(f"ROLLBACK TO {OUTERMOST}")
-            self.connection.execute(self._prepare_traces)
+        except psycopg.errors.InvalidSqlStatementName:  # the test has said DEALLOCATE ALL or the like
+            self.connection.execute(f"ROLLBACK TO {OUTERMOST}; {self._prepare_traces}".encode())
             return self.traces()
         except psycopg.Error:
             row = None
