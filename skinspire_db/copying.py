@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -169,7 +169,7 @@ def _template(build: Build, start: Target) -> Target:
             ) from None
         _copy_properties(start, aside, build)
         summary.numbers = {"method": "template"}
-    with build.step("compare") as summary, ThreadPoolExecutor(max_workers=2) as pool:
+    with build.step("compare") as summary, fingerprint.meanwhile(2) as pool:
         shares = [pool.submit(fingerprint.take, each, build.operation, jobs=1) for each in (start, aside)]
         before, after = (share.result() for share in shares)
         _compare(before, after, summary)
@@ -177,22 +177,26 @@ def _template(build: Build, start: Target) -> Target:
 
 
 def _stream(build: Build, start: Target, connection: Connection, choice: Choice) -> Target:
+    looks = build.stack.enter_context(fingerprint.meanwhile(2))
     with build.step("copy") as summary:
         snapshot = streaming.hold(connection, start)
         wanted = _wanted(connection, choice)
+        only = None if choice.whole else {table.quoted for table in wanted}
+        before = looks.submit(fingerprint.take, start, build.operation, at=snapshot, jobs=1, only=only)
         aside = build.scratch(locale=properties.locale(connection))
         _refuse_older(connection, aside)
         tools = client_tools(connection.info.server_version)
+        looked: list[Future[fingerprint.Rows]] = []
         sequences = streaming.stream(
-            tools, start, aside, connection, snapshot, wanted, choice.jobs, build.report.transfer, large_objects=choice.whole
-        )
+            tools, start, aside, connection, snapshot, wanted, choice.jobs, build.report.transfer, large_objects=choice.whole,
+            filled=lambda names: looked.append(looks.submit(fingerprint.rows, aside, build.operation, jobs=1, only=names)),
+        )  # fmt: skip
         _copy_properties(start, aside, build)
         summary.numbers = {"method": "stream", "tables": len(wanted), "jobs": choice.jobs}
-    with build.step("compare") as summary, ThreadPoolExecutor(max_workers=2) as pool:
-        only = None if choice.whole else {table.quoted for table in wanted}
-        take = partial(fingerprint.take, operation=build.operation, jobs=1, only=only)
-        first, second = pool.submit(take, start, at=snapshot), pool.submit(take, aside)
-        _compare(replace(first.result(), sequences=sequences), second.result(), summary)
+    with build.step("compare") as summary:
+        known = {name: row for each in looked for name, row in each.result().items()}
+        after = fingerprint.take(aside, build.operation, only=only, known=known)
+        _compare(replace(before.result(), sequences=sequences), after, summary)
     connection.rollback()
     return aside
 

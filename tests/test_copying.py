@@ -48,6 +48,11 @@ ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC; REVOKE EXECUTE ON FUN
 COMMENT ON TABLE one IS 'first'; COMMENT ON COLUMN one.id IS 'which'; COMMENT ON INDEX one_pkey IS 'key';
 CREATE INDEX only_some ON two (other) INCLUDE (id) WHERE other > 0;
 SELECT lo_from_bytea(4711, 'a large object');
+CREATE TABLE "a\\.
+it's \\n :a %" (id int); INSERT INTO "a\\.
+it's \\n :a %" VALUES (1); CREATE TABLE price (amount money); INSERT INTO price VALUES (12345.67);
+CREATE TABLE large (id int PRIMARY KEY, facts jsonb, what text); CREATE INDEX ON large (what); -- too large to go with others
+INSERT INTO large SELECT n, '{"a": 1}', repeat(md5(n::text), 8) FROM generate_series(1, 32000) n;
 CREATE PUBLICATION all_of_it FOR TABLE one;
 """
 
