@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
@@ -184,25 +185,35 @@ def _stream(build: Build, start: Target, connection: Connection, choice: Choice)
         only = None if choice.whole else {table.quoted for table in wanted}
         before = looks.submit(fingerprint.take, start, build.operation, at=snapshot, jobs=1, only=only)
         aside = build.scratch(locale=properties.locale(connection))
-        _refuse_older(connection, aside)
+        present = _roles(connection, aside)
         tools = client_tools(connection.info.server_version)
         looked: list[Future[fingerprint.Rows]] = []
-        sequences = streaming.stream(
-            tools, start, aside, connection, snapshot, wanted, choice.jobs, build.report.transfer, large_objects=choice.whole,
+        sequences, notes = streaming.stream(
+            tools, start, aside, connection, snapshot, wanted, choice.jobs, build.report.transfer,
+            present=present, large_objects=choice.whole,
             filled=lambda names: looked.append(looks.submit(fingerprint.rows, aside, build.operation, jobs=1, only=names)),
         )  # fmt: skip
+        for note in notes:
+            build.note(note)
         _copy_properties(start, aside, build)
         summary.numbers = {"method": "stream", "tables": len(wanted), "jobs": choice.jobs}
     with build.step("compare") as summary:
         known = {name: row for each in looked for name, row in each.result().items()}
         after = fingerprint.take(aside, build.operation, only=only, known=known)
-        _compare(replace(before.result(), sequences=sequences), after, summary)
+        # Where roles were mapped or left out, owners and grants cannot be the same.
+        of = ("tables", "sequences") if notes else ("tables", "sequences", "definitions")
+        _compare(replace(before.result(), sequences=sequences), after, summary, of)
     connection.rollback()
     return aside
 
 
-def _compare(before: fingerprint.Fingerprint, after: fingerprint.Fingerprint, summary: Any) -> None:
-    found = list(fingerprint.differences(before, after))
+def _compare(
+    before: fingerprint.Fingerprint,
+    after: fingerprint.Fingerprint,
+    summary: Any,
+    of: Sequence[str] = ("tables", "sequences", "definitions"),
+) -> None:
+    found = list(fingerprint.differences(before, after, of=of))
     if found:
         raise StepFailed(
             f"the copy is not what the source is: {found[0]}" + (f", and {len(found) - 1} more" if found[1:] else ""),
@@ -237,11 +248,14 @@ def _wanted(connection: Connection, choice: Choice) -> list[streaming.Table]:
     return [table for table in found if table.quoted in chosen | ALWAYS]
 
 
-def _refuse_older(connection: Connection, aside: Target) -> None:
+def _roles(connection: Connection, aside: Target) -> set[str]:
+    """The roles of the target's server. Raises UsageError when it is older than the source's."""
     with contextlib.closing(connections.connect(aside, "lookup")) as other:
         here, there = connection.info.server_version // 10_000, other.info.server_version // 10_000
+        present = {role for (role,) in other.execute("SELECT rolname FROM pg_roles").fetchall()}
     if there < here:
         raise UsageError(f"the source is PostgreSQL {here}, the target {there}", remedy="copy to a server that is not older")
+    return present
 
 
 def _copy_properties(start: Target, aside: Target, build: Build) -> None:

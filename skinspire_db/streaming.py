@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db import connections
+from skinspire_db.backups import foreign
 from skinspire_db.client_tools import ClientTools, end_all, ended, remedy_of, said
 from skinspire_db.connections import Target
 from skinspire_db.errors import StepFailed
@@ -123,12 +124,14 @@ def stream(
     jobs: int,
     transfer: Transfer,
     *,
+    present: set[str],
     filled: Callable[[set[str]], object],
     large_objects: bool = True,
-) -> dict[str, list[Any]]:
+) -> tuple[dict[str, list[Any]], list[str]]:
     """Fill the empty database `aside`: all definitions, and the rows of the `wanted` tables, as of the exported snapshot that
     `connection` holds open on the source. Calls `filled` with the names of tables whose rows are there, before their indexes.
-    Returns the values that the sequences were given, which no snapshot holds.
+    Returns the values that the sequences were given, which no snapshot holds, and what of roles that are not `present` was
+    mapped or left out, a sentence each.
 
     Raises StepFailed with what the programs said.
     """
@@ -140,11 +143,15 @@ def stream(
         with_options(aside, QUICK + forever),
     )
     with tempfile.TemporaryDirectory() as folder:
-        archive = str(Path(folder) / "definitions")
+        archive, large = str(Path(folder) / "definitions"), Path(folder) / "large_objects"
         tools.run("pg_dump", source, "-Fc", "--schema-only", f"--snapshot={snapshot}", f"--file={archive}")
-        entries = _entries(tools.run("pg_restore", source, "--list", archive, connect=False))
-        restore = _Restore(tools, aside, archive, Path(folder), entries, jobs)
-        tools.run("pg_restore", aside, "--exit-on-error", "--section=pre-data", archive)
+        strangers = foreign.Strangers(present)
+        if {role for (role,) in connection.execute("SELECT rolname FROM pg_roles").fetchall()} - present:
+            strangers = foreign.missing(tools, Path(archive), aside, present)
+        with strangers.left_out(tools, Path(archive), aside) as options:
+            tools.run("pg_restore", aside, "--exit-on-error", "--section=pre-data", *options, archive)
+            entries = _entries(tools.run("pg_restore", source, "--list", *options, archive, connect=False))
+        restore = _Restore(tools, aside, archive, Path(folder), entries, jobs, strangers.options)
         with watched(source, sum(table.size for table in wanted), transfer), ThreadPoolExecutor(max_workers=jobs) as pool:
             pipes = _Pipes(tools, source, aside, snapshot)
             shares = [pool.submit(_fill, pipes, table, restore, filled) for table in wanted if table.size >= SMALL]
@@ -158,11 +165,14 @@ def stream(
                 raise
         if large_objects and connection.execute("SELECT 1 FROM pg_largeobject_metadata LIMIT 1").fetchone():
             only = ("--data-only", "--large-objects", "--exclude-table-data=*.*")
-            tools.run("pg_dump", source, "-Fc", *only, f"--snapshot={snapshot}", f"--file={archive}.large")
-            tools.run("pg_restore", aside, "--exit-on-error", f"{archive}.large")
+            tools.run("pg_dump", source, "-Fc", *only, f"--snapshot={snapshot}", f"--file={large}")
+            with strangers.left_out(tools, large, aside) as options:
+                tools.run("pg_restore", aside, "--exit-on-error", *options, str(large))
+            strangers.settle(tools, large, aside)
         sequences = _sequences_and_views(connection, aside)  # before event triggers are there, which a REFRESH would fire
         restore.rest()
-    return sequences
+        notes = strangers.settle(tools, Path(archive), aside)
+    return sequences, notes
 
 
 @dataclass(frozen=True)
@@ -175,6 +185,7 @@ class _Restore:
     folder: Path
     entries: dict[int, str]
     jobs: int
+    options: list[str]
 
     def of(self, table: Table) -> None:
         self._run([self.entries.pop(oid) for oid in sorted(table.entries & self.entries.keys())], f"{id(table)}.list")
@@ -186,7 +197,7 @@ class _Restore:
         if lines:
             (self.folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
             options = ("--exit-on-error", f"--jobs={self.jobs}", "--section=post-data", f"--use-list={self.folder / name}")
-            self.tools.run("pg_restore", self.aside, *options, self.archive)
+            self.tools.run("pg_restore", self.aside, *options, *self.options, self.archive)
 
 
 def _entries(listing: str) -> dict[int, str]:

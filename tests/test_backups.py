@@ -176,6 +176,7 @@ def test_roles_that_do_not_exist(kept: Project, options: list[str]) -> None:
 ALTER TABLE one OWNER TO {ghost};
 PERFORM 'it''s $$ quoted';
         END $body$;
+        CREATE POLICY of_theirs ON one TO {ghost}, "{reader}" USING (id > 1);
         COMMENT ON TABLE tricky IS 'one
 GRANT SELECT ON one TO {ghost};
 two'""",
@@ -186,12 +187,15 @@ two'""",
     )
     file = pg_dump(kept, "of.others", *options)
     kept.execute(f'REVOKE ALL ON one FROM "{reader}"; REASSIGN OWNED BY {ghost} TO skinspire; DROP OWNED BY {ghost}', test)
+    kept.execute(f'DROP POLICY IF EXISTS of_theirs ON one; DROP OWNED BY "{reader}"', test)
     kept.execute(f'DROP ROLE {ghost}; DROP ROLE "{reader}"', "postgres")
     outcome = kept.invoke("backup.restore", "--env=test", f"--file={file}")
     assert outcome.code == 0, outcome.err
     assert f"{ghost}: what was theirs is skinspire's now" in outcome.err and reader in outcome.err
     owner = "SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'no_rows'::regclass"
     assert kept.query(owner, test) == [("skinspire",)]
+    whose = "SELECT polroles::regrole[]::text FROM pg_policy WHERE polname = 'of_theirs'"
+    assert kept.query(whose, test) == [("{skinspire}",)] and "policies for them are for skinspire now" in outcome.err
     assert kept.query("SELECT has_table_privilege('public', 'one', 'UPDATE')", test) == [(True,)]
     assert (
         kept.query(

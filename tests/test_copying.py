@@ -159,15 +159,29 @@ def test_across_servers(two: Project, tmp_path: Path) -> None:
     other = EmbeddedServer(throw_away_home(tmp_path), durable=False)
     try:
         address = other.start()
+        role = f"only_here_{two.database}"
         two.execute(
-            f"CREATE ROLE only_here_{two.database}; GRANT SELECT ON one TO only_here_{two.database}", database(two, "TEST")
+            f"""CREATE ROLE {role}; GRANT SELECT ON one TO {role}; GRANT UPDATE ON one TO PUBLIC;
+            GRANT CREATE ON SCHEMA public TO {role}; ALTER TABLE large OWNER TO {role};
+            CREATE POLICY "a TO b" ON one FOR UPDATE TO {role}, pg_monitor USING (id > 1
+            );
+            COMMENT ON POLICY "a TO b" ON one IS 'whose'; GRANT SELECT ON LARGE OBJECT 4711 TO {role}""",
+            database(two, "TEST"),
         )
         two.env["DEV_DATABASE_URL"] = (
             f"postgresql://{address.user}:{address.password}@127.0.0.1:{address.port}/{two.database}"
         )
         outcome = two.invoke("db.copy", "--source=test", "--target=dev")
-        assert outcome.code == 1 and f"only_here_{two.database}" in outcome.err, outcome.err
-        two.execute(f"DROP OWNED BY only_here_{two.database}; DROP ROLE only_here_{two.database}", database(two, "TEST"))
+        assert outcome.code == 0 and f"{role}: what was theirs is skinspire's now" in outcome.err, outcome.err
+        assert f"{role}: policies for them are for skinspire now" in outcome.err
+        with psycopg.connect(**address.parameters, dbname=two.database) as there:
+            policy = (
+                "SELECT polroles::regrole[]::text, obj_description(oid, 'pg_policy') FROM pg_policy WHERE polname = 'a TO b'"
+            )
+            assert there.execute(policy).fetchone() == ("{skinspire,pg_monitor}", "whose")
+            assert there.execute("SELECT has_table_privilege('public', 'one', 'UPDATE')").fetchone() == (True,)
+        two.execute('DROP POLICY "a TO b" ON one; ALTER TABLE large OWNER TO skinspire', database(two, "TEST"))
+        two.execute(f"DROP OWNED BY {role}; DROP ROLE {role}", database(two, "TEST"))
         before = dump(two.address, database(two, "TEST"))
         assert two.invoke("db.copy", "--source=test", "--target=dev").code == 0
         assert without_names(dump(address, two.database)) == without_names(before)
