@@ -205,6 +205,34 @@ two'""",
     )
 
 
+def test_encoding_and_locale_are_the_dumped_databases(kept: Project) -> None:
+    """As far as the server has them."""
+    test = database(kept, "TEST")
+    kept.execute(f'DROP DATABASE "{test}"', "postgres")
+    kept.execute(
+        f"CREATE DATABASE \"{test}\" TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C' LOCALE_PROVIDER libc",
+        "postgres",
+    )
+    kept.execute("CREATE TABLE places (name text); INSERT INTO places VALUES ('Zürich')", test)
+    is_ = (
+        "SELECT pg_encoding_to_char(encoding), datcollate, datlocprovider FROM pg_database WHERE datname = current_database()"
+    )
+    files = [pg_dump(kept, f"latin1{''.join(options)}", *options) for options in (["-Fc"], ["-Fp", "--create"])]
+    kept.execute(f'DROP DATABASE "{test}"', "postgres")
+    for file in files:
+        outcome = kept.invoke("backup.restore", "--env=test", f"--file={file}", f"--confirm={test}")
+        assert outcome.code == 0 and "cannot be had here" not in outcome.err, outcome.err
+        assert kept.query(is_, test) == [("LATIN1", "C", "c")]
+        assert kept.query("SELECT name FROM places", test) == [("Zürich",)]
+    files[1].write_bytes(files[1].read_bytes().replace(b"LOCALE = 'C'", b"LOCALE = 'xx_YY'"))
+    outcome = kept.invoke("backup.restore", "--env=test", f"--file={files[1]}", f"--confirm={test}")
+    assert outcome.code == 0 and "LOCALE 'xx_YY'" in outcome.err and "the server's own is used" in outcome.err, outcome.err
+    assert kept.query("SELECT name FROM places", test) == [("Zürich",)]
+    assert kept.query("SELECT pg_encoding_to_char(encoding) FROM pg_database WHERE datname = current_database()", test) == [
+        ("UTF8",)
+    ]
+
+
 TRICKY = """
 CREATE TABLE "o'b" (a text); COMMENT ON TABLE "o'b" IS 'a -- b';
 INSERT INTO "o'b" VALUES ('O''Brien'), (NULL), ('ALTER TABLE x OWNER TO ghost;'), ('GRANT x TO ghost;'), ('DROP DATABASE z'), (E'\\\\! touch'), ('end');

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import secrets
 import subprocess
@@ -40,6 +41,10 @@ ELSEWHERE = re.compile(
     rf"|ALTER TABLE (IF EXISTS )?(ONLY )?{NAME}(\.{NAME})? (ALTER COLUMN {NAME} )?DROP (CONSTRAINT|DEFAULT|IDENTITY)",
     re.DOTALL,
 )
+CREATED = re.compile(
+    r"(ENCODING|LOCALE_PROVIDER|LOCALE|LC_COLLATE|LC_CTYPE|ICU_LOCALE|ICU_RULES|BUILTIN_LOCALE) = ('(?:[^']|'')*'|\w+)"
+)
+EARLY = 50  # statements: among the first so many, pg_dump has its CREATE DATABASE
 COMMAND = re.compile(rb"\\(connect|restrict|unrestrict)\b")
 STAMP = re.compile(r"(COPY|INSERT INTO) skinspire_tools\.stamp ?\(([^)]*)\)(?: VALUES \((.*)\);)?", re.DOTALL)
 
@@ -123,6 +128,23 @@ def _stamp_in(file: IO[bytes]) -> str | None:
         elif kind == "statement" and text.startswith("INSERT INTO skinspire_tools.stamp VALUES ("):
             return text.partition("VALUES (")[2].split(", ")[1].strip("'")
     return None
+
+
+def locale(tools: ClientTools, archive: Archive, to: Target) -> str:
+    """Encoding and locale of the database that was dumped, as CREATE DATABASE takes them; empty where the dump is silent."""
+    with contextlib.ExitStack() as stack:
+        if archive.kind == "sql":
+            file: IO[bytes] = stack.enter_context(archive.path.open("rb"))
+        else:
+            file = stack.enter_context(tempfile.TemporaryFile())
+            arguments = ("--create", "--schema-only", "--file=-", str(archive.path))
+            file.write(tools.run("pg_restore", to, *arguments, connect=False).encode())
+            file.seek(0)
+        for _, piece in itertools.islice(pieces(file), EARLY):
+            text = bare(piece).decode(errors="replace")
+            if text.startswith("CREATE DATABASE "):
+                return " ".join(f"{key} {value}" for key, value in CREATED.findall(text.rpartition(" TEMPLATE = ")[2]))
+    return ""
 
 
 def sequences(tools: ClientTools, archive: Path, to: Target) -> dict[str, list[Any]]:
