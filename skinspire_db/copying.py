@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db import connections, environment, fingerprint, properties, safety, streaming
+from skinspire_db import connections, environment, fingerprint, progress, properties, safety, streaming
 from skinspire_db.client_tools import client_tools
 from skinspire_db.connections import Target
 from skinspire_db.environment import Environment
@@ -109,7 +109,7 @@ def _build(source: Environment, choice: Choice, build: Build) -> Target:
         connection.rollback()
     if method == "template":
         connection.close()
-        return _template(build, start)
+        return _template(build, start, size)
     return _stream(build, start, connection, choice)
 
 
@@ -158,12 +158,13 @@ def _why_no_template(connection: Connection, to: Target) -> str:
     return f"{others[0]} sessions use it ({others[1]})" if others and others[0] else ""
 
 
-def _template(build: Build, start: Target) -> Target:
+def _template(build: Build, start: Target, size: int) -> Target:
     import psycopg
 
     with build.step("copy") as summary:
         try:
-            aside = build.scratch(template=start.database)
+            with progress.made(build.to, size, build.report.transfer):
+                aside = build.scratch(template=start.database)
         except psycopg.errors.ObjectInUse:
             raise StepFailed(
                 f"others connected to {start} in the last moment", remedy="run it again with --method=stream"

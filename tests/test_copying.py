@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import secrets
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -356,3 +360,26 @@ def test_progress_on_a_terminal(two: Project, monkeypatch: pytest.MonkeyPatch) -
     two.execute("INSERT INTO no_rows SELECT generate_series(1, 2000000)", database(two, "TEST"))
     copying.copy("test", environment.resolve("dev"), method="stream").run(report=Told())
     assert told and all(done <= total for done, total, _ in told) and max(rows for _, _, rows in told) > 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a terminal of POSIX's kind")
+def test_a_template_shows_how_far_it_is(two: Project) -> None:
+    """On a terminal, from the files that grow."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    rows = "SELECT n, repeat(md5(n::text), 30) FROM generate_series(1, 40000) n"
+    two.execute(f"CREATE TABLE much AS {rows}", database(two, "TEST"))
+    mine, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    command = two.command("db.copy", "--source=test", "--target=dev", "--method=template")
+    with subprocess.Popen(command, env=two.environment, cwd=two.root, stdout=subprocess.DEVNULL, stderr=theirs) as task:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # the terminal is gone
+            while block := os.read(mine, 4096):
+                shown += block
+    os.close(mine)
+    assert task.returncode == 0 and b"copied:" in shown and b"B/s" in shown, shown
