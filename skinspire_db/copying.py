@@ -186,7 +186,9 @@ def _stream(build: Build, start: Target, connection: Connection, choice: Choice)
         only = None if choice.whole else {table.quoted for table in wanted}
         before = looks.submit(fingerprint.take, start, build.operation, at=snapshot, jobs=1, only=only)
         aside = build.scratch(locale=properties.locale(connection))
-        present = _roles(connection, aside)
+        patient = streaming.with_options(aside, "-c idle_session_timeout=0")
+        witness = build.stack.enter_context(contextlib.closing(connections.connect(patient, build.operation)))
+        present = _roles(connection, witness)
         tools = client_tools(connection.info.server_version)
         looked: list[Future[fingerprint.Rows]] = []
         sequences, notes = streaming.stream(
@@ -204,7 +206,11 @@ def _stream(build: Build, start: Target, connection: Connection, choice: Choice)
         # Where roles were mapped or left out, owners and grants cannot be the same.
         of = ("tables", "sequences") if notes else ("tables", "sequences", "definitions")
         _compare(replace(before.result(), sequences=sequences), after, summary, of)
-    connection.rollback()
+        # Rows were looked at before they were on disk. Neither server has died since, or this raises; now they are there.
+        connection.rollback()
+        witness.execute("SET LOCAL synchronous_commit = on; SELECT pg_current_xact_id()")
+        witness.commit()
+        witness.close()
     return aside
 
 
@@ -249,11 +255,11 @@ def _wanted(connection: Connection, choice: Choice) -> list[streaming.Table]:
     return [table for table in found if table.quoted in chosen | ALWAYS]
 
 
-def _roles(connection: Connection, aside: Target) -> set[str]:
+def _roles(connection: Connection, other: Connection) -> set[str]:
     """The roles of the target's server. Raises UsageError when it is older than the source's."""
-    with contextlib.closing(connections.connect(aside, "lookup")) as other:
-        here, there = connection.info.server_version // 10_000, other.info.server_version // 10_000
-        present = {role for (role,) in other.execute("SELECT rolname FROM pg_roles").fetchall()}
+    here, there = connection.info.server_version // 10_000, other.info.server_version // 10_000
+    present = {role for (role,) in other.execute("SELECT rolname FROM pg_roles").fetchall()}
+    other.rollback()
     if there < here:
         raise UsageError(f"the source is PostgreSQL {here}, the target {there}", remedy="copy to a server that is not older")
     return present
