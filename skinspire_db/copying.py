@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db import connections, environment, fingerprint, properties, safety, streaming
+from skinspire_db import connections, environment, fingerprint, progress, properties, safety, streaming
 from skinspire_db.client_tools import client_tools
 from skinspire_db.connections import Target
 from skinspire_db.environment import Environment
@@ -108,7 +109,7 @@ def _build(source: Environment, choice: Choice, build: Build) -> Target:
         connection.rollback()
     if method == "template":
         connection.close()
-        return _template(build, start)
+        return _template(build, start, size)
     return _stream(build, start, connection, choice)
 
 
@@ -157,19 +158,20 @@ def _why_no_template(connection: Connection, to: Target) -> str:
     return f"{others[0]} sessions use it ({others[1]})" if others and others[0] else ""
 
 
-def _template(build: Build, start: Target) -> Target:
+def _template(build: Build, start: Target, size: int) -> Target:
     import psycopg
 
     with build.step("copy") as summary:
         try:
-            aside = build.scratch(template=start.database)
+            with progress.made(build.to, size, build.report.transfer):
+                aside = build.scratch(template=start.database)
         except psycopg.errors.ObjectInUse:
             raise StepFailed(
                 f"others connected to {start} in the last moment", remedy="run it again with --method=stream"
             ) from None
         _copy_properties(start, aside, build)
         summary.numbers = {"method": "template"}
-    with build.step("compare") as summary, ThreadPoolExecutor(max_workers=2) as pool:
+    with build.step("compare") as summary, fingerprint.meanwhile(2) as pool:
         shares = [pool.submit(fingerprint.take, each, build.operation, jobs=1) for each in (start, aside)]
         before, after = (share.result() for share in shares)
         _compare(before, after, summary)
@@ -177,28 +179,48 @@ def _template(build: Build, start: Target) -> Target:
 
 
 def _stream(build: Build, start: Target, connection: Connection, choice: Choice) -> Target:
+    looks = build.stack.enter_context(fingerprint.meanwhile(2))
     with build.step("copy") as summary:
         snapshot = streaming.hold(connection, start)
         wanted = _wanted(connection, choice)
+        only = None if choice.whole else {table.quoted for table in wanted}
+        before = looks.submit(fingerprint.take, start, build.operation, at=snapshot, jobs=1, only=only)
         aside = build.scratch(locale=properties.locale(connection))
-        _refuse_older(connection, aside)
+        patient = streaming.with_options(aside, "-c idle_session_timeout=0")
+        witness = build.stack.enter_context(contextlib.closing(connections.connect(patient, build.operation)))
+        present = _roles(connection, witness)
         tools = client_tools(connection.info.server_version)
-        sequences = streaming.stream(
-            tools, start, aside, connection, snapshot, wanted, choice.jobs, build.report.transfer, large_objects=choice.whole
-        )
+        looked: list[Future[fingerprint.Rows]] = []
+        sequences, notes = streaming.stream(
+            tools, start, aside, connection, snapshot, wanted, choice.jobs, build.report.transfer,
+            present=present, large_objects=choice.whole,
+            filled=lambda names: looked.append(looks.submit(fingerprint.rows, aside, build.operation, jobs=1, only=names)),
+        )  # fmt: skip
+        for note in notes:
+            build.note(note)
         _copy_properties(start, aside, build)
         summary.numbers = {"method": "stream", "tables": len(wanted), "jobs": choice.jobs}
-    with build.step("compare") as summary, ThreadPoolExecutor(max_workers=2) as pool:
-        only = None if choice.whole else {table.quoted for table in wanted}
-        take = partial(fingerprint.take, operation=build.operation, jobs=1, only=only)
-        first, second = pool.submit(take, start, at=snapshot), pool.submit(take, aside)
-        _compare(replace(first.result(), sequences=sequences), second.result(), summary)
-    connection.rollback()
+    with build.step("compare") as summary:
+        known = {name: row for each in looked for name, row in each.result().items()}
+        after = fingerprint.take(aside, build.operation, only=only, known=known)
+        # Where roles were mapped or left out, owners and grants cannot be the same.
+        of = ("tables", "sequences") if notes else ("tables", "sequences", "definitions")
+        _compare(replace(before.result(), sequences=sequences), after, summary, of)
+        # Rows were looked at before they were on disk. Neither server has died since, or this raises; now they are there.
+        connection.rollback()
+        witness.execute("SET LOCAL synchronous_commit = on; SELECT pg_current_xact_id()")
+        witness.commit()
+        witness.close()
     return aside
 
 
-def _compare(before: fingerprint.Fingerprint, after: fingerprint.Fingerprint, summary: Any) -> None:
-    found = list(fingerprint.differences(before, after))
+def _compare(
+    before: fingerprint.Fingerprint,
+    after: fingerprint.Fingerprint,
+    summary: Any,
+    of: Sequence[str] = ("tables", "sequences", "definitions"),
+) -> None:
+    found = list(fingerprint.differences(before, after, of=of))
     if found:
         raise StepFailed(
             f"the copy is not what the source is: {found[0]}" + (f", and {len(found) - 1} more" if found[1:] else ""),
@@ -233,11 +255,14 @@ def _wanted(connection: Connection, choice: Choice) -> list[streaming.Table]:
     return [table for table in found if table.quoted in chosen | ALWAYS]
 
 
-def _refuse_older(connection: Connection, aside: Target) -> None:
-    with contextlib.closing(connections.connect(aside, "lookup")) as other:
-        here, there = connection.info.server_version // 10_000, other.info.server_version // 10_000
+def _roles(connection: Connection, other: Connection) -> set[str]:
+    """The roles of the target's server. Raises UsageError when it is older than the source's."""
+    here, there = connection.info.server_version // 10_000, other.info.server_version // 10_000
+    present = {role for (role,) in other.execute("SELECT rolname FROM pg_roles").fetchall()}
+    other.rollback()
     if there < here:
         raise UsageError(f"the source is PostgreSQL {here}, the target {there}", remedy="copy to a server that is not older")
+    return present
 
 
 def _copy_properties(start: Target, aside: Target, build: Build) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
@@ -27,11 +28,13 @@ OIDS = """
 # Every table that has rows of its own: also the tools', which a copy brings along, but not extensions', whose rows a dump
 # leaves to them, nor materialized views, which are made anew. The last column: whether the rows' own hash would be of oids,
 # which mean something else in a copy: an enum's label, a table's name.
+NAME = """format('"%%s"."%%s"', replace(n.nspname, '"', '""'), replace(c.relname, '"', '""'))"""
 TABLES = f"""
     SELECT n.nspname, c.relname, pg_table_size(c.oid), {OIDS.format(kinds="'c', 'e'")}
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+      AND (%(only)s::text[] IS NULL OR {NAME} = ANY (%(only)s))
     ORDER BY 3 DESC, 1, 2
 """  # noqa: S608
 SEQUENCES = """
@@ -48,6 +51,7 @@ CAST = re.compile(
 )
 # The rows' own hash function takes half the time of their text's, but is the server's, of one major version.
 OF_RECORD, OF_TEXT = "hash_record_extended(t, 0)", "hashtextextended(t::text, 0)"
+ASKING: set[Any] = set()  # the connections that are hashing tables
 
 
 @dataclass(frozen=True)
@@ -69,25 +73,72 @@ class Fingerprint:
         return asdict(self)
 
 
-def take(to: Target, operation: str, *, at: str | None = None, jobs: int = 2, only: set[str] | None = None) -> Fingerprint:
+Rows = dict[str, list[Any]]  # as in Fingerprint.tables
+
+
+def take(
+    to: Target,
+    operation: str,
+    *,
+    at: str | None = None,
+    jobs: int = 2,
+    only: set[str] | None = None,
+    known: Rows | None = None,
+) -> Fingerprint:
     """The fingerprint of a database, taken by so many sessions on one snapshot: `at` is one that another session exported.
 
-    With `only`, the rows of other tables are not looked at. Raises what connecting raises, and psycopg's errors.
+    With `only`, the rows of other tables are not looked at; `known` are of tables whose rows need no second look. Raises what
+    connecting raises, and psycopg's errors.
     """
-    with connections.connect(to, operation) as first:
+    with connections.connect(to, operation) as first, meanwhile() as pool:
         snapshot = _begin(first, to, at)
-        tables = {_name(schema, table): by_text for schema, table, _, by_text in first.execute(TABLES.encode()).fetchall()}
-        wanted = [(name, by_text) for name, by_text in tables.items() if only is None or name in only]
-        with ThreadPoolExecutor(max_workers=jobs) as pool:
-            shares = [pool.submit(_hash, to, operation, snapshot, wanted[number::jobs]) for number in range(jobs)]
-            sequences = {name: _value(first, name) for name in (_name(*each) for each in first.execute(SEQUENCES).fetchall())}
-            definitions = {key: _short(value) for key, value in catalogue.snapshot(first).items()}
-            found = {name: share for each in shares for name, share in each.result().items()}
-            if only is None and (large := _large_objects(first)):
-                found["large objects"] = large
+        tables = pool.submit(rows, to, operation, at=snapshot, jobs=jobs, only=only, known=known)
+        sequences = {name: _value(first, name) for name in (_name(*each) for each in first.execute(SEQUENCES).fetchall())}
+        definitions = {key: _short(value) for key, value in catalogue.snapshot(first).items()}
+        found = tables.result()
         first.rollback()
-        major = first.info.server_version // 10_000
-    return Fingerprint({name: found[name] for name in sorted(found)}, sequences, definitions, major)
+        return Fingerprint(found, sequences, definitions, first.info.server_version // 10_000)
+
+
+def rows(
+    to: Target,
+    operation: str,
+    *,
+    at: str | None = None,
+    jobs: int = 2,
+    only: set[str] | None = None,
+    known: Rows | None = None,
+) -> Rows:
+    """That part of the fingerprint which takes long."""
+    found = dict(known or {})
+    with connections.connect(to, operation) as first, meanwhile(jobs) as pool:
+        snapshot = _begin(first, to, at)
+        # Asked for by name: another one's size cannot be had while it is being filled.
+        listed = first.execute(TABLES.encode(), {"only": None if only is None else list(only)}).fetchall()
+        wanted = [(name, by_text) for schema, table, _, by_text in listed if (name := _name(schema, table)) not in found]
+        queue = iter(wanted)  # the next one for whoever is done with his
+        shares = [pool.submit(_hash, to, operation, snapshot, queue) for _ in wanted[:jobs]]
+        large = _large_objects(first) if only is None else None
+        for share in shares:
+            found |= share.result()
+        first.rollback()
+    return {name: found[name] for name in sorted(found)} | ({"large objects": large} if large else {})
+
+
+@contextlib.contextmanager
+def meanwhile(workers: int = 1) -> Iterator[ThreadPoolExecutor]:
+    """Threads for looks at databases while something else goes on. When the block fails, Ctrl-C too, they are given up."""
+    pool = ThreadPoolExecutor(max_workers=workers)
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for connection in list(ASKING):
+            with contextlib.suppress(Exception):
+                connection.cancel()
+        raise
+    finally:
+        pool.shutdown()
 
 
 def differences(
@@ -114,20 +165,23 @@ def _value(connection: Connection, sequence: str) -> list[Any]:
     return list(connection.execute(f"SELECT last_value, is_called FROM {sequence}".encode()).fetchone() or ())  # noqa: S608
 
 
-def _hash(to: Target, operation: str, snapshot: str, tables: list[tuple[str, bool]]) -> dict[str, list[Any]]:
+def _hash(to: Target, operation: str, snapshot: str, tables: Iterator[tuple[str, bool]]) -> Rows:
     import psycopg
 
-    found: dict[str, list[Any]] = {}
-    if tables:
-        with connections.connect(to, operation) as connection:
-            _begin(connection, to, snapshot)
+    found: Rows = {}
+    with connections.connect(to, operation) as connection:
+        _begin(connection, to, snapshot)
+        ASKING.add(connection)
+        try:
             for name, by_text in tables:
                 try:
                     with connection.transaction():
                         found[name] = _rows(connection, name, OF_TEXT if by_text else OF_RECORD)
                 except psycopg.errors.UndefinedFunction:  # a type that has no hash function, json for one
                     found[name] = _rows(connection, name, OF_TEXT)
-            connection.rollback()
+        finally:
+            ASKING.discard(connection)
+        connection.rollback()
     return found
 
 

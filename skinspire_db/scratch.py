@@ -117,6 +117,7 @@ def swap(to: Target, new: Target, operation: str, holder: Connection | None) -> 
             if holder is not None:
                 holder.close()
                 holder = None
+            _wait_for_leaving(connection, [to.database, new.database, keep])
             try:
                 with connection.transaction():
                     there = {name for (name,) in connection.execute("SELECT datname FROM pg_database").fetchall()}
@@ -166,6 +167,16 @@ def _send_away(connection: Connection, database: str, operation: str, holder: Co
     ).fetchall()
     connection.commit()
     return [who for who, _ in rows if f"skinspire-db {operation}" not in who]
+
+
+def _wait_for_leaving(connection: Connection, databases: list[str]) -> None:
+    """For a moment, until those whose sessions have ended are gone: RENAME would look again after 0.1 s only."""
+    for _ in range(20):
+        here = connection.execute("SELECT 1 FROM pg_stat_activity WHERE datname = ANY (%s)", (databases,)).fetchone()
+        connection.commit()
+        if here is None:
+            break
+        time.sleep(0.005)
 
 
 def _is_dead(watch: Connection, name: str) -> bool:

@@ -38,6 +38,9 @@ unix_socket_directories = ''
 password_encryption = 'scram-sha-256'
 timezone = 'UTC'
 log_timezone = 'UTC'
+# Nobody replicates from it: what is loaded into new tables goes to disk once, at the commit, and not through the WAL too.
+wal_level = minimal
+max_wal_senders = 0
 """
 
 

@@ -10,12 +10,14 @@ import dataclasses
 import re
 import subprocess
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db import connections
+from skinspire_db.backups import foreign
 from skinspire_db.client_tools import ClientTools, end_all, ended, remedy_of, said
 from skinspire_db.connections import Target
 from skinspire_db.errors import StepFailed
@@ -28,11 +30,13 @@ if TYPE_CHECKING:
 # What a value's text depends on, the same on both sides; names are written with their schema.
 SPELLING = (
     "-c DateStyle=ISO -c IntervalStyle=postgres -c TimeZone=UTC -c extra_float_digits=1 -c bytea_output=hex"
-    " -c search_path=pg_catalog -c idle_in_transaction_session_timeout=0 -c statement_timeout=0"
+    " -c lc_monetary=C -c search_path=pg_catalog -c idle_in_transaction_session_timeout=0 -c statement_timeout=0"
 )
 # A scratch database that a crash takes along is no loss, so nothing waits for its WAL.
 QUICK = f"{SPELLING} -c synchronous_commit=off -c maintenance_work_mem=256MB -c lock_timeout=0"
 PLAIN = f"{SPELLING} -c row_security=off"
+SMALL = 8 << 20  # bytes: tables of less go together, as text; two programs for each would take longer than their rows
+QUIET = ("--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1")
 TABLES = """
     SELECT c.oid, n.nspname, c.relname, pg_table_size(c.oid),
            ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -91,9 +95,9 @@ class Table:
         return f"COPY {source} TO STDOUT (FORMAT {self.format})"
 
     @property
-    def write(self) -> str:
-        """The COPY that fills it; FREEZE, as nobody else sees the table yet."""
-        return f"COPY {self.listed} FROM STDIN (FORMAT {self.format}, FREEZE)"
+    def write(self) -> list[str]:
+        """The COPY that fills it; FREEZE, as nobody else sees the table yet, and a TRUNCATE, which FREEZE needs."""
+        return [f"TRUNCATE ONLY {self.quoted}", f"COPY {self.listed} FROM STDIN (FORMAT {self.format}, FREEZE)"]
 
     @property
     def format(self) -> str:
@@ -120,10 +124,14 @@ def stream(
     jobs: int,
     transfer: Transfer,
     *,
+    present: set[str],
+    filled: Callable[[set[str]], object],
     large_objects: bool = True,
-) -> dict[str, list[Any]]:
+) -> tuple[dict[str, list[Any]], list[str]]:
     """Fill the empty database `aside`: all definitions, and the rows of the `wanted` tables, as of the exported snapshot that
-    `connection` holds open on the source. Returns the values that the sequences were given, which no snapshot holds.
+    `connection` holds open on the source. Calls `filled` with the names of tables whose rows are there, before their indexes.
+    Returns the values that the sequences were given, which no snapshot holds, and what of roles that are not `present` was
+    mapped or left out, a sentence each.
 
     Raises StepFailed with what the programs said.
     """
@@ -135,13 +143,19 @@ def stream(
         with_options(aside, QUICK + forever),
     )
     with tempfile.TemporaryDirectory() as folder:
-        archive = str(Path(folder) / "definitions")
+        archive, large = str(Path(folder) / "definitions"), Path(folder) / "large_objects"
         tools.run("pg_dump", source, "-Fc", "--schema-only", f"--snapshot={snapshot}", f"--file={archive}")
-        entries = _entries(tools.run("pg_restore", source, "--list", archive, connect=False))
-        restore = _Restore(tools, aside, archive, Path(folder), entries, jobs)
-        tools.run("pg_restore", aside, "--exit-on-error", "--section=pre-data", archive)
+        strangers = foreign.Strangers(present)
+        if {role for (role,) in connection.execute("SELECT rolname FROM pg_roles").fetchall()} - present:
+            strangers = foreign.missing(tools, Path(archive), aside, present)
+        with strangers.left_out(tools, Path(archive), aside) as options:
+            tools.run("pg_restore", aside, "--exit-on-error", "--section=pre-data", *options, archive)
+            entries = _entries(tools.run("pg_restore", source, "--list", *options, archive, connect=False))
+        restore = _Restore(tools, aside, archive, Path(folder), entries, jobs, strangers.options)
         with watched(source, sum(table.size for table in wanted), transfer), ThreadPoolExecutor(max_workers=jobs) as pool:
-            shares = [pool.submit(_fill, tools, source, aside, snapshot, table, restore) for table in wanted]
+            pipes = _Pipes(tools, source, aside, snapshot)
+            shares = [pool.submit(_fill, pipes, table, restore, filled) for table in wanted if table.size >= SMALL]
+            shares.append(pool.submit(pipes.small, [table for table in wanted if table.size < SMALL], Path(folder)))
             try:
                 for share in wait(shares, return_when=FIRST_EXCEPTION).done:
                     share.result()
@@ -151,11 +165,14 @@ def stream(
                 raise
         if large_objects and connection.execute("SELECT 1 FROM pg_largeobject_metadata LIMIT 1").fetchone():
             only = ("--data-only", "--large-objects", "--exclude-table-data=*.*")
-            tools.run("pg_dump", source, "-Fc", *only, f"--snapshot={snapshot}", f"--file={archive}.large")
-            tools.run("pg_restore", aside, "--exit-on-error", f"{archive}.large")
+            tools.run("pg_dump", source, "-Fc", *only, f"--snapshot={snapshot}", f"--file={large}")
+            with strangers.left_out(tools, large, aside) as options:
+                tools.run("pg_restore", aside, "--exit-on-error", *options, str(large))
+            strangers.settle(tools, large, aside)
         sequences = _sequences_and_views(connection, aside)  # before event triggers are there, which a REFRESH would fire
         restore.rest()
-    return sequences
+        notes = strangers.settle(tools, Path(archive), aside)
+    return sequences, notes
 
 
 @dataclass(frozen=True)
@@ -168,6 +185,7 @@ class _Restore:
     folder: Path
     entries: dict[int, str]
     jobs: int
+    options: list[str]
 
     def of(self, table: Table) -> None:
         self._run([self.entries.pop(oid) for oid in sorted(table.entries & self.entries.keys())], f"{id(table)}.list")
@@ -179,7 +197,7 @@ class _Restore:
         if lines:
             (self.folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
             options = ("--exit-on-error", f"--jobs={self.jobs}", "--section=post-data", f"--use-list={self.folder / name}")
-            self.tools.run("pg_restore", self.aside, *options, self.archive)
+            self.tools.run("pg_restore", self.aside, *options, *self.options, self.archive)
 
 
 def _entries(listing: str) -> dict[int, str]:
@@ -194,28 +212,58 @@ def _entries(listing: str) -> dict[int, str]:
     return found
 
 
-def _fill(tools: ClientTools, source: Target, aside: Target, snapshot: str, table: Table, restore: _Restore) -> None:
-    """One psql reads the table, another writes it, in one transaction with a TRUNCATE, which FREEZE needs."""
-    quiet = ("--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1")
-    begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-    reads = [begin, f"SET TRANSACTION SNAPSHOT '{snapshot}'", table.read]
-    writes = ["BEGIN", f"TRUNCATE ONLY {table.quoted}", table.write, "COMMIT"]
-    reader = tools.start(
-        "psql", source, *quiet, *(f"--command={each}" for each in reads), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    writer = tools.start(
-        "psql", aside, *quiet, *(f"--command={each}" for each in writes),
-        stdin=reader.stdout, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    with ended(reader, writer):
-        assert reader.stdout
-        reader.stdout.close()  # so that the reader notices when the writer is gone
-        wrong = writer.communicate()[1]
-        complaint = reader.stderr.read() if reader.stderr else b""
-        if reader.wait() or writer.returncode:
-            first = complaint if reader.returncode and complaint else wrong  # what the writer says then is only what follows
-            raise StepFailed(f"copying {table.quoted} failed: {said(first)}", remedy=remedy_of(first))
+def _fill(pipes: _Pipes, table: Table, restore: _Restore, filled: Callable[[set[str]], object]) -> None:
+    pipes.large(table)
+    filled({table.quoted})
     restore.of(table)
+
+
+@dataclass(frozen=True)
+class _Pipes:
+    """One psql reads, another writes what it reads; what is written is one transaction."""
+
+    tools: ClientTools
+    source: Target
+    aside: Target
+    snapshot: str
+
+    def large(self, table: Table) -> None:
+        """A table alone, in binary where that can be."""
+        reads, writes = [*self._begin(), table.read], ["BEGIN", *table.write, "COMMIT"]
+        self._pump(table.quoted, *([f"--command={each}" for each in part] for part in (reads, writes)))
+
+    def small(self, tables: list[Table], folder: Path) -> None:
+        """Tables one after the other, as text: the reader prints a script with their rows in it."""
+        lines = [f"{each};" for each in self._begin()] + ["\\echo BEGIN;"]
+        for table in (dataclasses.replace(each, binary=False) for each in tables):
+            lines += [f"\\echo {_argument(f'{each};')}" for each in table.write] + [f"{table.read};", "\\echo '\\\\.'"]
+        script = folder / "small.sql"
+        script.write_text("\n".join([*lines, "\\echo COMMIT;", ""]), encoding="utf-8")
+        self._pump(f"{len(tables)} small tables", [f"--file={script}"], ["--file=-"])
+
+    def _begin(self) -> list[str]:
+        return ["BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", f"SET TRANSACTION SNAPSHOT '{self.snapshot}'"]
+
+    def _pump(self, what: str, reads: list[str], writes: list[str]) -> None:
+        reader = self.tools.start("psql", self.source, *QUIET, *reads, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        writer = self.tools.start(
+            "psql", self.aside, *QUIET, *writes, stdin=reader.stdout, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        with ended(reader, writer):
+            assert reader.stdout
+            reader.stdout.close()  # so that the reader notices when the writer is gone
+            wrong = writer.communicate()[1]
+            complaint = reader.stderr.read() if reader.stderr else b""
+            if reader.wait() or writer.returncode:
+                first = complaint if reader.returncode and complaint else wrong  # what the writer says then only follows
+                raise StepFailed(f"copying {what} failed: {said(first)}", remedy=remedy_of(first))
+
+
+def _argument(text: str) -> str:
+    """The text as one argument of a command of psql's."""
+    for plain, escaped in (("\\", "\\\\"), ("'", "''"), ("\n", "\\n"), ("\r", "\\r")):
+        text = text.replace(plain, escaped)
+    return f"'{text}'"
 
 
 def hold(connection: Connection, to: Target) -> str:

@@ -59,7 +59,7 @@ class ConsoleReport(Report):
 
     def transfer(self, done: int, total: int, rows: int) -> None:
         self._show(done, total, "  copied", unit="B", unit_scale=True)
-        if self._bar is not None:
+        if self._bar is not None and rows:
             self._bar.set_postfix_str(f"{rows:,} rows")
 
     def _show(self, done: int, total: int, what: str, **options: Any) -> None:

@@ -176,6 +176,7 @@ def test_roles_that_do_not_exist(kept: Project, options: list[str]) -> None:
 ALTER TABLE one OWNER TO {ghost};
 PERFORM 'it''s $$ quoted';
         END $body$;
+        CREATE POLICY of_theirs ON one TO {ghost}, "{reader}" USING (id > 1);
         COMMENT ON TABLE tricky IS 'one
 GRANT SELECT ON one TO {ghost};
 two'""",
@@ -186,12 +187,15 @@ two'""",
     )
     file = pg_dump(kept, "of.others", *options)
     kept.execute(f'REVOKE ALL ON one FROM "{reader}"; REASSIGN OWNED BY {ghost} TO skinspire; DROP OWNED BY {ghost}', test)
+    kept.execute(f'DROP POLICY IF EXISTS of_theirs ON one; DROP OWNED BY "{reader}"', test)
     kept.execute(f'DROP ROLE {ghost}; DROP ROLE "{reader}"', "postgres")
     outcome = kept.invoke("backup.restore", "--env=test", f"--file={file}")
     assert outcome.code == 0, outcome.err
     assert f"{ghost}: what was theirs is skinspire's now" in outcome.err and reader in outcome.err
     owner = "SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'no_rows'::regclass"
     assert kept.query(owner, test) == [("skinspire",)]
+    whose = "SELECT polroles::regrole[]::text FROM pg_policy WHERE polname = 'of_theirs'"
+    assert kept.query(whose, test) == [("{skinspire}",)] and "policies for them are for skinspire now" in outcome.err
     assert kept.query("SELECT has_table_privilege('public', 'one', 'UPDATE')", test) == [(True,)]
     assert (
         kept.query(
@@ -199,6 +203,34 @@ two'""",
         )
         == wanted
     )
+
+
+def test_encoding_and_locale_are_the_dumped_databases(kept: Project) -> None:
+    """As far as the server has them."""
+    test = database(kept, "TEST")
+    kept.execute(f'DROP DATABASE "{test}"', "postgres")
+    kept.execute(
+        f"CREATE DATABASE \"{test}\" TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C' LOCALE_PROVIDER libc",
+        "postgres",
+    )
+    kept.execute("CREATE TABLE places (name text); INSERT INTO places VALUES ('Zürich')", test)
+    is_ = (
+        "SELECT pg_encoding_to_char(encoding), datcollate, datlocprovider FROM pg_database WHERE datname = current_database()"
+    )
+    files = [pg_dump(kept, f"latin1{''.join(options)}", *options) for options in (["-Fc"], ["-Fp", "--create"])]
+    kept.execute(f'DROP DATABASE "{test}"', "postgres")
+    for file in files:
+        outcome = kept.invoke("backup.restore", "--env=test", f"--file={file}", f"--confirm={test}")
+        assert outcome.code == 0 and "cannot be had here" not in outcome.err, outcome.err
+        assert kept.query(is_, test) == [("LATIN1", "C", "c")]
+        assert kept.query("SELECT name FROM places", test) == [("Zürich",)]
+    files[1].write_bytes(files[1].read_bytes().replace(b"LOCALE = 'C'", b"LOCALE = 'xx_YY'"))
+    outcome = kept.invoke("backup.restore", "--env=test", f"--file={files[1]}", f"--confirm={test}")
+    assert outcome.code == 0 and "LOCALE 'xx_YY'" in outcome.err and "the server's own is used" in outcome.err, outcome.err
+    assert kept.query("SELECT name FROM places", test) == [("Zürich",)]
+    assert kept.query("SELECT pg_encoding_to_char(encoding) FROM pg_database WHERE datname = current_database()", test) == [
+        ("UTF8",)
+    ]
 
 
 TRICKY = """

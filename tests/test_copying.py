@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import secrets
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +52,11 @@ ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC; REVOKE EXECUTE ON FUN
 COMMENT ON TABLE one IS 'first'; COMMENT ON COLUMN one.id IS 'which'; COMMENT ON INDEX one_pkey IS 'key';
 CREATE INDEX only_some ON two (other) INCLUDE (id) WHERE other > 0;
 SELECT lo_from_bytea(4711, 'a large object');
+CREATE TABLE "a\\.
+it's \\n :a %" (id int); INSERT INTO "a\\.
+it's \\n :a %" VALUES (1); CREATE TABLE price (amount money); INSERT INTO price VALUES (12345.67);
+CREATE TABLE large (id int PRIMARY KEY, facts jsonb, what text); CREATE INDEX ON large (what); -- too large to go with others
+INSERT INTO large SELECT n, '{"a": 1}', repeat(md5(n::text), 8) FROM generate_series(1, 32000) n;
 CREATE PUBLICATION all_of_it FOR TABLE one;
 """
 
@@ -154,15 +163,29 @@ def test_across_servers(two: Project, tmp_path: Path) -> None:
     other = EmbeddedServer(throw_away_home(tmp_path), durable=False)
     try:
         address = other.start()
+        role = f"only_here_{two.database}"
         two.execute(
-            f"CREATE ROLE only_here_{two.database}; GRANT SELECT ON one TO only_here_{two.database}", database(two, "TEST")
+            f"""CREATE ROLE {role}; GRANT SELECT ON one TO {role}; GRANT UPDATE ON one TO PUBLIC;
+            GRANT CREATE ON SCHEMA public TO {role}; ALTER TABLE large OWNER TO {role};
+            CREATE POLICY "a TO b" ON one FOR UPDATE TO {role}, pg_monitor USING (id > 1
+            );
+            COMMENT ON POLICY "a TO b" ON one IS 'whose'; GRANT SELECT ON LARGE OBJECT 4711 TO {role}""",
+            database(two, "TEST"),
         )
         two.env["DEV_DATABASE_URL"] = (
             f"postgresql://{address.user}:{address.password}@127.0.0.1:{address.port}/{two.database}"
         )
         outcome = two.invoke("db.copy", "--source=test", "--target=dev")
-        assert outcome.code == 1 and f"only_here_{two.database}" in outcome.err, outcome.err
-        two.execute(f"DROP OWNED BY only_here_{two.database}; DROP ROLE only_here_{two.database}", database(two, "TEST"))
+        assert outcome.code == 0 and f"{role}: what was theirs is skinspire's now" in outcome.err, outcome.err
+        assert f"{role}: policies for them are for skinspire now" in outcome.err
+        with psycopg.connect(**address.parameters, dbname=two.database) as there:
+            policy = (
+                "SELECT polroles::regrole[]::text, obj_description(oid, 'pg_policy') FROM pg_policy WHERE polname = 'a TO b'"
+            )
+            assert there.execute(policy).fetchone() == ("{skinspire,pg_monitor}", "whose")
+            assert there.execute("SELECT has_table_privilege('public', 'one', 'UPDATE')").fetchone() == (True,)
+        two.execute('DROP POLICY "a TO b" ON one; ALTER TABLE large OWNER TO skinspire', database(two, "TEST"))
+        two.execute(f"DROP OWNED BY {role}; DROP ROLE {role}", database(two, "TEST"))
         before = dump(two.address, database(two, "TEST"))
         assert two.invoke("db.copy", "--source=test", "--target=dev").code == 0
         assert without_names(dump(address, two.database)) == without_names(before)
@@ -337,3 +360,26 @@ def test_progress_on_a_terminal(two: Project, monkeypatch: pytest.MonkeyPatch) -
     two.execute("INSERT INTO no_rows SELECT generate_series(1, 2000000)", database(two, "TEST"))
     copying.copy("test", environment.resolve("dev"), method="stream").run(report=Told())
     assert told and all(done <= total for done, total, _ in told) and max(rows for _, _, rows in told) > 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a terminal of POSIX's kind")
+def test_a_template_shows_how_far_it_is(two: Project) -> None:
+    """On a terminal, from the files that grow."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    rows = "SELECT n, repeat(md5(n::text), 30) FROM generate_series(1, 40000) n"
+    two.execute(f"CREATE TABLE much AS {rows}", database(two, "TEST"))
+    mine, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    command = two.command("db.copy", "--source=test", "--target=dev", "--method=template")
+    with subprocess.Popen(command, env=two.environment, cwd=two.root, stdout=subprocess.DEVNULL, stderr=theirs) as task:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # the terminal is gone
+            while block := os.read(mine, 4096):
+                shown += block
+    os.close(mine)
+    assert task.returncode == 0 and b"copied:" in shown and b"B/s" in shown, shown

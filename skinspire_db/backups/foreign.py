@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import re
 import secrets
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -24,6 +27,11 @@ OWNER = re.compile(rf"ALTER .* OWNER TO ({ROLE});", re.DOTALL)
 SESSION = re.compile(rf"SET SESSION AUTHORIZATION ({ROLE});")
 GRANTEE = re.compile(rf"(?:GRANT|REVOKE|ALTER DEFAULT PRIVILEGES) .* (?:TO|FROM) ({ROLE})(?: WITH GRANT OPTION)?;", re.DOTALL)
 FOR_ROLE = re.compile(rf"ALTER DEFAULT PRIVILEGES FOR ROLE ({ROLE}) ")
+EACH = r'(?:[^"\s;,]+|"(?:[^"]|"")+")'
+POLICY = re.compile(rf"(CREATE POLICY .*? TO )({EACH}(?:, {EACH})*)((?: USING \(| WITH CHECK \(|;).*)", re.DOTALL)
+# What names roles, and can be made when all else is there.
+LATER = r"\d+; \d+ \d+ ((DEFAULT )?ACL|POLICY|COMMENT .*POLICY) "
+GRANTS = ("GRANT ", "REVOKE ", "ALTER DEFAULT PRIVILEGES ")
 NAME = r'(?:[\w$]+|"(?:[^"]|"")+")'
 # What concerns another database than the one that is restored into, and what drops things from an empty one.
 ELSEWHERE = re.compile(
@@ -33,6 +41,10 @@ ELSEWHERE = re.compile(
     rf"|ALTER TABLE (IF EXISTS )?(ONLY )?{NAME}(\.{NAME})? (ALTER COLUMN {NAME} )?DROP (CONSTRAINT|DEFAULT|IDENTITY)",
     re.DOTALL,
 )
+CREATED = re.compile(
+    r"(ENCODING|LOCALE_PROVIDER|LOCALE|LC_COLLATE|LC_CTYPE|ICU_LOCALE|ICU_RULES|BUILTIN_LOCALE) = ('(?:[^']|'')*'|\w+)"
+)
+EARLY = 50  # statements: among the first so many, pg_dump has its CREATE DATABASE
 COMMAND = re.compile(rb"\\(connect|restrict|unrestrict)\b")
 STAMP = re.compile(r"(COPY|INSERT INTO) skinspire_tools\.stamp ?\(([^)]*)\)(?: VALUES \((.*)\);)?", re.DOTALL)
 
@@ -118,6 +130,23 @@ def _stamp_in(file: IO[bytes]) -> str | None:
     return None
 
 
+def locale(tools: ClientTools, archive: Archive, to: Target) -> str:
+    """Encoding and locale of the database that was dumped, as CREATE DATABASE takes them; empty where the dump is silent."""
+    with contextlib.ExitStack() as stack:
+        if archive.kind == "sql":
+            file: IO[bytes] = stack.enter_context(archive.path.open("rb"))
+        else:
+            file = stack.enter_context(tempfile.TemporaryFile())
+            arguments = ("--create", "--schema-only", "--file=-", str(archive.path))
+            file.write(tools.run("pg_restore", to, *arguments, connect=False).encode())
+            file.seek(0)
+        for _, piece in itertools.islice(pieces(file), EARLY):
+            text = bare(piece).decode(errors="replace")
+            if text.startswith("CREATE DATABASE "):
+                return " ".join(f"{key} {value}" for key, value in CREATED.findall(text.rpartition(" TEMPLATE = ")[2]))
+    return ""
+
+
 def sequences(tools: ClientTools, archive: Path, to: Target) -> dict[str, list[Any]]:
     """The values that the archive gives to sequences, as a fingerprint has them: no snapshot holds them, so that a look at
     the database, even on the dump's own snapshot, could find later ones.
@@ -145,47 +174,119 @@ def restore(
     path = str(archive.path)
     if prove:
         _prove_complete(tools, archive, aside)
-    owners, grantees = _missing(tools, archive, aside, present)
+    strangers = missing(tools, archive.path, aside, present)
     options = ["--exit-on-error", *([f"--jobs={jobs}"] if archive.kind == "archive" else [])]
-    if not owners and not grantees:
-        tools.run("pg_restore", aside, *options, path)
-        return []
-    tools.run("pg_restore", aside, *options, "--no-privileges", *(["--no-owner"] if owners else []), path)
-    lines = _part(tools, archive.path, aside, r"\d+; \d+ \d+ (DEFAULT )?ACL ").splitlines()
-    grants = [line for line in lines if line.startswith(("GRANT ", "REVOKE ", "ALTER DEFAULT PRIVILEGES "))]
-    kept = [line for line in grants if not _names(line) - present]
-    with tempfile.TemporaryFile() as file:
-        file.write("\n".join(kept).encode())
-        file.seek(0)
-        tools.run("psql", aside, *PSQL, stdin=file)
-    return _notes(owners, grantees, aside, len(grants) - len(kept))
+    with strangers.left_out(tools, archive.path, aside) as without:
+        tools.run("pg_restore", aside, *options, *without, path)
+    return strangers.settle(tools, archive.path, aside)
 
 
-def _missing(tools: ClientTools, archive: Archive, aside: Target, present: set[str]) -> tuple[set[str], set[str]]:
-    """Roles that the archive names as owners, and as grantees, and that do not exist."""
-    owners: set[str] = set()
-    grantees: set[str] = set()
+@dataclass
+class Strangers:
+    """The roles that a dump names and that are not among the `present` ones: owners, those who were granted something, and
+    those of policies.
+    """
+
+    present: set[str]
+    owners: set[str] = field(default_factory=set)
+    grantees: set[str] = field(default_factory=set)
+    subjects: set[str] = field(default_factory=set)
+    left: int = 0  # grants
+
+    def __bool__(self) -> bool:
+        return bool(self.owners or self.grantees or self.subjects)
+
+    @property
+    def options(self) -> list[str]:
+        """What pg_restore needs for every part of the archive."""
+        return ["--no-owner"] if self.owners else []
+
+    def look(self, text: str) -> None:
+        """Note the strangers of a statement."""
+        if owner := OWNER.fullmatch(text) or SESSION.fullmatch(text):
+            self.owners |= {_name(owner[1])} - self.present - {"DEFAULT"}
+        if policy := POLICY.fullmatch(text):
+            self.subjects |= _list(policy[2]) - self.present
+        self.grantees |= _names(text) - self.present
+
+    def keeps(self, text: str) -> bool:
+        """Whether a statement gives nothing to a stranger."""
+        owner = OWNER.fullmatch(text) or SESSION.fullmatch(text)
+        self.left += bool(lost := _names(text) - self.present)
+        return not lost and not (owner and _name(owner[1]) not in self.present | {"DEFAULT"})
+
+    def mapped(self, text: str, user: str) -> str:
+        """The statement, with its policy for the user where it was for strangers."""
+        if not (policy := POLICY.fullmatch(text)) or not _list(policy[2]) - self.present:
+            return text
+        quoted = f'"{user.replace(chr(34), chr(34) * 2)}"'
+        roles = {role if _name(role) in self.present else quoted for role in re.findall(EACH, policy[2])}
+        return f"{policy[1]}{', '.join(sorted(roles))}{policy[3]}"
+
+    @contextlib.contextmanager
+    def left_out(self, tools: ClientTools, archive: Path, to: Target) -> Iterator[list[str]]:
+        """The options with which pg_restore names no stranger; what it leaves out, `settle` brings."""
+        if not self:
+            yield []
+            return
+        listing = tools.run("pg_restore", to, "--list", str(archive), connect=False)
+        with _listed([line for line in listing.splitlines() if not re.match(LATER, line)]) as file:
+            yield [f"--use-list={file}", *self.options]
+
+    def settle(self, tools: ClientTools, archive: Path, aside: Target) -> list[str]:
+        """Grants, and policies, of which the strangers' are the user's now. Returns what was mapped or left out."""
+        if not self:
+            return []
+        with tempfile.TemporaryFile() as every, tempfile.TemporaryFile() as kept:
+            every.write(_part(tools, archive, aside, LATER).encode())
+            every.seek(0)
+            for _, piece in pieces(every):
+                text = bare(piece).decode(errors="replace").strip()
+                if text.startswith((*GRANTS, "CREATE POLICY ", "COMMENT ON POLICY ")) and self.keeps(text):
+                    kept.write(f"{self.mapped(text, aside.user)}\n".encode())
+            kept.seek(0)
+            tools.run("psql", aside, *PSQL, stdin=kept)
+        return self.notes(aside)
+
+    def notes(self, aside: Target) -> list[str]:
+        """A sentence for each kind of strangers."""
+        notes = []
+        if self.owners:
+            notes.append(f"{MAPPED}, {', '.join(sorted(self.owners))}: what was theirs is {aside.user}'s now")
+        if self.grantees:
+            notes.append(f"{MAPPED}, {', '.join(sorted(self.grantees))}: {self.left} grants were left out")
+        if self.subjects:
+            notes.append(f"{MAPPED}, {', '.join(sorted(self.subjects))}: policies for them are for {aside.user} now")
+        return notes
+
+
+def missing(tools: ClientTools, archive: Path, to: Target, present: set[str]) -> Strangers:
+    """Roles that the archive names and that do not exist."""
+    strangers = Strangers(present)
     with tempfile.TemporaryFile() as file:
-        file.write(tools.run("pg_restore", aside, "--schema-only", "--file=-", str(archive.path), connect=False).encode())
+        file.write(tools.run("pg_restore", to, "--schema-only", "--file=-", str(archive), connect=False).encode())
         file.seek(0)
         for _, piece in pieces(file):
-            text = bare(piece).decode(errors="replace").strip()
-            owner = OWNER.fullmatch(text)
-            owners |= {_name(owner[1])} - present if owner else set()
-            grantees |= _names(text) - present
-    return owners, grantees
+            strangers.look(bare(piece).decode(errors="replace").strip())
+    return strangers
+
+
+@contextlib.contextmanager
+def _listed(lines: list[str]) -> Iterator[str]:
+    """A file for pg_restore's --use-list."""
+    with tempfile.NamedTemporaryFile("w", suffix=".list", delete=False, encoding="utf-8") as file:
+        file.write("\n".join(lines) + "\n")
+    try:
+        yield file.name
+    finally:
+        Path(file.name).unlink()
 
 
 def _part(tools: ClientTools, archive: Path, to: Target, entries: str) -> str:
     """The SQL of those entries of an archive."""
     listing = tools.run("pg_restore", to, "--list", str(archive), connect=False)
-    wanted = [line for line in listing.splitlines() if re.match(entries, line)]
-    with tempfile.NamedTemporaryFile("w", suffix=".list", delete=False, encoding="utf-8") as file:
-        file.write("\n".join(wanted) + "\n")
-    try:
-        return tools.run("pg_restore", to, f"--use-list={file.name}", "--file=-", str(archive), connect=False)
-    finally:
-        Path(file.name).unlink()
+    with _listed([line for line in listing.splitlines() if re.match(entries, line)]) as file:
+        return tools.run("pg_restore", to, f"--use-list={file}", "--file=-", str(archive), connect=False)
 
 
 def _prove_complete(tools: ClientTools, archive: Archive, aside: Target) -> None:
@@ -206,30 +307,9 @@ def _prove_complete(tools: ClientTools, archive: Archive, aside: Target) -> None
         )
 
 
-@dataclass
-class _Filter:
-    """What of a plain dump is kept, and what was left out."""
-
-    present: set[str]
-    owners: set[str] = field(default_factory=set)
-    grantees: set[str] = field(default_factory=set)
-    left: int = 0
-
-    def keeps(self, text: str) -> bool:
-        owner = OWNER.fullmatch(text) or SESSION.fullmatch(text)
-        if owner and (name := _name(owner[1])) not in self.present | {"DEFAULT"}:
-            self.owners.add(name)
-            return False
-        if missing := _names(text) - self.present:
-            self.grantees |= missing
-            self.left += 1
-            return False
-        return not ELSEWHERE.match(text)
-
-
 def _restore_sql(tools: ClientTools, archive: Archive, aside: Target, present: set[str]) -> list[str]:
     """Plain SQL goes through psql in one transaction, without what leads elsewhere or names roles that are missing."""
-    sieve = _Filter(present)
+    strangers = Strangers(present)
     with archive.path.open("rb") as file, tempfile.TemporaryFile() as kept:
         if tools.restricts:  # psql then carries out no command of its own, whatever we may have overlooked
             kept.write(f"\\restrict {secrets.token_hex(16)}\n".encode())
@@ -238,11 +318,17 @@ def _restore_sql(tools: ClientTools, archive: Archive, aside: Target, present: s
                 if not COMMAND.match(piece):
                     shown = bare(piece).decode(errors="replace").strip()[:60]
                     raise BackupInvalid(f"{archive.path} holds commands for psql: {shown}", remedy="use a dump by pg_dump")
-            elif kind == "rows" or sieve.keeps(bare(piece).decode(errors="replace").strip()):
+            elif kind == "rows":
                 kept.write(piece)
+            else:
+                text = bare(piece).decode(errors="replace").strip()
+                strangers.look(text)
+                if strangers.keeps(text) and not ELSEWHERE.match(text):
+                    changed = strangers.mapped(text, aside.user)
+                    kept.write(piece if changed == text else f"{changed}\n".encode())
         kept.seek(0)
         tools.run("psql", aside, *PSQL, stdin=kept)
-    return _notes(sieve.owners, sieve.grantees, aside, sieve.left)
+    return strangers.notes(aside)
 
 
 def _names(text: str) -> set[str]:
@@ -251,13 +337,9 @@ def _names(text: str) -> set[str]:
     return {_name(role) for role in found} - {"PUBLIC"}
 
 
-def _notes(owners: set[str], grantees: set[str], aside: Target, left: int) -> list[str]:
-    notes = []
-    if owners:
-        notes.append(f"{MAPPED}, {', '.join(sorted(owners))}: what was theirs is {aside.user}'s now")
-    if grantees:
-        notes.append(f"{MAPPED}, {', '.join(sorted(grantees))}: {left} grants were left out")
-    return notes
+def _list(roles: str) -> set[str]:
+    """The roles of a policy."""
+    return {_name(role) for role in re.findall(EACH, roles)}
 
 
 def _name(quoted: str) -> str:

@@ -48,8 +48,9 @@ def _verify(backup: Backup, build: Build, *, full: bool, jobs: int) -> None:
         store.mark_verified(backup, "files")
         return
     with build.step("restore") as summary:
-        aside = build.scratch()
-        restoring.fill(restoring.Source.of(backup), aside, jobs, build)
+        source = restoring.Source.of(backup)
+        aside = restoring.scratch(client_tools(backup.manifest.server_version), source, build)
+        restoring.fill(source, aside, jobs, build)
         after = fingerprint.take(aside, build.operation, jobs=jobs)
         found = list(fingerprint.differences(backup.manifest.contents, after))
         summary.checks = [Check("contents", "fail" if found else "pass", "; ".join(found[:3]) or "as in the manifest")]

@@ -16,7 +16,7 @@ from skinspire_db.connections import Target
 from skinspire_db.copying import need_room, number_of_jobs
 from skinspire_db.environment import Environment
 from skinspire_db.errands import Build
-from skinspire_db.errors import BackupInvalid, GuardRefused, SkinspireError, StepFailed
+from skinspire_db.errors import BackupInvalid, ConnectionFailed, GuardRefused, SkinspireError, StepFailed
 from skinspire_db.progress import watched
 from skinspire_db.replacement import Replacement
 from skinspire_db.streaming import with_options
@@ -69,7 +69,7 @@ def _build(source: Source, backup: Backup | None, jobs: int, build: Build) -> Ta
         tools, source = _known(source, build)
         if source.manifest is None:
             _refuse_unknown(foreign.stamp(tools, source.archive, build.to), source, build)
-        aside = build.scratch()
+        aside = scratch(tools, source, build)
         fill(source, aside, jobs, build)
         _refuse_stamp(aside, build.to)
         summary.numbers = {"jobs": jobs}
@@ -89,6 +89,16 @@ def _build(source: Source, backup: Backup | None, jobs: int, build: Build) -> Ta
                 remedy="invoke backup.list --env={env} shows others",
             )
     return aside
+
+
+def scratch(tools: ClientTools, source: Source, build: Build) -> Target:
+    """A scratch database with the encoding and locale of the one that was dumped, if the server has them."""
+    if locale := foreign.locale(tools, source.archive, build.to):
+        try:
+            return build.scratch(locale=locale)
+        except ConnectionFailed as error:
+            build.note(f"the dump's {locale} cannot be had here, the server's own is used: {error.message}")
+    return build.scratch()
 
 
 def _known(source: Source, build: Build) -> tuple[ClientTools, Source]:

@@ -25,7 +25,7 @@ def bench_450_megabytes_of_pgbench() -> list[Figure]:
 
 def bench_450_megabytes_of_patients() -> list[Figure]:
     with bench() as project:
-        project.invoke("db.setup", "--env=test", "--patients=450000")
+        project.invoke("db.setup", "--env=test", "--patients=330000")
         return figures(project, "450 MB of patients", rounds=3)
 
 
@@ -37,7 +37,7 @@ def bench_2_gigabytes_of_pgbench() -> list[Figure]:
 
 def bench_2_gigabytes_of_patients() -> list[Figure]:
     with bench() as project:
-        project.invoke("db.setup", "--env=test", "--patients=2000000")
+        project.invoke("db.setup", "--env=test", "--patients=1470000")
         return figures(project, "2 GB of patients", rounds=1)
 
 
