@@ -47,7 +47,8 @@ class Run:
         self.current: ClinicDatabase | None = None
         self.words = ""
         self.renewed: list[tuple[str, str]] = []
-        self.noted = Path(tempfile.gettempdir())  # under pytest-xdist, where the workers leave word for the controller
+        self.noted: Path | None = None  # under pytest-xdist, where the workers leave word for the controller
+        self.collecting = 0  # workers who have not yet
         self._bench: Bench | None = None
         self._error: SkinspireError | None = None
 
@@ -161,6 +162,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Leave the process as it was."""
     if (run := config.stash.get(RUN, None)) is not None:
         run.close()
+        if run.noted is not None:
+            shutil.rmtree(run.noted.parent, ignore_errors=True)
     standin.guarding, standin.current = False, None
 
 
@@ -183,22 +186,25 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_configure_node(node: Any) -> None:
     """Tell a worker of pytest-xdist where to leave word."""
     run = node.config.stash[RUN]
-    if not run.words:
+    if run.noted is None:
         run.noted = Path(tempfile.mkdtemp(prefix="skinspire-db-")) / "word"
-        run.words = "-"
+    run.collecting += 1
     node.workerinput["db_noted"] = str(run.noted)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_node_collection_finished(node: Any, ids: Any) -> None:
-    """Say once what the workers use."""
+    """Say once what the workers use: what the one says that has made the template, else the first."""
     run = node.config.stash[RUN]
-    if run.words == "-" and run.noted.exists():
-        run.words = run.noted.read_text(encoding="utf-8")
-        shutil.rmtree(run.noted.parent, ignore_errors=True)
+    run.collecting -= 1
+    if run.words or run.noted is None or not run.noted.exists():
+        return
+    words = run.noted.read_text(encoding="utf-8")
+    if " made, " in words or run.collecting <= 0:
+        run.words = words
         if reporter := node.config.pluginmanager.get_plugin("terminalreporter"):
             reporter.ensure_newline()
-            reporter.write_line(run.words)
+            reporter.write_line(words)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -331,9 +337,8 @@ def _was_given(config: pytest.Config, name: str) -> bool:
 
 
 def _leave_word(path: Path, words: str) -> None:
-    """What the first worker says counts, or the one that has made the template."""
-    with contextlib.suppress(FileNotFoundError):  # the controller has read it already
-        if " made, " in words or not path.exists():
-            mine = path.with_name(os.environ.get("PYTEST_XDIST_WORKER", "worker"))
-            mine.write_text(words, encoding="utf-8")
-            mine.replace(path)
+    """The first worker's word stays, unless another one has made the template."""
+    if " made, " in words or not path.exists():
+        mine = path.with_name(os.environ.get("PYTEST_XDIST_WORKER", "worker"))
+        mine.write_text(words, encoding="utf-8")
+        mine.replace(path)
