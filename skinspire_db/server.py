@@ -432,16 +432,21 @@ def server_of(environment: Environment) -> EmbeddedServer:
     return project_server(environment.project)
 
 
-def destroy(server: EmbeddedServer, *, confirm: str | None) -> None:
-    """Delete the server with all its databases. Raises GuardRefused unless `confirm` is the name of its folder."""
-    if not server.exists:
+def destroy(*servers: EmbeddedServer, confirm: str | None) -> None:
+    """Delete those of these servers that exist, with all their databases.
+
+    Raises GuardRefused when none does, and unless `confirm` is the name of the first one's folder.
+    """
+    there = [server for server in servers if server.exists]
+    if not there:
         raise GuardRefused("there is no embedded server to destroy", remedy="invoke server.status")
-    if confirm != server.home.name:
+    if confirm != there[0].home.name:
         raise GuardRefused(
-            f"this deletes every database in {server.home}",
-            remedy=f"invoke server.destroy --confirm={server.home.name}",
+            f"this deletes every database in {' and '.join(str(server.home) for server in there)}",
+            remedy=f"invoke server.destroy --confirm={there[0].home.name}",
         )
-    server.destroy()
+    for server in there:
+        server.destroy()
 
 
 def _is_free(port: int) -> bool:

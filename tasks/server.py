@@ -23,15 +23,16 @@ def start(ctx, env=None, json=False):
 
 @task(help=ENV | JSON)
 def stop(ctx, env=None, json=False):
-    """Stop the server; its databases stay."""
+    """Stop the server, and that of the tests; the databases stay."""
     from tasks import _console
 
-    server = _server(env)
+    server, tests = _server(env), _tests()
     if ctx.config.run.dry:
         _console.show_result("server.stop", json=json, text=f"would stop the server in {server.home}", dry=True)
         return
-    stopped = server.stop()
+    stopped, tests_stopped = server.stop(), tests.stop()
     text = "the server has stopped" if stopped else "the server was not running"
+    text += "; that of the tests has stopped too" if tests_stopped else ""
     _console.show_result("server.stop", json=json, text=text, **server.status().as_dict())
 
 
@@ -40,25 +41,32 @@ def status(ctx, env=None, json=False):
     """Show whether the server runs, where, and which version it is."""
     from tasks import _console
 
-    known = _server(env).status().as_dict()
+    known, tests = _server(env).status().as_dict(), _tests().status().as_dict()
     if json:
-        _console.show_result("server.status", json=True, text="", **known)
+        _console.show_result("server.status", json=True, text="", **known, tests=tests)
     else:
-        _console.table([(name, "-" if value is None else value) for name, value in known.items()], ("server", "value"))
+        rows = [(name, *("-" if each[name] is None else each[name] for each in (known, tests))) for name in known]
+        _console.table(rows, ("server", "of dev and test", "of the tests"))
 
 
 @task(help=ENV | JSON | {"confirm": "the name of the server's folder, as the refusal shows it"})
 def destroy(ctx, env=None, confirm=None, json=False):
-    """Delete the server with every database it holds."""
+    """Delete the server with every database it holds, and that of the tests."""
     from skinspire_db import server as library
     from tasks import _console
 
-    server = _server(env)
+    server, tests = _server(env), _tests()
     if ctx.config.run.dry:
         _console.show_result("server.destroy", json=json, text=f"would delete {server.home}", dry=True)
         return
-    library.destroy(server, confirm=confirm)
+    library.destroy(server, tests, confirm=confirm)
     _console.show_result("server.destroy", json=json, text=f"{server.home} is gone", home=str(server.home))
+
+
+def _tests():
+    from skinspire_db import server, settings
+
+    return server.throw_away_server(settings.project())
 
 
 def _server(env):

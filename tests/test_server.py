@@ -30,7 +30,9 @@ ROOT = sys.platform != "win32" and os.geteuid() == 0
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
-    server = EmbeddedServer(throw_away_home(tmp_path_factory.mktemp("server")), durable=False)
+    server = EmbeddedServer(
+        throw_away_home(tmp_path_factory.mktemp("server"))
+    )  # the durable one: what was committed must survive kill -9
     server.start()
     yield server
     server.destroy()
@@ -313,6 +315,42 @@ def test_an_account_that_does_not_exist(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("SKINSPIRE_PG_ACCOUNT", "nobody-at-all")
     with pytest.raises(ServerFailed, match="refuses to run as root"):
         unprivileged_account(tmp_path / "new")
+
+
+def test_the_server_of_the_tests(make_project: Callable[..., Project], tmp_path: Path) -> None:
+    """It is stopped and deleted together with the other one, and alone where there is no other."""
+    project = make_project()
+    home = throw_away_home(tmp_path)
+    project.env = {"SKINSPIRE_PG_HOME": str(home)}
+    tests = EmbeddedServer(home.with_name(f"{home.name}-test"), durable=False)
+    try:
+        tests.start()
+        status = project.invoke("server.status", "--json").json
+        assert (status["running"], status["tests"]["running"]) == (False, True)
+        assert project.invoke("server.stop").out == "the server was not running; that of the tests has stopped too\n"
+        assert project.invoke("server.destroy").code == 2
+        assert project.invoke("server.destroy", f"--confirm={tests.home.name}").code == 0
+        assert not tests.exists
+        tests.start(), project.invoke("server.start")
+        assert project.invoke("server.destroy", f"--confirm={home.name}").code == 0
+        assert not tests.exists and not home.exists()
+    finally:
+        for server in (tests, EmbeddedServer(home)):
+            server.destroy()
+
+
+def test_a_throw_away_server_is_made_anew_after_a_boot(tmp_path: Path) -> None:
+    """What it had not written when the power went is lost, and it would not notice."""
+    server = EmbeddedServer(throw_away_home(tmp_path), durable=False)
+    try:
+        first = server.start()
+        server.stop()
+        assert server.start().password == first.password
+        server.stop()
+        (server.home / "boot").write_text("another run of the computer")
+        assert server.start().password != first.password
+    finally:
+        server.destroy()
 
 
 def test_the_server_tasks(make_project: Callable[..., Project], tmp_path: Path) -> None:
