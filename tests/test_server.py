@@ -219,7 +219,7 @@ def test_a_copied_server_is_a_server_of_its_own(embedded: EmbeddedServer, tmp_pa
     subprocess.run(["cp", "-a", str(embedded.home), str(home)], check=True)
     original = embedded.start()
     shutil.copy(embedded.data / "postmaster.pid", home / "data" / "postmaster.pid")
-    copy = EmbeddedServer(home, durable=False)
+    copy = EmbeddedServer(home)
     try:
         assert copy.status().running is False and copy.address() is None
         address = copy.start()

@@ -241,7 +241,7 @@ def word(result: pytest.RunResult) -> str:
     return line
 
 
-@pytest.mark.parametrize("workers", [pytest.param("0"), pytest.param("2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", ["0", *(pytest.param(number, marks=pytest.mark.slow) for number in "12")])
 def test_every_fixture_and_marker(app: Sample, workers: str) -> None:
     app.write("test_sample", SUITE)
     result = app.run("-n", workers)
@@ -295,7 +295,7 @@ FAILURES = """
 """
 
 
-@pytest.mark.parametrize("workers", [pytest.param("0"), pytest.param("2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", ["0", *(pytest.param(number, marks=pytest.mark.slow) for number in "12")])
 def test_a_failed_tests_database_is_kept(app: Sample, workers: str) -> None:
     app.write("test_sample", FAILURES)
     result = app.run("--keep-failed-db", "-n", workers)
@@ -498,6 +498,7 @@ def test_a_half_made_template_is_made_anew(app: Sample) -> None:
     assert app.query("SELECT count(*) FROM somebodys", name) == [(0,)]
 
 
+@pytest.mark.slow
 def test_another_template_for_whatever_shapes_it(app: Sample) -> None:
     first = made(app)
     assert made(app) == first.replace("made", "reused")
@@ -562,6 +563,18 @@ def test_what_nobody_has_used_for_a_week_is_dropped(app: Sample) -> None:
     app.query(f"ALTER DATABASE {old} IS_TEMPLATE true ALLOW_CONNECTIONS false")
     assert made(app) == f"{name} reused"
     assert app.databases() & {old, kept, others} == {others}, "what does not say that it is ours stays"
+
+
+def test_a_checkout_keeps_a_few_templates(app: Sample) -> None:
+    name = made(app).split()[0]
+    root = str(app.pytester.path)
+    for number in range(6):
+        each = f"skinspire_template_{app.own}000{number}"
+        app.query(f"CREATE DATABASE {each}")
+        note = json.dumps({"made by": "skinspire-db tests", "used": f"2999-01-0{number + 1}T00:00:00+00:00", "project": root})
+        app.query(f"COMMENT ON DATABASE {each} IS '{note}'")
+    assert made(app) == f"{name} reused"
+    assert app.databases() == {name, *(f"skinspire_template_{app.own}000{number}" for number in range(1, 6))}
 
 
 @pytest.mark.slow
@@ -852,7 +865,7 @@ def test_nothing_leaks(db, number):
 @pytest.mark.parametrize(
     ("count", "workers"),
     [
-        ("60", "0"),
+        ("30", "0"),
         pytest.param("500", "0", marks=pytest.mark.slow),
         pytest.param("500", "2", marks=pytest.mark.slow),
     ],
@@ -865,6 +878,7 @@ def test_no_state_leaks(app: Sample, monkeypatch: pytest.MonkeyPatch, count: str
     assert result.parseoutcomes().get("passed") == int(count), f"ORDER={os.environ['ORDER']}\n{result.stdout.str()[-3000:]}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", ["_sequence_values", "_counts", "put_back"])
 def test_a_leak_would_be_found(app: Sample, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
     """The test above fails when what undoes the tests' doings is broken."""
@@ -872,7 +886,7 @@ def test_a_leak_would_be_found(app: Sample, monkeypatch: pytest.MonkeyPatch, bro
     monkeypatch.setenv("ORDER", "1")
     app.write("conftest", f"from skinspire_db.testing.seeded import Seeded\nSeeded.{broken} = lambda self: {{}}\n")
     app.write("test_sample", LEAKS)
-    assert app.run("-q").parseoutcomes().get("failed", 0) > 0
+    assert app.run("-q", "-x").parseoutcomes().get("failed", 0) > 0
 
 
 # The factories, and what is put back, in this process

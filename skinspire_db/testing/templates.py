@@ -17,7 +17,7 @@ from psycopg import sql
 
 import skinspire_db
 from skinspire_db import bookkeeping, connections, safety, schema
-from skinspire_db.errors import GuardRefused, PermissionMissing
+from skinspire_db.errors import GuardRefused
 from skinspire_db.migrations import revisions
 from skinspire_db.seeding.bulk import Options
 from skinspire_db.testing import hosting
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 PREFIX = "skinspire_template_"
 NAME = re.compile(PREFIX + "[0-9a-f]{12}")
 KEPT = timedelta(days=7)  # an unused template stays for so long, so that going to another branch and back costs nothing
+KEPT_AT_MOST = 5  # of one checkout: whoever works on its models makes a new one every few minutes
 MADE_BY = "skinspire-db tests"
 
 
@@ -58,7 +59,7 @@ def ensure(host: Host, watch: Connection, options: Options) -> Template:
                 _make(host, watch, name, options)
                 how = "made"
     describe(watch, name)
-    _clean(watch, host)
+    _clean(watch, host, name)
     return Template(name, how)
 
 
@@ -162,13 +163,17 @@ def _remove_half_made(host: Host, watch: Connection, name: str) -> None:
     drop(watch, name)
 
 
-def _clean(watch: Connection, host: Host) -> None:
-    """Drop the templates, and the kept databases of failed tests, that nobody has used for a week."""
+def _clean(watch: Connection, host: Host, current: str) -> None:
+    """Drop the templates, and the kept databases of failed tests, that nobody has used for a week, and all but the newest few
+    templates of this checkout. The current one stays, and one that another run uses.
+    """
+    found = sorted(notes(watch).items(), key=lambda each: each[1]["used"], reverse=True)
+    ours = [name for name, note in found if NAME.fullmatch(name) and note.get("project") == str(host.project.root)]
     oldest = datetime.now(UTC) - KEPT
-    for name, note in notes(watch).items():
-        if datetime.fromisoformat(note["used"]) < oldest:
+    for name, note in found:
+        late = datetime.fromisoformat(note["used"]) < oldest or name in ours[KEPT_AT_MOST:]
+        if late and name != current:  # its lock is ours, and would be given us
             lock = watch.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (name,)).fetchone()
             if lock == (True,):
-                with contextlib.suppress(PermissionMissing):
-                    drop(watch, name)
+                drop(watch, name)
                 watch.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", (name,))
