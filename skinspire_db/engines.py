@@ -232,7 +232,8 @@ def _after_fork() -> None:
     """In the child: leave the parent's connections alone, and make our own."""
     global _lock
     _lock = threading.Lock()
-    for each in set(_services.values()):
+    served = {standin.current.service()} if standin.current is not None else set()
+    for each in served | set(_services.values()):
         for engine in (each.engine, each.replica):
             if engine is not None:
                 _inherited.append(engine.pool)

@@ -390,7 +390,7 @@ def open_places() -> list[str]:
 
 
 def forget_inherited() -> None:
-    """In a forked child: the unit of work that was open in the parent is the parent's."""
+    """In a forked child, and after a test: the unit of work that is still open is somebody else's."""
     _current.set(None)
 
 

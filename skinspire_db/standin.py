@@ -6,6 +6,7 @@ no test may reach a developer's or a patient's rows by mistake.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Protocol
 
 from skinspire_db.errors import GuardRefused
@@ -27,22 +28,23 @@ class StandIn(Protocol):
 
 current: StandIn | None = None
 guarding = False  # whether a test run is on: nothing but a stand-in is reached then
+# The same for processes that a test starts: the one environment that they may reach, - for none.
+TOLD = "SKINSPIRE_TEST_MAY_REACH"
 
 
 def asked(env: str | None) -> StandIn | None:
     """Who serves for that environment, None for its own database. Raises GuardRefused, and UnknownEnvironment."""
     from skinspire_db import environment
 
-    if current is None:
-        if guarding:
-            raise GuardRefused(
-                "in a test run the database is reached only from a test that has one",
-                remedy="let the test use db_session, db_database or db_clone, or mark it with @pytest.mark.db",
-            )
-        return None
-    if env is not None and environment.resolve_name(env) != current.environment.name:
+    may = current.environment.name if current is not None else "-" if guarding else os.environ.get(TOLD)
+    if may == "-":
         raise GuardRefused(
-            f"a test's database stands for {current.environment.name}, and {env} was asked for",
+            "in a test run the database is reached only from a test that has one",
+            remedy="let the test use db_session, db_database or db_clone, or mark it with @pytest.mark.db",
+        )
+    if may is not None and env is not None and environment.resolve_name(env) != may:
+        raise GuardRefused(
+            f"a test's database stands for {may}, and {env} was asked for",
             remedy="call it without env: it then uses the active environment",
         )
     return current

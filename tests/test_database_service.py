@@ -62,6 +62,7 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Project], Pro
         close_db_connections()
         return project
 
+    monkeypatch.delenv(standin.TOLD, raising=False)
     monkeypatch.setattr(standin, "guarding", False)  # these tests are of the door itself
     sessions._warned.clear()
     yield use

@@ -21,7 +21,7 @@ import psycopg
 import pytest
 from conftest import throw_away_home, url
 
-from skinspire_db import settings
+from skinspire_db import settings, standin
 from skinspire_db.migrations import revisions
 from skinspire_db.models import Patient, Staff, User
 from skinspire_db.seeding.bulk import Options
@@ -183,7 +183,7 @@ async def test_async(db, make_patient, mode):
 def app(pytester: pytest.Pytester, server: Address, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sample]:
     """A sample application whose tests use the run's cluster."""
     monkeypatch.setenv("TEST_DATABASE_URL", url(server, "nobody_made_this"))
-    for name in [name for name in os.environ if name.startswith("PYTEST_XDIST")]:
+    for name in [name for name in os.environ if name.startswith(("PYTEST_XDIST", standin.TOLD))]:
         monkeypatch.delenv(name)
     sample = Sample(pytester, server)
     yield sample
@@ -426,7 +426,7 @@ def test_what_a_person_can_get_wrong(app: Sample) -> None:
         "user_role_mapping: deleted user_id=",
         "patients: added patient_id=",
         "reference data: fail: roles without any right: ",
-        "two transactions of a db_session test write at the same time -> use db_database",
+        "two threads work at the same time in a db_session test -> use db_database",
     ):
         assert line in text, line
 
@@ -468,6 +468,202 @@ def test_a_real_database_is_refused_whatever_it_is_called(
         assert app.databases() == {name}
     finally:
         app.query(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+ESCAPES = """
+import functools, os, multiprocessing, subprocess, sys, threading
+import pytest
+from sqlalchemy import func, select, text
+from sqlalchemy.exc import StatementError
+from skinspire_db.database_service import use_nested_transactions
+from application import *
+
+INSERT = text("INSERT INTO parameter_settings (param_code, param_value) VALUES ('LEAK', 'x')")
+COUNT = text("SELECT count(*) FROM parameter_settings WHERE param_code = 'LEAK'")
+kept, lost = [], []
+
+@functools.cache
+def engine():
+    return get_db_engine()
+
+def leaks():
+    with get_db_session() as session:
+        return session.scalar(COUNT)
+
+def test_an_engine_is_cached(db_database):
+    with engine().begin() as connection:
+        connection.execute(INSERT)
+    kept.append(get_db_session().__enter__)
+
+def test_and_used_by_the_next_test(db_session):
+    with pytest.raises(Exception, match="this engine is another test's"), engine().begin() as connection:
+        connection.execute(INSERT)
+    assert leaks() == 0
+    engine.cache_clear(), engine()
+
+def test_the_other_way_round(db_database):
+    with pytest.raises(Exception, match="this connection is a db_session test's"), engine().begin() as connection:
+        connection.execute(INSERT)
+    with get_db_session() as session:
+        session.execute(text("SET search_path = nowhere; SET default_transaction_read_only = on; PREPARE zoo AS SELECT 1"))
+
+def test_settings_of_pooled_sessions(db_database):
+    assert patients() == 20
+    with get_db_session() as session:
+        session.execute(INSERT)
+        session.execute(text("PREPARE zoo AS SELECT 1"))
+    use_nested_transactions(True)
+    block = get_db_session()
+    kept.append((block, block.__enter__()))
+
+def test_what_a_block_left_open_does(db_session):
+    with pytest.raises(ValueError), get_db_session() as outer:
+        outer.execute(INSERT)
+        with pytest.raises(RuntimeError), get_db_session() as inner:
+            raise RuntimeError
+        raise ValueError
+    assert leaks() == 0
+
+def test_reading_in_between(db_session):
+    assert db_session.scalar(COUNT) == 0
+    with get_db_session() as session:
+        session.execute(INSERT)
+    db_session.rollback()
+    assert leaks() == 1
+
+@pytest.mark.xfail(reason="a db_session test says so", raises=BaseException, strict=True)
+def test_a_commit_inside_what_fails(db_session):
+    with pytest.raises(ValueError), get_db_session() as session:
+        session.execute(text("SELECT 1"))
+        with get_db_engine().begin() as audit:
+            audit.execute(INSERT)
+        raise ValueError
+
+def test_hidden_writes_of_an_outer_transaction(db_session):
+    with get_db_engine().connect() as outer, get_db_engine().connect() as inner:
+        outer.execute(COUNT), inner.execute(COUNT)
+        for statement in ("/* c */ INSERT INTO login_history SELECT", "WITH x AS (DELETE FROM login_history) SELECT 1", "DO $$BEGIN END$$"):
+            with pytest.raises(Exception, match="write at the same time"):
+                outer.execute(text(statement))
+
+def test_levels(db_session):
+    with pytest.raises(Exception, match="a db_session test is READ COMMITTED, not SERIALIZABLE"):
+        get_db_engine().connect().execution_options(isolation_level="SERIALIZABLE")
+
+def test_blocks_of_sql(db):
+    with pytest.raises(ZeroDivisionError), db.connection.transaction():
+        db.connection.execute("INSERT INTO parameter_settings (param_code, param_value) VALUES ('LEAK', 'x')")
+        1 / 0
+    assert db.connection.execute("SELECT count(*) FROM parameter_settings WHERE param_code = 'LEAK'").fetchone() == (0,)
+
+def child(queue):
+    try:
+        queue.put(patients())
+    except Exception as error:
+        queue.put(str(error))
+
+@pytest.mark.parametrize("mode", [pytest.param(mode, marks=pytest.mark.db(mode)) for mode in ("session", "database", "clone")])
+@pytest.mark.filterwarnings("ignore")
+def test_forks(db, mode):
+    assert patients() == 20
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    process = context.Process(target=child, args=(queue,))
+    process.start()
+    said = queue.get(timeout=20)
+    process.join()
+    assert "this is another process" in said if mode == "session" else said == 20
+    assert patients() == 20
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", "from application import *; " + code], capture_output=True, text=True, cwd=os.path.dirname(__file__))
+
+def test_a_process_of_a_test_without_a_database():
+    assert "in a test run the database is reached only" in run("print(patients())").stderr
+
+def test_a_process_that_asks_for_dev(db_database):
+    assert "stands for test, and dev was asked for" in run("get_db_engine('dev')").stderr
+    assert run("print(patients())").stdout == "20\\n"
+"""
+
+
+def test_what_would_escape_a_test(app: Sample) -> None:
+    app.write("test_sample", ESCAPES)
+    result = app.run("-p", "no:randomly")
+    result.assert_outcomes(passed=14, xfailed=1)
+
+
+def test_what_an_import_opens_before_any_test_is_refused(app: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
+    app.write("conftest", "from skinspire_db.database_service import get_db_engine\nget_db_engine()\n")
+    app.write("test_sample", "def test_one(): pass\n")
+    result = app.run()
+    assert result.ret != 0 and "in a test run the database is reached only" in result.stdout.str() + result.stderr.str()
+
+
+def test_other_projects_and_other_fixtures_are_left_alone(app: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = """
+        import pytest
+
+        @pytest.fixture
+        def db():
+            return {}
+
+        class Item(pytest.Item):
+            def runtest(self):
+                pass
+
+        class File(pytest.File):
+            def collect(self):
+                yield Item.from_parent(self, name="item")
+
+        def pytest_collect_file(file_path, parent):
+            if file_path.suffix == ".yaml":
+                return File.from_parent(parent, path=file_path)
+    """
+    app.write("conftest", own)
+    (app.pytester.path / "test_file.yaml").write_text("x")
+    app.write("test_sample", "def test_own(db):\n    assert db == {}\n")
+    result = app.run()
+    result.assert_outcomes(passed=2)
+    assert "skinspire-db:" not in result.stdout.str()
+    (app.pytester.path / "pyproject.toml").write_text(PYPROJECT.replace("[tool.skinspire_db]\n", ""))
+    app.write("conftest", "")
+    app.write("test_sample", "def test_own(request):\n    assert '_skinspire_db' not in request.fixturenames\n")
+    app.run().assert_outcomes(passed=1)
+
+
+def test_an_inner_run_leaves_the_outer_one_as_it_was(pytester: pytest.Pytester, db: ClinicDatabase) -> None:
+    pytester.makepyfile("def test_one(): pass")
+    before = standin.guarding, standin.current
+    pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+    assert (standin.guarding, standin.current) == before and before[1] is db
+
+
+def test_a_url_that_leads_elsewhere(app: Sample) -> None:
+    app.write("test_sample", "def test_one(db_clone): pass\n")
+    result = app.run(f"--db-server={url(app.server, '')}?dbname=skinspire_dev".replace(app.server.password, "x"))
+    result.assert_outcomes(errors=1)
+    assert "--db-server has dbname among its options, which would send every test there" in word(result)
+
+
+def test_a_failed_test_that_cannot_be_kept_or_runs_again(app: Sample) -> None:
+    app.write(
+        "test_sample",
+        """
+        from application import *
+
+        def test_deferred(db_session):
+            db_session.execute(text("CREATE TABLE a (x int UNIQUE DEFERRABLE INITIALLY DEFERRED)"))
+            db_session.execute(text("INSERT INTO a VALUES (1), (1)"))
+            assert 0
+
+        def test_after(db_session):
+            assert patients() == 20
+        """,
+    )
+    result = app.run("--keep-failed-db")
+    result.assert_outcomes(failed=1, passed=1, errors=1)
+    assert "its database could not be kept: duplicate key value violates unique constraint" in result.stdout.str()
 
 
 TEMPLATE = "def test_one(db_session): pass\n"

@@ -49,8 +49,8 @@ class Factory:
 
         Raises UsageError for an age that nobody has.
         """
-        if age is not None and not 0 <= age <= 90:
-            raise UsageError(f"make_patient(age={age}): an age is 0 to 90", remedy="make_patient(age=30)")
+        if age is not None and not (type(age) is int and 0 <= age <= 90):
+            raise UsageError(f"make_patient(age={age!r}): an age is 0 to 90", remedy="make_patient(age=30)")
         # Who was born on 1 January has the age all year long.
         born = None if age is None else date(date.today().year - age, 1, 1)
         new = person(self.names, self.random_seed, "patient", self._number(), born=born)
@@ -84,13 +84,15 @@ class Factory:
         """A doctor."""
         return self.staff("doctor", hospital, user, **columns)
 
-    def user(self, of: Patient | Staff | None = None, role: str | None = None, **columns: Any) -> User:
+    def user(
+        self, of: Patient | Staff | None = None, role: str | None = None, hospital: Hospital | None = None, **columns: Any
+    ) -> User:
         """An account of a patient or of somebody who works there, by default of a new receptionist, with the role that goes
         with it or another one. Its password is the seeded people's, which the README names.
 
         Raises UsageError for a role that there is not.
         """
-        somebody = of if of is not None else self.staff("receptionist")
+        somebody = of if of is not None else self.staff("receptionist", hospital)
         kind = "patient" if isinstance(somebody, Patient) else somebody.staff_type
         name = role or ROLE_OF.get(kind)  # type: ignore[call-overload]
         query = select(RoleMaster).where(RoleMaster.role_name == name).order_by(RoleMaster.hospital_id.nulls_first())

@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from skinspire_db.testing.workshop import Database
 
 
+@pytest.fixture(autouse=True)
+def _skinspire_db(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Before all others: the test's database."""
+    from skinspire_db.testing.plugin import database_of
+
+    with database_of(request):
+        yield
+
+
 @pytest.fixture
 def db_session(request: pytest.FixtureRequest) -> Session:
     """A SQLAlchemy Session in a transaction that is rolled back after the test.
@@ -84,56 +93,56 @@ def db_server(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture
-def make_hospital(_factory: Factory) -> Any:
+def make_hospital(_skinspire_factory: Factory) -> Any:
     """make_hospital(name=...) -> a Hospital with one branch, another tenant."""
-    return _factory.hospital
+    return _skinspire_factory.hospital
 
 
 @pytest.fixture
-def make_patient(_factory: Factory) -> Any:
+def make_patient(_skinspire_factory: Factory) -> Any:
     """make_patient(age=7, hospital=..., user=True, **columns) -> a Patient."""
-    return _factory.patient
+    return _skinspire_factory.patient
 
 
 @pytest.fixture
-def make_staff(_factory: Factory) -> Any:
+def make_staff(_skinspire_factory: Factory) -> Any:
     """make_staff("nurse", hospital=..., user=True, **columns) -> a Staff."""
-    return _factory.staff
+    return _skinspire_factory.staff
 
 
 @pytest.fixture
-def make_doctor(_factory: Factory) -> Any:
+def make_doctor(_skinspire_factory: Factory) -> Any:
     """make_doctor(hospital=..., **columns) -> a Staff who is a doctor."""
-    return _factory.doctor
+    return _skinspire_factory.doctor
 
 
 @pytest.fixture
-def make_user(_factory: Factory) -> Any:
+def make_user(_skinspire_factory: Factory) -> Any:
     """make_user(of=patient, role="Nurse", **columns) -> a User with a role, and somebody to be."""
-    return _factory.user
+    return _skinspire_factory.user
 
 
 @pytest.fixture
-def _factory(request: pytest.FixtureRequest) -> Factory:
+def _skinspire_factory(request: pytest.FixtureRequest) -> Factory:
     from skinspire_db.testing.factories import Factory
 
     return Factory(_current(request, None))
 
 
 @pytest.fixture
-def assert_only_changed(_changes: Changes) -> Any:
+def assert_only_changed(_skinspire_changes: Changes) -> Any:
     """assert_only_changed(users=1): since the test began, or since what was last asserted, nothing else has changed."""
-    return _changes.only
+    return _skinspire_changes.only
 
 
 @pytest.fixture
-def assert_no_changes(_changes: Changes) -> Any:
+def assert_no_changes(_skinspire_changes: Changes) -> Any:
     """assert_no_changes(): as assert_only_changed() without any."""
-    return _changes.none
+    return _skinspire_changes.none
 
 
 @pytest.fixture
-def _changes(request: pytest.FixtureRequest) -> Changes:
+def _skinspire_changes(request: pytest.FixtureRequest) -> Changes:
     from skinspire_db.testing.changes import Changes
 
     return Changes(_current(request, None))

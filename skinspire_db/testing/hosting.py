@@ -73,6 +73,11 @@ def given(here: Project, text: str, source: str) -> Host:
         raise InvalidSetting(
             f"{source} is not a database URL", remedy=f"write {source}=postgresql://user:password@host:5432/"
         ) from None
+    if elsewhere := {"dbname", "service"} & url.query.keys():
+        raise InvalidSetting(
+            f"{source} has {min(elsewhere)} among its options, which would send every test there",
+            remedy=f"write {source}=postgresql://user:password@host:5432/",
+        )
     port = f":{url.port}" if url.port else ""
     host = Host(f"{url.host or 'the local socket'}{port} ({source})", url, here)
     if url.database and url.database not in connections.MAINTENANCE_DATABASES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import sqlalchemy
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
+from skinspire_db.connections import sentence
 from skinspire_db.errors import UsageError
 from skinspire_db.testing.seeded import Seeded, Unrestorable
 from skinspire_db.testing.transaction import WORK_ON_THEIR_OWN, Escaped, Joined, Transaction, service_within
@@ -67,6 +69,21 @@ class Shared:
             time.sleep(0.001)
         return found
 
+    def forget_settings(self) -> None:
+        """What a test has set, prepared, locked or listened to in the sessions of the pool is not the next one's."""
+        pool: Any = self.service().engine.pool
+        self.database.ending = True
+        try:
+            for taken in [pool.connect() for _ in range(pool.checkedin())]:
+                taken.dbapi_connection.autocommit = True
+                taken.dbapi_connection.execute("DISCARD ALL")
+                taken.dbapi_connection.autocommit = False
+                taken.close()
+        except (psycopg.Error, sqlalchemy.exc.SQLAlchemyError):
+            self.database.close()  # one of them is broken: they all go
+        finally:
+            self.database.ending = False
+
     def present(self) -> set[int]:
         """Who is connected to it."""
         return {pid for (pid,) in self.connection.execute(PRESENT.encode()).fetchall()}
@@ -91,7 +108,7 @@ class Shared:
     def _gave(self, connection: Any, _: Any) -> None:
         if connection is not None and not connection.closed:
             try:
-                connection.execute("SELECT pg_stat_force_next_flush(), pg_advisory_unlock_all()")
+                connection.execute("SELECT pg_stat_force_next_flush()")
                 connection.rollback()
                 self.idle.add(connection.info.backend_pid)
             except psycopg.Error:  # it is broken, and ends
@@ -123,7 +140,8 @@ class Bench:
         if (old := self._shared) is not None:
             self._shared = None
             old.close()
-            self.workshop.drop(old.database)
+            with contextlib.suppress(psycopg.OperationalError):  # a server that is gone; the next run sweeps it up
+                self.workshop.drop(old.database)
 
     def keep(self, name: str, test: str) -> None:
         """Set the shared database aside under that name."""
@@ -234,6 +252,7 @@ class InTransaction(ClinicDatabase):
         self.transaction = self.shared.transaction
         self.transaction.before_others, self.transaction.after_others = self._flush, self._expire
         self.transaction.begin()
+        self._thread = threading.get_ident()
         self._bound: sqlalchemy.Connection | None = None  # what the test's own session works on
         self._own: Any = None
 
@@ -248,6 +267,8 @@ class InTransaction(ClinicDatabase):
         raise UsageError("a db_session test has one connection", remedy=WORK_ON_THEIR_OWN)
 
     def check(self) -> None:
+        if self.transaction.misleading:
+            raise UsageError(f"db_session cannot show what happened: {self.transaction.misleading}", remedy=WORK_ON_THEIR_OWN)
         self.transaction.check()
 
     def finish(self, keep: str | None = None) -> None:
@@ -266,6 +287,7 @@ class InTransaction(ClinicDatabase):
     def _bind(self) -> sqlalchemy.Connection:
         self._bound = self.engine.connect()
         self._own = self._bound.connection.dbapi_connection
+        self._own.of_test = True
         return self._bound
 
     def _connect(self) -> Any:
@@ -273,7 +295,11 @@ class InTransaction(ClinicDatabase):
 
     def _finish(self, keep: str | None) -> None:
         if keep:
-            self.transaction.keep()
+            try:
+                self.transaction.keep()
+            except psycopg.Error as error:
+                self.bench.renew(self.test, "it could not be committed")
+                raise UsageError(f"its database could not be kept: {sentence(error)}") from None
             self.bench.keep(keep, self.test)
             return
         shared = self.shared
@@ -287,21 +313,23 @@ class InTransaction(ClinicDatabase):
             self.bench.renew(self.test, "somebody connected beside its transaction")
 
     def _flush(self, one: Joined) -> None:
-        """What the test has added is there when the code under test looks."""
-        if one is not self._own and self._session is not None and self._pending() and self._is_ours():
-            self._session.flush()
+        """What the test has added is there when the code under test looks, and not the test's to undo any more."""
+        if self._own is not None and one is not self._own:
+            if self._pending() and self._is_ours():
+                self.session.flush()
+            self.transaction.release(self._own)
 
     def _expire(self, one: Joined) -> None:
         """What the code under test has changed the test sees."""
-        if one is not self._own and self._session is not None and not self._pending() and self._is_ours():
-            self._session.expire_all()
+        if self._own is not None and one is not self._own and not self._pending() and self._is_ours():
+            self.session.expire_all()
 
     def _pending(self) -> bool:
         session = self._session
         return session is not None and bool(session.new or session.dirty or session.deleted)
 
     def _is_ours(self) -> bool:
-        return threading.get_ident() == self.transaction.thread
+        return threading.get_ident() == self._thread
 
 
 class PutBack(ClinicDatabase):
@@ -329,6 +357,7 @@ class PutBack(ClinicDatabase):
             self.bench.keep(keep, self.test)
             return
         try:
+            self.shared.forget_settings()
             self.shared.end_strangers()
             self.shared.seeded.put_back()
             self.shared.count_sessions()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -70,18 +70,24 @@ class Run:
 
     def use(self, mode: Mode, item: pytest.Item, request: pytest.FixtureRequest) -> ClinicDatabase:
         """Give the test a database, which stands in for the active environment's from now on."""
+        import psycopg
+
         from skinspire_db.testing.modes import KINDS
 
-        self.current = KINDS[mode](self.bench(request), item.nodeid)
+        try:
+            self.current = KINDS[mode](self.bench(request), item.nodeid)
+        except psycopg.OperationalError:  # the server has died, or was started anew
+            self.close()
+            self.current = KINDS[mode](self.bench(request), item.nodeid)
         standin.current = self.current
         return self.current
 
     def close(self) -> None:
         """Drop the process's databases; the template stays for the next run."""
         if self._bench is not None:
-            self.renewed = self._bench.renewed
-            self._bench.close()
-            self._bench = None
+            self.renewed += self._bench.renewed
+            bench, self._bench = self._bench, None
+            bench.close()
 
     def _prepare(self, request: pytest.FixtureRequest | None) -> None:
         import psycopg
@@ -133,6 +139,7 @@ SEEDED = {"patients": "20", "doctors": "5", "random_seed": "1"}
 NOT_GIVEN = (None, "", "127.0.0.1", "/usr/lib/postgresql/14/bin/pg_ctl")  # the defaults of pytest-postgresql's settings
 RUN = pytest.StashKey[Run]()
 KEEP = pytest.StashKey[str]()
+FORMER = pytest.StashKey[tuple[bool, Any, str | None]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -147,15 +154,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("db_guard", "refuse get_db_session() in tests that have no database (true)", type="bool", default=True)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Shut the application's door to its databases, before a conftest.py opens it: only a test's database is reached now."""
+    early_config.stash[FORMER] = (standin.guarding, standin.current, os.environ.get(standin.TOLD))
+    if early_config.getini("db_guard") and _is_of_skinspire():
+        standin.guarding, standin.current = True, None
+        os.environ[standin.TOLD] = "-"
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Shut the application's door to its databases: from here on only a test's database is reached."""
+    """Bring the fixtures, in a project with a table [tool.skinspire_db]; in others this plugin does nothing."""
+    config.stash[RUN] = Run(config)
+    if not _is_of_skinspire():
+        return
     config.pluginmanager.register(fixtures, "skinspire_db.testing.fixtures")
     config.addinivalue_line("markers", MARKER)
     mode = config.getini("db_mode")
     if mode and mode not in MODES:
         raise pytest.UsageError(f"db_mode = {mode} is none of {', '.join(MODES)}")
-    config.stash[RUN] = Run(config)
-    standin.guarding = config.getini("db_guard")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -164,14 +181,16 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         run.close()
         if run.noted is not None:
             shutil.rmtree(run.noted.parent, ignore_errors=True)
-    standin.guarding, standin.current = False, None
+    if FORMER in config.stash:
+        standin.guarding, standin.current, told = config.stash[FORMER]
+        _set(standin.TOLD, told)
 
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist tells the controller of the collection next
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Make or find the template before the first test, if any test needs it, and say so."""
     run = session.config.stash[RUN]
-    needed = any(_needs(item) for item in session.items)
+    needed = _is_of_skinspire() and any(_needs(item) for item in session.items)
     if not needed or session.config.option.collectonly or run.by_postgresql_proc:
         return
     with contextlib.suppress(SkinspireError):  # each test that needs it tells
@@ -235,11 +254,16 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     """A test that has passed fails when a deferred constraint says so, as its commit would have."""
     import psycopg
 
+    from skinspire_db.connections import sentence
+
     result = yield
     run = item.config.stash[RUN]
     if run.current is not None:
         try:
-            run.current.check()
+            with _told():
+                run.current.check()
+        except psycopg.OperationalError as error:
+            pytest.fail(f"the test's database was lost: {sentence(error)}", pytrace=False)
         except psycopg.Error as error:
             text = " ".join(each for each in (error.diag.message_primary, error.diag.message_detail) if each)
             pytest.fail(f"a deferred constraint is violated: {text}", pytrace=False)
@@ -259,9 +283,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
-@pytest.fixture(autouse=True)
-def _db(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Before all others of a test: its database, if it has one."""
+@contextlib.contextmanager
+def database_of(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Give a test its database, if it has one, before all other fixtures, and take it away after them."""
     run, item = request.config.stash[RUN], request.node
     with _told():
         mode = _mode(item)
@@ -273,20 +297,24 @@ def _db(request: pytest.FixtureRequest) -> Iterator[None]:
     with _surroundings(database):
         yield
     standin.current = run.current = None
+    keep = item.stash.get(KEEP, None)
+    if keep is not None:
+        del item.stash[KEEP]  # it may run again
     with _told():
-        database.finish(item.stash.get(KEEP, None))
+        database.finish(keep)
 
 
 def _mode(item: Any) -> Mode | None:
     """What kind of database a test has, by its fixtures, its marker, the setting. Raises UsageError for two kinds at once."""
-    names = set(item.fixturenames)
+    names = _ours(item)
     asked = {OF_FIXTURE[name] for name in names & OF_FIXTURE.keys()}
     if (marker := item.get_closest_marker("db")) is not None:
-        asked.add(marker.args[0] if marker.args else marker.kwargs.get("mode", "session"))
-    if wrong := asked - set(MODES):
-        raise UsageError(
-            f"@pytest.mark.db({wrong.pop()!r}) is none of {', '.join(MODES)}", remedy='@pytest.mark.db("session")'
-        )
+        given = [*marker.args, *marker.kwargs.items()]
+        mode = marker.kwargs["mode"] if marker.kwargs.keys() == {"mode"} else marker.args[0] if marker.args else "session"
+        if len(given) > 1 or mode not in MODES or marker.kwargs.keys() - {"mode"}:
+            said = ", ".join(repr(each) for each in given)
+            raise UsageError(f"@pytest.mark.db({said}) is none of {', '.join(MODES)}", remedy='@pytest.mark.db("session")')
+        asked.add(cast("Mode", mode))
     if len(asked) > 1:
         raise UsageError(f"a test has one kind of database, not {' and '.join(sorted(asked))}", remedy="choose one")
     if asked:
@@ -297,8 +325,24 @@ def _mode(item: Any) -> Mode | None:
 
 def _needs(item: Any) -> bool:
     with contextlib.suppress(UsageError):  # the test tells
-        return _mode(item) is not None or bool(SERVER_ONLY & set(getattr(item, "fixturenames", ())))
+        return _mode(item) is not None or bool(SERVER_ONLY & _ours(item))
     return True
+
+
+def _ours(item: Any) -> set[str]:
+    """The fixtures of this plugin that a test uses; a project's own of the same name are its own."""
+    known = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
+    names = (name for name in getattr(item, "fixturenames", ()) if name in known)
+    return {name for name in names if known[name][-1].func.__module__ == fixtures.__name__}
+
+
+def _is_of_skinspire() -> bool:
+    from skinspire_db import settings
+
+    try:
+        return settings.project().found_by in ("SKINSPIRE_PROJECT", "the current folder")
+    except SkinspireError:  # a pyproject.toml that cannot be read; pytest tells
+        return False
 
 
 @contextlib.contextmanager
@@ -315,18 +359,29 @@ def _told() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _surroundings(database: ClinicDatabase) -> Iterator[None]:
-    """What processes that the test starts are told."""
-    told = {"SKINSPIRE_ENV": database.environment.name, "TEST_DATABASE_URL": str(database.environment.url.value)}
+    """What processes that the test starts are told; what it chooses for get_db_session() is not the next test's choice."""
+    from skinspire_db import sessions
+
+    name = database.environment.name
+    told = {"SKINSPIRE_ENV": name, "TEST_DATABASE_URL": str(database.environment.url.value), standin.TOLD: name}
     before = {name: os.environ.get(name) for name in told}
+    nested = sessions._savepoints_by_default, sessions._savepoints.get()
     os.environ |= told
     try:
         yield
     finally:
         for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+            _set(name, value)
+        sessions._savepoints_by_default = nested[0]
+        sessions._savepoints.set(nested[1])
+        sessions.forget_inherited()
+
+
+def _set(name: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value
 
 
 def _was_given(config: pytest.Config, name: str) -> bool:

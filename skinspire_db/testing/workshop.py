@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
-from skinspire_db import connections, scratch
+from skinspire_db import connections, scratch, standin
 from skinspire_db.connections import Target
 from skinspire_db.environment import Environment
-from skinspire_db.errors import PermissionMissing
+from skinspire_db.errors import GuardRefused, PermissionMissing, UsageError
 from skinspire_db.seeding.bulk import Options
 from skinspire_db.testing import templates
 from skinspire_db.testing.hosting import Host
@@ -33,19 +33,36 @@ class Database:
         self.name = name
         self.environment: Environment = host.environment(name)
         self.target: Target = connections.target(self.environment)
+        self.ending = False  # the test is over, and what it used is put right
         self._service: Service | None = None
 
     def service(self) -> Service:
         """Its engines, made when they are first asked for."""
+        from sqlalchemy import event
+
         from skinspire_db import engines
 
         if self._service is None:
-            self._service = engines.make(self.environment)
+            self._service = made = engines.make(self.environment)
+            if made.replica is not None:  # it is another database
+                made.replica.dispose()
+                made.replica = None
+
+            @event.listens_for(made.engine, "checkout")
+            def refuse_another_test(_: Any, __: Any, ___: Any) -> None:
+                serving = standin.current.service() if standin.current is not None else None
+                if serving is not made and not self.ending:
+                    raise UsageError("this engine is another test's", remedy="call get_db_engine() whenever it is needed")
+
         return self._service
 
     def connect(self) -> psycopg.Connection[Any]:
-        """A connection in autocommit."""
-        return psycopg.connect(**connections.libpq_parameters(self.target, "skinspire-db test"), autocommit=True)
+        """A connection in autocommit. Raises GuardRefused when it has come out anywhere else."""
+        opened = psycopg.connect(**connections.libpq_parameters(self.target, "skinspire-db test"), autocommit=True)
+        if opened.info.dbname != self.name:
+            opened.close()
+            raise GuardRefused(f"the tests' server leads to {opened.info.dbname}, not {self.name}", remedy="correct its URL")
+        return opened
 
     def close(self) -> None:
         """Close the connections of its engines."""
