@@ -635,7 +635,7 @@ def test_other_projects_and_other_fixtures_are_left_alone(app: Sample, monkeypat
 def test_an_inner_run_leaves_the_outer_one_as_it_was(pytester: pytest.Pytester, db: ClinicDatabase) -> None:
     pytester.makepyfile("def test_one(): pass")
     before = standin.guarding, standin.current
-    pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+    pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:asyncio").assert_outcomes(passed=1)
     assert (standin.guarding, standin.current) == before and before[1] is db
 
 
