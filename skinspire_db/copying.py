@@ -208,8 +208,7 @@ def _stream(build: Build, start: Target, connection: Connection, choice: Choice)
         _compare(replace(before.result(), sequences=sequences), after, summary, of)
         # Rows were looked at before they were on disk. Neither server has died since, or this raises; now they are there.
         connection.rollback()
-        witness.execute("SET LOCAL synchronous_commit = on; SELECT pg_current_xact_id()")
-        witness.commit()
+        connections.settle(witness)
         witness.close()
     return aside
 
