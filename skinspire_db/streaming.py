@@ -35,6 +35,7 @@ SPELLING = (
 # A scratch database that a crash takes along is no loss, so nothing waits for its WAL.
 QUICK = f"{SPELLING} -c synchronous_commit=off -c maintenance_work_mem=256MB -c lock_timeout=0"
 PLAIN = f"{SPELLING} -c row_security=off"
+LOCKED = 500  # tables that one transaction fills; with those of others, three locks for each must have room in the server
 SMALL = 8 << 20  # bytes: tables of less go together, as text; two programs for each would take longer than their rows
 QUIET = ("--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1")
 TABLES = """
@@ -220,7 +221,7 @@ def _fill(pipes: _Pipes, table: Table, restore: _Restore, filled: Callable[[set[
 
 @dataclass(frozen=True)
 class _Pipes:
-    """One psql reads, another writes what it reads; what is written is one transaction."""
+    """One psql reads, another writes what it reads."""
 
     tools: ClientTools
     source: Target
@@ -235,7 +236,8 @@ class _Pipes:
     def small(self, tables: list[Table], folder: Path) -> None:
         """Tables one after the other, as text: the reader prints a script with their rows in it."""
         lines = [f"{each};" for each in self._begin()] + ["\\echo BEGIN;"]
-        for table in (dataclasses.replace(each, binary=False) for each in tables):
+        for number, table in enumerate(dataclasses.replace(each, binary=False) for each in tables):
+            lines += ["\\echo COMMIT; BEGIN;"] if number and number % LOCKED == 0 else []
             lines += [f"\\echo {_argument(f'{each};')}" for each in table.write] + [f"{table.read};", "\\echo '\\\\.'"]
         script = folder / "small.sql"
         script.write_text("\n".join([*lines, "\\echo COMMIT;", ""]), encoding="utf-8")

@@ -194,6 +194,20 @@ def test_across_servers(two: Project, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_more_tables_than_one_transaction_may_lock(two: Project) -> None:
+    two.execute(
+        """DO $$ BEGIN FOR n IN 1..3600 LOOP
+               EXECUTE format('CREATE TABLE many_%s AS SELECT %1$s AS id, ''x''::text AS what', n);
+               IF n % 500 = 0 THEN COMMIT; END IF;
+           END LOOP; END $$""",
+        database(two, "TEST"),
+    )
+    outcome = two.invoke("db.copy", "--source=test", "--target=dev", "--method=stream")
+    assert outcome.code == 0, outcome.err
+    assert two.query("SELECT count(*) FROM pg_class WHERE relname ~ '^many_'") == [(3600,)]
+
+
+@pytest.mark.slow
 def test_a_source_that_changes_meanwhile(two: Project) -> None:
     """The stream is of one moment, whatever is written meanwhile."""
     with two.connect(database(two, "TEST")) as writer:
