@@ -144,10 +144,12 @@ def stream(
         with_options(aside, QUICK + forever),
     )
     with tempfile.TemporaryDirectory() as folder:
+        notes: list[str] = []
         archive, large = str(Path(folder) / "definitions"), Path(folder) / "large_objects"
         tools.run("pg_dump", source, "-Fc", "--schema-only", f"--snapshot={snapshot}", f"--file={archive}")
         strangers = foreign.Strangers(present)
-        if {role for (role,) in connection.execute("SELECT rolname FROM pg_roles").fetchall()} - present:
+        missing = {role for (role,) in connection.execute("SELECT rolname FROM pg_roles").fetchall()} - present
+        if missing:
             strangers = foreign.missing(tools, Path(archive), aside, present)
         with strangers.left_out(tools, Path(archive), aside) as options:
             tools.run("pg_restore", aside, "--exit-on-error", "--section=pre-data", *options, archive)
@@ -167,13 +169,14 @@ def stream(
         if large_objects and connection.execute("SELECT 1 FROM pg_largeobject_metadata LIMIT 1").fetchone():
             only = ("--data-only", "--large-objects", "--exclude-table-data=*.*")
             tools.run("pg_dump", source, "-Fc", *only, f"--snapshot={snapshot}", f"--file={large}")
-            with strangers.left_out(tools, large, aside) as options:
+            others = foreign.missing(tools, large, aside, present) if missing else strangers
+            with others.left_out(tools, large, aside) as options:
                 tools.run("pg_restore", aside, "--exit-on-error", *options, str(large))
-            strangers.settle(tools, large, aside)
+            notes = others.settle(tools, large, aside)
         sequences = _sequences_and_views(connection, aside)  # before event triggers are there, which a REFRESH would fire
         restore.rest()
-        notes = strangers.settle(tools, Path(archive), aside)
-    return sequences, notes
+        notes += strangers.settle(tools, Path(archive), aside)
+    return sequences, list(dict.fromkeys(notes))
 
 
 @dataclass(frozen=True)

@@ -163,13 +163,21 @@ def test_across_servers(two: Project, tmp_path: Path) -> None:
     other = EmbeddedServer(throw_away_home(tmp_path), durable=False)
     try:
         address = other.start()
-        role = f"only_here_{two.database}"
+        role, common = f"only_here_{two.database}", f"everywhere_{two.database}"
+        with psycopg.connect(**address.parameters, dbname="postgres") as there:
+            there.execute(f"CREATE ROLE {common}".encode())
         two.execute(
             f"""CREATE ROLE {role}; GRANT SELECT ON one TO {role}; GRANT UPDATE ON one TO PUBLIC;
             GRANT CREATE ON SCHEMA public TO {role}; ALTER TABLE large OWNER TO {role};
             CREATE POLICY "a TO b" ON one FOR UPDATE TO {role}, pg_monitor USING (id > 1
             );
-            COMMENT ON POLICY "a TO b" ON one IS 'whose'; GRANT SELECT ON LARGE OBJECT 4711 TO {role}""",
+            COMMENT ON POLICY "a TO b" ON one IS 'whose'; GRANT SELECT ON LARGE OBJECT 4711 TO {role};
+            CREATE ROLE {common}; GRANT CREATE ON SCHEMA public TO {common}; ALTER TABLE price OWNER TO {common};
+            SELECT lo_from_bytea(4712, 'theirs'); ALTER LARGE OBJECT 4712 OWNER TO {role};
+            CREATE TABLE "one POLICY more" (what text); COMMENT ON TABLE "one POLICY more" IS 'kept';
+            CREATE POLICY words ON "one POLICY more" USING (what <> 'give TO bob;');
+            CREATE POLICY theirs ON "one POLICY more" TO {role} USING (true);
+            COMMENT ON POLICY theirs ON "one POLICY more" IS 'of those who are not here'""",
             database(two, "TEST"),
         )
         two.env["DEV_DATABASE_URL"] = (
@@ -177,15 +185,25 @@ def test_across_servers(two: Project, tmp_path: Path) -> None:
         )
         outcome = two.invoke("db.copy", "--source=test", "--target=dev")
         assert outcome.code == 0 and f"{role}: what was theirs is skinspire's now" in outcome.err, outcome.err
-        assert f"{role}: policies for them are for skinspire now" in outcome.err
+        assert f"{role}: policies are not for them, those for them alone left out" in outcome.err
         with psycopg.connect(**address.parameters, dbname=two.database) as there:
             policy = (
                 "SELECT polroles::regrole[]::text, obj_description(oid, 'pg_policy') FROM pg_policy WHERE polname = 'a TO b'"
             )
-            assert there.execute(policy).fetchone() == ("{skinspire,pg_monitor}", "whose")
+            assert there.execute(policy).fetchone() == ("{pg_monitor}", "whose")
+            owners = "SELECT relowner::regrole::text FROM pg_class WHERE relname IN ('large', 'price') ORDER BY relname"
+            assert there.execute(owners).fetchall() == [("skinspire",), (common,)], "who is there too keeps what is his"
+            large = "SELECT lomowner::regrole::text FROM pg_largeobject_metadata WHERE oid = 4712"
+            assert there.execute(large).fetchone() == ("skinspire",)
+            assert there.execute("SELECT obj_description('\"one POLICY more\"'::regclass)").fetchone() == ("kept",)
+            policies = "SELECT polname, pg_get_expr(polqual, polrelid) FROM pg_policy WHERE polrelid = '\"one POLICY more\"'::regclass"
+            assert there.execute(policies).fetchall() == [("words", "(what <> 'give TO bob;'::text)")]
             assert there.execute("SELECT has_table_privilege('public', 'one', 'UPDATE')").fetchone() == (True,)
-        two.execute('DROP POLICY "a TO b" ON one; ALTER TABLE large OWNER TO skinspire', database(two, "TEST"))
-        two.execute(f"DROP OWNED BY {role}; DROP ROLE {role}", database(two, "TEST"))
+        two.execute(
+            'DROP POLICY "a TO b" ON one; DROP TABLE "one POLICY more"; SELECT lo_unlink(4712)', database(two, "TEST")
+        )
+        two.execute(f"REASSIGN OWNED BY {role}, {common} TO skinspire", database(two, "TEST"))
+        two.execute(f"DROP OWNED BY {role}, {common}; DROP ROLE {role}, {common}", database(two, "TEST"))
         before = dump(two.address, database(two, "TEST"))
         assert two.invoke("db.copy", "--source=test", "--target=dev").code == 0
         assert without_names(dump(address, two.database)) == without_names(before)
