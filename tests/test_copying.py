@@ -415,3 +415,40 @@ def test_a_template_shows_how_far_it_is(two: Project) -> None:
                 shown += block
     os.close(mine)
     assert task.returncode == 0 and b"copied:" in shown and b"B/s" in shown, shown
+
+
+@pytest.mark.slow
+def test_a_look_that_fails_ends_no_other(two: Project) -> None:
+    """Of two looks at once, each fails for its own reason, or not at all."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from skinspire_db import connections, environment, fingerprint, settings
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor() as pool:
+        for name, value in {"SKINSPIRE_PROJECT": str(two.root), **two.env}.items():
+            patch.setenv(name, value)
+        settings._tool_table.cache_clear()
+        dev, test = (connections.target(environment.resolve(name)) for name in ("dev", "test"))
+        test_name = database(two, "TEST")
+        two.execute("CREATE TABLE slow AS SELECT n, n::numeric AS m FROM generate_series(1, 1500000) n")
+        at_it = "SELECT pid FROM pg_stat_activity WHERE datname = '{}' AND state = 'active' AND {}"
+        with two.connect(test_name) as holder:
+            holder.execute("BEGIN; LOCK TABLE patients")
+            bad = pool.submit(fingerprint.take, test, "look")
+            while not (waiting := two.query(at_it.format(test_name, "wait_event_type = 'Lock'"), "postgres")):
+                time.sleep(0.01)
+            good = pool.submit(fingerprint.take, dev, "look")
+            while not two.query(at_it.format(two.database, "query LIKE '%count(*)%slow%'"), "postgres"):
+                assert not good.done()
+            two.query(f"SELECT pg_terminate_backend({waiting[0][0]})", "postgres")
+            assert isinstance(bad.exception(), psycopg.errors.AdminShutdown)
+            assert good.result().rows > 1500000
+
+
+def test_definitions_are_compared_when_roles_are_missing(two: Project) -> None:
+    from skinspire_db.fingerprint import Fingerprint, differences
+
+    whole = {"index a on t": "1", "table t": "2", "grant t to ghost": "3", "policy p on t": "4", "constraint c on t": "5"}
+    less = {"table t": "of another owner", "constraint c on t": "other"}
+    found = differences(Fingerprint({}, {}, whole, 17), Fingerprint({}, {}, less, 17), of=("unowned",))
+    assert list(found) == ["constraint c on t differs", "index a on t is missing"]

@@ -123,7 +123,7 @@ def _refuse_unknown(stamp: str | None, source: Source, build: Build) -> None:
 def _compared(build: Build) -> tuple[str, ...]:
     """Where roles were mapped or left out, owners and grants cannot be the same."""
     mapped = any(note.startswith(foreign.MAPPED) for note in build.result.notes)
-    return ("tables", "sequences") if mapped else ("tables", "sequences", "definitions")
+    return ("tables", "sequences", "unowned") if mapped else ("tables", "sequences", "definitions")
 
 
 def fill(source: Source, aside: Target, jobs: int, build: Build) -> None:
