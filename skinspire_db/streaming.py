@@ -199,7 +199,7 @@ class _Restore:
 
     def _run(self, lines: list[str], name: str) -> None:
         if lines:
-            (self.folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+            (self.folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogateescape")
             options = ("--exit-on-error", f"--jobs={self.jobs}", "--section=post-data", f"--use-list={self.folder / name}")
             self.tools.run("pg_restore", self.aside, *options, *self.options, self.archive)
 

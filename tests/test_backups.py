@@ -162,6 +162,23 @@ def test_dumps_by_others(kept: Project) -> None:
         assert without_names(dump(kept.address, database(kept, "TEST"))) == without_names(wanted), options
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [["-Fp"], ["-Fc"]])
+def test_a_dump_in_another_encoding(kept: Project, options: list[str]) -> None:
+    test, ghost = database(kept, "TEST"), f"ghost_{kept.database}"
+    kept.execute(f"CREATE ROLE {ghost}", test)
+    kept.execute(
+        f"""CREATE POLICY umlauts ON one TO {ghost}, pg_monitor USING ('Zürich' <> 'Bülach'); COMMENT ON POLICY umlauts ON one IS 'für'""",
+        test,
+    )
+    file = pg_dump(kept, "of.others", "--encoding=LATIN1", *options)
+    kept.execute(f"DROP OWNED BY {ghost}; DROP ROLE {ghost}", test)
+    outcome = kept.invoke("backup.restore", "--env=test", f"--file={file}")
+    assert outcome.code == 0, outcome.err
+    what = "SELECT pg_get_expr(polqual, polrelid), obj_description(oid, 'pg_policy') FROM pg_policy WHERE polname = 'umlauts'"
+    assert kept.query(what, test) == [("('Zürich'::text <> 'Bülach'::text)", "für")]
+
+
 @pytest.mark.parametrize(
     "options",
     [["-Fp"], pytest.param(["-Fc"], marks=pytest.mark.slow), pytest.param(["-Fp", "--inserts"], marks=pytest.mark.slow)],

@@ -35,6 +35,7 @@ POLICY = re.compile(  # all up to the roles, for an expression or a name can hol
 # What names roles, and can be made when all else is there.
 LATER = r"\d+; \d+ \d+ ((DEFAULT )?ACL|POLICY|COMMENT .*POLICY) "
 DEFINITIONS = r"\d+; \d+ \d+ (?!TABLE DATA |BLOBS |SEQUENCE SET |MATERIALIZED VIEW DATA )"  # large objects' owners too
+ENCODING = "SET client_encoding = "
 GRANTS = ("GRANT ", "REVOKE ", "ALTER DEFAULT PRIVILEGES ")
 # What concerns another database than the one that is restored into, and what drops things from an empty one.
 ELSEWHERE = re.compile(
@@ -112,7 +113,7 @@ def stamp(tools: ClientTools, archive: Archive, to: Target) -> str | None:
             with archive.path.open("rb") as whole:
                 return _stamp_in(whole)
         only = ("--data-only", "--schema=skinspire_tools", "--table=stamp", "--file=-")
-        file.write(tools.run("pg_restore", to, *only, str(archive.path), connect=False).encode())
+        file.write(tools.run("pg_restore", to, *only, str(archive.path), connect=False).encode(errors="surrogateescape"))
         file.seek(0)
         return _stamp_in(file)
 
@@ -141,7 +142,7 @@ def locale(tools: ClientTools, archive: Archive, to: Target) -> str:
         else:
             file = stack.enter_context(tempfile.TemporaryFile())
             arguments = ("--create", "--schema-only", "--file=-", str(archive.path))
-            file.write(tools.run("pg_restore", to, *arguments, connect=False).encode())
+            file.write(tools.run("pg_restore", to, *arguments, connect=False).encode(errors="surrogateescape"))
             file.seek(0)
         for _, piece in itertools.islice(pieces(file), EARLY):
             text = bare(piece).decode(errors="replace")
@@ -251,12 +252,12 @@ class Strangers:
         if self.owners:
             self._give_back(tools, archive, aside)
         with tempfile.TemporaryFile() as every, tempfile.TemporaryFile() as kept:
-            every.write(_part(tools, archive, aside, LATER).encode())
+            every.write(_part(tools, archive, aside, LATER).encode(errors="surrogateescape"))
             every.seek(0)
             for _, piece in pieces(every):
-                text = bare(piece).decode(errors="replace").strip()
-                if text.startswith((*GRANTS, "CREATE POLICY ", "COMMENT ON ")) and self.keeps(text):
-                    kept.write(f"{self.without(text)}\n".encode())
+                text = bare(piece).decode(errors="surrogateescape").strip()
+                if text.startswith((ENCODING, *GRANTS, "CREATE POLICY ", "COMMENT ON ")) and self.keeps(text):
+                    kept.write(f"{self.without(text)}\n".encode(errors="surrogateescape"))
             kept.seek(0)
             tools.run("psql", aside, *PSQL, stdin=kept)
         return self.notes(aside)
@@ -267,12 +268,14 @@ class Strangers:
         with contextlib.closing(connections.connect(aside, "restore")) as connection:
             able = connection.execute(query).fetchone() == (True,)
         with tempfile.TemporaryFile() as every, tempfile.TemporaryFile() as kept:
-            every.write(_part(tools, archive, aside, DEFINITIONS).encode())
+            every.write(_part(tools, archive, aside, DEFINITIONS).encode(errors="surrogateescape"))
             every.seek(0)
             for _, piece in pieces(every):
-                text = bare(piece).decode(errors="replace").strip()
+                text = bare(piece).decode(errors="surrogateescape").strip()
+                if text.startswith(ENCODING):
+                    kept.write(f"{text}\n".encode())
                 if (owner := OWNER.fullmatch(text)) and _name(owner[1]) in self.present - {aside.user}:
-                    kept.write(f"{text}\n".encode() if able else b"")
+                    kept.write(f"{text}\n".encode(errors="surrogateescape") if able else b"")
                     self.robbed |= set() if able else {_name(owner[1])}
             kept.seek(0)
             tools.run("psql", aside, *(each for each in PSQL if each != "--single-transaction"), stdin=kept)
@@ -281,14 +284,14 @@ class Strangers:
         """A sentence for each kind of strangers."""
         notes = []
         if self.owners:
-            notes.append(f"{MAPPED}, {', '.join(sorted(self.owners))}: what was theirs is {aside.user}'s now")
+            notes.append(f"{MAPPED}, {_shown(self.owners)}: what was theirs is {aside.user}'s now")
         if self.grantees:
-            notes.append(f"{MAPPED}, {', '.join(sorted(self.grantees))}: {self.left} grants were left out")
+            notes.append(f"{MAPPED}, {_shown(self.grantees)}: {self.left} grants were left out")
         if self.robbed:
-            whose = ", ".join(sorted(self.robbed))
+            whose = _shown(self.robbed)
             notes.append(f"{aside.user} is no superuser, and what was {whose}'s is {aside.user}'s now too")
         if self.subjects:
-            whom = ", ".join(sorted(self.subjects))
+            whom = _shown(self.subjects)
             notes.append(f"{MAPPED}, {whom}: policies are not for them, those for them alone left out")
         return notes
 
@@ -297,17 +300,17 @@ def missing(tools: ClientTools, archive: Path, to: Target, present: set[str]) ->
     """Roles that the archive names and that do not exist."""
     strangers = Strangers(present)
     with tempfile.TemporaryFile() as file:
-        file.write(_part(tools, archive, to, DEFINITIONS).encode())
+        file.write(_part(tools, archive, to, DEFINITIONS).encode(errors="surrogateescape"))
         file.seek(0)
         for _, piece in pieces(file):
-            strangers.look(bare(piece).decode(errors="replace").strip())
+            strangers.look(bare(piece).decode(errors="surrogateescape").strip())
     return strangers
 
 
 @contextlib.contextmanager
 def _listed(lines: list[str]) -> Iterator[str]:
     """A file for pg_restore's --use-list."""
-    with tempfile.NamedTemporaryFile("w", suffix=".list", delete=False, encoding="utf-8") as file:
+    with tempfile.NamedTemporaryFile("w", suffix=".list", delete=False, encoding="utf-8", errors="surrogateescape") as file:
         file.write("\n".join(lines) + "\n")
     try:
         yield file.name
@@ -354,11 +357,11 @@ def _restore_sql(tools: ClientTools, archive: Archive, aside: Target, present: s
             elif kind == "rows":
                 kept.write(piece)
             else:
-                text = bare(piece).decode(errors="replace").strip()
+                text = bare(piece).decode(errors="surrogateescape").strip()
                 strangers.look(text)
                 if strangers.keeps(text) and not ELSEWHERE.match(text):
                     changed = strangers.without(text)
-                    kept.write(piece if changed == text else f"{changed}\n".encode())
+                    kept.write(piece if changed == text else f"{changed}\n".encode(errors="surrogateescape"))
         kept.seek(0)
         tools.run("psql", aside, *PSQL, stdin=kept)
     return strangers.notes(aside)
@@ -373,6 +376,11 @@ def _names(text: str) -> set[str]:
 def _list(roles: str) -> set[str]:
     """The roles of a policy."""
     return {_name(role) for role in re.findall(EACH, roles)}
+
+
+def _shown(names: set[str]) -> str:
+    """Names with commas between; of other encodings than UTF-8 what can be shown."""
+    return ", ".join(sorted(names)).encode(errors="surrogateescape").decode(errors="replace")
 
 
 def _name(quoted: str) -> str:
