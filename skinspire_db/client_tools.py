@@ -61,7 +61,7 @@ class ClientTools:
             out, err = process.communicate()
         if process.returncode:
             raise StepFailed(f"{name} failed: {said(err)}", remedy=remedy_of(err))
-        return out.decode(errors="replace")
+        return out.decode(errors="surrogateescape")  # a dump's own encoding, which goes back to a program as it came
 
 
 def client_tools(server_version: int) -> ClientTools:

@@ -142,6 +142,15 @@ def begin(
         connection.execute(SETTINGS_OF_LONG_TRANSACTIONS)
 
 
+def settle(connection: Connection) -> None:
+    """Wait until all that has been committed on the server is on its disk. Raises psycopg's OperationalError when the server
+    died since the connection was opened, and may have lost some of it.
+    """
+    # A transaction that writes no WAL waits for none, even if it has an id.
+    connection.execute("SET LOCAL synchronous_commit = on; SELECT pg_logical_emit_message(true, 'skinspire-db', ''::text)")
+    connection.commit()
+
+
 def open_database(to: Target, operation: str, *, create: bool) -> tuple[Connection, bool]:
     """Open a connection; with `create`, a database that does not exist is made first. Returns it, and whether it was made.
 

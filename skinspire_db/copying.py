@@ -204,12 +204,11 @@ def _stream(build: Build, start: Target, connection: Connection, choice: Choice)
         known = {name: row for each in looked for name, row in each.result().items()}
         after = fingerprint.take(aside, build.operation, only=only, known=known)
         # Where roles were mapped or left out, owners and grants cannot be the same.
-        of = ("tables", "sequences") if notes else ("tables", "sequences", "definitions")
+        of = ("tables", "sequences", "unowned") if notes else ("tables", "sequences", "definitions")
         _compare(replace(before.result(), sequences=sequences), after, summary, of)
         # Rows were looked at before they were on disk. Neither server has died since, or this raises; now they are there.
         connection.rollback()
-        witness.execute("SET LOCAL synchronous_commit = on; SELECT pg_current_xact_id()")
-        witness.commit()
+        connections.settle(witness)
         witness.close()
     return aside
 

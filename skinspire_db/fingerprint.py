@@ -90,9 +90,10 @@ def take(
     With `only`, the rows of other tables are not looked at; `known` are of tables whose rows need no second look. Raises what
     connecting raises, and psycopg's errors.
     """
-    with connections.connect(to, operation) as first, meanwhile() as pool:
+    asking: set[Any] = set()
+    with connections.connect(to, operation) as first, meanwhile(asking=asking) as pool:
         snapshot = _begin(first, to, at)
-        tables = pool.submit(rows, to, operation, at=snapshot, jobs=jobs, only=only, known=known)
+        tables = pool.submit(rows, to, operation, at=snapshot, jobs=jobs, only=only, known=known, asking=asking)
         sequences = {name: _value(first, name) for name in (_name(*each) for each in first.execute(SEQUENCES).fetchall())}
         definitions = {key: _short(value) for key, value in catalogue.snapshot(first).items()}
         found = tables.result()
@@ -108,16 +109,17 @@ def rows(
     jobs: int = 2,
     only: set[str] | None = None,
     known: Rows | None = None,
+    asking: set[Any] | None = None,
 ) -> Rows:
-    """That part of the fingerprint which takes long."""
-    found = dict(known or {})
-    with connections.connect(to, operation) as first, meanwhile(jobs) as pool:
+    """That part of the fingerprint which takes long. The connections that are at it are in `asking`."""
+    found, asking = dict(known or {}), set() if asking is None else asking
+    with connections.connect(to, operation) as first, meanwhile(jobs, asking) as pool:
         snapshot = _begin(first, to, at)
         # Asked for by name: another one's size cannot be had while it is being filled.
         listed = first.execute(TABLES.encode(), {"only": None if only is None else list(only)}).fetchall()
         wanted = [(name, by_text) for schema, table, _, by_text in listed if (name := _name(schema, table)) not in found]
         queue = iter(wanted)  # the next one for whoever is done with his
-        shares = [pool.submit(_hash, to, operation, snapshot, queue) for _ in wanted[:jobs]]
+        shares = [pool.submit(_hash, to, operation, snapshot, queue, asking) for _ in wanted[:jobs]]
         large = _large_objects(first) if only is None else None
         for share in shares:
             found |= share.result()
@@ -126,14 +128,16 @@ def rows(
 
 
 @contextlib.contextmanager
-def meanwhile(workers: int = 1) -> Iterator[ThreadPoolExecutor]:
-    """Threads for looks at databases while something else goes on. When the block fails, Ctrl-C too, they are given up."""
+def meanwhile(workers: int = 1, asking: set[Any] = ASKING) -> Iterator[ThreadPoolExecutor]:
+    """Threads for looks at databases while something else goes on. When the block fails, Ctrl-C too, they are given up, and
+    what the connections of `asking` are at with them, by default all of them.
+    """
     pool = ThreadPoolExecutor(max_workers=workers)
     try:
         yield pool
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
-        for connection in list(ASKING):
+        for connection in list(asking):
             with contextlib.suppress(Exception):
                 connection.cancel()
         raise
@@ -145,12 +149,12 @@ def differences(
     one: Fingerprint, other: Fingerprint, *, of: Sequence[str] = ("tables", "sequences", "definitions")
 ) -> Iterator[str]:
     """How the other differs, a sentence each; empty when they are the same. Of two major versions only numbers are compared,
-    and which tables, sequences and definitions there are.
+    and which tables, sequences and definitions there are. The part "unowned" is the definitions but for who may do what.
     """
     for part in of:
-        here, there = getattr(one, part), getattr(other, part)
+        here, there = (_unowned(each) if part == "unowned" else getattr(each, part) for each in (one, other))
         for name in sorted(here.keys() | there.keys()):
-            what = {"tables": "table ", "sequences": "sequence ", "definitions": ""}[part] + name
+            what = {"tables": "table ", "sequences": "sequence "}.get(part, "") + name
             if name not in there:
                 yield f"{what} is missing"
             elif name not in here:
@@ -161,17 +165,25 @@ def differences(
                 yield f"{what} differs"
 
 
+def _unowned(one: Fingerprint) -> dict[str, str]:
+    """The definitions without grants and policies; of those that name an owner, only that they are there."""
+    owned = ("schema ", "table ", "view ", "function ")
+    kept = {name: text for name, text in one.definitions.items() if not name.startswith(("grant ", "policy "))}
+    return {name: "" if name.startswith(owned) else text for name, text in kept.items()}
+
+
 def _value(connection: Connection, sequence: str) -> list[Any]:
     return list(connection.execute(f"SELECT last_value, is_called FROM {sequence}".encode()).fetchone() or ())  # noqa: S608
 
 
-def _hash(to: Target, operation: str, snapshot: str, tables: Iterator[tuple[str, bool]]) -> Rows:
+def _hash(to: Target, operation: str, snapshot: str, tables: Iterator[tuple[str, bool]], asking: set[Any]) -> Rows:
     import psycopg
 
     found: Rows = {}
     with connections.connect(to, operation) as connection:
         _begin(connection, to, snapshot)
         ASKING.add(connection)
+        asking.add(connection)
         try:
             for name, by_text in tables:
                 try:
@@ -181,6 +193,7 @@ def _hash(to: Target, operation: str, snapshot: str, tables: Iterator[tuple[str,
                     found[name] = _rows(connection, name, OF_TEXT)
         finally:
             ASKING.discard(connection)
+            asking.discard(connection)
         connection.rollback()
     return found
 

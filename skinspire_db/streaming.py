@@ -35,6 +35,7 @@ SPELLING = (
 # A scratch database that a crash takes along is no loss, so nothing waits for its WAL.
 QUICK = f"{SPELLING} -c synchronous_commit=off -c maintenance_work_mem=256MB -c lock_timeout=0"
 PLAIN = f"{SPELLING} -c row_security=off"
+LOCKED = 500  # tables that one transaction fills; with those of others, three locks for each must have room in the server
 SMALL = 8 << 20  # bytes: tables of less go together, as text; two programs for each would take longer than their rows
 QUIET = ("--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1")
 TABLES = """
@@ -143,10 +144,12 @@ def stream(
         with_options(aside, QUICK + forever),
     )
     with tempfile.TemporaryDirectory() as folder:
+        notes: list[str] = []
         archive, large = str(Path(folder) / "definitions"), Path(folder) / "large_objects"
         tools.run("pg_dump", source, "-Fc", "--schema-only", f"--snapshot={snapshot}", f"--file={archive}")
         strangers = foreign.Strangers(present)
-        if {role for (role,) in connection.execute("SELECT rolname FROM pg_roles").fetchall()} - present:
+        missing = {role for (role,) in connection.execute("SELECT rolname FROM pg_roles").fetchall()} - present
+        if missing:
             strangers = foreign.missing(tools, Path(archive), aside, present)
         with strangers.left_out(tools, Path(archive), aside) as options:
             tools.run("pg_restore", aside, "--exit-on-error", "--section=pre-data", *options, archive)
@@ -166,13 +169,14 @@ def stream(
         if large_objects and connection.execute("SELECT 1 FROM pg_largeobject_metadata LIMIT 1").fetchone():
             only = ("--data-only", "--large-objects", "--exclude-table-data=*.*")
             tools.run("pg_dump", source, "-Fc", *only, f"--snapshot={snapshot}", f"--file={large}")
-            with strangers.left_out(tools, large, aside) as options:
+            others = foreign.missing(tools, large, aside, present) if missing else strangers
+            with others.left_out(tools, large, aside) as options:
                 tools.run("pg_restore", aside, "--exit-on-error", *options, str(large))
-            strangers.settle(tools, large, aside)
+            notes = others.settle(tools, large, aside)
         sequences = _sequences_and_views(connection, aside)  # before event triggers are there, which a REFRESH would fire
         restore.rest()
-        notes = strangers.settle(tools, Path(archive), aside)
-    return sequences, notes
+        notes += strangers.settle(tools, Path(archive), aside)
+    return sequences, list(dict.fromkeys(notes))
 
 
 @dataclass(frozen=True)
@@ -195,7 +199,7 @@ class _Restore:
 
     def _run(self, lines: list[str], name: str) -> None:
         if lines:
-            (self.folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+            (self.folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogateescape")
             options = ("--exit-on-error", f"--jobs={self.jobs}", "--section=post-data", f"--use-list={self.folder / name}")
             self.tools.run("pg_restore", self.aside, *options, *self.options, self.archive)
 
@@ -220,7 +224,7 @@ def _fill(pipes: _Pipes, table: Table, restore: _Restore, filled: Callable[[set[
 
 @dataclass(frozen=True)
 class _Pipes:
-    """One psql reads, another writes what it reads; what is written is one transaction."""
+    """One psql reads, another writes what it reads."""
 
     tools: ClientTools
     source: Target
@@ -235,7 +239,8 @@ class _Pipes:
     def small(self, tables: list[Table], folder: Path) -> None:
         """Tables one after the other, as text: the reader prints a script with their rows in it."""
         lines = [f"{each};" for each in self._begin()] + ["\\echo BEGIN;"]
-        for table in (dataclasses.replace(each, binary=False) for each in tables):
+        for number, table in enumerate(dataclasses.replace(each, binary=False) for each in tables):
+            lines += ["\\echo COMMIT; BEGIN;"] if number and number % LOCKED == 0 else []
             lines += [f"\\echo {_argument(f'{each};')}" for each in table.write] + [f"{table.read};", "\\echo '\\\\.'"]
         script = folder / "small.sql"
         script.write_text("\n".join([*lines, "\\echo COMMIT;", ""]), encoding="utf-8")

@@ -162,6 +162,23 @@ def test_dumps_by_others(kept: Project) -> None:
         assert without_names(dump(kept.address, database(kept, "TEST"))) == without_names(wanted), options
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [["-Fp"], ["-Fc"]])
+def test_a_dump_in_another_encoding(kept: Project, options: list[str]) -> None:
+    test, ghost = database(kept, "TEST"), f"ghost_{kept.database}"
+    kept.execute(f"CREATE ROLE {ghost}", test)
+    kept.execute(
+        f"""CREATE POLICY umlauts ON one TO {ghost}, pg_monitor USING ('Zürich' <> 'Bülach'); COMMENT ON POLICY umlauts ON one IS 'für'""",
+        test,
+    )
+    file = pg_dump(kept, "of.others", "--encoding=LATIN1", *options)
+    kept.execute(f"DROP OWNED BY {ghost}; DROP ROLE {ghost}", test)
+    outcome = kept.invoke("backup.restore", "--env=test", f"--file={file}")
+    assert outcome.code == 0, outcome.err
+    what = "SELECT pg_get_expr(polqual, polrelid), obj_description(oid, 'pg_policy') FROM pg_policy WHERE polname = 'umlauts'"
+    assert kept.query(what, test) == [("('Zürich'::text <> 'Bülach'::text)", "für")]
+
+
 @pytest.mark.parametrize(
     "options",
     [["-Fp"], pytest.param(["-Fc"], marks=pytest.mark.slow), pytest.param(["-Fp", "--inserts"], marks=pytest.mark.slow)],
@@ -176,7 +193,9 @@ def test_roles_that_do_not_exist(kept: Project, options: list[str]) -> None:
 ALTER TABLE one OWNER TO {ghost};
 PERFORM 'it''s $$ quoted';
         END $body$;
-        CREATE POLICY of_theirs ON one TO {ghost}, "{reader}" USING (id > 1);
+        CREATE POLICY of_theirs ON one TO {ghost}, "{reader}" USING (id > 1); COMMENT ON POLICY of_theirs ON one IS 'x';
+        CREATE POLICY some_of_theirs ON one AS RESTRICTIVE FOR SELECT TO {ghost}, pg_monitor USING (id > 1);
+        CREATE POLICY words ON one USING (id::text <> 'give TO bob;');
         COMMENT ON TABLE tricky IS 'one
 GRANT SELECT ON one TO {ghost};
 two'""",
@@ -194,8 +213,9 @@ two'""",
     assert f"{ghost}: what was theirs is skinspire's now" in outcome.err and reader in outcome.err
     owner = "SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'no_rows'::regclass"
     assert kept.query(owner, test) == [("skinspire",)]
-    whose = "SELECT polroles::regrole[]::text FROM pg_policy WHERE polname = 'of_theirs'"
-    assert kept.query(whose, test) == [("{skinspire}",)] and "policies for them are for skinspire now" in outcome.err
+    whose = "SELECT polname, polroles::regrole[]::text FROM pg_policy WHERE polname ~ 'their' ORDER BY 1"
+    assert kept.query(whose, test) == [("some_of_theirs", "{pg_monitor}")], "nobody else is let in instead of them"
+    assert "those for them alone left out" in outcome.err
     assert kept.query("SELECT has_table_privilege('public', 'one', 'UPDATE')", test) == [(True,)]
     assert (
         kept.query(

@@ -163,13 +163,21 @@ def test_across_servers(two: Project, tmp_path: Path) -> None:
     other = EmbeddedServer(throw_away_home(tmp_path), durable=False)
     try:
         address = other.start()
-        role = f"only_here_{two.database}"
+        role, common = f"only_here_{two.database}", f"everywhere_{two.database}"
+        with psycopg.connect(**address.parameters, dbname="postgres") as there:
+            there.execute(f"CREATE ROLE {common}".encode())
         two.execute(
             f"""CREATE ROLE {role}; GRANT SELECT ON one TO {role}; GRANT UPDATE ON one TO PUBLIC;
             GRANT CREATE ON SCHEMA public TO {role}; ALTER TABLE large OWNER TO {role};
             CREATE POLICY "a TO b" ON one FOR UPDATE TO {role}, pg_monitor USING (id > 1
             );
-            COMMENT ON POLICY "a TO b" ON one IS 'whose'; GRANT SELECT ON LARGE OBJECT 4711 TO {role}""",
+            COMMENT ON POLICY "a TO b" ON one IS 'whose'; GRANT SELECT ON LARGE OBJECT 4711 TO {role};
+            CREATE ROLE {common}; GRANT CREATE ON SCHEMA public TO {common}; ALTER TABLE price OWNER TO {common};
+            SELECT lo_from_bytea(4712, 'theirs'); ALTER LARGE OBJECT 4712 OWNER TO {role};
+            CREATE TABLE "one POLICY more" (what text); COMMENT ON TABLE "one POLICY more" IS 'kept';
+            CREATE POLICY words ON "one POLICY more" USING (what <> 'give TO bob;');
+            CREATE POLICY theirs ON "one POLICY more" TO {role} USING (true);
+            COMMENT ON POLICY theirs ON "one POLICY more" IS 'of those who are not here'""",
             database(two, "TEST"),
         )
         two.env["DEV_DATABASE_URL"] = (
@@ -177,20 +185,44 @@ def test_across_servers(two: Project, tmp_path: Path) -> None:
         )
         outcome = two.invoke("db.copy", "--source=test", "--target=dev")
         assert outcome.code == 0 and f"{role}: what was theirs is skinspire's now" in outcome.err, outcome.err
-        assert f"{role}: policies for them are for skinspire now" in outcome.err
+        assert f"{role}: policies are not for them, those for them alone left out" in outcome.err
         with psycopg.connect(**address.parameters, dbname=two.database) as there:
             policy = (
                 "SELECT polroles::regrole[]::text, obj_description(oid, 'pg_policy') FROM pg_policy WHERE polname = 'a TO b'"
             )
-            assert there.execute(policy).fetchone() == ("{skinspire,pg_monitor}", "whose")
+            assert there.execute(policy).fetchone() == ("{pg_monitor}", "whose")
+            owners = "SELECT relowner::regrole::text FROM pg_class WHERE relname IN ('large', 'price') ORDER BY relname"
+            assert there.execute(owners).fetchall() == [("skinspire",), (common,)], "who is there too keeps what is his"
+            large = "SELECT lomowner::regrole::text FROM pg_largeobject_metadata WHERE oid = 4712"
+            assert there.execute(large).fetchone() == ("skinspire",)
+            assert there.execute("SELECT obj_description('\"one POLICY more\"'::regclass)").fetchone() == ("kept",)
+            policies = "SELECT polname, pg_get_expr(polqual, polrelid) FROM pg_policy WHERE polrelid = '\"one POLICY more\"'::regclass"
+            assert there.execute(policies).fetchall() == [("words", "(what <> 'give TO bob;'::text)")]
             assert there.execute("SELECT has_table_privilege('public', 'one', 'UPDATE')").fetchone() == (True,)
-        two.execute('DROP POLICY "a TO b" ON one; ALTER TABLE large OWNER TO skinspire', database(two, "TEST"))
-        two.execute(f"DROP OWNED BY {role}; DROP ROLE {role}", database(two, "TEST"))
+        two.execute(
+            'DROP POLICY "a TO b" ON one; DROP TABLE "one POLICY more"; SELECT lo_unlink(4712)', database(two, "TEST")
+        )
+        two.execute(f"REASSIGN OWNED BY {role}, {common} TO skinspire", database(two, "TEST"))
+        two.execute(f"DROP OWNED BY {role}, {common}; DROP ROLE {role}, {common}", database(two, "TEST"))
         before = dump(two.address, database(two, "TEST"))
         assert two.invoke("db.copy", "--source=test", "--target=dev").code == 0
         assert without_names(dump(address, two.database)) == without_names(before)
     finally:
         other.destroy()
+
+
+@pytest.mark.slow
+def test_more_tables_than_one_transaction_may_lock(two: Project) -> None:
+    two.execute(
+        """DO $$ BEGIN FOR n IN 1..3600 LOOP
+               EXECUTE format('CREATE TABLE many_%s AS SELECT %1$s AS id, ''x''::text AS what', n);
+               IF n % 500 = 0 THEN COMMIT; END IF;
+           END LOOP; END $$""",
+        database(two, "TEST"),
+    )
+    outcome = two.invoke("db.copy", "--source=test", "--target=dev", "--method=stream")
+    assert outcome.code == 0, outcome.err
+    assert two.query("SELECT count(*) FROM pg_class WHERE relname ~ '^many_'") == [(3600,)]
 
 
 @pytest.mark.slow
@@ -383,3 +415,42 @@ def test_a_template_shows_how_far_it_is(two: Project) -> None:
                 shown += block
     os.close(mine)
     assert task.returncode == 0 and b"copied:" in shown and b"B/s" in shown, shown
+
+
+@pytest.mark.slow
+def test_a_look_that_fails_ends_no_other(two: Project) -> None:
+    """Of two looks at once, each fails for its own reason, or not at all."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from skinspire_db import connections, environment, fingerprint, settings
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor() as pool:
+        for name, value in {"SKINSPIRE_PROJECT": str(two.root), **two.env}.items():
+            patch.setenv(name, value)
+        settings._tool_table.cache_clear()
+        dev, test = (connections.target(environment.resolve(name)) for name in ("dev", "test"))
+        test_name = database(two, "TEST")
+        two.execute("CREATE TABLE slow AS SELECT n, n::numeric AS m FROM generate_series(1, 1500000) n")
+        at_it = "SELECT pid FROM pg_stat_activity WHERE datname = '{}' AND state = 'active' AND {}"
+        with two.connect(test_name) as holder:
+            holder.execute("BEGIN; LOCK TABLE patients")
+            bad = pool.submit(fingerprint.take, test, "look")
+            while not (waiting := two.query(at_it.format(test_name, "wait_event_type = 'Lock'"), "postgres")):
+                time.sleep(0.01)
+            good = pool.submit(fingerprint.take, dev, "look")
+            while not two.query(at_it.format(two.database, "query LIKE '%count(*)%slow%'"), "postgres"):
+                assert not good.done()
+            two.query(f"SELECT pg_terminate_backend({waiting[0][0]})", "postgres")
+            assert isinstance(
+                bad.exception(), psycopg.errors.AdminShutdown | psycopg.errors.LockNotAvailable
+            )  # on a slow machine
+            assert good.result().rows > 1500000
+
+
+def test_definitions_are_compared_when_roles_are_missing(two: Project) -> None:
+    from skinspire_db.fingerprint import Fingerprint, differences
+
+    whole = {"index a on t": "1", "table t": "2", "grant t to ghost": "3", "policy p on t": "4", "constraint c on t": "5"}
+    less = {"table t": "of another owner", "constraint c on t": "other"}
+    found = differences(Fingerprint({}, {}, whole, 17), Fingerprint({}, {}, less, 17), of=("unowned",))
+    assert list(found) == ["constraint c on t differs", "index a on t is missing"]

@@ -17,6 +17,7 @@ import psycopg
 import pytest
 from conftest import CHECKOUT, Project, dump, throw_away_home
 
+from skinspire_db import connections
 from skinspire_db.server import EmbeddedServer
 
 # step -> after how many of its statements it is stopped: somewhere between its first write and its last one
@@ -230,6 +231,54 @@ program.run(["invoke", "-r", {str(CHECKOUT)!r}, "db.seed", "--patients=24", "--j
     )
     assert done.returncode == 0, done.stderr
     assert own_server.query("SELECT count(*) FROM patients", "skinspire_dev") == [(24,)]
+
+
+def test_a_server_that_dies_after_a_dump_was_restored(own_server: Project, tmp_path: Path) -> None:
+    """pg_restore does not wait for the disk: what a crash takes right after it must not be called restored."""
+    name, server = "skinspire_dev", EmbeddedServer(Path(own_server.env["SKINSPIRE_PG_HOME"]))
+    file = tmp_path / "of others"
+    file.write_text(dump(own_server.address, name) + "\n")
+    own_server.execute("ALTER SYSTEM SET wal_writer_delay = '10s'", name)  # or it would be there in a moment by itself
+    own_server.query("SELECT pg_reload_conf()", name)
+    before = rows_and_definitions(own_server)
+    script = f"""
+import os, signal, time
+from invoke.main import program
+from skinspire_db.backups import foreign
+real = foreign.restore
+def restore(*arguments, **options):
+    notes = real(*arguments, **options)
+    os.kill({server.status().pid}, signal.SIGKILL)
+    time.sleep(0.5)
+    return notes
+foreign.restore = restore
+program.run(["invoke", "-r", {str(CHECKOUT)!r}, "backup.restore", {f"--file={file}"!r}])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=own_server.environment, cwd=own_server.root, capture_output=True, text=True
+    )
+    server.start()
+    own_server.execute("ALTER SYSTEM RESET wal_writer_delay", name)
+    own_server.query("SELECT pg_reload_conf()", name)
+    assert done.returncode == 1 and "the database is as it was" in done.stderr, done.stdout + done.stderr
+    assert rows_and_definitions(own_server) == before
+
+
+def test_what_was_committed_without_waiting_is_on_disk(own_server: Project) -> None:
+    name = "skinspire_dev"
+    own_server.execute("ALTER SYSTEM SET wal_writer_delay = '10s'", name)
+    own_server.query("SELECT pg_reload_conf()", name)
+    try:
+        with own_server.connect(name, options="-c synchronous_commit=off") as hasty, own_server.connect(name) as witness:
+            witness.autocommit = False
+            hasty.execute("CREATE TABLE hasty AS SELECT generate_series(1, 1000)")
+            connections.settle(witness)
+            waits = hasty.execute("SELECT pg_current_wal_insert_lsn() - pg_current_wal_flush_lsn()").fetchone()
+            assert waits == (0,)
+    finally:
+        own_server.execute("DROP TABLE IF EXISTS hasty", name)
+        own_server.execute("ALTER SYSTEM RESET wal_writer_delay", name)
+        own_server.query("SELECT pg_reload_conf()", name)
 
 
 def test_two_setups_at_once_both_end_well_one_after_the_other(own_server: Project) -> None:

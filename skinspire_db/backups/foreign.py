@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from skinspire_db import connections
 from skinspire_db.backups.sql import bare, pieces
 from skinspire_db.client_tools import ClientTools, ended
 from skinspire_db.connections import Target
@@ -22,17 +23,20 @@ MAPPED = "roles that do not exist here"  # how a note on that begins
 HEAD = 4096  # bytes: enough for pg_dump's own head
 COMPLETE = "PostgreSQL database dump complete"
 PSQL = ("--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--single-transaction", "--file=-")
-ROLE = r'[^"\s;]+|"(?:[^"]|"")+"'
+ROLE = r'[\w$]+|"(?:[^"]|"")+"'
 OWNER = re.compile(rf"ALTER .* OWNER TO ({ROLE});", re.DOTALL)
 SESSION = re.compile(rf"SET SESSION AUTHORIZATION ({ROLE});")
 GRANTEE = re.compile(rf"(?:GRANT|REVOKE|ALTER DEFAULT PRIVILEGES) .* (?:TO|FROM) ({ROLE})(?: WITH GRANT OPTION)?;", re.DOTALL)
 FOR_ROLE = re.compile(rf"ALTER DEFAULT PRIVILEGES FOR ROLE ({ROLE}) ")
-EACH = r'(?:[^"\s;,]+|"(?:[^"]|"")+")'
-POLICY = re.compile(rf"(CREATE POLICY .*? TO )({EACH}(?:, {EACH})*)((?: USING \(| WITH CHECK \(|;).*)", re.DOTALL)
+EACH = NAME = r'(?:[\w$]+|"(?:[^"]|"")+")'
+POLICY = re.compile(  # all up to the roles, for an expression or a name can hold anything
+    rf"(CREATE POLICY ({NAME} ON {NAME}(?:\.{NAME})?)(?: AS \w+)?(?: FOR \w+)? TO )({EACH}(?:, {EACH})*)(.*)", re.DOTALL
+)
 # What names roles, and can be made when all else is there.
 LATER = r"\d+; \d+ \d+ ((DEFAULT )?ACL|POLICY|COMMENT .*POLICY) "
+DEFINITIONS = r"\d+; \d+ \d+ (?!TABLE DATA |BLOBS |SEQUENCE SET |MATERIALIZED VIEW DATA )"  # large objects' owners too
+ENCODING = "SET client_encoding = "
 GRANTS = ("GRANT ", "REVOKE ", "ALTER DEFAULT PRIVILEGES ")
-NAME = r'(?:[\w$]+|"(?:[^"]|"")+")'
 # What concerns another database than the one that is restored into, and what drops things from an empty one.
 ELSEWHERE = re.compile(
     r"(CREATE|DROP|ALTER|COMMENT ON|SECURITY LABEL .*ON) DATABASE |(GRANT|REVOKE) .* ON DATABASE |ALTER ROLE .* IN DATABASE "
@@ -109,7 +113,7 @@ def stamp(tools: ClientTools, archive: Archive, to: Target) -> str | None:
             with archive.path.open("rb") as whole:
                 return _stamp_in(whole)
         only = ("--data-only", "--schema=skinspire_tools", "--table=stamp", "--file=-")
-        file.write(tools.run("pg_restore", to, *only, str(archive.path), connect=False).encode())
+        file.write(tools.run("pg_restore", to, *only, str(archive.path), connect=False).encode(errors="surrogateescape"))
         file.seek(0)
         return _stamp_in(file)
 
@@ -138,7 +142,7 @@ def locale(tools: ClientTools, archive: Archive, to: Target) -> str:
         else:
             file = stack.enter_context(tempfile.TemporaryFile())
             arguments = ("--create", "--schema-only", "--file=-", str(archive.path))
-            file.write(tools.run("pg_restore", to, *arguments, connect=False).encode())
+            file.write(tools.run("pg_restore", to, *arguments, connect=False).encode(errors="surrogateescape"))
             file.seek(0)
         for _, piece in itertools.islice(pieces(file), EARLY):
             text = bare(piece).decode(errors="replace")
@@ -192,6 +196,8 @@ class Strangers:
     grantees: set[str] = field(default_factory=set)
     subjects: set[str] = field(default_factory=set)
     left: int = 0  # grants
+    dropped: set[str] = field(default_factory=set)  # policies, as NAME ON TABLE
+    robbed: set[str] = field(default_factory=set)  # of those who are present: owners to whom nothing could be given back
 
     def __bool__(self) -> bool:
         return bool(self.owners or self.grantees or self.subjects)
@@ -206,7 +212,7 @@ class Strangers:
         if owner := OWNER.fullmatch(text) or SESSION.fullmatch(text):
             self.owners |= {_name(owner[1])} - self.present - {"DEFAULT"}
         if policy := POLICY.fullmatch(text):
-            self.subjects |= _list(policy[2]) - self.present
+            self.subjects |= _list(policy[3]) - self.present
         self.grantees |= _names(text) - self.present
 
     def keeps(self, text: str) -> bool:
@@ -215,13 +221,19 @@ class Strangers:
         self.left += bool(lost := _names(text) - self.present)
         return not lost and not (owner and _name(owner[1]) not in self.present | {"DEFAULT"})
 
-    def mapped(self, text: str, user: str) -> str:
-        """The statement, with its policy for the user where it was for strangers."""
-        if not (policy := POLICY.fullmatch(text)) or not _list(policy[2]) - self.present:
+    def without(self, text: str) -> str:
+        """The statement, without strangers if it is a policy; empty when it is one for strangers alone, or a comment on that.
+
+        For somebody else it could open rows that were closed to him; without it they are closed.
+        """
+        if any(text.startswith(f"COMMENT ON POLICY {each} IS ") for each in self.dropped):
+            return ""
+        if not (policy := POLICY.fullmatch(text)) or not _list(policy[3]) - self.present:
             return text
-        quoted = f'"{user.replace(chr(34), chr(34) * 2)}"'
-        roles = {role if _name(role) in self.present else quoted for role in re.findall(EACH, policy[2])}
-        return f"{policy[1]}{', '.join(sorted(roles))}{policy[3]}"
+        if roles := [role for role in re.findall(EACH, policy[3]) if _name(role) in self.present]:
+            return f"{policy[1]}{', '.join(roles)}{policy[4]}"
+        self.dropped.add(policy[2])
+        return ""
 
     @contextlib.contextmanager
     def left_out(self, tools: ClientTools, archive: Path, to: Target) -> Iterator[list[str]]:
@@ -234,29 +246,53 @@ class Strangers:
             yield [f"--use-list={file}", *self.options]
 
     def settle(self, tools: ClientTools, archive: Path, aside: Target) -> list[str]:
-        """Grants, and policies, of which the strangers' are the user's now. Returns what was mapped or left out."""
+        """Grants and policies, without those of strangers. Returns what was mapped or left out."""
         if not self:
             return []
+        if self.owners:
+            self._give_back(tools, archive, aside)
         with tempfile.TemporaryFile() as every, tempfile.TemporaryFile() as kept:
-            every.write(_part(tools, archive, aside, LATER).encode())
+            every.write(_part(tools, archive, aside, LATER).encode(errors="surrogateescape"))
             every.seek(0)
             for _, piece in pieces(every):
-                text = bare(piece).decode(errors="replace").strip()
-                if text.startswith((*GRANTS, "CREATE POLICY ", "COMMENT ON POLICY ")) and self.keeps(text):
-                    kept.write(f"{self.mapped(text, aside.user)}\n".encode())
+                text = bare(piece).decode(errors="surrogateescape").strip()
+                if text.startswith((ENCODING, *GRANTS, "CREATE POLICY ", "COMMENT ON ")) and self.keeps(text):
+                    kept.write(f"{self.without(text)}\n".encode(errors="surrogateescape"))
             kept.seek(0)
             tools.run("psql", aside, *PSQL, stdin=kept)
         return self.notes(aside)
+
+    def _give_back(self, tools: ClientTools, archive: Path, aside: Target) -> None:
+        """What pg_restore's --no-owner took from those who are here too; each at once, or it would be many locks."""
+        query = "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"
+        with contextlib.closing(connections.connect(aside, "restore")) as connection:
+            able = connection.execute(query).fetchone() == (True,)
+        with tempfile.TemporaryFile() as every, tempfile.TemporaryFile() as kept:
+            every.write(_part(tools, archive, aside, DEFINITIONS).encode(errors="surrogateescape"))
+            every.seek(0)
+            for _, piece in pieces(every):
+                text = bare(piece).decode(errors="surrogateescape").strip()
+                if text.startswith(ENCODING):
+                    kept.write(f"{text}\n".encode())
+                if (owner := OWNER.fullmatch(text)) and _name(owner[1]) in self.present - {aside.user}:
+                    kept.write(f"{text}\n".encode(errors="surrogateescape") if able else b"")
+                    self.robbed |= set() if able else {_name(owner[1])}
+            kept.seek(0)
+            tools.run("psql", aside, *(each for each in PSQL if each != "--single-transaction"), stdin=kept)
 
     def notes(self, aside: Target) -> list[str]:
         """A sentence for each kind of strangers."""
         notes = []
         if self.owners:
-            notes.append(f"{MAPPED}, {', '.join(sorted(self.owners))}: what was theirs is {aside.user}'s now")
+            notes.append(f"{MAPPED}, {_shown(self.owners)}: what was theirs is {aside.user}'s now")
         if self.grantees:
-            notes.append(f"{MAPPED}, {', '.join(sorted(self.grantees))}: {self.left} grants were left out")
+            notes.append(f"{MAPPED}, {_shown(self.grantees)}: {self.left} grants were left out")
+        if self.robbed:
+            whose = _shown(self.robbed)
+            notes.append(f"{aside.user} is no superuser, and what was {whose}'s is {aside.user}'s now too")
         if self.subjects:
-            notes.append(f"{MAPPED}, {', '.join(sorted(self.subjects))}: policies for them are for {aside.user} now")
+            whom = _shown(self.subjects)
+            notes.append(f"{MAPPED}, {whom}: policies are not for them, those for them alone left out")
         return notes
 
 
@@ -264,17 +300,17 @@ def missing(tools: ClientTools, archive: Path, to: Target, present: set[str]) ->
     """Roles that the archive names and that do not exist."""
     strangers = Strangers(present)
     with tempfile.TemporaryFile() as file:
-        file.write(tools.run("pg_restore", to, "--schema-only", "--file=-", str(archive), connect=False).encode())
+        file.write(_part(tools, archive, to, DEFINITIONS).encode(errors="surrogateescape"))
         file.seek(0)
         for _, piece in pieces(file):
-            strangers.look(bare(piece).decode(errors="replace").strip())
+            strangers.look(bare(piece).decode(errors="surrogateescape").strip())
     return strangers
 
 
 @contextlib.contextmanager
 def _listed(lines: list[str]) -> Iterator[str]:
     """A file for pg_restore's --use-list."""
-    with tempfile.NamedTemporaryFile("w", suffix=".list", delete=False, encoding="utf-8") as file:
+    with tempfile.NamedTemporaryFile("w", suffix=".list", delete=False, encoding="utf-8", errors="surrogateescape") as file:
         file.write("\n".join(lines) + "\n")
     try:
         yield file.name
@@ -321,11 +357,11 @@ def _restore_sql(tools: ClientTools, archive: Archive, aside: Target, present: s
             elif kind == "rows":
                 kept.write(piece)
             else:
-                text = bare(piece).decode(errors="replace").strip()
+                text = bare(piece).decode(errors="surrogateescape").strip()
                 strangers.look(text)
                 if strangers.keeps(text) and not ELSEWHERE.match(text):
-                    changed = strangers.mapped(text, aside.user)
-                    kept.write(piece if changed == text else f"{changed}\n".encode())
+                    changed = strangers.without(text)
+                    kept.write(piece if changed == text else f"{changed}\n".encode(errors="surrogateescape"))
         kept.seek(0)
         tools.run("psql", aside, *PSQL, stdin=kept)
     return strangers.notes(aside)
@@ -340,6 +376,11 @@ def _names(text: str) -> set[str]:
 def _list(roles: str) -> set[str]:
     """The roles of a policy."""
     return {_name(role) for role in re.findall(EACH, roles)}
+
+
+def _shown(names: set[str]) -> str:
+    """Names with commas between; of other encodings than UTF-8 what can be shown."""
+    return ", ".join(sorted(names)).encode(errors="surrogateescape").decode(errors="replace")
 
 
 def _name(quoted: str) -> str:

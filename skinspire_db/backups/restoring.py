@@ -123,12 +123,13 @@ def _refuse_unknown(stamp: str | None, source: Source, build: Build) -> None:
 def _compared(build: Build) -> tuple[str, ...]:
     """Where roles were mapped or left out, owners and grants cannot be the same."""
     mapped = any(note.startswith(foreign.MAPPED) for note in build.result.notes)
-    return ("tables", "sequences") if mapped else ("tables", "sequences", "definitions")
+    return ("tables", "sequences", "unowned") if mapped else ("tables", "sequences", "definitions")
 
 
 def fill(source: Source, aside: Target, jobs: int, build: Build) -> None:
     """Restore into the empty database, and say in notes what was mapped or left out. Raises StepFailed, BackupInvalid."""
-    with contextlib.closing(connections.connect(aside, build.operation)) as connection:
+    patient = with_options(aside, "-c idle_session_timeout=0")
+    with contextlib.closing(connections.connect(patient, build.operation)) as connection:
         server = connection.info.server_version
         theirs, ours = source.archive.server_version // 10_000, server // 10_000
         if theirs > ours:
@@ -143,6 +144,7 @@ def fill(source: Source, aside: Target, jobs: int, build: Build) -> None:
         with watched(aside, size, build.report.transfer):
             quick = with_options(aside, "-c synchronous_commit=off -c maintenance_work_mem=256MB")
             notes = foreign.restore(tools, source.archive, quick, present, jobs, prove=source.manifest is None)
+        connections.settle(connection)  # nothing waited for the disk, and a crash by now would have taken what was restored
         for note in notes:
             build.note(note)
         if source.manifest:
