@@ -6,21 +6,19 @@ import contextlib
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from skinspire_db import standin
-from skinspire_db.errors import ConnectionFailed, SkinspireError, UsageError
+from skinspire_db.errors import SkinspireError, UsageError
 from skinspire_db.testing import fixtures
+from skinspire_db.testing.run import Run
 
 if TYPE_CHECKING:
-    from skinspire_db.testing.hosting import Host
-    from skinspire_db.testing.modes import Bench, ClinicDatabase, Mode
+    from skinspire_db.testing.modes import ClinicDatabase, Mode
 
 MODES = ("session", "database", "clone")
 OF_FIXTURE: dict[str, Mode] = {"db_session": "session", "db_database": "database", "db_clone": "clone"}
@@ -39,104 +37,6 @@ INI = {
 }
 
 
-class Run:
-    """What one process of a test run uses; made when the first test needs it."""
-
-    def __init__(self, config: pytest.Config) -> None:
-        self.config = config
-        self.current: ClinicDatabase | None = None
-        self.words = ""
-        self.renewed: list[tuple[str, str]] = []
-        self.noted: Path | None = None  # under pytest-xdist, where the workers leave word for the controller
-        self.collecting = 0  # workers who have not yet
-        self._bench: Bench | None = None
-        self._error: SkinspireError | None = None
-
-    def bench(self, request: pytest.FixtureRequest | None = None) -> Bench:
-        """The databases of this process. Raises what making the template raised, again for every test."""
-        if self._error is not None:
-            raise self._error
-        if self._bench is None:
-            self._prepare(request)
-            if self._error is not None:
-                raise self._error
-        assert self._bench is not None
-        return self._bench
-
-    @property
-    def by_postgresql_proc(self) -> bool:
-        """Whether pytest-postgresql is to start a server; only one of its fixtures can."""
-        return _was_given(self.config, "postgresql_exec") and not self.config.getoption("db_server")
-
-    def use(self, mode: Mode, item: pytest.Item, request: pytest.FixtureRequest) -> ClinicDatabase:
-        """Give the test a database, which stands in for the active environment's from now on."""
-        import psycopg
-
-        from skinspire_db.testing.modes import KINDS
-
-        try:
-            self.current = KINDS[mode](self.bench(request), item.nodeid)
-        except psycopg.OperationalError:  # the server has died, or was started anew
-            self.close()
-            self.current = KINDS[mode](self.bench(request), item.nodeid)
-        standin.current = self.current
-        return self.current
-
-    def close(self) -> None:
-        """Drop the process's databases; the template stays for the next run."""
-        if self._bench is not None:
-            self.renewed += self._bench.renewed
-            bench, self._bench = self._bench, None
-            bench.close()
-
-    def _prepare(self, request: pytest.FixtureRequest | None) -> None:
-        import psycopg
-
-        from skinspire_db.connections import sentence
-        from skinspire_db.seeding.bulk import Options
-        from skinspire_db.testing.modes import Bench
-        from skinspire_db.testing.workshop import Workshop
-
-        started = time.monotonic()
-        patients, doctors, random_seed = (self.config.getini(f"db_{name}") or value for name, value in SEEDED.items())
-        try:
-            host = self._host(request)
-            workshop = Workshop(host, Options.parse(patients, doctors, random_seed))
-        except (SkinspireError, psycopg.Error) as error:
-            self._error = error if isinstance(error, SkinspireError) else ConnectionFailed(sentence(error))
-            self.words = f"skinspire-db: no database: {self._error}"
-            return
-        self._bench = Bench(workshop)
-        template = workshop.template
-        seconds = time.monotonic() - started
-        self.words = f"skinspire-db: {host.words}, template {template.name} {template.how}, {seconds:.2f} s"
-
-    def _host(self, request: pytest.FixtureRequest | None) -> Host:
-        from skinspire_db import environment, settings
-        from skinspire_db.testing import hosting
-
-        here = settings.project()
-        for name, value in (
-            ("--db-server", self.config.getoption("db_server")),
-            ("db_server", self.config.getini("db_server")),
-        ):
-            if value:
-                return hosting.given(here, value, name)
-        if self.by_postgresql_proc:
-            assert request is not None
-            return hosting.from_pytest_postgresql(here, request.getfixturevalue("postgresql_proc"))
-        if any(_was_given(self.config, f"postgresql_{name}") for name in ("host", "port")):
-            from pytest_postgresql.config import get_config
-
-            told: Any = get_config(SimpleNamespace(config=self.config))  # type: ignore[arg-type]
-            told = SimpleNamespace(**vars(told) | {"port": told.port or 5432})
-            return hosting.from_pytest_postgresql(here, told)
-        url = environment.resolve(hosting.ENVIRONMENT).url
-        return hosting.given(here, url.value, url.name) if url.value else hosting.embedded(here)
-
-
-SEEDED = {"patients": "20", "doctors": "5", "random_seed": "1"}
-NOT_GIVEN = (None, "", "127.0.0.1", "/usr/lib/postgresql/14/bin/pg_ctl")  # the defaults of pytest-postgresql's settings
 RUN = pytest.StashKey[Run]()
 KEEP = pytest.StashKey[str]()
 FORMER = pytest.StashKey[tuple[bool, Any, str | None]]()
@@ -204,6 +104,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """Tell a worker of pytest-xdist where to leave word."""
+    if not _is_of_skinspire():
+        return
     run = node.config.stash[RUN]
     if run.noted is None:
         run.noted = Path(tempfile.mkdtemp(prefix="skinspire-db-")) / "word"
@@ -252,13 +154,13 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     """A test that has passed fails when a deferred constraint says so, as its commit would have."""
-    import psycopg
-
-    from skinspire_db.connections import sentence
-
     result = yield
     run = item.config.stash[RUN]
     if run.current is not None:
+        import psycopg
+
+        from skinspire_db.connections import sentence
+
         try:
             with _told():
                 run.current.check()
@@ -382,13 +284,6 @@ def _set(name: str, value: str | None) -> None:
         os.environ.pop(name, None)
     else:
         os.environ[name] = value
-
-
-def _was_given(config: pytest.Config, name: str) -> bool:
-    """Whether an option of pytest-postgresql was given, on the command line or in the settings."""
-    if not config.pluginmanager.has_plugin("pytest_postgresql"):
-        return False
-    return bool(config.getoption(name)) or config.getini(name) not in NOT_GIVEN
 
 
 def _leave_word(path: Path, words: str) -> None:
