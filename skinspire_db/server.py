@@ -178,9 +178,9 @@ class EmbeddedServer:
         when the power went is lost, and it would not notice.
         """
         try:
-            return (boot := _boot()) is not None and (self.home / "boot").read_text() == boot
-        except OSError:
-            return False
+            return (self.home / "boot").read_text() == _boot()
+        except FileNotFoundError:
+            return True  # it was not made to be thrown away
 
     # Making a cluster
 
@@ -207,8 +207,8 @@ class EmbeddedServer:
             )
         with (half_made / "postgresql.conf").open("a", encoding="utf-8") as file:
             file.write(CONFIGURATION + (DURABLE if self.durable else THROW_AWAY))
-        if not self.durable and (boot := _boot()) is not None:
-            write_atomically(self.home / "boot", boot)
+        if not self.durable:
+            write_atomically(self.home / "boot", _boot() or "not known")
         half_made.rename(self.data)
 
     def _write_private(self, path: Path, text: str) -> None:

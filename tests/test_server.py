@@ -317,6 +317,7 @@ def test_an_account_that_does_not_exist(monkeypatch: pytest.MonkeyPatch, tmp_pat
         unprivileged_account(tmp_path / "new")
 
 
+@pytest.mark.slow
 def test_the_server_of_the_tests(make_project: Callable[..., Project], tmp_path: Path) -> None:
     """It is stopped and deleted together with the other one, and alone where there is no other."""
     project = make_project()

@@ -677,6 +677,7 @@ def made(app: Sample) -> str:
     return word(result).partition("template ")[2].rpartition(", ")[0]
 
 
+@pytest.mark.slow
 def test_a_half_made_template_is_made_anew(app: Sample) -> None:
     name = made(app).split()[0]
     app.query(f"ALTER DATABASE {name} IS_TEMPLATE false ALLOW_CONNECTIONS true")
@@ -746,6 +747,7 @@ def test_who_comes_first_makes_it_and_the_others_wait(
             templates.drop(watch, templates.PREFIX + unique)
 
 
+@pytest.mark.slow
 def test_what_nobody_has_used_for_a_week_is_dropped(app: Sample) -> None:
     name = made(app).split()[0]
     old = f"skinspire_template_{app.own}0000"
@@ -761,6 +763,7 @@ def test_what_nobody_has_used_for_a_week_is_dropped(app: Sample) -> None:
     assert app.databases() & {old, kept, others} == {others}, "what does not say that it is ours stays"
 
 
+@pytest.mark.slow
 def test_a_checkout_keeps_a_few_templates(app: Sample) -> None:
     name = made(app).split()[0]
     root = str(app.pytester.path)

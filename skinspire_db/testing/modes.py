@@ -44,7 +44,7 @@ class Shared:
         self.transaction = Transaction(self.connection, self.seeded.sequences)
         self.within: Service = service_within(self.transaction, self.database)
         self.idle: set[int] = set()  # the sessions of the engine's pool that wait in it, with nothing left to tell
-        self.sessions = 0
+        self.sessions = ""
         self.count_sessions()
 
     def service(self) -> Service:
@@ -89,10 +89,13 @@ class Shared:
         return {pid for (pid,) in self.connection.execute(PRESENT.encode()).fetchall()}
 
     def count_sessions(self) -> None:
-        """Remember how many sessions the database has had."""
-        query = "SELECT pg_stat_get_db_sessions(oid) FROM pg_database WHERE datname = current_database()"
+        """Remember how many sessions the database has had, and since when they are counted."""
+        query = """
+            SELECT ROW(pg_stat_get_db_sessions(oid), pg_stat_get_db_stat_reset_time(oid))::text
+            FROM pg_database WHERE datname = current_database()
+        """
         row = self.connection.execute(query).fetchone()
-        self.sessions = row[0] if row else 0
+        self.sessions = row[0] if row else ""
 
     def forget_unreturned(self) -> None:
         """Leave behind the connections inside the transaction that a test has not given back: the pool is full one day."""

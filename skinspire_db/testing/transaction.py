@@ -43,7 +43,8 @@ TRACES = """
     SELECT ARRAY(SELECT relation FROM pg_lock_status() WHERE pid = pg_backend_pid() AND mode = 'RowExclusiveLock'
                  AND relation = ANY ('{sequences}'::oid[])),
            ARRAY(SELECT pid FROM pg_stat_get_activity(NULL) WHERE datid = {database} AND backend_type = 'client backend'),
-           pg_stat_get_db_sessions({database}), now(), pg_advisory_unlock_all()
+           ROW(pg_stat_get_db_sessions({database}), pg_stat_get_db_stat_reset_time({database}))::text, now(),
+           pg_advisory_unlock_all()
 """
 
 
@@ -156,7 +157,7 @@ class Transaction:
         if any(other.thread != threading.get_ident() for other in self.open if other is not one and not other.of_test):
             raise UsageError("two threads work at the same time in a db_session test", remedy=WORK_ON_THEIR_OWN)
 
-    def traces(self) -> tuple[list[int], set[int], int]:
+    def traces(self) -> tuple[list[int], set[int], str]:
         """What no rollback takes back: sequences that were used, sessions that are there, how many there have been.
 
         Rolls the test's changes back. Raises Escaped when the transaction is not the one that was begun.
