@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import json
 import os
@@ -26,12 +27,17 @@ from skinspire_db.server import ROOT_HOMES, Address, EmbeddedServer
 from skinspire_db.testing.modes import ClinicDatabase
 
 CHECKOUT = Path(__file__).parent.parent
+MEMORY, ROOM = Path("/dev/shm"), 4 << 30
 ADDRESS = "SKINSPIRE_TEST_SERVER"  # how the workers of a parallel run learn where the cluster is
 SETTINGS = ("SKINSPIRE_", "DEV_DATABASE", "TEST_DATABASE", "PROD_DATABASE", "FLASK_ENV", "INVOKE_", "PG")
 
 
 def throw_away_home(tmp: Path) -> Path:
-    """A folder for a server that goes with the test; as root it must not lie in root's own temporary folder."""
+    """A folder for a server that goes with the test, in memory where there is room: making a database is making files.
+    As root it must not lie in root's own temporary folder.
+    """
+    if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
+        return MEMORY / f"skinspire-test-{secrets.token_hex(6)}"
     if sys.platform != "win32" and os.geteuid() == 0:
         return ROOT_HOMES / f"test-{secrets.token_hex(6)}"
     return tmp / "server"
@@ -41,6 +47,7 @@ SHARED = pytest.StashKey[EmbeddedServer]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes would compile the same modules
     # What the developer's shell has set must not reach the tests; a worker's parent has done this already.
     if ADDRESS not in os.environ:
         for name in [name for name in os.environ if name.startswith(SETTINGS)]:
@@ -50,6 +57,10 @@ def pytest_configure(config: pytest.Config) -> None:
             os.environ[ADDRESS] = json.dumps(vars(config.stash[SHARED].start()))
     if given := os.environ.get(ADDRESS):  # our own plugin's databases are on it too
         config.option.db_server = url(Address(**json.loads(given)), "postgres")
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what is there now lives as long as the run
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -220,7 +231,7 @@ def template(server: Address, tmp_path_factory: pytest.TempPathFactory) -> Itera
 @pytest.fixture
 def clinic(project: Project, template: str) -> Project:
     """A project whose dev database is set up."""
-    project.execute(f'CREATE DATABASE "{project.database}" TEMPLATE {template}', "postgres")
+    project.execute(f'CREATE DATABASE "{project.database}" TEMPLATE {template} STRATEGY FILE_COPY', "postgres")
     return project
 
 
