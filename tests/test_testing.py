@@ -27,6 +27,7 @@ from skinspire_db.models import Patient, Staff, User
 from skinspire_db.seeding.bulk import Options
 from skinspire_db.server import Address, EmbeddedServer
 from skinspire_db.testing import hosting, seeded, templates
+from skinspire_db.testing.changes import Changes
 from skinspire_db.testing.factories import Factory
 from skinspire_db.testing.modes import ClinicDatabase
 
@@ -286,6 +287,14 @@ FAILURES = """
         make_patient(first_name="Kept")
         assert patients() == 0
 
+    @pytest.fixture
+    def broken(make_patient):
+        make_patient(first_name="Kept")
+        raise RuntimeError("in a fixture")
+
+    def test_of_a_broken_fixture(db_session, broken):
+        pass
+
     @pytest.mark.xfail
     def test_that_is_known(db_session, make_patient):
         assert patients() == 0
@@ -299,11 +308,11 @@ FAILURES = """
 def test_a_failed_tests_database_is_kept(app: Sample, workers: str) -> None:
     app.write("test_sample", FAILURES)
     result = app.run("--keep-failed-db", "-n", workers)
-    result.assert_outcomes(failed=4, passed=1, xfailed=1)
+    result.assert_outcomes(failed=4, errors=1, passed=1, xfailed=1)
     kept = re.findall(
         r"^psql postgresql://skinspire@127\.0\.0\.1:\d+/(skinspire_kept_\w+)$", result.stdout.str(), re.MULTILINE
     )
-    assert len(kept) == 4 and set(kept) < app.databases()
+    assert len(kept) == 5 and set(kept) < app.databases()
     for name in kept:
         assert app.query("SELECT count(*) FROM patients WHERE first_name = 'Kept'", name) == [(1,)], name
         [(note,)] = app.query(f"SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '{name}'")
@@ -371,6 +380,8 @@ def test_what_a_person_can_get_wrong(app: Sample) -> None:
 
         def test_role(make_user): make_user(role="Wizard")
 
+        def test_twice(make_user, make_doctor): make_user(of=make_doctor(user=True))
+
         def test_kind(make_staff): make_staff("wizard")
 
         def test_table(assert_only_changed): assert_only_changed(patient=1)
@@ -409,7 +420,7 @@ def test_what_a_person_can_get_wrong(app: Sample) -> None:
         """,
     )
     result = app.run("-p", "no:randomly", "-p", "no:threadexception", "-rA")
-    result.assert_outcomes(passed=2, failed=8, errors=4)
+    result.assert_outcomes(passed=2, failed=9, errors=4)
     text = result.stdout.str()
     for line in (
         "a test has one kind of database, not clone and session -> choose one",
@@ -418,6 +429,7 @@ def test_what_a_person_can_get_wrong(app: Sample) -> None:
         'db_session is asked for too late -> name it in the test\'s arguments, or mark it @pytest.mark.db("session")',
         "make_patient(age=200): an age is 0 to 90 -> make_patient(age=30)",
         "make_user(role='Wizard'): there is no such role -> use one of: ",
+        "has an account already -> session.get(User, ...) is that one",
         "make_staff('wizard') is none of doctor, nurse, receptionist, pharmacy -> make_staff(\"nurse\")",
         "there is no table public.patient",
         "patients: 1 rows changed, not 2",
@@ -437,7 +449,11 @@ def test_what_a_person_can_get_wrong(app: Sample) -> None:
         ('db_mode = "rollback"\n', (), "db_mode = rollback is none of session, database, clone"),
         ('db_patients = "many"\n', (), "--patients=many is not a whole number"),
         ("", ("--db-server=nonsense",), "--db-server is not a database URL"),
-        ("", ("--db-server=mysql://a:secret@h/x",), "is a URL for mysql"),
+        (
+            "",
+            ("--db-server=mysql://a:secret@h/x",),
+            "--db-server is a URL for mysql, not for PostgreSQL -> write --db-server=postgresql://user:password@host:5432/",
+        ),
         ("", ("--db-server=postgresql://skinspire:secret@127.0.0.1:1/",), "cannot connect to"),
     ],
 )
@@ -1122,6 +1138,24 @@ def test_people_are_valid_and_belong_to_one_hospital(
     assert db.session.query(User).filter_by(entity_id=made[1].staff_id).count() == 1
 
 
+@pytest.mark.db
+def test_a_partitions_rows_are_the_tables(db: ClinicDatabase) -> None:
+    for statement in (
+        "CREATE TABLE visits (id int, year int, note text, PRIMARY KEY (id, year)) PARTITION BY LIST (year)",
+        "CREATE TABLE visits_now PARTITION OF visits FOR VALUES IN (2026) PARTITION BY RANGE (id)",
+        "CREATE TABLE visits_now_low PARTITION OF visits_now FOR VALUES FROM (0) TO (10)",
+        "CREATE TABLE visits_other PARTITION OF visits DEFAULT",
+        "INSERT INTO visits VALUES (1, 2026, ''), (2, 2026, ''), (1, 1999, '')",
+    ):
+        db.observer.execute(statement.encode())
+    changes = Changes(db)
+    db.observer.execute("UPDATE visits SET note = 'x' WHERE id = 1")
+    changes.only(visits=2)
+    db.observer.execute("DELETE FROM visits WHERE year = 1999")
+    with pytest.raises(AssertionError, match=r"visits: deleted id=1, year=1999"):
+        changes.none()
+
+
 MODES = [pytest.param(mode, marks=pytest.mark.db(mode)) for mode in ("session", "database", "clone")]
 
 
@@ -1140,7 +1174,7 @@ def test_people_are_the_same_in_every_run_of_a_test(db: ClinicDatabase, mode: st
 
 
 DEFINITIONS, SETTINGS = "definitions were changed", "settings of the database were changed"
-WORK_MEM = "DO $$BEGIN EXECUTE format('ALTER DATABASE %I SET work_mem = 8192', current_database()); END$$"
+ITS_OWN = "DO $$BEGIN EXECUTE format('ALTER DATABASE %I {}', current_database()); END$$"
 MANY = "INSERT INTO parameter_settings (param_code, param_value) SELECT n, 'x' FROM generate_series(1, 50001) n"
 
 
@@ -1157,7 +1191,8 @@ MANY = "INSERT INTO parameter_settings (param_code, param_value) SELECT n, 'x' F
         (["CREATE VIEW v AS SELECT 1"], DEFINITIONS),
         (["ALTER TABLE users ENABLE ROW LEVEL SECURITY"], DEFINITIONS),
         (["GRANT SELECT ON users TO public"], DEFINITIONS),
-        ([WORK_MEM], SETTINGS),
+        ([ITS_OWN.format("SET work_mem = 8192")], SETTINGS),
+        ([ITS_OWN.format("CONNECTION LIMIT 5")], SETTINGS),
         (["SELECT pg_stat_reset()"], "the server's statistics were reset"),
         ([MANY], "very many rows were written"),
     ],

@@ -75,7 +75,7 @@ def make(to: Target, folder: Path, jobs: int, report: Report) -> Backup:
         name = f"{to.environment}-{at}"
         while (folder / name).exists():
             name += "x"
-        with store.unfinished(folder, name) as path, ThreadPoolExecutor(max_workers=1) as pool:
+        with store.unfinished(folder, name) as path, fingerprint.meanwhile() as pool:
             look = partial(fingerprint.take, to, "backup.create", at=snapshot, jobs=jobs)
             contents = pool.submit(look)
             _dump(to, path / DATA, snapshot, jobs, size, report, connection.info.server_version)

@@ -90,7 +90,7 @@ class Factory:
         """An account of a patient or of somebody who works there, by default of a new receptionist, with the role that goes
         with it or another one. Its password is the seeded people's, which the README names.
 
-        Raises UsageError for a role that there is not.
+        Raises UsageError for a role that there is not, and for somebody who has an account.
         """
         somebody = of if of is not None else self.staff("receptionist", hospital)
         kind = "patient" if isinstance(somebody, Patient) else somebody.staff_type
@@ -105,6 +105,8 @@ class Factory:
             "entity_id": somebody.patient_id if isinstance(somebody, Patient) else somebody.staff_id,
             "password_hash": self._test_password(),
         } | ({"entity_type": "patient"} if isinstance(somebody, Patient) else {}) | columns)  # fmt: skip
+        if self.session.get(User, made.user_id) is not None:
+            raise UsageError(f"make_user: {made.user_id} has an account already", remedy="session.get(User, ...) is that one")
         made.role_mappings.append(UserRoleMapping(role_id=its_role.role_id))
         return self._keep(made)  # type: ignore[no-any-return]
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
 ENVIRONMENT = "test"
+SETTING = environment.url_setting(ENVIRONMENT)
 PATIENCE = "-clock_timeout=20s"  # two connections of one test that wait for each other fail, and hang nobody
 
 
@@ -34,7 +35,7 @@ class Host:
         policy = environment.resolve(ENVIRONMENT).policy
         options = f"{self.url.query.get('options', '')} {PATIENCE}".strip()
         url = self.url.set(database=database).update_query_dict({"options": options}).render_as_string(hide_password=False)
-        return Environment(ENVIRONMENT, policy, Setting("TEST_DATABASE_URL", url, "pytest"), self.project)
+        return Environment(ENVIRONMENT, policy, Setting(SETTING, url, "pytest"), self.project)
 
     def target(self, database: str) -> Target:
         return connections.target(self.environment(database))
@@ -80,6 +81,11 @@ def given(here: Project, text: str, source: str) -> Host:
         )
     port = f":{url.port}" if url.port else ""
     host = Host(f"{url.host or 'the local socket'}{port} ({source})", url, here)
+    try:
+        host.target("tests")
+    except InvalidSetting as error:
+        text = error.message.replace(SETTING, source)
+        raise InvalidSetting(text, remedy=f"write {source}=postgresql://user:password@host:5432/") from None
     if url.database and url.database not in connections.MAINTENANCE_DATABASES:
         refuse_real(host.target(url.database))
     return host

@@ -177,7 +177,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     """Decide under which name a failed test's database is kept, and print where it will be."""
     report = yield
     run = item.config.stash[RUN]
-    if report.when == "call" and report.failed and run.current is not None and item.config.getoption("keep_failed_db"):
+    failed = report.failed and report.when in ("setup", "call")  # what a fixture ends with comes too late
+    if failed and run.current is not None and item.config.getoption("keep_failed_db"):
         from skinspire_db.testing.workshop import kept_name
 
         item.stash[KEEP] = name = kept_name(item.nodeid)
@@ -250,13 +251,10 @@ def _is_of_skinspire() -> bool:
 @contextlib.contextmanager
 def _told() -> Iterator[None]:
     """An error that a user can mend, as one line."""
-    told = ""
     try:
         yield
     except SkinspireError as error:
-        told = str(error)
-    if told:
-        pytest.fail(told, pytrace=False)
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
 @contextlib.contextmanager

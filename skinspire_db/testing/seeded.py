@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from skinspire_db.connections import Connection
 
 FIRST_USER_OID = 16384
-PG_CLASS, PG_DB_ROLE_SETTING = 1259, 2964  # fixed in PostgreSQL's own catalogue files
+PG_CLASS, PG_DATABASE, PG_DB_ROLE_SETTING = 1259, 1262, 2964  # fixed in PostgreSQL's own catalogue files
 MANY_WRITES = 50_000  # more in one table, and a new clone is faster than to delete them
 COPY = "seeded_"  # the copies of the seeded rows are skinspire_tools.seeded_<oid>, which nothing else looks at
 
@@ -36,7 +36,8 @@ SEQUENCES = """
 COUNTS = """
     SELECT c.oid, c.relfilenode,
            pg_stat_get_tuples_inserted(c.oid) + pg_stat_get_tuples_updated(c.oid) + pg_stat_get_tuples_deleted(c.oid)
-    FROM pg_class c WHERE c.relkind IN ('r', 'm') AND (NOT c.relisshared OR c.oid = 2964) AND c.relname !~ '^pg_statistic'
+    FROM pg_class c
+    WHERE c.relkind IN ('r', 'm') AND (NOT c.relisshared OR c.oid IN (1262, 2964)) AND c.relname !~ '^pg_statistic'
     UNION ALL SELECT 0, 0, extract(epoch FROM pg_stat_get_db_stat_reset_time(oid))::bigint FROM pg_database
     WHERE datname = current_database()
 """
@@ -46,10 +47,11 @@ RELATIONS = """
            relpersistence, reltablespace, relrowsecurity, relforcerowsecurity, relchecks, relreplident)::text, 0))
     FROM pg_class WHERE oid >= 16384
 """
-SETTINGS = (
-    "SELECT array_agg(row(setrole, setconfig)::text) FROM pg_db_role_setting s JOIN pg_database d ON d.oid = setdatabase"
-)
-SETTINGS += " WHERE datname = current_database()"
+SETTINGS = """
+    SELECT datconnlimit, datallowconn, datistemplate, datdba, datacl::text,
+           ARRAY(SELECT row(setrole, setconfig)::text FROM pg_db_role_setting WHERE setdatabase = d.oid ORDER BY setrole)
+    FROM pg_database d WHERE datname = current_database()
+"""
 # The rows go in as they are: no trigger and no foreign key is in the way.
 BEGIN = "BEGIN; SET LOCAL session_replication_role = replica; SET LOCAL lock_timeout = '10s'"
 
@@ -136,9 +138,9 @@ class Seeded:
             return []
         catalogues = {oid for oid in changed if oid < FIRST_USER_OID}
         truncated = PG_CLASS not in changed or self._one(RELATIONS) == self.relations
-        if catalogues - {PG_CLASS, PG_DB_ROLE_SETTING} or not truncated:
+        if catalogues - {PG_CLASS, PG_DATABASE, PG_DB_ROLE_SETTING} or not truncated:
             raise Unrestorable("definitions were changed")
-        if PG_DB_ROLE_SETTING in changed and self._one(SETTINGS) != self.settings:
+        if changed & {PG_DATABASE, PG_DB_ROLE_SETTING} and self._one(SETTINGS) != self.settings:
             raise Unrestorable("settings of the database were changed")
         touched = [self.tables[oid] for oid in changed if oid in self.tables]
         if not self.may_restore and touched:
