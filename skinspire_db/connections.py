@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     Connection = psycopg.Connection[Any]
 
 MAINTENANCE_DATABASES = ("postgres", "template1")  # where one asks whether a database exists, and makes it
+# Whatever the role's or the server's own setting: what is called committed stays so when the server dies the next moment.
+DURABLE = "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'"
 SETTINGS_OF_LONG_TRANSACTIONS = """
 DO $$
 BEGIN
@@ -130,8 +132,9 @@ def begin(
             # A snapshot older than the operation lock would not see what its last holder committed.
             "SET TRANSACTION ISOLATION LEVEL {isolation}; {snapshot} SET LOCAL quote_all_identifiers = off;"
             "SET LOCAL TimeZone = 'UTC'; SET LOCAL search_path = public, pg_temp; SET LOCAL statement_timeout = 0;"
-            "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = {milliseconds}{forever}"
+            "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = {milliseconds}{forever}; {durable}"
         ).format(
+            durable=sql.SQL(DURABLE),
             isolation=sql.SQL(isolation),
             forever=sql.SQL("; SET LOCAL transaction_timeout = 0" if connection.info.server_version >= 170_000 else ""),
             snapshot=sql.SQL("SET TRANSACTION SNAPSHOT {};").format(snapshot) if snapshot else sql.SQL(""),

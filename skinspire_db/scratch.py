@@ -120,6 +120,7 @@ def swap(to: Target, new: Target, operation: str, holder: Connection | None) -> 
             _wait_for_leaving(connection, [to.database, new.database, keep])
             try:
                 with connection.transaction():
+                    connection.execute(connections.DURABLE)
                     there = {name for (name,) in connection.execute("SELECT datname FROM pg_database").fetchall()}
                     if missing and to.database in there:
                         raise OperationLocked(f"{to} was made by somebody else meanwhile", remedy="run it again")

@@ -391,6 +391,26 @@ def replaced(own_server: Project) -> Project:
     return own_server
 
 
+@pytest.mark.parametrize("command", ["db.seed", "db.undo"])
+def test_what_was_called_done_outlives_the_server(command: str, replaced: Project) -> None:
+    """Even for a role that does not wait for its commits."""
+    server, settings = EmbeddedServer(Path(replaced.env["SKINSPIRE_PG_HOME"])), "postgres"
+    replaced.execute("ALTER ROLE skinspire SET synchronous_commit = off", settings)
+    replaced.execute("ALTER SYSTEM SET wal_writer_delay = '10s'", settings)  # or it would be there in a moment by itself
+    replaced.query("SELECT pg_reload_conf()", settings)
+    pid = server.status().pid
+    assert pid
+    done = replaced.invoke(command)
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(0.5)
+    server.start()
+    replaced.execute("ALTER ROLE skinspire RESET synchronous_commit", settings)
+    replaced.execute("ALTER SYSTEM RESET wal_writer_delay", settings)
+    replaced.query("SELECT pg_reload_conf()", settings)
+    last = "SELECT operation FROM skinspire_tools.journal ORDER BY started_at DESC LIMIT 1"
+    assert done.code == 0 and replaced.query(last, "skinspire_dev") == [(command,)]
+
+
 def contents(project: Project, name: str) -> str | None:
     """Rows and definitions, without what says which database it is; None when it is not there."""
     if not project.query(f"SELECT FROM pg_database WHERE datname = '{name}'", "postgres"):
