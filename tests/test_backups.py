@@ -294,17 +294,25 @@ COMMENT ON FUNCTION body() IS '/* ; $$';
 """
 
 
-def test_the_text_of_a_plain_dump_is_read_as_postgresql_does(kept: Project) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--create", "--clean"],
+        pytest.param(["--inserts"], marks=pytest.mark.slow),
+        pytest.param(["--clean"], marks=pytest.mark.slow),
+    ],
+)
+def test_the_text_of_a_plain_dump_is_read_as_postgresql_does(kept: Project, options: list[str]) -> None:
     test = database(kept, "TEST")
     kept.execute(TRICKY, test)
     wanted = dump(kept.address, test)
-    for options in (["-Fp"], ["-Fp", "--inserts"], ["-Fp", "--create", "--clean"], ["-Fp", "--clean"]):
-        file = pg_dump(kept, "tricky.sql", *options)
-        with file.open("rb") as opened:
-            assert b"".join(piece for _, piece in pieces(opened)) == file.read_bytes(), "nothing is left out"
-        outcome = kept.invoke("backup.restore", "--env=test", f"--file={file}")
-        assert outcome.code == 0, (options, outcome.err)
-        assert without_names(dump(kept.address, test)) == without_names(wanted), options
+    file = pg_dump(kept, "tricky.sql", "-Fp", *options)
+    with file.open("rb") as opened:
+        assert b"".join(piece for _, piece in pieces(opened)) == file.read_bytes(), "nothing is left out"
+    outcome = kept.invoke("backup.restore", "--env=test", f"--file={file}")
+    assert outcome.code == 0, outcome.err
+    assert without_names(dump(kept.address, test)) == without_names(wanted)
 
 
 COMMANDS = [
