@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import stat
@@ -225,6 +226,18 @@ two'""",
         )
         == wanted
     )
+
+
+def test_a_backup_is_proved_where_roles_are_missing(clinic: Project) -> None:
+    ghost = f"ghost_{secrets.token_hex(4)}"
+    clinic.execute(f"CREATE ROLE {ghost}; ALTER TABLE parameter_settings OWNER TO {ghost}; GRANT SELECT ON users TO {ghost}")
+    assert clinic.invoke("backup.create").code == 0
+    clinic.execute(f"REASSIGN OWNED BY {ghost} TO skinspire; DROP OWNED BY {ghost}; DROP ROLE {ghost}")
+    outcome = clinic.invoke("backup.verify", "--full", "--json")
+    assert outcome.code == 0, outcome.out
+    contents = outcome.json["checks"][-1]
+    assert contents["detail"] == "as in the manifest, but for who owns what and may do what"
+    assert any(ghost in note for note in outcome.json["notes"]), "and whose it was is said"
 
 
 SLOW_HASH = """

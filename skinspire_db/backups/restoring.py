@@ -82,7 +82,7 @@ def _build(source: Source, backup: Backup | None, jobs: int, build: Build) -> Ta
         before = source.manifest.contents
         if before.major != after.major:
             build.note("the backup is of another major version of PostgreSQL: rows were counted, their contents not compared")
-        if found := list(fingerprint.differences(before, after, of=_compared(build))):
+        if found := list(fingerprint.differences(before, after, of=compared(build))):
             more = f", and {len(found) - 1} more" if found[1:] else ""
             raise StepFailed(
                 f"what was restored is not what was backed up: {found[0]}{more}",
@@ -120,7 +120,7 @@ def _refuse_unknown(stamp: str | None, source: Source, build: Build) -> None:
         )
 
 
-def _compared(build: Build) -> tuple[str, ...]:
+def compared(build: Build) -> tuple[str, ...]:
     """Where roles were mapped or left out, owners and grants cannot be the same."""
     mapped = any(note.startswith(foreign.MAPPED) for note in build.result.notes)
     return ("tables", "sequences", "unowned") if mapped else ("tables", "sequences", "definitions")
