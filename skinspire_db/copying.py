@@ -101,9 +101,11 @@ def _build(source: Environment, choice: Choice, build: Build) -> Target:
             raise
         connections.begin(connection, start.policy, brief=True)
         safety.identify(connection, start)
-        size = _look(connection, start, build)
-        method = choice.method or ("stream" if not choice.whole or _why_no_template(connection, build.to) else "template")
-        if choice.method == "template" and (why := _why_no_template(connection, build.to)):
+        near = _same_server(connection, build.to)
+        size = _look(connection, start, build, near)
+        why = _why_no_template(connection, near) if choice.whole else "not all of it is copied"
+        method = choice.method or ("stream" if why else "template")
+        if choice.method == "template" and why:
             raise UsageError(f"{start} cannot be a template: {why}", remedy="--method=stream, or leave --method out")
         summary.numbers = {"database": start.database, "MB": round(size / 1e6), "method": method}
         connection.rollback()
@@ -113,11 +115,11 @@ def _build(source: Environment, choice: Choice, build: Build) -> Target:
     return _stream(build, start, connection, choice)
 
 
-def _look(connection: Connection, start: Target, build: Build) -> int:
-    """The source's size in bytes. Raises UsageError when it is the target itself, StepFailed when it would not fit."""
+def _look(connection: Connection, start: Target, build: Build, near: bool) -> int:
+    """The source's size in bytes; `near` is whether it is on the target's server. Raises UsageError when it is the target itself, StepFailed when it would not fit."""
     row = connection.execute("SELECT pg_database_size(current_database()), current_database()").fetchone()
     assert row
-    if _same_server(connection, build.to) and row[1] == build.to.database:
+    if near and row[1] == build.to.database:
         raise UsageError(f"source and target are both {start}", remedy="correct one of the two URLs")
     need_room(build.to, int(row[0]))
     return int(row[0])
@@ -142,9 +144,9 @@ def _same_server(connection: Connection, to: Target) -> bool:
         return connection.execute(query).fetchone() == other.execute(query).fetchone()
 
 
-def _why_no_template(connection: Connection, to: Target) -> str:
+def _why_no_template(connection: Connection, near: bool) -> str:
     """Why the database of this connection cannot be closed for the moment and copied as a template; empty when it can."""
-    if not _same_server(connection, to):
+    if not near:
         return "it is on another server than the target"
     mine = connection.execute(
         "SELECT pg_has_role(datdba, 'USAGE') OR datistemplate FROM pg_database WHERE datname = current_database()"
