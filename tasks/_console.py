@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from skinspire_db.summary import Check
 
 STEP = "  {:<10} {:<84} {:>7.2f} s"
+SINGULAR = {"indexes": "index"}  # of what does not only lose its s
 
 
 class ConsoleReport(Report):
@@ -218,5 +219,11 @@ def _show_plan(plan: dict[str, Any], json: bool) -> None:
 
 def _numbers(done: StepResult) -> str:
     numbers = done.summary.numbers
-    shown = [f"{value} {name.replace('_', ' ')}" for name, value in numbers.items() if value != 0 or len(numbers) == 1]
+    shown = [f"{value} {_counted(value, name)}" for name, value in numbers.items() if value != 0 or len(numbers) == 1]
     return ", ".join(shown) or "nothing to do"
+
+
+def _counted(value: int | str, name: str) -> str:
+    """tables_created -> tables created, or of one, table created."""
+    words = name.split("_")
+    return " ".join(words if value != 1 else (SINGULAR.get(word, word.removesuffix("s")) for word in words))

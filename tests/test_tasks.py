@@ -14,6 +14,8 @@ from conftest import CHECKOUT, Project
 from invoke import Program
 from invoke.loader import FilesystemLoader
 
+from tasks import _console
+
 README = (CHECKOUT / "README.md").read_text()
 
 
@@ -81,6 +83,14 @@ def test_help_is_shown_and_nothing_runs(project: Project) -> None:
         outcome = project.invoke("--help", task)
         assert outcome.code == 0 and "Options:" in outcome.out
     assert project.query(f"SELECT 1 FROM pg_database WHERE datname = '{project.database}'", "postgres") == []
+
+
+def test_one_is_no_plural() -> None:
+    named = ["tables_created", "indexes_created", "sessions_ended", "databases", "attached", "support_staff"]
+    assert [_console._counted(1, name) for name in named] == [
+        "table created", "index created", "session ended", "database", "attached", "support staff",
+    ]  # fmt: skip
+    assert _console._counted(2, "tables_created") == "tables created" and _console._counted(0, "databases") == "databases"
 
 
 def test_wrong_usage_runs_nothing(project: Project) -> None:
