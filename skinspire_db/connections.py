@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MAINTENANCE_DATABASES = ("postgres", "template1")  # where one asks whether a database exists, and makes it
 # Whatever the role's or the server's own setting: what is called committed stays so when the server dies the next moment.
-DURABLE = "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'"
+DURABLE = "SET LOCAL synchronous_commit = on"
 SETTINGS_OF_LONG_TRANSACTIONS = """
 DO $$
 BEGIN
@@ -134,7 +134,7 @@ def begin(
             "SET LOCAL TimeZone = 'UTC'; SET LOCAL search_path = public, pg_temp; SET LOCAL statement_timeout = 0;"
             "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = {milliseconds}{forever}; {durable}"
         ).format(
-            durable=sql.SQL(DURABLE),
+            durable=sql.SQL(DURABLE),  # no query may be among these: it would take the snapshot
             isolation=sql.SQL(isolation),
             forever=sql.SQL("; SET LOCAL transaction_timeout = 0" if connection.info.server_version >= 170_000 else ""),
             snapshot=sql.SQL("SET TRANSACTION SNAPSHOT {};").format(snapshot) if snapshot else sql.SQL(""),

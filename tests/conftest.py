@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import gc
 import io
@@ -47,7 +48,12 @@ SHARED = pytest.StashKey[EmbeddedServer]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes would compile the same modules
+    # Our own modules are compiled once for the hundreds of processes; those that tests write, and change within a second, never
+    # are: Python knows bytecode by the second and the size of its source.
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    if not hasattr(config, "workerinput"):
+        for folder in ("skinspire_db", "tasks"):
+            compileall.compile_dir(CHECKOUT / folder, quiet=2)
     # What the developer's shell has set must not reach the tests; a worker's parent has done this already.
     if ADDRESS not in os.environ:
         for name in [name for name in os.environ if name.startswith(SETTINGS)]:

@@ -11,12 +11,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
 import pytest
 from conftest import Project, dump, throw_away_home
 
+from skinspire_db import connections
 from skinspire_db.server import EmbeddedServer
 from skinspire_db.streaming import Table
 
@@ -366,6 +368,15 @@ def test_somebody_elses_database_of_nearly_that_name(two: Project) -> None:
     for _ in range(2):
         assert two.invoke("db.copy", "--source=test", "--target=dev").code == 0
     assert set(others) < set(leftovers(two)) and len(leftovers(two)) == 3
+
+
+def test_a_transaction_begins_without_a_snapshot(clinic: Project) -> None:
+    """What is committed until the tables are locked is copied too."""
+    policy: Any = SimpleNamespace(lock_timeout=5)
+    with psycopg.connect(**clinic.address.parameters, dbname=clinic.database) as connection:
+        connections.begin(connection, policy, brief=True, isolation="REPEATABLE READ READ ONLY")
+        clinic.execute("DELETE FROM role_module_access")
+        assert connection.execute("SELECT count(*) FROM role_module_access").fetchone() == (0,)
 
 
 def test_dry_and_expressions(two: Project) -> None:
