@@ -116,7 +116,9 @@ def _build(source: Environment, choice: Choice, build: Build) -> Target:
 
 
 def _look(connection: Connection, start: Target, build: Build, near: bool) -> int:
-    """The source's size in bytes; `near` is whether it is on the target's server. Raises UsageError when it is the target itself, StepFailed when it would not fit."""
+    """The source's size in bytes; `near` is whether it is on the target's server. Raises UsageError when it is the target
+    itself, StepFailed when it would not fit.
+    """
     row = connection.execute("SELECT pg_database_size(current_database()), current_database()").fetchone()
     assert row
     if near and row[1] == build.to.database:
