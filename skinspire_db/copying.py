@@ -58,7 +58,7 @@ def copy(
     """
     if source_name is None:
         raise UsageError("db.copy needs a source", remedy=f"invoke db.copy --source=test --target={target.name}")
-    source = environment.resolve(source_name)
+    source = environment.resolve(source_name, "--source")
     if method is not None and method not in METHODS:
         raise UsageError(f"there is no method {method}", remedy=f"--method={' or --method='.join(METHODS)}")
     if source.name == target.name:

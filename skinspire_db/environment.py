@@ -66,14 +66,14 @@ class Environment:
         return self.url.value is None
 
 
-def resolve(name: str | None = None) -> Environment:
-    """The environment called `name`, or the active one.
+def resolve(name: str | None = None, given_by: str = "--env") -> Environment:
+    """The environment called `name`, or the active one. `given_by` is the flag that named it, for the error.
 
     Raises UnknownEnvironment for a name that is not declared, and InvalidSetting when the environment needs a URL and
     has none. Nothing is connected to and nothing is started.
     """
     here = project()
-    chosen = active(here).value if name is None else _canonical(name, here, "--env")
+    chosen = active(here).value if name is None else _canonical(name, here, given_by)
     assert chosen is not None
     policy = _policy(chosen, here)
     url = here.setting(url_setting(chosen))

@@ -81,10 +81,11 @@ def operate(
     json: bool,
     confirm: str | None = None,
     verbose: bool = False,
+    given_by: str = "--env",
 ) -> None:
     """Run the pipeline that `make` gives for the environment, or with --dry show its plan; print what came of it."""
     report = ConsoleReport(quiet=json, verbose=verbose)
-    pipeline = make(environment.resolve(env), report)
+    pipeline = make(environment.resolve(env, given_by), report)
     if ctx.config.run.dry and (pipeline.keeps or pipeline.writes):
         _show_plan(pipeline.plan(), json)
         return

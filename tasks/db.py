@@ -75,7 +75,7 @@ def copy(ctx, source=None, target=None, method=None, schema_only=False, tables=N
         options = {"method": method, "schema_only": schema_only, "tables": tables, "jobs": jobs or ctx.config.copy.jobs}
         return copying.copy(source, chosen, **options)
 
-    _console.operate(ctx, target, make, json=json)
+    _console.operate(ctx, target, make, json=json, given_by="--target")
 
 
 @task(help=ENV | CONFIRM | JSON)
