@@ -185,7 +185,8 @@ def hide_password(url: str) -> str:
 
 def names(here: Project) -> list[str]:
     """All environments: the built-in ones, then what pyproject.toml declares."""
-    return [*PRESETS, *(name for name in _declared(here) if name not in PRESETS)]
+    _declared(here)  # refuses what is no table
+    return list(here.environments)
 
 
 def url_setting(name: str) -> str:

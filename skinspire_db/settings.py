@@ -14,6 +14,9 @@ from skinspire_db.errors import InvalidSetting
 STATE_FOLDER = ".skinspire"  # beside pyproject.toml, git-ignored: the active environment and the embedded server
 
 
+BUILT_IN = ("dev", "test", "prod")  # the environments that every project has
+
+
 @dataclass(frozen=True)
 class Setting:
     """A value and where it came from. `value` is None when nothing sets it; it may be secret and stays out of repr."""
@@ -36,14 +39,21 @@ class Project:
         """Where the tools keep what belongs to this checkout alone. The folder may not exist yet."""
         return self.root / STATE_FOLDER
 
+    @property
+    def environments(self) -> tuple[str, ...]:
+        """The names of all environments: the built-in ones, then what pyproject.toml declares."""
+        declared = self.config.get("environments", {})
+        return tuple(dict.fromkeys((*BUILT_IN, *(declared if isinstance(declared, dict) else ()))))
+
     def setting(self, name: str) -> Setting:
         """Look `name` up in the process environment, then in .env, as python-decouple reads it.
 
-        An empty value counts as not set: `DEV_DATABASE_URL=` in a .env means "none".
+        An empty value counts as not set: `DEV_DATABASE_URL=` in a .env means "none". Raises InvalidSetting for a line of
+        .env that means one of our settings and cannot be taken as it is written.
         """
         if value := os.environ.get(name):
             return Setting(name, value, "process environment")
-        if value := _dotenv(self.root / ".env").get(name):
+        if value := _dotenv(self.root / ".env", self.environments).get(name):
             return Setting(name, value, ".env")
         return Setting(name, None, "not set")
 
@@ -100,12 +110,9 @@ def _tool_table(path: Path) -> dict[str, Any] | None:
 
 
 @cache
-def _dotenv(path: Path) -> dict[str, str]:
+def _dotenv(path: Path, environments: tuple[str, ...]) -> dict[str, str]:
     if not path.exists():  # before decouple is loaded: most commands run without
         return {}
-    from decouple import RepositoryEnv
+    from skinspire_db import dotenv
 
-    try:
-        return dict(RepositoryEnv(str(path), encoding="utf-8-sig").data)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidSetting(f"{path} cannot be read: {error}", remedy=f"correct {path} or its permissions") from None
+    return dotenv.read(path, environments)

@@ -28,7 +28,7 @@ def declare(here: Path, text: str) -> None:
 
 
 def dotenv(here: Path, text: str) -> None:
-    (here / ".env").write_text(text)
+    (here / ".env").write_text(text, encoding="utf-8")
     settings._dotenv.cache_clear()
 
 
@@ -73,6 +73,108 @@ def test_process_environment_beats_dotenv(here: Path, monkeypatch: pytest.Monkey
     assert environment.resolve("prod").url.value == "postgresql://a@h/from_file"
     monkeypatch.setenv("PROD_DATABASE_URL", "postgresql://a@h/from_process")
     assert environment.resolve("production").url.source == "process environment"
+
+
+URL = "postgresql://a:p%41%42w@h/clinic"
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        (f"export PROD_DATABASE_URL={URL}", URL),
+        (f"export\t PROD_DATABASE_URL = '{URL}'", URL),
+        (f"PROD_DATABASE_URL={URL} # mine", URL),
+        (f'PROD_DATABASE_URL={URL}\t# it\'s "mine" = ${{ours}}', URL),
+        (f"PROD_DATABASE_URL='{URL}' # mine", URL),
+        (f'PROD_DATABASE_URL="{URL}"  # mine', URL),
+        (f"PROD_DATABASE_URL \t= \t{URL}  ", URL),
+        (f"\ufeffPROD_DATABASE_URL={URL}", URL),
+        (f"# first\r\nPROD_DATABASE_URL={URL}\r\n", URL),
+        (f"OTHER=1\rPROD_DATABASE_URL={URL}\rLAST=2", URL),
+        (f"PROD_DATABASE_URL={URL}\nexport PROD_DATABASE_URL='{URL}'", URL),
+        ("PROD_DATABASE_URL=postgresql://a:x#y$et@h/c", "postgresql://a:x#y$et@h/c"),
+        ("X=1\nPROD_DATABASE_URL='postgresql://a:${X}@h/c'", "postgresql://a:${X}@h/c"),
+        ("PROD_DATABASE_URL='postgresql://a:p@h/the clinic # 2'", "postgresql://a:p@h/the clinic # 2"),
+        (f"#PROD_DATABASE_URL=old\nPROD_DATABASE_URL={URL}\n # PROD_DATABASE_URL=older", URL),
+        (
+            f"DATABASE_URL=x # y\nSKINSPIRE_MAIL=a b\nANALYTICS_DATABASE_URL=${{X}}\nsource other\nDEV_DATABASE_NAME='x\n"
+            f"HELP=see PROD_DATABASE_URL\nFLASK_APP=a\nPROD_DATABASE_URL={URL}",
+            URL,
+        ),
+    ],
+)
+def test_a_line_of_dotenv_is_taken_as_it_is_meant(here: Path, text: str, meant: str) -> None:
+    (here / ".env").write_bytes(text.encode())
+    assert environment.resolve("prod").url == settings.Setting("PROD_DATABASE_URL", meant, ".env")
+
+
+@pytest.mark.parametrize(
+    "text", ["PROD_DATABASE_URL=", "PROD_DATABASE_URL= # none yet", "export PROD_DATABASE_URL='' # none"]
+)
+def test_an_empty_line_of_dotenv_means_none(here: Path, text: str) -> None:
+    dotenv(here, text)
+    with pytest.raises(InvalidSetting, match="PROD_DATABASE_URL is not set"):
+        environment.resolve("prod")
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("set SKINSPIRE_ENV=test", "SKINSPIRE_ENV is not written as NAME=VALUE"),
+        ('$env:SKINSPIRE_ENV = "test"', "SKINSPIRE_ENV is not written as NAME=VALUE"),
+        ("export SKINSPIRE_ENV", "SKINSPIRE_ENV is not written as NAME=VALUE"),
+        ("SKINSPIRE_ENV: test", "SKINSPIRE_ENV is not written as NAME=VALUE"),
+        ("SKINSPIRE_ENV", "SKINSPIRE_ENV is not written as NAME=VALUE"),
+        ('"SKINSPIRE_ENV"="test"', "SKINSPIRE_ENV is not written as NAME=VALUE"),
+        ("; SKINSPIRE_ENV=test", "SKINSPIRE_ENV is not written as NAME=VALUE"),
+        ("\u200bSKINSPIRE_ENV=test", "SKINSPIRE_ENV is not written as NAME=VALUE"),
+        ("EU-STAGING_DATABASE_URL=s3cret", "EU_STAGING_DATABASE_URL is not written as NAME=VALUE"),
+        ("DEV_DATABASE_URL: postgresql://a:s3cret@h/c?sslmode=require", "DEV_DATABASE_URL is not written as"),
+        ("skinspire_env=test", "skinspire_env is no setting .* write SKINSPIRE_ENV"),
+        ("dev_database_url=s3cret", "dev_database_url is no setting .* write DEV_DATABASE_URL"),
+        ("DVE_DATABASE_URL=s3cret", "write DEV_DATABASE_URL"),
+        ("DEV_DATABSE_URL=s3cret", "write DEV_DATABASE_URL"),
+        ("DEV_DATABASE_URI=s3cret", "write DEV_DATABASE_URL"),
+        ("EU_STAGNG_REPLICA_URL=s3cret", "write EU_STAGING_REPLICA_URL"),
+        ("PRODUCTION_DATABASE_URL=s3cret", "write PROD_DATABASE_URL"),
+        ("SKINSPIRE_ENVIRONMENT=test", "write SKINSPIRE_ENV"),
+        ("SKNSPIRE_ENV=test", "write SKINSPIRE_ENV"),
+        ("SKINSPIRE_PROJECT=/x", "process environment only"),
+        ("DEV_DATABASE_URL='postgresql://a:s3cret@h/c", "does not end where its quotes do"),
+        ("DEV_DATABASE_URL='postgresql://a:s3cret@h/c'x", "does not end where its quotes do"),
+        ("DEV_DATABASE_URL=“postgresql://a:s3cret@h/c”", "typographic quotes"),
+        ("DEV_DATABASE_URL=postgresql://a:s3cret@h/c mine", "more behind its URL"),
+        ("DEV_DATABASE_URL=postgresql://a:s3cret@h/c;", "more behind its URL"),
+        ("DEV_DATABASE_URL=postgresql://a:s3cret@h/c\\", "more behind its URL"),
+        ("export SKINSPIRE_PG_HOME=/x; export DEV_DATABASE_URL=s3cret", "SKINSPIRE_PG_HOME has a second setting behind it"),
+        ("DEV_DATABASE_URL=postgresql://a:${PASSWORD}@h/s3cret", "refers to a variable"),
+        ("DEV_DATABASE_URL=postgresql://a:$OTHER@h/s3cret", "refers to a variable"),
+        ("SKINSPIRE_PG_HOME=$HOME/s3cret", "refers to a variable"),
+        ("SKINSPIRE_PG_HOME=%LOCALAPPDATA%\\s3cret", "refers to a variable"),
+        ('DEV_DATABASE_URL="$(s3cret)"', "refers to a variable"),
+        ("DEV_DATABASE_URL=postgresql://a:s3cret@h/c\u200b", "invisible character"),
+    ],
+)
+def test_a_line_of_dotenv_that_means_ours_is_never_passed_over(here: Path, line: str, complaint: str) -> None:
+    """Otherwise db.setup resets dev in place of test, or makes a database of another name."""
+    declare(here, '[tool.skinspire_db.environments.eu-staging]\nextends = "dev"\n')
+    dotenv(here, f"# mine\nOTHER=1\n{line}\n")
+    with pytest.raises(InvalidSetting, match=rf"\.env, line 3: .*{complaint}") as caught:
+        environment.resolve()
+    assert "s3cret" not in str(caught.value)
+
+
+def test_two_lines_of_dotenv_that_say_different_things(here: Path) -> None:
+    dotenv(here, "SKINSPIRE_ENV=dev\n\nexport SKINSPIRE_ENV=test\n")
+    with pytest.raises(InvalidSetting, match="line 3: SKINSPIRE_ENV and line 1 set it to different values"):
+        environment.resolve()
+
+
+def test_a_dotenv_that_is_no_utf8(here: Path) -> None:
+    """As PowerShell's > writes it."""
+    (here / ".env").write_bytes("SKINSPIRE_ENV=test\n".encode("utf-16"))
+    with pytest.raises(InvalidSetting, match="save it as UTF-8"):
+        environment.resolve()
 
 
 def test_prod_without_a_url_is_refused(here: Path) -> None:
