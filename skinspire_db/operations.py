@@ -37,8 +37,8 @@ def setup(environment: Environment, options: Options, report: Report | None = No
 
 
 def reset(environment: Environment) -> Pipeline:
-    """Drop what the application owns."""
-    return Pipeline("db.reset", environment, (Step("reset", schema.reset),), danger=DESTROYS, backs_up=True)
+    """Drop what the application owns; a database that does not exist has nothing of it, and is not made."""
+    return Pipeline("db.reset", environment, (Step("reset", schema.reset),), danger=DESTROYS, backs_up=True, removes=True)
 
 
 def create(environment: Environment) -> Pipeline:

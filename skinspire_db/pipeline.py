@@ -16,6 +16,7 @@ from skinspire_db.environment import Environment
 from skinspire_db.errors import (
     ChecksFailed,
     ConnectionFailed,
+    DatabaseMissing,
     Drifted,
     Interrupted,
     OutcomeUnknown,
@@ -135,6 +136,7 @@ class Pipeline:
     is an operation that only looks: it takes no lock, runs all its steps, and rolls back at the end. `any_stamp`: it looks at
     another environment's database too, and says whose it is. `writes`: it keeps something outside the database. `backs_up`:
     in a protected environment a verified backup is taken first. `arguments`: what a remedy's command line needs beside --env.
+    `removes`: without a database there is nothing to remove, and the operation is done.
     """
 
     operation: str
@@ -148,6 +150,7 @@ class Pipeline:
     any_stamp: bool = False
     backs_up: bool = False
     writes: bool = False
+    removes: bool = False
 
     def plan(self) -> dict[str, Any]:
         """What `run` would do, without a connection and without starting a server."""
@@ -188,7 +191,15 @@ class Pipeline:
         to = connections.target(self.environment)
         result.database = to.database
         report.target(to)
-        connection, created = connections.open_database(to, self.operation, create=self.creates)
+        try:
+            connection, created = connections.open_database(to, self.operation, create=self.creates)
+        except DatabaseMissing as error:  # the server itself has said so
+            if not self.removes:
+                raise
+            if confirm is not None:
+                safety.guard(self.operation + self.arguments, self.danger, to, confirm)
+            result.notes.append(f"{error.message}: there is nothing to {self.steps[0].name}")
+            return
         try:
             entry = self._transaction(connection, to, result, confirm, report, backups)
         except OutcomeUnknown:

@@ -14,6 +14,8 @@ from typing import Any
 from invoke.exceptions import Exit
 from invoke.executor import Executor
 
+from tasks import _usage
+
 
 class SkinspireExecutor(Executor):
     """Invoke's executor, with the errors of skinspire_db made readable. `invoke -d` shows their tracebacks."""
@@ -32,6 +34,8 @@ class SkinspireExecutor(Executor):
         try:
             if len(tasks) > 1 and any(_json(task.as_kwargs) for task in tasks):
                 raise UsageError("--json goes with one task at a time", remedy="run them one after the other")
+            if len(tasks) > 1:
+                _usage.refuse_mixed_environments(tasks)
             return super().execute(*tasks)
         except KeyboardInterrupt:
             self._exit(Interrupted("interrupted before the operation began or after it ended"), tasks)

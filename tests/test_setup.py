@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from conftest import Project
+import re
+
+import pytest
+from conftest import CHECKOUT, Project
 
 STEPS = ["reset", "create", "triggers", "seed", "verify"]
 
@@ -116,3 +119,53 @@ def test_the_journal_names_the_operation_in_its_own_transaction(clinic: Project)
     )
     assert (operation, environment, [step["name"] for step in steps]) == ("db.seed", "dev", ["seed"])
     assert "SkinSpire@" not in clinic.dump().partition("COPY skinspire_tools.journal")[2].partition("\\.")[0]
+
+
+CHAIN = ("db.reset", "db.create", "triggers.install", "db.seed", "db.verify")
+
+
+def chain(environment: str, tasks: tuple[str, ...] = CHAIN) -> list[str]:
+    return [each for task in tasks for each in (task, f"--env={environment}")]
+
+
+def test_the_steps_in_a_row_from_nothing(project: Project) -> None:
+    """As the README has it, as a process: what is not there is reset, which is done and not failed."""
+    typed = re.search(r"^invoke (db\.reset --env=test .*)$", (CHECKOUT / "README.md").read_text(), re.MULTILINE)
+    assert typed and typed[1].split() == chain("test")
+    for _ in range(2):  # from nothing, and from what is there
+        outcome = project.process(*chain("test"))
+        assert outcome.code == 0, outcome.err
+        assert outcome.out.splitlines()[-1].startswith("db.verify: all checks pass")
+    test = project.env["TEST_DATABASE_URL"].rpartition("/")[2]
+    assert project.query("SELECT count(*) FROM patients", test) == [(20,)]
+    assert project.query(f"SELECT 1 FROM pg_database WHERE datname = '{project.database}'", "postgres") == []
+
+
+@pytest.mark.parametrize("environment", ["dev", "prod"])
+def test_resetting_what_is_not_there_is_done_and_makes_nothing(project: Project, environment: str) -> None:
+    project.env["PROD_DATABASE_URL"] = project.env["DEV_DATABASE_URL"].replace("dev_", "prod_")
+    name = project.env[f"{environment.upper()}_DATABASE_URL"].rpartition("/")[2]
+    outcome = project.process("db.reset", f"--env={environment}", "--json")
+    assert outcome.code == 0 and outcome.json["ok"] and outcome.json["steps"] == [], outcome.err
+    assert outcome.json["notes"] == [f"the database {name} does not exist: there is nothing to reset"]
+    outcome = project.invoke("db.reset", f"--env={environment}")
+    assert "committed" not in outcome.out and "nothing to do" in outcome.out
+    assert project.invoke("db.reset", f"--env={environment}", "--confirm=another").code == 2, "another database was meant"
+    assert project.query(f"SELECT 1 FROM pg_database WHERE datname = '{name}'", "postgres") == []
+
+
+def test_a_server_that_cannot_be_asked_is_no_missing_database(project: Project) -> None:
+    project.env["DEV_DATABASE_URL"] = project.url("dev_gone", port=1)
+    assert project.invoke("db.reset").code == 1
+
+
+def test_a_flag_that_only_the_last_command_of_a_row_has_is_refused(clinic: Project) -> None:
+    """Invoke gives it to that command alone; the others would go to the active environment."""
+    before = clinic.dump()
+    outcome = clinic.process(*CHAIN, "--env=test")
+    assert outcome.code == 2 and "db.reset has no --env" in outcome.err and "--env=test" in outcome.err.partition("->")[2]
+    assert clinic.dump() == before
+    assert clinic.invoke("db.verify", "--env=test", "db.reset").code == 2
+    assert clinic.dump() == before
+    assert clinic.invoke("env.status", "db.verify", "--env=dev", "db.drift").code == 0, "the active one is dev"
+    assert clinic.invoke("env.switch", "--env=test", "db.create", "db.verify", "--env=dev").code == 2
