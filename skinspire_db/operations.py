@@ -298,7 +298,7 @@ def _create_step(environment: Environment, wanted: schema.Blueprint) -> Step:
 
 def _seed_step(environment: Environment, options: Options, report: Report | None) -> Step:
     progress = report.progress if report else None
-    run = partial(seed, here=environment.project, policy=environment.policy, options=options, progress=progress)
+    run = partial(seed, policy=environment.policy, options=options, progress=progress)
     return Step("seed", run)
 
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from skinspire_db.environment import Policy
 from skinspire_db.errors import GuardRefused, StepFailed, UsageError
 from skinspire_db.seeding import reference
-from skinspire_db.seeding.people import MOST, Kind, Names, Person, code_prefix, person
-from skinspire_db.settings import Project
+from skinspire_db.seeding.people import MOST, Kind, Person, code_prefix, person
 from skinspire_db.summary import SignIn, Summary
 
 if TYPE_CHECKING:
@@ -55,9 +54,7 @@ class Options:
         )
 
 
-def seed(
-    connection: Connection, here: Project, policy: Policy, options: Options, progress: Progress | None = None
-) -> Summary:
+def seed(connection: Connection, policy: Policy, options: Options, progress: Progress | None = None) -> Summary:
     """Reference data, then invented people with a user and a role each, in the caller's transaction.
 
     People are numbered; seeding adds the numbers above the highest one present. Raises GuardRefused when the policy
@@ -73,12 +70,12 @@ def seed(
     else:
         test_hash = reference.hash_of_test_password(connection)
         summary = reference.apply(connection, policy, test_hash=test_hash)
-        _add_people(_Loader(connection, test_hash), Names.load(here), options, summary, progress)
+        _add_people(_Loader(connection, test_hash), options, summary, progress)
     connection.execute("SELECT set_config('app.current_user', '', true)")
     return summary
 
 
-def _add_people(loader: _Loader, names: Names, options: Options, summary: Summary, progress: Progress | None) -> None:
+def _add_people(loader: _Loader, options: Options, summary: Summary, progress: Progress | None) -> None:
     wanted: dict[Kind, int] = {
         "doctor": options.doctors,
         **dict.fromkeys(SUPPORT, SUPPORT_EACH),
@@ -90,7 +87,7 @@ def _add_people(loader: _Loader, names: Names, options: Options, summary: Summar
 
     def people(kind: Kind) -> Iterator[Person]:
         numbers = range(wanted[kind] - missing[kind] + 1, wanted[kind] + 1)
-        return (person(names, options.random_seed, kind, number) for number in numbers)
+        return (person(options.random_seed, kind, number) for number in numbers)
 
     staff = chain.from_iterable(people(kind) for kind in wanted if kind != "patient")
     for add, everybody, count in (
@@ -109,9 +106,7 @@ def _add_people(loader: _Loader, names: Names, options: Options, summary: Summar
     examples: tuple[Kind, ...] = ("doctor", "patient")
     for kind in examples:  # one of each to sign in as
         if missing[kind] == wanted[kind]:
-            summary.sign_in.append(
-                SignIn(ROLE_OF[kind], person(names, options.random_seed, kind, 1).phone, reference.TEST_PASSWORD)
-            )
+            summary.sign_in.append(SignIn(ROLE_OF[kind], person(options.random_seed, kind, 1).phone, reference.TEST_PASSWORD))
 
 
 class _Loader:

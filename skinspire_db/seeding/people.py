@@ -1,6 +1,6 @@
 """Invented people: the n-th person of a random seed is the same, byte for byte, on every machine and in every run.
 
-Names come from Faker's Indian word lists. What is drawn for a person comes from a hash of (random seed, kind, number), so
+What is drawn for a person comes from a hash of (random seed, kind, number), so
 that person 5,000 can be made without making the 4,999 before, and no state can get out of step.
 """
 
@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Literal, TypeVar
 
-from skinspire_db.cache import cached
-from skinspire_db.errors import SkinspireError
-from skinspire_db.settings import Project
+from skinspire_db.seeding import names
 
 T = TypeVar("T")
 Kind = Literal["doctor", "nurse", "receptionist", "pharmacy", "patient"]
@@ -25,7 +23,7 @@ ADULT = 18
 OLDEST = 90
 
 SPECIALTIES = ("Dermatologist", "Plastic Surgeon", "Aesthetic Physician", "Cosmetic Surgeon", "Cosmetologist")
-# (city, state, first three digits of its pin codes, language): the four belong together, which Faker does not offer.
+# (city, state, first three digits of its pin codes, language): the four belong together.
 PLACES = (
     ("Bengaluru", "Karnataka", "560", "Kannada"), ("Mumbai", "Maharashtra", "400", "Marathi"),
     ("New Delhi", "Delhi", "110", "Hindi"), ("Chennai", "Tamil Nadu", "600", "Tamil"),
@@ -68,20 +66,6 @@ class Person:
     preferences: str
 
 
-@dataclass(frozen=True)
-class Names:
-    """The words that names are made of."""
-
-    female: tuple[str, ...]
-    male: tuple[str, ...]
-    last: tuple[str, ...]
-
-    @classmethod
-    def load(cls, here: Project) -> Names:
-        """Faker's Indian names, each once. Raises SkinspireError when Faker is not installed."""
-        return cls(*(tuple(words) for words in cached(here, "names", _words)))
-
-
 class Draw:
     """Numbers that depend on nothing but what they are drawn for."""
 
@@ -99,11 +83,11 @@ class Draw:
         return choices[self.below(len(choices))]
 
 
-def person(names: Names, seed: int, kind: Kind, number: int, born: date | None = None) -> Person:
+def person(seed: int, kind: Kind, number: int, born: date | None = None) -> Person:
     """The person with that number, counted from 1, in that random seed; of another age when `born` says so."""
     draw = Draw(seed, kind, number)
     female = draw.below(2) == 0
-    first, last = draw.of(names.female if female else names.male), draw.of(names.last)
+    first, last = draw.of(names.FEMALE if female else names.MALE), draw.of(names.LAST)
     age_days = draw.below(OLDEST * 365) if kind == "patient" else (25 + draw.below(40)) * 365 + draw.below(365)
     if born is not None:
         age_days = (TODAY - born).days
@@ -121,14 +105,14 @@ def person(names: Names, seed: int, kind: Kind, number: int, born: date | None =
     contact = {
         "phone": phone, "email": email,
         "address": {
-            "street": f"{1 + draw.below(400)}, {draw.of(names.last)} {draw.of(STREETS)}",
+            "street": f"{1 + draw.below(400)}, {draw.of(names.LAST)} {draw.of(STREETS)}",
             "city": city, "state": state, "pincode": f"{pin}{1 + draw.below(99):03}", "country": "India",
         },
     }  # fmt: skip
     guardian = None
     if minor or draw.below(2):
         relation = draw.of(("mother", "father")) if minor else draw.of(("spouse", "sibling", "friend"))
-        other = draw.of(names.female if relation == "mother" else names.male)
+        other = draw.of(names.FEMALE if relation == "mother" else names.MALE)
         guardian = _json({
             "name": f"{other} {last}", "relation": relation, "guardian": minor,
             "phone": str(MOBILE_FIRST + draw.below(MOBILE_COUNT)),
@@ -153,16 +137,3 @@ def code_prefix(kind: Kind) -> str:
 
 def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def _words() -> list[list[str]]:
-    try:
-        from faker.providers.person.en_IN import Provider
-    except ImportError:
-        raise SkinspireError(
-            "test data needs the package Faker",
-            remedy="pip install 'skinspire-db[testdata]', or db.seed --reference-only",
-        ) from None
-    return [
-        list(dict.fromkeys(words)) for words in (Provider.first_names_female, Provider.first_names_male, Provider.last_names)
-    ]

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select
 
-from skinspire_db import settings
 from skinspire_db.errors import UsageError
 from skinspire_db.models import Branch, Hospital, Patient, RoleMaster, Staff, User, UserRoleMapping
 from skinspire_db.seeding import reference
 from skinspire_db.seeding.bulk import ROLE_OF
-from skinspire_db.seeding.people import KINDS, Kind, Names, Person, person
+from skinspire_db.seeding.people import KINDS, Kind, Person, person
 
 if TYPE_CHECKING:
     from skinspire_db.testing.modes import ClinicDatabase
@@ -28,7 +27,6 @@ class Factory:
 
     def __init__(self, database: ClinicDatabase) -> None:
         self.session = database.session
-        self.names = Names.load(settings.project())
         self.random_seed = int.from_bytes(hashlib.sha256(database.test.encode()).digest()[:4], "big")
         self.made = 0
 
@@ -53,7 +51,7 @@ class Factory:
             raise UsageError(f"make_patient(age={age!r}): an age is 0 to 90", remedy="make_patient(age=30)")
         # Who was born on 1 January has the age all year long.
         born = None if age is None else date(date.today().year - age, 1, 1)
-        new = person(self.names, self.random_seed, "patient", self._number(), born=born)
+        new = person(self.random_seed, "patient", self._number(), born=born)
         made = Patient(**{
             "patient_id": uuid.UUID(new.key), "mrn": new.code, "medical_info": new.details, "blood_group": new.blood_group,
             "emergency_contact": new.guardian and json.loads(new.guardian), "preferences": json.loads(new.preferences),
@@ -70,7 +68,7 @@ class Factory:
         """
         if kind not in KINDS or kind == "patient":
             raise UsageError(f"make_staff({kind!r}) is none of {', '.join(KINDS[:-1])}", remedy='make_staff("nurse")')
-        new = person(self.names, self.random_seed, kind, self._number())
+        new = person(self.random_seed, kind, self._number())
         made = Staff(**{
             "staff_id": uuid.UUID(new.key), "employee_code": new.code, "staff_type": kind,
             "specialization": new.specialization, "professional_info": json.loads(new.details),

@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,15 +72,11 @@ def fingerprint(host: Host, server_version: int, options: Options) -> str:
         for path in folder.rglob("*")
         if path.suffix in (".py", ".toml", ".sql", ".lock")
     }
-    try:
-        faker = metadata.version("Faker")
-    except metadata.PackageNotFoundError:
-        faker = ""
     wanted = schema.blueprint(here)
     facts: list[Any] = [
         vars(wanted) | {"statements": sorted(wanted.statements)},  # in which order is no difference
         [(file.name, file.sha256) for file in versions.current(here)],
-        sorted(files), here.config, vars(options), server_version, faker,
+        sorted(files), here.config, vars(options), server_version,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(facts, default=str, sort_keys=True).encode()).hexdigest()[:12]
 
