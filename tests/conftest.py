@@ -48,6 +48,9 @@ SHARED = pytest.StashKey[EmbeddedServer]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell starts what it puts in the background with SIGINT ignored, and every child would inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Our own modules are compiled once for the hundreds of processes; those that tests write, and change within a second, never
     # are: Python knows bytecode by the second and the size of its source.
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"

@@ -376,12 +376,23 @@ def test_a_blocked_lock(clinic: Project) -> None:
         )
         thread = threading.Thread(target=lambda: waiter.execute("SELECT count(*) FROM patients"))
         thread.start()
-        time.sleep(1.3)
-        remedy = broken(clinic, "locks", f"pid {waiter.info.backend_pid} (the web) has waited 1 s for patients")
-        broken(clinic, "locks", f"which pid {holder.info.backend_pid} (a long report, idle in transaction) holds")
-        follow(clinic, remedy)
-        holder.execute("ROLLBACK")
-        thread.join(10)
+        try:
+            deadline = time.monotonic() + 60
+            while not clinic.query(
+                "SELECT FROM pg_locks WHERE NOT granted AND waitstart < clock_timestamp() - interval '1 s'"
+            ):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            remedy = broken(clinic, "locks", f"pid {waiter.info.backend_pid} (the web) has waited ")
+            broken(
+                clinic,
+                "locks",
+                f" s for patients, which pid {holder.info.backend_pid} (a long report, idle in transaction) holds",
+            )
+            follow(clinic, remedy)
+        finally:
+            holder.execute("ROLLBACK")
+            thread.join(60)
     assert "nobody holds any" in healthy(clinic)["locks"]
 
 

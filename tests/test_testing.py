@@ -586,7 +586,7 @@ def test_forks(db, mode):
     queue = context.Queue()
     process = context.Process(target=child, args=(queue,))
     process.start()
-    said = queue.get(timeout=20)
+    said = queue.get(timeout=120)
     process.join()
     assert "this is another process" in said if mode == "session" else said == 20
     assert patients() == 20
