@@ -11,8 +11,9 @@ sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
 # Imports make objects that all live on; with the default of 700 Python keeps searching them for garbage.
 gc.set_threshold(50_000)
 
-from invoke import Collection  # noqa: E402
+from invoke import Collection, Program  # noqa: E402
 
-from tasks import backup, db, dev, env, migrate, server, triggers  # noqa: E402
+from tasks import _usage, backup, db, dev, env, migrate, server, triggers  # noqa: E402
 
 ns = Collection(backup, db, dev, env, migrate, server, triggers)
+Program.parse_tasks = _usage.parse_tasks

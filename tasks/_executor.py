@@ -45,30 +45,40 @@ class SkinspireExecutor(Executor):
     def _exit(self, error: Any, tasks: Any) -> None:
         if self.core and "debug" in self.core[0].args and self.core[0].args.debug.value:
             raise error
-        from skinspire_db.rendering import printable
-
         task = tasks[-1] if tasks else None
-        given = getattr(task, "as_kwargs", {})
-        if _json(given):
-            blank = {
-                "operation": getattr(task, "name", None),
-                "environment": given.get("env") or given.get("target"),
-                "database": None,
-                "seconds": 0.0,
-                "steps": [],
-            }
-            failure = {"ok": False, "exit_code": error.exit_code, "error": error.as_dict()}
-            with contextlib.suppress(BrokenPipeError):
-                print(json.dumps(blank | error.result | failure, default=str), flush=True)
-            raise Exit(code=error.exit_code)
-        remedy = (
-            f"\n  try: {printable(error.remedy)}"
-            if error.remedy and sys.stderr.isatty()
-            else f" -> {printable(error.remedy)}"
-            if error.remedy
-            else ""
-        )
-        raise Exit(f"error: {printable(error.message)}{remedy}", code=error.exit_code)
+        raise as_exit(error, getattr(task, "name", None), getattr(task, "as_kwargs", {}))
+
+
+def as_exit(error: Any, task: str | None, given: dict[str, Any]) -> Exit:
+    """A SkinspireError as Invoke ends with it: one line, or one JSON object that is printed here, and the exit code.
+
+    Args:
+        error: what went wrong.
+        task: the command, `db.setup`; None where it is not known.
+        given: the command's parameters.
+    """
+    from skinspire_db.rendering import printable
+
+    if _json(given):
+        blank = {
+            "operation": task,
+            "environment": given.get("env") or given.get("target"),
+            "database": None,
+            "seconds": 0.0,
+            "steps": [],
+        }
+        failure = {"ok": False, "exit_code": error.exit_code, "error": error.as_dict()}
+        with contextlib.suppress(BrokenPipeError):
+            print(json.dumps(blank | error.result | failure, default=str), flush=True)
+        return Exit(code=error.exit_code)
+    remedy = (
+        f"\n  try: {printable(error.remedy)}"
+        if error.remedy and sys.stderr.isatty()
+        else f" -> {printable(error.remedy)}"
+        if error.remedy
+        else ""
+    )
+    return Exit(f"error: {printable(error.message)}{remedy}", code=error.exit_code)
 
 
 def _json(given: dict[str, Any]) -> bool:

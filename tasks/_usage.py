@@ -1,9 +1,14 @@
-"""What was typed: commands in a row that would not go to one environment."""
+"""What was typed and is no command: words without their flag, unknown flags, rows that would not go to one environment."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from shlex import quote
 from typing import Any
+
+from invoke.exceptions import ParseError
+from invoke.program import Program
 
 ON_A_DATABASE = ("db", "triggers", "migrate", "backup")  # collections whose --env says which database
 
@@ -32,3 +37,104 @@ def refuse_mixed_environments(tasks: Sequence[Any]) -> None:
                 f"{task} has no --env, and --env={named[-1]} goes to the command before it only",
                 remedy=f"give each command its own --env={named[-1]}",
             )
+
+
+# What a word without a flag means that is no environment's name: the first of these that the command has and was not given.
+WORDS = ("file", "name", "table", "message", "to")
+NUMBERS = ("steps", "limit", "patients", *WORDS)
+ENVIRONMENTS = ("env", "source", "target")
+INVOKES_OWN = Program.parse_tasks
+
+
+def parse_tasks(program: Program) -> None:
+    """Invoke's own parsing, whose errors say what to type in place of what was typed.
+
+    Invoke's executor, which invoke.yaml lets a project choose, runs after the parser; its parser cannot be chosen.
+    """
+    try:
+        INVOKES_OWN(program)
+    except ParseError as error:
+        if program.core[0].args.debug.value:
+            raise
+        from tasks._executor import as_exit
+
+        typed = list(program.core.unparsed)
+        given = {"json": "--json" in typed}
+        raise as_exit(_explained(program, error, typed), error.context and error.context.name, given) from None
+
+
+def _explained(program: Any, error: ParseError, typed: list[str]) -> Any:
+    """The UsageError that says what is wrong and what to type."""
+    from difflib import get_close_matches
+
+    from skinspire_db.errors import UsageError
+
+    command = error.context.name if error.context else None
+    remedy = f"invoke --help {command}" if command else "invoke --list"
+    if missing := re.search(r"Flag <Argument: ([\w-]+).*needed value", str(error)):
+        return UsageError(f"{command} --{missing[1]} needs a value", remedy=remedy)
+    if not (unknown := _unknown(error)):
+        return UsageError(str(error), remedy=remedy)
+    if command and unknown.startswith("-"):
+        flags = list(error.context.flags)
+        near = get_close_matches(unknown, flags, 1) or [flag for flag in flags if unknown.startswith(flag) and len(flag) > 2]
+        instead = f", but {near[0]}" if near else ""
+        return UsageError(f"{command} has no flag {unknown}{instead}", remedy=remedy)
+    if any("://" in each for each in typed):  # it can hold a password, and nothing of it is shown
+        return UsageError("no command takes a URL", remedy="set DEV_DATABASE_URL, or that of another environment, in .env")
+    names = list(program.collection.task_names)
+    near = [name for name in names if name.endswith(f".{unknown}") and not command]
+    near = near or (get_close_matches(unknown, names, 1) if "." in unknown or not command else [])
+    if command and not near:
+        if not (flagged := _with_flags(program, typed)):
+            return UsageError(f"{command} takes no word {unknown}", remedy=remedy)
+        words, line = flagged
+        dry = "--dry " if program.core[0].args.dry.value else ""
+        return UsageError(words, remedy=f"invoke {dry}{line}")
+    return UsageError(f"there is no command {unknown}", remedy=f"invoke {near[0]}" if len(near) == 1 else "invoke --list")
+
+
+def _with_flags(program: Any, typed: list[str]) -> tuple[str, str] | None:
+    """What was typed, each stray word with the flag that it needs; None where a word means nothing to its command."""
+    words: dict[str, list[str]] = {}
+    for _ in typed:
+        stray = next((n for n in range(len(typed)) if _error(program, typed[: n + 1])), None)
+        if stray is None:
+            break
+        error = _error(program, typed[: stray + 1])
+        flag = error.context and _flag_of(error.context, typed[stray])
+        if not flag or typed[stray] != _unknown(error):
+            return None
+        words.setdefault(error.context.name, []).append(f"{typed[stray]} as --{flag}={typed[stray]}")
+        typed = [*typed[:stray], f"--{flag}={typed[stray]}", *typed[stray + 1 :]]
+    said = (f"{command} takes {', '.join(each)}" for command, each in words.items())
+    return "; ".join(said), " ".join(quote(each) for each in typed)
+
+
+def _error(program: Any, typed: list[str]) -> Any:
+    """What Invoke says of a word that it does not know; None where it knows all of them."""
+    try:
+        program._make_parser().parse_argv(list(typed))
+    except ParseError as error:
+        return error if _unknown(error) else None
+    return None
+
+
+def _unknown(error: ParseError) -> str:
+    from ast import literal_eval
+
+    found = re.fullmatch(r"No idea what (.*) is!", str(error), re.DOTALL)
+    return str(literal_eval(found[1])) if found else ""
+
+
+def _flag_of(context: Any, word: str) -> str | None:
+    from skinspire_db import environment
+    from skinspire_db.errors import SkinspireError
+
+    try:
+        environment.resolve_name(word)
+        wanted = ENVIRONMENTS
+    except SkinspireError:
+        wanted = NUMBERS if word.isdecimal() else WORDS
+    free = [name for name in wanted if name in context.args and context.args[name].raw_value is None]
+    return free[0].replace("_", "-") if free else None

@@ -56,8 +56,8 @@ def create(ctx, env=None, update_only=False, json=False):
 
 
 COPY = {
-    "source": "the environment to copy; a protected one is refused",
-    "target": "the environment whose database is replaced (default: the active one)",
+    "source": "the environment to copy; a protected one is refused (default: test)",
+    "target": "the environment whose database is replaced (default: the active one; of db.copy alone, dev)",
     "method": "template or stream (default: the quicker one that can be had)",
     "schema-only": "all definitions, no rows",
     "tables": "rows of these tables only, with commas between, and of what they need through foreign keys",
@@ -70,6 +70,10 @@ def copy(ctx, source=None, target=None, method=None, schema_only=False, tables=N
     """Make one environment's database an exact copy of another's, built aside, compared, and swapped in."""
     from skinspire_db import copying
     from tasks import _console
+
+    if source is None and target is None:  # whichever environment is active: what copy_test_to_dev did
+        target = "dev"
+    source = source or "test"
 
     def make(chosen, _):
         options = {"method": method, "schema_only": schema_only, "tables": tables, "jobs": jobs or ctx.config.copy.jobs}

@@ -102,6 +102,16 @@ def without_names(text: str) -> str:
     return re.sub(r"(dev|test)_[0-9a-f]{8}", "NAME", text)
 
 
+def test_a_copy_alone_is_of_test_to_dev(two: Project) -> None:
+    """Whichever environment is active."""
+    two.env["SKINSPIRE_ENV"] = "test"
+    outcome = two.process("db.copy", "--json")
+    assert outcome.code == 0 and outcome.json["database"] == two.database, outcome.err
+    assert two.query("SELECT to_regclass('loose') IS NOT NULL") == [(True,)]
+    assert two.invoke("db.copy", "--source=dev").code == 0, "to the active one"
+    assert two.invoke("db.copy", "--target=dev").code == 0, "from test"
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_everything_is_copied(two: Project, method: str) -> None:
     before = dump(two.address, database(two, "TEST"), "--create", "--large-objects")

@@ -290,3 +290,29 @@ def test_create_all_makes_what_db_create_makes(empty: Connection) -> None:
     blueprint = schema.Blueprint.of(Base.metadata)
     assert schema.compare(empty, blueprint) == []
     assert schema.live_names(empty) >= {(table, name) for table, name in blueprint.names}
+
+
+def test_generate_uuid_as_the_default_of_a_key(clinic: Project) -> None:
+    """A model as old guides write it: many at once, found again by the key that Python gave."""
+    from sqlalchemy import Column, String, create_engine
+    from sqlalchemy.dialects.postgresql import UUID
+    from sqlalchemy.orm import Session, declarative_base
+
+    from skinspire_db.models import generate_uuid
+
+    class Appointment(declarative_base()):  # type: ignore[misc]
+        __tablename__ = "guide_appointments"
+        appointment_id = Column(UUID(as_uuid=True), primary_key=True, default=generate_uuid)
+        reason = Column(String(50))
+
+    engine = create_engine(clinic.url(clinic.database).replace("postgresql:", "postgresql+psycopg:"))
+    try:
+        Appointment.metadata.create_all(engine)
+        with Session(engine) as session:
+            made = [Appointment(reason=str(number)) for number in range(3)]
+            session.add_all(made)
+            session.commit()
+            keys = {each.appointment_id for each in made}
+            assert len(keys) == 3 and all(session.get_one(Appointment, key) in made for key in keys)
+    finally:
+        engine.dispose()

@@ -94,9 +94,50 @@ def test_one_is_no_plural() -> None:
 
 
 def test_wrong_usage_runs_nothing(project: Project) -> None:
-    for arguments in (["db.setup", "--bogus"], ["db.setup", "dev"], ["db.bogus"]):
-        assert project.invoke(*arguments).code != 0
+    for arguments in (["db.setup", "--bogus"], ["db.setup", "dev"], ["db.bogus"], ["db.setup", "--env"]):
+        assert project.invoke(*arguments).code == 2
     assert project.query(f"SELECT 1 FROM pg_database WHERE datname = '{project.database}'", "postgres") == []
+
+
+@pytest.mark.parametrize(
+    "typed, remedy",
+    [
+        ("env.switch dev", "env.switch --env=dev"),
+        ("db.setup development", "db.setup --env=development"),
+        ("--dry db.setup prod", "--dry db.setup --env=prod"),
+        ("db.copy test dev", "db.copy --source=test --target=dev"),
+        ("db.copy --target=dev test", "db.copy --target=dev --source=test"),
+        ("db.seed dev 50", "db.seed --env=dev --patients=50"),
+        ("db.inspect dev patients", "db.inspect --env=dev --table=patients"),
+        ("backup.restore dev a.dump", "backup.restore --env=dev --file=a.dump"),
+        ("triggers.bump timestamps", "triggers.bump --name=timestamps"),
+        ("db.setup dev db.verify dev", "db.setup --env=dev db.verify --env=dev"),
+        ("setup", "db.setup"),
+        ("db.setup db.verfy", "db.verify"),
+        ("db.setup nonsense", "--help db.setup"),
+        ("db.copy dev test prod", "--help db.copy"),
+        ("db.setup --env=dev test", "--help db.setup"),
+        ("db.setup --environment dev", "--help db.setup"),
+        ("nonsense", "--list"),
+    ],
+)
+def test_old_habits_are_told_the_right_flag(project: Project, typed: str, remedy: str) -> None:
+    """Scripts took words without flags; Invoke says that it has no idea what they are."""
+    outcome = project.invoke(*typed.split())
+    assert outcome.code == 2 and outcome.out == "" and outcome.err.count("\n") == 1
+    assert outcome.err.startswith("error: ") and outcome.err.endswith(f" -> invoke {remedy}\n")
+    failure = project.invoke(*typed.split(), "--json")
+    assert failure.json["exit_code"] == 2 and failure.json["error"]["type"] == "UsageError", "one object"
+
+
+def test_a_url_that_was_typed_as_a_word_is_not_shown(project: Project) -> None:
+    outcome = project.invoke("db.setup", project.url("clinic"))  # invoke() itself looks for the password
+    assert outcome.code == 2 and "DEV_DATABASE_URL" in outcome.err
+
+
+def test_old_habits_as_a_process(project: Project) -> None:
+    outcome = project.process("db.setup", "dev")
+    assert (outcome.code, outcome.err) == (2, "error: db.setup takes dev as --env=dev -> invoke db.setup --env=dev\n")
 
 
 @pytest.mark.parametrize("task", ["db.setup", "db.reset", "db.create", "db.seed", "triggers.install", "env.stamp"])

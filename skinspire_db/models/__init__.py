@@ -9,7 +9,7 @@ from skinspire_db.models.access import (
     UserRoleMapping,
     UserSession,
 )
-from skinspire_db.models.base import NAMING_CONVENTION, Base, SoftDeleteMixin, TenantMixin, TimestampMixin
+from skinspire_db.models.base import NAMING_CONVENTION, Base, SoftDeleteMixin, TenantMixin, TimestampMixin, generate_uuid
 from skinspire_db.models.parameters import ParameterSetting
 from skinspire_db.models.people import Patient, Staff
 from skinspire_db.models.tenancy import Branch, Hospital
@@ -32,4 +32,5 @@ __all__ = [
     "User",
     "UserRoleMapping",
     "UserSession",
+    "generate_uuid",
 ]

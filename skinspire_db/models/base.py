@@ -34,6 +34,15 @@ UuidKey = Annotated[
 ]
 
 
+def generate_uuid() -> uuid.UUID:
+    """A new random key, for `default=generate_uuid` of a column of type UUID.
+
+    Returns:
+        A version 4 UUID; Python makes it when the object is flushed.
+    """
+    return uuid.uuid4()
+
+
 class Base(DeclarativeBase):
     """The declarative base of the core tables."""
 
