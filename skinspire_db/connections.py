@@ -7,8 +7,9 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db.environment import Environment, Policy, embedded_database, replica_setting, url_setting
+from skinspire_db.environment import Environment, Policy, embedded_database, replica_setting, split_hosts, url_setting
 from skinspire_db.errors import ConnectionFailed, DatabaseMissing, InvalidSetting, PermissionMissing, SkinspireError
+from skinspire_db.pinning import Pin
 from skinspire_db.server import ROLE, EmbeddedServer, project_server
 from skinspire_db.settings import Setting
 
@@ -40,20 +41,42 @@ LOCAL_HOSTS = ("", "localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True)
 class Target:
-    """A database on a server. `parameters` is what libpq needs to get there, the password included; it stays secret."""
+    """A database on a server. `parameters` is what libpq needs to get there, the password included; it stays secret.
+
+    `parameters` may name several hosts; `pin` is the one that the operation's first connection reached.
+    """
 
     environment: str
     policy: Policy
     parameters: dict[str, Any] = field(repr=False)
     server: EmbeddedServer | None = field(repr=False, default=None)
+    pin: Pin = field(repr=False, compare=False, default_factory=Pin)
+
+    @property
+    def route(self) -> dict[str, Any]:
+        """The parameters that lead to the server: all that the URL names, or the one that was reached."""
+        return self.parameters | self.pin.address
 
     @property
     def host(self) -> str:
-        return str(self.parameters.get("hostaddr") or self.parameters.get("host", ""))
+        return str(self.route.get("hostaddr" if self.parameters.get("hostaddr") else "host", ""))
 
     @property
     def port(self) -> str:
-        return str(self.parameters.get("port", ""))
+        return str(self.route.get("port", ""))
+
+    @property
+    def addresses(self) -> list[tuple[str, str]]:
+        """Host and port of each server that is meant; the port is empty where libpq's default holds."""
+        hosts, ports = self.host.split(","), self.port.split(",")
+        ports = ports * len(hosts) if len(ports) == 1 else ports
+        return list(zip(hosts, ports, strict=False))
+
+    @property
+    def where(self) -> str:
+        """The server, or all that the URL names, as a person writes it."""
+        shown = [(f"[{host}]" if ":" in host else host or "the local socket", port) for host, port in self.addresses]
+        return ",".join(f"{host}:{port}" if port else host for host, port in shown)
 
     @property
     def database(self) -> str:
@@ -64,8 +87,7 @@ class Target:
         return str(self.parameters.get("user", ""))
 
     def __str__(self) -> str:
-        where = f"{self.host or 'the local socket'}{f':{self.port}' if self.port else ''}"
-        return f"{self.database} on {where}{' (embedded server)' if self.server else ''}"
+        return f"{self.database} on {self.where}{' (embedded server)' if self.server else ''}"
 
 
 def target(environment: Environment, *, start: bool = True) -> Target:
@@ -74,12 +96,13 @@ def target(environment: Environment, *, start: bool = True) -> Target:
     Raises InvalidSetting for a URL that cannot be used, ServerFailed when the embedded server cannot be started.
     """
     if not environment.embedded:
-        return Target(environment.name, environment.policy, _from_url(environment.url, environment.policy))
+        parameters = _from_url(environment.url, environment.policy)
+        return Target(environment.name, environment.policy, parameters, pin=environment.pin)
     server = project_server(environment.project)
     address = server.address() or (server.start() if start else None)
     parameters = address.parameters if address else {"host": "127.0.0.1", "user": ROLE}
     database = {"dbname": embedded_database(environment.name)}
-    return Target(environment.name, environment.policy, parameters | database, server)
+    return Target(environment.name, environment.policy, parameters | database, server, environment.pin)
 
 
 def replica(environment: Environment) -> Target | None:
@@ -226,14 +249,20 @@ def libpq_parameters(to: Target, application_name: str) -> dict[str, Any]:
     # What is given here, be it empty, libpq does not take from PGHOST, PGHOSTADDR, PGPORT or PGOPTIONS.
     defaults: dict[str, Any] = dict.fromkeys(("host", "hostaddr", "port", "options"), "")
     defaults |= {"user": getpass.getuser(), "connect_timeout": to.policy.connect_timeout}
-    return defaults | to.parameters | {"application_name": application_name, "client_encoding": "UTF8"}
+    return defaults | to.route | {"application_name": application_name, "client_encoding": "UTF8"}
 
 
 def _open(to: Target, operation: str, database: str | None = None) -> Connection:
     import psycopg
 
     other = {"dbname": database} if database else {}
-    return psycopg.connect(**(libpq_parameters(to, f"skinspire-db {operation}") | other))
+    connection = psycopg.connect(**(libpq_parameters(to, f"skinspire-db {operation}") | other))
+    try:
+        to.pin.prove(connection, moves=to.server is not None)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def create_database(to: Target, operation: str, *, template: str | None = None, locale: str = "ENCODING 'UTF8'") -> bool:
@@ -310,9 +339,9 @@ def explain(error: psycopg.Error, to: Target, database: str | None = None) -> Sk
         )
     if "password" in text and ("authentication failed" in text or "no password supplied" in text):
         return ConnectionFailed(
-            f"{to.host}:{to.port} refuses the password of role {to.user}"
+            f"{to.where} refuses the password of role {to.user}"
             if "authentication failed" in text
-            else f"role {to.user} needs a password at {to.host}:{to.port}",
+            else f"role {to.user} needs a password at {to.where}",
             remedy=f"correct the password in {setting}; write special characters as %XX",
         )
     if _exists(to, database or to.database) is False:
@@ -325,20 +354,27 @@ def explain(error: psycopg.Error, to: Target, database: str | None = None) -> Sk
 
 
 def _from_url(given: Setting, policy: Policy) -> dict[str, Any]:
+    import psycopg
     from sqlalchemy import exc, make_url
     from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
-    setting, text = given.name, given.value
+    setting = given.name
     where = ".env" if given.source == ".env" else "the environment or .env"
     remedy = f"write {setting}=postgresql://user:password@host:5432/database in {where}"
     try:
-        url = make_url(str(text))
+        text, hosts = split_hosts(str(given.value))
+        url = make_url(text)
         backend, _, driver = url.drivername.partition("+")
         if backend not in ("postgresql", "postgres") or driver not in ("", "psycopg"):
             raise InvalidSetting(f"{setting} is a URL for {url.drivername}, not for PostgreSQL", remedy=remedy)
         dialect: Any = PGDialect_psycopg
         parameters: dict[str, Any] = dialect().create_connect_args(url.set(drivername="postgresql+psycopg"))[1]
-    except (exc.ArgumentError, ValueError):  # their texts can hold the URL, and it holds the password
+        parameters |= _named(hosts)
+    except (
+        exc.ArgumentError,
+        ValueError,
+        psycopg.ProgrammingError,
+    ):  # their texts can hold the URL, and it holds the password
         raise InvalidSetting(f"{setting} is not a database URL", remedy=remedy) from None
     if "@" in f"{url.host}{url.database}":
         raise InvalidSetting(f"{setting} has an @ or / that is not written as %40 or %2F", remedy=remedy)
@@ -352,6 +388,16 @@ def _from_url(given: Setting, policy: Policy) -> dict[str, Any]:
         parameters["sslmode"] = policy.sslmode
     _check(parameters, setting, remedy)
     return parameters
+
+
+def _named(hosts: str) -> dict[str, Any]:
+    """A list of hosts as libpq takes it apart; empty when there is none. Raises ValueError for a port that is no number."""
+    from psycopg.conninfo import conninfo_to_dict
+
+    named = conninfo_to_dict(f"postgresql://{hosts}/") if hosts else {}
+    for each in str(named.get("port", "")).split(","):
+        int(each or "0")
+    return {key: named[key] for key in ("host", "port") if key in named}
 
 
 def _check(parameters: dict[str, Any], setting: str, remedy: str) -> None:

@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from sqlalchemy.engine import URL, Engine
 from skinspire_db import connections, environment, standin
 from skinspire_db.connections import Target
 from skinspire_db.environment import Environment, Policy
+from skinspire_db.pinning import Pin
 
 log = logging.getLogger("skinspire_db")
 # What no waiting mends. Everything else that hinders a connection may be a server that restarts.
@@ -105,7 +106,8 @@ def place() -> str:
 def make(chosen: Environment) -> Service:
     """Engines for an environment, of the caller's own: service() does not know them."""
     policy = chosen.policy
-    engine = _engine(connections.target(chosen), policy, policy.connect_retry)
+    # Each of the application's connections goes to any of the URL's hosts, so that it survives a failover.
+    engine = _engine(replace(connections.target(chosen), pin=Pin()), policy, policy.connect_retry)
     made = Service(chosen, engine, engine.execution_options(postgresql_readonly=True))
     if (replica := connections.replica(chosen)) is not None:
         # One that does not answer is not waited for: the primary is there.
@@ -133,11 +135,14 @@ def url(to: Target) -> URL:
     """The target as SQLAlchemy writes it; its text form hides the password."""
     known = {"user": "username", "password": "password", "host": "host", "dbname": "database"}
     parts: dict[str, Any] = {name: to.parameters.get(key) for key, name in known.items()}
-    query = {
+    query: dict[str, Any] = {
         key: str(value)
         for key, value in to.parameters.items()
         if key not in (*known, "port") and value != "" and "password" not in key
     }
+    if "," in (host := str(parts["host"] or "")):
+        parts["host"] = None
+        query |= {"host": host, "port": ",".join(port or "5432" for _, port in to.addresses)}
     return URL.create("postgresql+psycopg", port=int(to.port) if to.port.isdecimal() else None, query=query, **parts)
 
 
@@ -155,7 +160,7 @@ def _connect(to: Target, policy: Policy, patience: float) -> psycopg.Connection[
             return psycopg.connect(**connections.libpq_parameters(to, f"skinspire {to.environment}"), **prepared)
         except psycopg.OperationalError as error:
             if LASTING.search(str(error)) or time.monotonic() + pause > deadline:
-                raise connections.explain(error, to) from None
+                raise connections.explain(error, replace(to, pin=Pin())) from None
         if to.server:
             to.parameters.update(to.server.start().parameters)  # its port may be another one now
         time.sleep(pause)

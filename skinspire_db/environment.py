@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from skinspire_db.errors import InvalidSetting, UnknownEnvironment
+from skinspire_db.pinning import Pin
 from skinspire_db.settings import Project, Setting, project, write_atomically
 
 ALIASES = {"development": "dev", "testing": "test", "production": "prod"}
+SEVERAL = "several.hosts.invalid"  # stands for a list of hosts in a URL that SQLAlchemy is to parse
 ACTIVE_FILE = "environment"  # in Project.state; written by `invoke env.switch`
 
 
@@ -54,12 +56,16 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Environment:
-    """A name, a database URL and a policy. `url.value` is None where the embedded server serves; it is secret."""
+    """A name, a database URL and a policy. `url.value` is None where the embedded server serves; it is secret.
+
+    `pin` is the server that the operation which is running on it has reached.
+    """
 
     name: str
     policy: Policy
     url: Setting
     project: Project = field(repr=False)
+    pin: Pin = field(repr=False, compare=False, default_factory=Pin)
 
     @property
     def embedded(self) -> bool:
@@ -174,13 +180,24 @@ def hide_password(url: str) -> str:
     from sqlalchemy import exc, make_url
 
     try:
-        parsed = make_url(url)
+        single, hosts = split_hosts(url)
+        parsed = make_url(single)
         if "@" in f"{parsed.host}{parsed.database}":  # then a part of the password may stand there
             return "not a usable database URL"
         secret = {key: "***" for key in parsed.query if "password" in key}
-        return parsed.update_query_dict(secret).render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
+        shown = parsed.update_query_dict(secret).render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
+        return shown.replace(SEVERAL, hosts, 1)
     except (exc.ArgumentError, ValueError):
         return "not a database URL"
+
+
+def split_hosts(url: str) -> tuple[str, str]:
+    """A URL with one host in place of a list of them, which SQLAlchemy cannot parse, and that list; empty for one host.
+
+    The list is what libpq documents, `host1:5432,host2:5433`. Where it begins SQLAlchemy's rule decides: after the first @.
+    """
+    found = re.fullmatch(r"([\w+]+://(?:[^:/]*(?::[^@]*)?@)?)([^/?@]*,[^/?@]*)((?:[/?].*)?)", url, re.DOTALL)
+    return (f"{found[1]}{SEVERAL}{found[3]}", found[2]) if found else (url, "")
 
 
 def names(here: Project) -> list[str]:

@@ -83,7 +83,7 @@ class Errand:
         started = time.monotonic()
         result = Result(self.operation, self.environment.name)
         try:
-            with contextlib.ExitStack() as stack:
+            with self.environment.pin.operation(), contextlib.ExitStack() as stack:
                 to = connections.target(self.environment)
                 result.database = to.database
                 report = report or Report()

@@ -25,7 +25,7 @@ def looking(to: Target, operation: str) -> Iterator[Connection]:
     """
     import psycopg
 
-    with contextlib.closing(connections.connect(to, operation)) as connection:
+    with to.pin.operation(), contextlib.closing(connections.connect(to, operation)) as connection:
         try:
             connections.begin(connection, to.policy, brief=True, isolation="REPEATABLE READ READ ONLY")
             yield connection

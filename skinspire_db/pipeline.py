@@ -171,7 +171,8 @@ class Pipeline:
         started = time.monotonic()
         result = Result(self.operation, self.environment.name)
         try:
-            self._run(result, confirm, report or Report(), backups)
+            with self.environment.pin.operation():
+                self._run(result, confirm, report or Report(), backups)
         except (SkinspireError, KeyboardInterrupt) as caught:
             error = caught if isinstance(caught, SkinspireError) else self._interrupted(result)
             result.tell(error, time.monotonic() - started)
@@ -342,6 +343,10 @@ class Series:
 
     def run(self, *, confirm: str | None = None, report: Report | None = None, backups: Path | None = None) -> Result:
         """Run them all. Raises the error of the first that fails; those before it stay, and its `result` has them."""
+        with self.environment.pin.operation():
+            return self._run(confirm, report, backups)
+
+    def _run(self, confirm: str | None, report: Report | None, backups: Path | None) -> Result:
         together = Result(self.operation, self.environment.name)
         started = time.monotonic()
         try:

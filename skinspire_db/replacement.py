@@ -102,6 +102,7 @@ class Replacement(Errand):
     ) -> None:
         import psycopg
 
+        to.pin.databases.clear()  # from here on the names belong to other databases
         try:
             ended = scratch.swap(to, new, self.operation, holder)
         except SkinspireError:

@@ -12,7 +12,7 @@ from pathlib import Path
 from skinspire_db import connections, safety
 from skinspire_db.binaries import find_binaries
 from skinspire_db.connections import Target
-from skinspire_db.environment import Environment, hide_password
+from skinspire_db.environment import SEVERAL, Environment, hide_password, split_hosts
 from skinspire_db.errors import InvalidSetting, ServerFailed, StepFailed, UsageError
 from skinspire_db.looking import looking
 from skinspire_db.settings import write_atomically
@@ -42,13 +42,15 @@ def url(environment: Environment, *, reveal: bool, terminal: bool) -> str:
             "a password is shown on a terminal only, and this is none", remedy=f"invoke db.url --env={environment.name}"
         )
     to = connections.target(environment)
+    hosts = ""
     if to.server:
         made = URL.create("postgresql", to.user, to.parameters["password"], to.host, int(to.port), to.database)
     else:
-        made = make_url(str(environment.url.value)).set(drivername="postgresql")
+        single, hosts = split_hosts(str(environment.url.value))
+        made = make_url(single).set(drivername="postgresql")
         if "sslmode" in to.parameters:  # the policy's, where the URL has none
             made = made.update_query_dict({"sslmode": to.parameters["sslmode"]})
-    text = made.render_as_string(hide_password=False)
+    text = made.render_as_string(hide_password=False).replace(SEVERAL, hosts, 1)
     return text if reveal else hide_password(text)
 
 

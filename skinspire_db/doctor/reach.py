@@ -146,15 +146,13 @@ def _setting(case: Case) -> str:
 
 
 def _hosts(case: Case) -> list[tuple[str, str]]:
-    """libpq takes several hosts, and one port for all of them or one each."""
-    hosts = case.to.host.split(",")
-    ports = (case.to.port or "5432").split(",")
-    ports = ports * len(hosts) if len(ports) == 1 else ports
-    if hosts == [""]:
-        return [(folder, ports[0]) for folder in SOCKET_FOLDERS if (Path(folder) / f".s.PGSQL.{ports[0]}").exists()] or [
-            (SOCKET_FOLDERS[0], ports[0])
-        ]
-    return list(zip(hosts, ports, strict=False))
+    """Where each server that the URL names would be, the local sockets for one without a name."""
+    found = []
+    for host, given in case.to.addresses:
+        port = given or "5432"
+        sockets = [folder for folder in SOCKET_FOLDERS if (Path(folder) / f".s.PGSQL.{port}").exists()] or [SOCKET_FOLDERS[0]]
+        found += [(each, port) for each in ([host] if host else sockets)]
+    return found
 
 
 def _reach(case: Case, address: tuple[str, str]) -> socket.socket:

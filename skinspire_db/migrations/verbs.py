@@ -211,7 +211,7 @@ def look(environment: Environment, at: Callable[[Connection], T]) -> T:
     Raises DatabaseMissing, and GuardRefused for a database that is not this environment's: nothing is said of it.
     """
     to = connections.target(environment)
-    with contextlib.closing(connections.connect(to, "migrate")) as connection:
+    with to.pin.operation(), contextlib.closing(connections.connect(to, "migrate")) as connection:
         try:
             connections.begin(connection, to.policy)
             with translated(to, "migrate", "look", connection):

@@ -1,0 +1,113 @@
+"""The one server that an operation is on: where its first connection led, which every further one must prove."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from skinspire_db.errors import ConnectionFailed
+
+if TYPE_CHECKING:
+    import psycopg
+
+# Every name is qualified: the search path of the role or the database may lead to functions of others.
+IDENTITY = """
+    SET LOCAL statement_timeout = 0;
+    SELECT {system}, pg_catalog.pg_postmaster_start_time(), pg_catalog.inet_server_addr(), pg_catalog.inet_server_port(),
+           oid, datname, pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_recovery()
+    FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+"""
+SYSTEM = "(SELECT system_identifier FROM pg_catalog.pg_control_system())"
+
+
+@dataclass(frozen=True)
+class Server:
+    """What tells one server from all others. `system` is None where the role may not ask for it."""
+
+    system: int | None
+    started: datetime
+    address: tuple[Any, int | None]
+
+    def is_the_same(self, other: Server) -> bool:
+        """A standby and a restored copy have the primary's system identifier; a restarted server has another start."""
+        if self.system != other.system:
+            return False
+        return self.started == other.started or (self.system is not None and self.address == other.address)
+
+
+@dataclass
+class Pin:
+    """One server, shared by all targets of an environment; empty until the first connection.
+
+    Args:
+        address: libpq's host, hostaddr and port of the server, which every further connection and program is given.
+        server: What proves it.
+        databases: The oid of each database that was connected to, by its name.
+        pooled: Whether a pooler is in between: PostgreSQL's process is not the one that the connection was told of.
+        standby: Whether the server only replays what a primary does.
+    """
+
+    address: dict[str, str] = field(default_factory=dict)
+    server: Server | None = None
+    databases: dict[str, int] = field(default_factory=dict)
+    pooled: bool = False
+    standby: bool = False
+    depth: int = 0
+
+    @contextlib.contextmanager
+    def operation(self) -> Iterator[None]:
+        """All connections in the block are to one server. A block inside another one belongs to that."""
+        if self.depth == 0:
+            self.address, self.server, self.databases, self.pooled, self.standby = {}, None, {}, False, False
+        self.depth += 1
+        try:
+            yield
+        finally:
+            self.depth -= 1
+
+    def prove(self, connection: psycopg.Connection[Any], *, moves: bool) -> None:
+        """Take the server of the first connection, and compare every further one with it.
+
+        Args:
+            connection: An open one, outside a transaction.
+            moves: The embedded server may get another port when it is restarted: its address proves nothing.
+
+        Raises:
+            ConnectionFailed: It is another server, or another database has that name now.
+        """
+        found, oid, database, pid, standby = _identity(connection)
+        if self.server is None:
+            info = connection.info
+            self.server, self.standby = found, standby
+            if not moves:
+                self.address = {"host": info.host, "hostaddr": info.hostaddr, "port": str(info.port)}
+        elif not (found.is_the_same(self.server) or (moves and found.system == self.server.system)):
+            raise ConnectionFailed(
+                f"{database} was reached on another server than the one that this operation began on",
+                remedy="run it again; if that repeats, name one server's own address in the URL",
+            )
+        self.pooled = self.pooled or pid != connection.info.backend_pid
+        if self.databases.setdefault(database, oid) != oid:
+            raise ConnectionFailed(
+                f"another database is called {database} now than when this operation began",
+                remedy="look who replaced it, and run it again",
+            )
+
+
+def _identity(connection: psycopg.Connection[Any]) -> tuple[Server, int, str, int, bool]:
+    import psycopg
+
+    connection.autocommit = True
+    try:
+        cursor = connection.execute(IDENTITY.format(system=SYSTEM).encode())
+    except psycopg.errors.InsufficientPrivilege:
+        cursor = connection.execute(IDENTITY.format(system="NULL").encode())
+    cursor.nextset()
+    row = cursor.fetchone()
+    connection.autocommit = False
+    assert row
+    system, started, address, port, oid, database, pid, standby = row
+    return Server(system, started, (address, port)), oid, database, pid, standby

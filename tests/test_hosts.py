@@ -1,0 +1,246 @@
+"""URLs with several hosts: each operation is on one server, whichever it reached first; the application survives a failover."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from conftest import Project, throw_away_home
+
+from skinspire_db import connections, environment, settings, standin
+from skinspire_db.errors import ConnectionFailed
+from skinspire_db.server import EmbeddedServer
+
+
+def closed_port() -> int:
+    """A port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def several(project: Project, *hosts: str, database: str | None = None, options: str = "") -> str:
+    """The URL of the project's dev database with these hosts in place of its own."""
+    address = project.address
+    return f"postgresql://{address.user}:{address.password}@{','.join(hosts)}/{database or project.database}{options}"
+
+
+def application(project: Project, code: str) -> str:
+    """What an application's process prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={key: value for key, value in project.environment.items() if key != standin.TOLD}, cwd=project.root, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("url", "shown", "host", "port"),
+    [
+        ("postgresql://u:p@h1:5432,h2:5433/d", "h1:5432,h2:5433", "h1,h2", "5432,5433"),
+        ("postgres://u@h1,h2:5433/d?target_session_attrs=read-write", "h1,h2:5433", "h1,h2", ",5433"),
+        ("postgresql+psycopg://u:a,b@h1,h2/d", "h1,h2", "h1,h2", ","),
+        ("postgresql://h1,h2/d", "h1,h2", "h1,h2", ","),
+        ("postgresql://u@[::1]:5432,[fe80::2]/d", "[::1]:5432,[fe80::2]", "::1,fe80::2", "5432,"),
+        ("postgresql://u@h,h:54143/d", "h,h:54143", "h,h", ",54143"),
+        ("postgresql://u:p@/d?host=h1:1&host=h2:2", "h1:1,h2:2", "h1,h2", "1,2"),
+        ("postgresql://u:p@/d?host=h1,h2&port=1,2", "h1:1,h2:2", "h1,h2", "1,2"),
+        ("postgresql://u:a,b@h1:5432/d", "h1:5432", "h1", "5432"),
+    ],
+)
+def test_lists_of_hosts_are_understood_and_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, shown: str, host: str, port: str
+) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.skinspire_db]\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DEV_DATABASE_URL", url)
+    settings._tool_table.cache_clear()
+    settings._dotenv.cache_clear()
+    to = connections.target(environment.resolve("dev"))
+    assert str(to) == f"d on {shown}"
+    assert (to.parameters["host"], str(to.parameters["port"])) == (host, port)
+    hidden = environment.hide_password(url)
+    assert ":p@" not in hidden and "a,b" not in hidden and environment.SEVERAL not in hidden
+    assert "?host=" in url or f"{shown}/d" in hidden
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://u:hunter2@h1:x,h2/d", "postgresql://u:hunter2@h1,h2:1:2/d", "postgresql://u:hunter2@[::1,h2/d"]
+)
+def test_a_list_that_means_nothing_is_refused(project: Project, url: str) -> None:
+    project.env["DEV_DATABASE_URL"] = url
+    outcome = project.invoke("db.history")
+    assert outcome.code == 2 and "DEV_DATABASE_URL" in outcome.err and "hunter2" not in outcome.err
+
+
+def test_a_failover_list_serves_tools_and_application(project: Project) -> None:
+    """The first host is down: setup, backup, doctor and a unit of work go to the second."""
+    here = f"127.0.0.1:{project.address.port}"
+    project.env["DEV_DATABASE_URL"] = several(
+        project, f"127.0.0.1:{closed_port()}", here, options="?target_session_attrs=read-write"
+    )
+    outcome = project.invoke("db.setup")
+    assert outcome.code == 0, outcome.err
+    assert f",{here}" in outcome.out
+    for command in (["backup.create"], ["backup.verify", "--full"], ["db.drift"], ["db.doctor"], ["db.inspect"]):
+        outcome = project.invoke(*command)
+        assert outcome.code == 0, (command, outcome.err)
+    assert f",{here}/" in project.invoke("db.url").out
+    assert f",{here}/" in project.invoke("env.status").out
+    done = application(
+        project,
+        """
+        from skinspire_db.database_service import get_db_session, get_database_url
+        from sqlalchemy import create_engine, text
+        with get_db_session() as session:
+            print(session.execute(text("SELECT count(*) FROM hospitals")).scalar_one() > 0)
+        from skinspire_db import connections, environment
+        with get_db_session(read_only=True) as session:
+            print(session.execute(text("SHOW port")).scalar_one())
+        url = get_database_url()
+        password = connections.target(environment.resolve()).parameters["password"]
+        with create_engine(url.set(password=password)).connect() as connection:
+            print(connection.execute(text("SHOW port")).scalar_one())
+        """,
+    )
+    assert done.split() == ["True", str(project.address.port), str(project.address.port)]
+
+
+def test_a_session_that_comes_out_elsewhere_does_nothing(clinic: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The address is the same; behind it is another server, or another database of the name."""
+    monkeypatch.chdir(clinic.root)
+    monkeypatch.setenv("DEV_DATABASE_URL", clinic.env["DEV_DATABASE_URL"])
+    settings._tool_table.cache_clear()
+    settings._dotenv.cache_clear()
+    to = connections.target(environment.resolve("dev"))
+    aside = clinic.database + "_aside"
+    with to.pin.operation():
+        connections.connect(to, "test").close()
+        clinic.execute(f'ALTER DATABASE "{clinic.database}" RENAME TO "{aside}"', "postgres")
+        clinic.execute(f'CREATE DATABASE "{clinic.database}"', "postgres")
+        try:
+            with pytest.raises(ConnectionFailed, match="another database is called"):
+                connections.connect(to, "test")
+        finally:
+            clinic.execute(f'DROP DATABASE "{clinic.database}"', "postgres")
+            clinic.execute(f'ALTER DATABASE "{aside}" RENAME TO "{clinic.database}"', "postgres")
+        connections.connect(to, "test").close()
+    with to.pin.operation():  # the next operation begins anew
+        connections.connect(to, "test").close()
+
+
+# Two servers
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[tuple[EmbeddedServer, EmbeddedServer]]:
+    pair = tuple(EmbeddedServer(throw_away_home(tmp_path / name), durable=False) for name in "ab")
+    try:
+        first = pair[0].start()
+        second = pair[1].start()
+        with psycopg.connect(**second.parameters, dbname="postgres", autocommit=True) as connection:
+            connection.execute(f"ALTER ROLE skinspire PASSWORD '{first.password}'")
+        (pair[1].home / "password").write_text(first.password)
+        yield pair[0], pair[1]
+    finally:
+        for each in pair:
+            each.destroy()
+
+
+def databases(server: EmbeddedServer) -> list[tuple[object, ...]]:
+    """Every database of the server, by oid and name."""
+    address = server.address()
+    assert address
+    with psycopg.connect(**address.parameters, dbname="postgres") as connection:
+        return connection.execute("SELECT oid, datname FROM pg_database ORDER BY 1").fetchall()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["{}/{database}?", "/{database}?host={}&"])
+def test_each_operation_is_on_the_server_that_it_reached_first(
+    make_project: Callable[..., Project], servers: tuple[EmbeddedServer, EmbeddedServer], form: str
+) -> None:
+    """One server has dev's database, the other prod's of the same name, and each connection is given either."""
+    ours, theirs = servers
+    here, there = ours.address(), theirs.address()
+    assert here and there
+    one = f"postgresql://skinspire:{here.password}@127.0.0.1:{here.port}"
+    hosts = [f"127.0.0.1:{each.port}" for each in (here, there)]
+    listed = ("&host=" if "host=" in form else ",").join(hosts)
+    both = f"postgresql://skinspire:{here.password}@{form}load_balance_hosts=random"
+    project = make_project(
+        DEV_DATABASE_URL=f"{one}/clinic", TEST_DATABASE_URL=f"{one}/source",
+        PROD_DATABASE_URL=f"postgresql://skinspire:{here.password}@127.0.0.1:{there.port}/clinic",
+    )  # fmt: skip
+    project.address = here
+    try:
+        for command in (["db.setup", "--env=dev"], ["db.setup", "--env=test"], ["db.copy", "--source=test", "--target=dev"]):
+            outcome = project.invoke(*command)
+            assert outcome.code == 0, outcome.err
+        former = next(str(name) for _, name in databases(ours) if "_former_" in str(name))
+        with psycopg.connect(**there.parameters, dbname="postgres", autocommit=True) as connection:
+            connection.execute("CREATE DATABASE clinic")
+            connection.execute(f'CREATE DATABASE "{former}"')
+        outcome = project.invoke("db.setup", "--env=prod", "--confirm=clinic")
+        assert outcome.code == 0, outcome.err
+        before = databases(theirs)
+        project.env["DEV_DATABASE_URL"] = both.format(listed, database="clinic")
+        project.env["TEST_DATABASE_URL"] = both.format(listed, database="source")
+        seen: set[int] = set()
+        for command in 4 * (
+            ["db.undo", "--env=dev"],
+            ["db.copy", "--source=test", "--target=dev", "--method=stream"],
+            ["backup.create", "--env=dev"],
+            ["backup.verify", "--env=dev", "--full"],
+            ["backup.restore", "--env=dev"],
+            ["db.drift", "--env=dev"],
+            ["db.prepare", "--env=dev"],
+        ):
+            outcome = project.invoke(*command)
+            seen.add(outcome.code)
+            # 0 where ours was reached first; prod's stamp, or what is not on that server, where theirs was.
+            assert outcome.code in (0, 1, 2), (command, outcome.err)
+            assert databases(theirs) == before, (command, outcome.out, outcome.err)
+            assert not [name for _, name in databases(ours) if "_scratch_" in str(name)], command
+        assert 0 in seen
+    finally:
+        project.env = {}
+
+
+@pytest.mark.slow
+def test_a_server_that_goes_away_is_not_replaced_by_another(
+    make_project: Callable[..., Project], servers: tuple[EmbeddedServer, EmbeddedServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of an operation its server stops: the rest of it does not go to the next host of the list."""
+    ours, theirs = servers
+    here, there = ours.address(), theirs.address()
+    assert here and there
+    for address in (here, there):
+        with psycopg.connect(**address.parameters, dbname="postgres", autocommit=True) as connection:
+            connection.execute("CREATE DATABASE clinic")
+    project = make_project()
+    monkeypatch.chdir(project.root)
+    monkeypatch.setenv(
+        "DEV_DATABASE_URL", f"postgresql://skinspire:{here.password}@127.0.0.1:{here.port},127.0.0.1:{there.port}/clinic"
+    )
+    settings._tool_table.cache_clear()
+    settings._dotenv.cache_clear()
+    chosen = environment.resolve("dev")
+    to = connections.target(chosen)
+    with chosen.pin.operation():
+        connections.connect(to, "test").close()
+        assert to.where == f"127.0.0.1:{here.port}"
+        ours.stop()
+        for connect in (connections.connect, connections.maintenance):
+            with pytest.raises(Exception, match=r"refused|reaches"):
+                connect(to, "test")
+    with chosen.pin.operation():
+        connections.connect(to, "test").close()
+        assert to.where == f"127.0.0.1:{there.port}"
