@@ -106,6 +106,10 @@ class ModelsInvalid(Refused):
     """The models named in pyproject.toml cannot be loaded, or do not fit together."""
 
 
+class ProjectCodeEnded(SkinspireError):
+    """Code of the project, a model or a revision, ended in another way than by returning, by sys.exit() for one."""
+
+
 class ChecksFailed(SkinspireError):
     """A verification found something that is not as it should be, or could not look."""
 

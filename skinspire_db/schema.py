@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import importlib
 import re
-import sys
 import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db import bookkeeping
+from skinspire_db import bookkeeping, project_code
 from skinspire_db.cache import cached
-from skinspire_db.errors import InvalidSetting, ModelsInvalid, PermissionMissing, Refused, StepFailed
+from skinspire_db.errors import InvalidSetting, ModelsInvalid, PermissionMissing, ProjectCodeEnded, Refused, StepFailed
 from skinspire_db.settings import Project
 from skinspire_db.summary import Summary
 
@@ -292,15 +291,17 @@ def _load(entry: str, here: Project) -> MetaData:
     remedy = f"correct metadata in {here.root / 'pyproject.toml'}"
     if not re.fullmatch(r"\w+(\.\w+)*", module_name):
         raise ModelsInvalid(f"metadata names {entry!r}, which is no module:attribute", remedy=remedy)
-    if str(here.root) not in sys.path:
-        sys.path.insert(0, str(here.root))  # the project's own modules, wherever the command was typed
     try:
-        loaded: Any = getattr(importlib.import_module(module_name), attribute or "Base")
-    except (Exception, SystemExit) as error:  # whatever the module does when it is imported: its author reads this
+        with project_code.running(here):
+            loaded: Any = getattr(importlib.import_module(module_name), attribute or "Base")
+    except Exception as error:  # whatever the module does when it is imported: its author reads this
         own = [each for each in traceback.extract_tb(error.__traceback__) if each.filename.startswith(str(here.root))]
         where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
-        says = " ".join(str(error).split()) or type(error).__name__
-        raise ModelsInvalid(f"the models {entry} cannot be loaded: {says}{where}", remedy=remedy) from None
+        says = " ".join(str(getattr(error, "message", error)).split()) or type(error).__name__
+        message = f"the models {entry} cannot be loaded: {says}{where}"
+        if isinstance(error, ProjectCodeEnded):
+            raise ProjectCodeEnded(message, remedy=error.remedy) from None
+        raise ModelsInvalid(message, remedy=remedy) from None
     loaded = getattr(loaded, "metadata", loaded)
     if not isinstance(loaded, MetaData):
         raise ModelsInvalid(f"{entry} is neither a declarative base nor a MetaData", remedy=remedy)

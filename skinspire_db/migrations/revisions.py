@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from skinspire_db import project_code
 from skinspire_db.cache import cached
-from skinspire_db.errors import MigrationInvalid, UsageError
+from skinspire_db.errors import MigrationInvalid, ProjectCodeEnded, UsageError
 from skinspire_db.settings import Project
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def directory(here: Project) -> ScriptDirectory:
 
     locations = [str(each) for each in folders(here) if each.is_dir()]
     found = ScriptDirectory(str(CORE), version_locations=locations, messaging_opts={"quiet": True})
-    with refusals(), warnings.catch_warnings(record=True) as warned:
+    with refusals(), project_code.running(here), warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         list(found.walk_revisions())
     if twice := [str(each.message) for each in warned if "present more than once" in str(each.message)]:
@@ -93,7 +94,11 @@ def refusals() -> Iterator[None]:
     except (RevisionError, CommandError) as error:
         raise MigrationInvalid(f"the revision files cannot be used: {error}", remedy=remedy) from None
     except Exception as error:  # whatever a file does when it is read: its author reads this
-        frames = [each for each in traceback.extract_tb(error.__traceback__) if Path(each.filename).parent.name == VERSIONS]
+        at = (error.__cause__ or error).__traceback__  # a StopIteration comes wrapped
+        frames = [each for each in traceback.extract_tb(at) if Path(each.filename).parent.name == VERSIONS]
         where = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}: " if frames else ""
+        if isinstance(error, ProjectCodeEnded):
+            message = f"the revision files cannot be used: {where}{error.message}"
+            raise ProjectCodeEnded(message, remedy=error.remedy) from None
         what = f"{type(error).__name__}: {error}"
         raise MigrationInvalid(f"the revision files cannot be used: {where}{what}", remedy="correct the file") from None

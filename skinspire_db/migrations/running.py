@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import io
 import re
 import traceback
@@ -11,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db import schema
+from skinspire_db import project_code, schema
 from skinspire_db.connections import is_lost, sentence
-from skinspire_db.errors import MigrationFailed, MigrationInvalid, UsageError
+from skinspire_db.errors import MigrationFailed, MigrationInvalid, ProjectCodeEnded, UsageError
 from skinspire_db.migrations import revisions
 from skinspire_db.settings import Project
 from skinspire_db.summary import Summary
@@ -141,7 +143,7 @@ def apply(connection: Connection, here: Project, files: ScriptDirectory, script:
     try:
         with alchemy(connection) as alchemist:
             sqlalchemy.event.listen(alchemist, "before_cursor_execute", _refuse_transaction_control)
-            _run(files, lambda _heads, _context: [make(files.revision_map, script)], connection=alchemist)
+            _run(here, files, lambda _heads, _context: [make(files.revision_map, script)], connection=alchemist)
     except sqlalchemy.exc.DBAPIError as error:
         raise _failed(error, file, script) from None
     except Exception as error:  # the revision's author wrote it, and reads this
@@ -161,29 +163,50 @@ def _refuse_transaction_control(_connection: Any, _cursor: Any, statement: str, 
         )
 
 
-def sql(files: ScriptDirectory, start: str, to: str | None) -> str:
+def sql(here: Project, files: ScriptDirectory, start: str, to: str | None) -> str:
     """The SQL of the revisions after `start`, not run."""
     written = io.StringIO()
     target = revisions.named(files, to).revision if to is not None else "heads"
     with revisions.refusals():
         _run(
-            files, lambda heads, _: files._upgrade_revs(target, heads), starting_rev=start, as_sql=True,
+            here, files, lambda heads, _: files._upgrade_revs(target, heads), starting_rev=start, as_sql=True,
             dialect_name="postgresql", dialect_opts={"paramstyle": "named"}, output_buffer=written, literal_binds=True,
             transaction_per_migration=True,
         )  # fmt: skip
     return written.getvalue()
 
 
-def _run(files: ScriptDirectory, steps: Callable[..., Any], **options: Any) -> None:
+def _run(here: Project, files: ScriptDirectory, steps: Callable[..., Any], **options: Any) -> None:
     """Let Alembic run what `steps` gives, on a connection whose transaction is the caller's, or onto paper."""
     from alembic.config import Config
     from alembic.runtime.environment import EnvironmentContext
 
+    def watched(*arguments: Any) -> list[Any]:
+        found = list(steps(*arguments))
+        for step in found:
+            step.migration_fn = _to_its_end(step.migration_fn, here)
+        return found
+
     known = {key: options.pop(key) for key in ("as_sql", "starting_rev") if key in options}
-    with EnvironmentContext(Config(), files, fn=steps, **known) as environment:
+    with EnvironmentContext(Config(), files, fn=watched, **known) as environment:
         environment.configure(**options)
         with environment.begin_transaction() if options.get("literal_binds") else contextlib.nullcontext():
             environment.run_migrations()
+
+
+def _to_its_end(migration: Callable[..., Any], here: Project) -> Callable[..., Any]:
+    """A revision's upgrade() or downgrade(), whose return says that all of it was run."""
+
+    @functools.wraps(migration)
+    def run(*arguments: Any, **options: Any) -> None:
+        with project_code.running(here):
+            left = migration(*arguments, **options)
+        if inspect.isawaitable(left) or inspect.isgenerator(left) or inspect.isasyncgen(left):
+            if inspect.iscoroutine(left):
+                left.close()
+            raise MigrationInvalid(f"{migration.__name__}() is async or has a yield: nothing of it was run")
+
+    return run
 
 
 @contextlib.contextmanager
@@ -243,10 +266,10 @@ def _broken(error: Exception, file: str, script: Script) -> MigrationFailed:
     """A revision whose Python fails. AssertionError is Alembic's for an autocommit_block, which ends the transaction."""
     frames = [each for each in traceback.extract_tb(error.__traceback__) if each.filename == script.path]
     line = f", line {frames[-1].lineno}" if frames else ""
-    says = " ".join(str(error).split())
+    says = " ".join(str(getattr(error, "message", error)).split())
     if isinstance(error, AssertionError) and not says:
         says = "autocommit_block is not possible: a revision is one transaction; run CREATE INDEX CONCURRENTLY by hand first"
-    if not isinstance(error, MigrationInvalid):
+    if not isinstance(error, MigrationInvalid | ProjectCodeEnded):
         says = f"{type(error).__name__}: {says}" if says else type(error).__name__
     return MigrationFailed(
         f"{file}{line}: {says}; this revision left no trace", remedy="correct the revision, and run it again"

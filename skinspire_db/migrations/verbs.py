@@ -191,7 +191,7 @@ def sql(environment: Environment, to: str | None = None) -> tuple[str, str]:
         return at[0] if at else "base"
 
     at = look(environment, start)
-    return connections.target(environment).database, running.sql(files, at, to)
+    return connections.target(environment).database, running.sql(environment.project, files, at, to)
 
 
 def merge(environment: Environment, message: str | None) -> writing.Written:
