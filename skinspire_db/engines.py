@@ -21,7 +21,7 @@ import sqlalchemy
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Engine
 
-from skinspire_db import connections, environment, standin
+from skinspire_db import connections, driver, environment, standin
 from skinspire_db.connections import Target
 from skinspire_db.environment import Environment, Policy
 from skinspire_db.pinning import Pin
@@ -157,7 +157,7 @@ def _connect(to: Target, policy: Policy, patience: float) -> psycopg.Connection[
     pause = 0.05
     while True:
         try:
-            return psycopg.connect(**connections.libpq_parameters(to, f"skinspire {to.environment}"), **prepared)
+            return driver.connect(**connections.libpq_parameters(to, f"skinspire {to.environment}"), **prepared)
         except psycopg.OperationalError as error:
             if LASTING.search(str(error)) or time.monotonic() + pause > deadline:
                 raise connections.explain(error, replace(to, pin=Pin())) from None

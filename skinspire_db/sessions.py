@@ -75,6 +75,7 @@ class UnitSession(Session):
             return
         for frame in self.unit.frames:
             frame.savepoint = None  # the whole transaction goes, with every savepoint in it
+        self.unit.let_go()
         super().rollback()
         inner = len(self.unit.frames) > 1
         self.unit.spoiled = UsageError("session.rollback() in an inner block undid the outer one's work") if inner else None
@@ -95,6 +96,7 @@ class UnitSession(Session):
         if self.unit.frames and self.unit.pid == os.getpid():
             for frame in self.unit.frames:
                 frame.savepoint = None
+            self.unit.let_go()
             super().rollback()
             self.unit.spoiled = UsageError(f"session.{verb}() inside the block discarded its work")
         else:
@@ -127,6 +129,8 @@ class Unit:
     frames: list[Frame] = field(default_factory=list)
     spoiled: BaseException | None = None
     live: sqlalchemy.Connection | None = None  # of the transaction that has begun
+    turn: int = 0  # the driver's count of transactions when it began
+    ended: bool = False  # by somebody else than this
     introduced: bool = False  # somebody was named to PostgreSQL in this transaction
     joined: int = 0  # how many blocks inside it have ended well
     pid: int = field(default_factory=os.getpid)
@@ -144,12 +148,14 @@ class Unit:
         """Commit. Raises SessionSpoiled for what PostgreSQL, or a failure inside, would make a silent rollback."""
         import psycopg
 
+        self.refuse_ended()
         if self.spoiled is not None:
             raise SessionSpoiled(
                 f"nothing of this get_db_session block is kept: {self._reason(self.spoiled)}",
                 remedy="let the error through, or call use_nested_transactions(True)",
             ) from self.spoiled
         self.session.flush()
+        self.refuse_ended()
         driver = self._driver()
         if driver is not None and driver.info.transaction_status == psycopg.pq.TransactionStatus.INERROR:
             raise SessionSpoiled(
@@ -157,6 +163,30 @@ class Unit:
                 remedy="let the error through, or put what may fail into session.begin_nested()",
             )
         Session.commit(self.session)
+
+    def was_ended(self, *, rolled_back: bool = False) -> bool:
+        """Whether something else than this has ended the transaction, or let statements run outside of one; `rolled_back`
+        says that this has just rolled it back.
+
+        psycopg begins it at the first statement, which counts one; whatever ends it leaves another count, or none open.
+        """
+        if not self.ended and (driver := self._driver()) is not None:
+            turns = driver.turns - self.turn
+            self.ended = driver.autocommit or turns > 1 or (turns == 1 and not driver.working and not rolled_back)
+        return self.ended
+
+    def refuse_ended(self) -> None:
+        """Raise SessionSpoiled when the transaction was ended by something else."""
+        if self.was_ended():
+            raise SessionSpoiled(
+                "the transaction of this get_db_session block was ended inside it; what it had done may have left a trace",
+                remedy="take out the COMMIT or ROLLBACK, or the connection's commit() or rollback(); the block's end commits",
+            )
+
+    def let_go(self) -> None:
+        """Note what was ended so far: the transaction is about to be rolled back by this."""
+        self.was_ended()
+        self.live = None
 
     def _reason(self, error: BaseException) -> str:
         return error.message if isinstance(error, UsageError) else f"an inner block failed ({type(error).__name__})"
@@ -303,6 +333,12 @@ class Block:
         try:
             if error is None:
                 unit.commit()
+            elif isinstance(error, Exception) and not isinstance(error, SessionSpoiled):
+                unit.refuse_ended()  # "from" this error, as Python chains them
+            elif unit.was_ended():
+                log.error(
+                    "the transaction of the session opened at %s was ended inside it", self.opened_at or "an unknown place"
+                )
             elif isinstance(error, GeneratorExit) and unit.joined:
                 log.error(
                     "a generator that held the session opened at %s was closed: %d blocks that had joined it are rolled back",
@@ -332,6 +368,7 @@ class Block:
 
     def _leave(self, unit: Unit, frame: Frame, error: BaseException | None) -> None:
         """Close a block inside another one."""
+        unit.was_ended()  # what follows can fail because of it
         if error is not None:
             self._abandon(unit, frame, error)
             return
@@ -424,9 +461,29 @@ def _introduce(session: UnitSession, transaction: SessionTransaction, connection
         return
     unit = session.unit
     unit.live = connection
+    driver: Any = connection.connection.driver_connection
+    unit.turn = driver.turns
     unit.introduced = unit.who != ("", "")
     if unit.introduced:
         connection.execute(WHO, {"user": unit.who[0], "hospital": unit.who[1]})
+
+
+@event.listens_for(UnitSession, "after_rollback")
+def _judge(session: UnitSession) -> None:
+    """SQLAlchemy rolls back by itself when a flush fails. To a savepoint leaves the transaction open."""
+    unit = session.unit
+    driver = unit._driver()
+    if driver is not None and not driver.working:
+        unit.was_ended(rolled_back=True)
+        unit.live = None
+
+
+@event.listens_for(UnitSession, "after_transaction_end")
+def _notice(session: UnitSession, transaction: SessionTransaction) -> None:
+    """Whatever ends the transaction while an inner block is open takes the outer one's work along."""
+    unit = session.unit
+    if transaction.parent is None and unit.live is not None and len(unit.frames) > 1:
+        unit.ended = True
 
 
 @event.listens_for(UnitSession, "after_soft_rollback")

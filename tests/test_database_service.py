@@ -20,9 +20,11 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy
 from conftest import CHECKOUT, Project, throw_away_home
@@ -30,7 +32,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 from sqlalchemy import ForeignKey, func, select, text
-from sqlalchemy.exc import DBAPIError, IntegrityError, InternalError, InvalidRequestError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InternalError, InvalidRequestError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from skinspire_db import engines, sessions, settings, standin
@@ -498,6 +500,107 @@ def test_commit_after_an_inner_failure_commits_nothing(app: Project) -> None:
         session.rollback()
         add(session, "fresh")
     assert names(app) == ["t:fresh"]
+
+
+def raw(session: Any) -> Any:
+    """The psycopg connection under a session."""
+    return session.connection().connection.driver_connection
+
+
+def in_a_pipeline(session: Any) -> None:
+    with raw(session).pipeline():
+        raw(session).execute("SELECT 1")
+        raw(session).execute("COMMIT AND CHAIN")
+
+
+ENDINGS: dict[str, Callable[[Any], Any]] = {
+    **{
+        sql: partial(lambda sql, session: session.execute(text(sql)), sql)
+        for sql in (
+            "ROLLBACK", "COMMIT", "ABORT", "END", "rollback work", "/* it is \n late */ COMMIT -- now", "END TRANSACTION;",
+            "COMMIT AND CHAIN", "ROLLBACK AND /* a */ CHAIN", "COMMIT; BEGIN", "ROLLBACK; BEGIN; SELECT 1",
+            "SELECT 1; COMMIT; SELECT 2", "SELECT 1; ROLLBACK; START TRANSACTION",
+        )
+    },
+    "the driver's commit": lambda session: raw(session).commit(),
+    "the driver's rollback": lambda session: raw(session).rollback(),
+    "the pool's commit": lambda session: session.connection().connection.commit(),
+    "exec_driver_sql": lambda session: session.connection().exec_driver_sql("COMMIT AND CHAIN"),
+    "a raw cursor": lambda session: raw(session).cursor().execute("ROLLBACK AND CHAIN"),
+    "a client cursor": lambda session: psycopg.ClientCursor(raw(session)).execute("COMMIT"),
+    "libpq": lambda session: raw(session).pgconn.exec_(b"COMMIT"),
+    "SQLAlchemy's connection": lambda session: session.connection().commit(),
+    "its transaction": lambda session: session.connection().get_transaction().rollback(),
+    "a pipeline": in_a_pipeline,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("nested", ["outermost", "inner", "savepoint", "reads"])
+def test_whoever_ends_the_transaction_is_noticed(app: Project, nested: str) -> None:
+    """Rows would vanish, or stay after an exception, without an error."""
+    use_nested_transactions(nested == "savepoint")
+    unnoticed = []
+    for (how, end), after in itertools.product(ENDINGS.items(), ("nothing", "work", "an error")):
+        try:
+            with get_db_session() as session:
+                add(session, "before")
+                with contextlib.suppress(SQLAlchemyError), contextlib.ExitStack() as inner:
+                    if nested != "outermost":
+                        inner.enter_context(get_db_session(read_only=nested == "reads"))
+                    end(session)
+                if after == "work":
+                    add(session, "work after")
+                if after == "an error":
+                    raise ValueError("as it was")
+            unnoticed.append((how, after))
+        except SessionSpoiled as spoiled:
+            assert "was ended inside it; what it had done may have left a trace" in str(spoiled)
+            assert after != "an error" or spoiled.__context__ is not None
+        assert "t:work after" not in names(app)
+    assert not unnoticed
+    with get_db_session() as session:
+        add(session, "z")
+    assert names(app)[-1] == "t:z"
+
+
+def test_what_cannot_be_held_back_is_logged(app: Project, caplog: pytest.LogCaptureFixture) -> None:
+    """Ctrl-C goes on its way."""
+    with pytest.raises(KeyboardInterrupt), get_db_session() as session:
+        add(session, "a")
+        session.execute(text("COMMIT"))
+        raise KeyboardInterrupt
+    assert names(app) == ["t:a"]
+    assert "was ended inside it" in caplog.text
+
+
+def test_statements_outside_of_a_transaction_are_noticed(app: Project) -> None:
+    with pytest.raises(SessionSpoiled, match="was ended inside it"), get_db_session() as session:
+        session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+        add(session, "a")
+        raise ValueError
+    with pytest.raises(SessionSpoiled, match="was ended inside it"), get_db_session() as session:
+        raw(session).autocommit = True
+        add(session, "b")
+
+
+def test_what_ends_no_transaction_of_ours_is_none_of_our_business(app: Project) -> None:
+    """Savepoints, also by hand; a BEGIN too many; blocks and procedures that PostgreSQL does not let commit; another connection."""
+    with get_db_session() as session:
+        add(session, "a")
+        session.execute(text("SAVEPOINT mine"))
+        add(session, "undone")
+        session.execute(text("ROLLBACK TO SAVEPOINT mine"))
+        session.execute(text("SELECT 1; SAVEPOINT b; ROLLBACK TO b; RELEASE b"))
+        session.execute(text("BEGIN"))
+        for sql in ("DO $$ BEGIN COMMIT; END $$", "DO $$ BEGIN ROLLBACK AND CHAIN; END $$"):
+            with pytest.raises(DBAPIError, match="invalid transaction termination"), session.begin_nested():
+                session.execute(text(sql))
+        with raw(session).transaction(), pytest.raises(ZeroDivisionError), raw(session).transaction():
+            raise ZeroDivisionError
+        with get_db_engine().connect() as other:
+            other.execute(text("COMMIT"))
+        session.scalars(select(Hospital).execution_options(yield_per=1)).all()
+    assert names(app) == ["t:a"]
 
 
 @pytest.mark.parametrize("verb", ["close", "reset", "invalidate"])

@@ -25,7 +25,7 @@ from skinspire_db.errors import UsageError
 from skinspire_db.testing.workshop import Database
 
 if TYPE_CHECKING:
-    from skinspire_db.connections import Connection
+    from skinspire_db.driver import Connection
 
 COMMENTS = re.compile(r"/\*.*?\*/|--[^\n]*", re.DOTALL)
 READS = re.compile(r"\s*(SELECT|SHOW|FETCH|VALUES|EXPLAIN|WITH(?!.*\b(INSERT|UPDATE|DELETE|MERGE)\b))\b", re.I | re.DOTALL)
@@ -105,6 +105,7 @@ class Transaction:
                 one.spoke_before = row or one.spoke_before
             else:
                 self.connection.execute(begin.encode())
+            one.begun += 1
             self.open.append(one)
 
     def release(self, one: Joined) -> None:
@@ -200,6 +201,7 @@ class Joined:
         self.thread = 0
         self.of_test = autocommit  # the test's own, not the application's
         self.inside = False  # something was committed inside it
+        self.begun = 0  # how many transactions
         self.spoke_before: tuple[str | None, str | None] = ("", "")
         # A transaction inside another one has the other one's isolation, and cannot do without.
         self.read_only: bool | None = None
@@ -209,6 +211,16 @@ class Joined:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transaction.connection, name)
+
+    @property
+    def turns(self) -> int:
+        """As driver.Connection's."""
+        return self.begun + self._transaction.connection.turns
+
+    @property
+    def working(self) -> bool:
+        """As driver.Connection's."""
+        return self in self._transaction.open and self._transaction.connection.working
 
     @property
     def isolation_level(self) -> None:

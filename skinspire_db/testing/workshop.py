@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
-from skinspire_db import connections, scratch, standin
+from skinspire_db import connections, driver, scratch, standin
 from skinspire_db.connections import Target
 from skinspire_db.environment import Environment
 from skinspire_db.errors import GuardRefused, PermissionMissing, UsageError
@@ -56,9 +56,9 @@ class Database:
 
         return self._service
 
-    def connect(self) -> psycopg.Connection[Any]:
+    def connect(self) -> driver.Connection:
         """A connection in autocommit. Raises GuardRefused when it has come out anywhere else."""
-        opened = psycopg.connect(**connections.libpq_parameters(self.target, "skinspire-db test"), autocommit=True)
+        opened = driver.connect(**connections.libpq_parameters(self.target, "skinspire-db test"), autocommit=True)
         if opened.info.dbname != self.name:
             opened.close()
             raise GuardRefused(f"the tests' server leads to {opened.info.dbname}, not {self.name}", remedy="correct its URL")

@@ -1,0 +1,55 @@
+"""The psycopg connection of the application's engines: it counts where transactions begin and end on it.
+
+A unit of work compares the count at its end with that at its beginning, and so notices a COMMIT or ROLLBACK of somebody
+else's, in whatever way it was sent, without asking the server.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg.rows import TupleRow
+
+ENDS = {b"COMMIT", b"PREPARE TRANSACTION"}
+BEGINS = {b"BEGIN", b"START TRANSACTION"}
+CHAIN = re.compile(rb"\bchain\b", re.IGNORECASE)
+
+
+class Cursor(psycopg.Cursor[TupleRow]):
+    """A cursor that reads PostgreSQL's answer to each statement, of several in one string too."""
+
+    def _check_results(self, results: Any) -> None:
+        for result in results:
+            tag = result.command_status
+            if tag in ENDS or (tag == b"ROLLBACK" and self._ends(results)):
+                self._conn.turns += 1  # type: ignore[attr-defined]
+        super()._check_results(results)
+
+    def _ends(self, results: Any) -> bool:
+        """Whether it was no ROLLBACK TO SAVEPOINT, whose answer is the same word."""
+        if self._conn.info.transaction_status == TransactionStatus.IDLE or any(r.command_status in BEGINS for r in results):
+            return True
+        return self._query is not None and CHAIN.search(self._query.query) is not None
+
+
+class Connection(psycopg.Connection[TupleRow]):
+    """`turns` grows with each transaction that psycopg begins here, and each that a statement ends."""
+
+    turns = 0
+
+    @property
+    def working(self) -> bool:
+        """Whether a transaction is open."""
+        return self.info.transaction_status != TransactionStatus.IDLE
+
+    def _get_tx_start_command(self) -> bytes:
+        self.turns += 1
+        return super()._get_tx_start_command()
+
+
+def connect(**parameters: Any) -> Connection:
+    """As psycopg.connect()."""
+    return Connection.connect(**parameters, cursor_factory=Cursor)
