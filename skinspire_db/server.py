@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from skinspire_db.binaries import Account, Binaries, find_binaries, unprivileged_account
+from skinspire_db.checkouts import ROOT_HOMES, Abandoned, abandoned, forget, identity
 from skinspire_db.environment import Environment
 from skinspire_db.errors import GuardRefused, ServerFailed
 from skinspire_db.settings import Project, write_atomically
@@ -25,10 +26,12 @@ from skinspire_db.settings import Project, write_atomically
 T = TypeVar("T")
 
 ROLE = "skinspire"
-ROOT_HOMES = Path("/var/lib/skinspire-db")  # root's checkouts may lie where no other account can enter
 START_SECONDS = 60
 FILES = ("data", "data.new", "password", "server.json", "server.log", "boot", "lock")  # all that a server's home holds
 
+LOCKS = (
+    1024  # objects that a transaction locks, times max_connections; 2,000 tables made anew are 20,000: all indexes and TOAST
+)
 DURABLE = ""
 THROW_AWAY = "fsync = off\nsynchronous_commit = off\nfull_page_writes = off\n"
 CONFIGURATION = """
@@ -149,6 +152,25 @@ class EmbeddedServer:
         pid = self._postmaster()
         version = self._readable(lambda: (self.data / "PG_VERSION").read_text().strip()) if self.exists else None
         return Status(self.home, pid is not None and self._answers(), pid, self._port(), version)
+
+    def users(self) -> str:
+        """Who is connected to it, or why that cannot be known; empty when nobody is, or when it does not run."""
+        import psycopg
+
+        if self._postmaster() is None:
+            return ""
+        address = self.address()
+        try:
+            if address is None:
+                return "it runs, and nothing says where"
+            with psycopg.connect(**address.parameters, dbname="postgres", connect_timeout=3) as connection:
+                row = connection.execute(
+                    "SELECT string_agg(coalesce(nullif(application_name, ''), usename, 'a session'), ', ')"
+                    " FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+                ).fetchone()
+        except psycopg.Error:
+            return "it runs, and does not answer"
+        return str(row[0] or "") if row else ""
 
     def destroy(self) -> None:
         """Stop the server and delete it with every database it holds; files that are not its own stay.
@@ -380,7 +402,7 @@ def project_server(here: Project) -> EmbeddedServer:
         return EmbeddedServer(Path(named).absolute())
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         return EmbeddedServer(here.state / "server")
-    return EmbeddedServer(ROOT_HOMES / _identity(here))
+    return EmbeddedServer(ROOT_HOMES / identity(here))
 
 
 def throw_away_server(here: Project) -> EmbeddedServer:
@@ -397,30 +419,6 @@ def _boot() -> str | None:
         asked = subprocess.run(["sysctl", "-n", "kern.bootsessionuuid"], capture_output=True, text=True, check=False)  # noqa: S607
         return asked.stdout.strip() or None
     return None
-
-
-def _identity(here: Project) -> str:
-    """The name of the server of a checkout of root's: not its path, for a clone made where another was deleted is new."""
-    pointer, path = here.state / "server-id", str(here.root.resolve())
-    try:
-        identity, made_for = (*pointer.read_text().split("\n"), "", "")[:2]
-        if re.fullmatch("[0-9a-f]{12}", identity):
-            original = Path(made_for) / pointer.relative_to(here.root)
-            if made_for == path:
-                return identity
-            if not original.exists():  # the checkout was moved, and its server comes along; a copy gets one of its own
-                write_atomically(pointer, f"{identity}\n{path}\n")
-                return identity
-    except (FileNotFoundError, UnicodeDecodeError):
-        pass
-    except OSError as error:
-        raise ServerFailed(f"cannot read {pointer}: {error.strerror}", remedy=f"remove {pointer}") from None
-    identity = secrets.token_hex(6)
-    try:
-        write_atomically(pointer, f"{identity}\n{path}\n")
-    except OSError as error:
-        raise ServerFailed(f"cannot write {pointer}: {error.strerror}", remedy="set SKINSPIRE_PG_HOME") from None
-    return identity
 
 
 def server_of(environment: Environment) -> EmbeddedServer:
@@ -447,6 +445,41 @@ def destroy(*servers: EmbeddedServer, confirm: str | None) -> None:
         )
     for server in there:
         server.destroy()
+
+
+def orphans(confirm: str | None) -> list[Abandoned]:
+    """The servers whose checkouts are gone, to be deleted; changes nothing.
+
+    Args:
+        confirm: the names of their folders, with commas between; of some of them for these only.
+
+    Raises:
+        GuardRefused: there are none, `confirm` does not name them, or one of them is in use.
+    """
+    gone = {each.home.name: each for each in abandoned() if each.state == "gone"}
+    if not gone:
+        raise GuardRefused("there is no server whose checkout is gone", remedy="invoke server.status")
+    named = [name.strip() for name in (confirm or "").split(",") if name.strip()]
+    if others := sorted(set(named) - gone.keys()):
+        raise GuardRefused(f"{others[0]} is no server whose checkout is gone", remedy="invoke server.status")
+    if not named:
+        listed = ", ".join(f"{each.home} (of {each.checkout})" for each in gone.values())
+        remedy = f"invoke server.destroy --orphans --confirm={','.join(gone)}"
+        raise GuardRefused(f"this deletes every database in {listed}", remedy=remedy)
+    chosen = [gone[name] for name in dict.fromkeys(named)]
+    for each in chosen:
+        if users := EmbeddedServer(each.home).users():
+            raise GuardRefused(f"the server in {each.home} is in use: {users}", remedy="end that, and run it again")
+    return chosen
+
+
+def destroy_orphans(confirm: str | None) -> list[Abandoned]:
+    """Delete what orphans() gives, with all databases, and return it. Raises what that raises, and ServerFailed."""
+    chosen = orphans(confirm)
+    for each in chosen:
+        EmbeddedServer(each.home).destroy()
+    forget()
+    return chosen
 
 
 def _is_free(port: int) -> bool:

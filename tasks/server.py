@@ -38,23 +38,43 @@ def stop(ctx, env=None, json=False):
 
 @task(help=ENV | JSON)
 def status(ctx, env=None, json=False):
-    """Show whether the server runs, where, and which version it is."""
+    """Show whether the server runs, where, and which version it is; for root also those whose checkouts are gone."""
+    from skinspire_db.checkouts import abandoned
     from tasks import _console
 
     known, tests = _server(env).status().as_dict(), _tests().status().as_dict()
+    orphans = [
+        {"home": str(each.home), "checkout": each.checkout, "state": each.state, "bytes": each.size} for each in abandoned()
+    ]
     if json:
-        _console.show_result("server.status", json=True, text="", **known, tests=tests)
+        _console.show_result("server.status", json=True, text="", **known, tests=tests, orphans=orphans)
     else:
         rows = [(name, *("-" if each[name] is None else each[name] for each in (known, tests))) for name in known]
         _console.table(rows, ("server", "of dev and test", "of the tests"))
+        if orphans:
+            _console.say("servers without a checkout; invoke server.destroy --orphans deletes those whose checkout is gone:")
+            shown = [(each["home"], each["checkout"] or "-", each["state"], f"{each['bytes'] / 1e6:.1f}") for each in orphans]
+            _console.table(shown, ("folder", "checkout", "which is", "MB"))
 
 
-@task(help=ENV | JSON | {"confirm": "the name of the server's folder, as the refusal shows it"})
-def destroy(ctx, env=None, confirm=None, json=False):
+DESTROY = {
+    "confirm": "the name of the server's folder, as the refusal shows it; with --orphans the names, with commas between",
+    "orphans": "in place of this checkout's, those whose checkouts are gone",
+}
+
+
+@task(help=ENV | JSON | DESTROY)
+def destroy(ctx, env=None, confirm=None, orphans=False, json=False):
     """Delete the server with every database it holds, and that of the tests."""
     from skinspire_db import server as library
     from tasks import _console
 
+    if orphans:
+        dry = {"dry": True} if ctx.config.run.dry else {}
+        homes = [str(each.home) for each in (library.orphans if dry else library.destroy_orphans)(confirm)]
+        text = f"would delete {', '.join(homes)}" if dry else f"deleted: {', '.join(homes)}"
+        _console.show_result("server.destroy", json=json, text=text, homes=homes, **dry)
+        return
     server, tests = _server(env), _tests()
     if ctx.config.run.dry:
         _console.show_result("server.destroy", json=json, text=f"would delete {server.home}", dry=True)

@@ -14,13 +14,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from conftest import CHECKOUT, Project, throw_away_home
 
+from skinspire_db import checkouts, settings
 from skinspire_db import server as server_module
-from skinspire_db import settings
 from skinspire_db.binaries import find_binaries, unprivileged_account
 from skinspire_db.errors import GuardRefused, ServerFailed
 from skinspire_db.server import Address, EmbeddedServer
@@ -246,6 +247,94 @@ def test_a_copied_checkout_of_roots_gets_a_server_of_its_own_and_a_moved_one_kee
     for nonsense in ("", "/etc", "../../etc\n"):
         (moved / ".skinspire/server-id").write_text(nonsense)
         assert server_module.project_server(settings.Project(moved, {})).home.parent == server_module.ROOT_HOMES
+
+
+@pytest.fixture
+def homes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where root's servers lie; not the machine's own, which others use."""
+    where = throw_away_home(Path())
+    where.mkdir(mode=0o755)
+    monkeypatch.setattr(checkouts, "ROOT_HOMES", where)
+    monkeypatch.setattr(server_module, "ROOT_HOMES", where)
+    yield where
+    for home in where.iterdir():
+        if home.is_dir() and home.name != "checkouts":
+            EmbeddedServer(home).destroy()
+    shutil.rmtree(where)
+
+
+@pytest.mark.skipif(not ROOT, reason="ordinary users' servers lie in the checkout and go with it")
+@pytest.mark.parametrize("near", [True, False], ids=["one file system", "two file systems"])
+def test_the_servers_of_checkouts_that_are_gone(
+    make_project: Callable[..., Project], homes: Path, tmp_path: Path, near: bool
+) -> None:
+    project = make_project()
+    (project.root / "pyproject.toml").write_text("[tool.skinspire_db]\n")
+    project.env = {}
+    own = server_module.project_server(settings.Project(project.root, {})).home
+    parent = homes / "checkouts" if near else tmp_path
+    at = {name: parent / name for name in ("kept", "gone", "moved", "cleaned", "replaced", "unmounted", "emptied")}
+    home = {}
+    for name, root in at.items():
+        root.mkdir(parents=True)
+        home[name] = server_module.project_server(settings.Project(root, {})).home
+        (home[name] / "data").mkdir(parents=True)
+        (home[name] / "data" / "PG_VERSION").write_text("17\n")
+    (homes / "0123456789ab").mkdir()  # from before anything was noted
+    for name in ("gone", "replaced", "unmounted"):
+        shutil.rmtree(at[name])
+    at["replaced"].mkdir()
+    assert server_module.project_server(settings.Project(at["replaced"], {})).home != home["replaced"]
+    shutil.rmtree(at["cleaned"] / ".skinspire")
+    at["moved"].rename(parent / "elsewhere")
+    if near:
+        assert not any(Path(each["home"]) == home["moved"] for each in orphans(project)), (
+            "before any command in its new place"
+        )
+    assert server_module.project_server(settings.Project(parent / "elsewhere", {})).home == home["moved"]
+    (homes / f"{home['unmounted'].name}.checkout").write_text(f"{home['unmounted'].name}\n/mnt/clinic\n/mnt\n")
+    states = {Path(each["home"]).name: each["state"] for each in orphans(project)}
+    assert states == {
+        home["gone"].name: "gone", home["replaced"].name: "gone", home["cleaned"].name: "not known",
+        home["unmounted"].name: "not mounted", "0123456789ab": "not known",
+    }  # fmt: skip
+    assert f"{home['gone']}" in project.invoke("server.status").out
+    refused = project.invoke("server.destroy", "--orphans")
+    assert refused.code == 2 and str(at["gone"]) in refused.err
+    for wrong in (home["kept"].name, home["cleaned"].name, f"{home['gone'].name},{own.name}", "yes"):
+        assert project.invoke("server.destroy", "--orphans", f"--confirm={wrong}").code == 2
+    command = refused.err.partition("-> invoke ")[2].split()
+    assert project.invoke("--dry", *command).code == 0 and home["gone"].exists()
+    answer = project.invoke(*command, "--json").json
+    assert sorted(answer["homes"]) == sorted(str(home[name]) for name in ("gone", "replaced"))
+    assert {name for name, each in home.items() if each.exists()} == at.keys() - {"gone", "replaced"}
+    assert project.invoke("server.destroy", "--orphans").code == 2, "there are none any more"
+
+
+def orphans(project: Project) -> list[dict[str, Any]]:
+    return list(project.invoke("server.status", "--json").json["orphans"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not ROOT, reason="ordinary users' servers lie in the checkout and go with it")
+def test_a_server_that_somebody_uses_outlives_its_checkout(
+    make_project: Callable[..., Project], homes: Path, tmp_path: Path
+) -> None:
+    """A server that only runs, as it was left, is stopped and goes."""
+    project = make_project()
+    project.env = {}
+    root = tmp_path / "checkout"
+    root.mkdir()
+    server = server_module.project_server(settings.Project(root, {}))
+    address = server.start()
+    shutil.rmtree(root)
+    confirm = ("server.destroy", "--orphans", f"--confirm={server.home.name}")
+    with opened(address) as connection:
+        outcome = project.invoke(*confirm)
+        assert outcome.code == 2 and "is in use" in outcome.err
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+    assert project.invoke(*confirm).code == 0
+    assert not server.home.exists() and not list(homes.glob(f"{server.home.name}*"))
 
 
 def test_a_folder_that_cannot_be_written(project: Project) -> None:
