@@ -6,8 +6,10 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from skinspire_db import connections, safety
 from skinspire_db.binaries import find_binaries
@@ -15,10 +17,12 @@ from skinspire_db.connections import Target
 from skinspire_db.environment import SEVERAL, Environment, hide_password, split_hosts
 from skinspire_db.errors import InvalidSetting, ServerFailed, StepFailed, UsageError
 from skinspire_db.looking import looking
+from skinspire_db.scripts import FOLDER
 from skinspire_db.settings import write_atomically
 
 OPERATION = "db.shell"
 SECRET = ("password", "sslpassword")
+QUIT = re.compile(rb"\s*\\q(uit)?\s*")
 RED, PLAIN = "%[%033[1;31m%]", "%[%033[0m%]"
 
 
@@ -58,14 +62,46 @@ def shell(environment: Environment) -> None:
     """Become psql on a terminal; from a pipe run what comes, up to the first error.
 
     Does not return on a terminal, except on Windows. Raises what looking() raises, ServerFailed when there is no psql as new
-    as the server, and StepFailed when a piped statement failed; those before it stay.
+    as the server, and StepFailed when a piped statement failed, or psql did not come to the last line; what it did before
+    stays.
     """
     terminal = sys.stdin.isatty()
     psql = prepare(environment, terminal=terminal)
     if terminal and sys.platform != "win32":  # where exec would come back to the caller's prompt at once
         os.execve(psql.command[0], psql.command, psql.env)  # noqa: S606
-    if subprocess.run(psql.command, env=psql.env, check=False).returncode != 0 and not terminal:
-        raise StepFailed("psql stopped at the first error", remedy="correct that statement; those before it were run")
+    if terminal:
+        subprocess.run(psql.command, env=psql.env, check=False)
+    else:
+        _run(psql, sys.stdin.buffer)
+
+
+def _run(psql: Psql, source: IO[bytes]) -> None:
+    """Run a script to its last line. psql gets it as a file: Windows' psql would read a pipe to the first 0x1A byte."""
+    with tempfile.TemporaryDirectory(prefix=FOLDER) as folder:
+        script, end = Path(folder) / "standard-input", Path(folder) / "end"
+        with script.open("wb") as file:
+            last = _spool(source, file)
+            # \w is the one command that leaves a pending statement as it is. Among a COPY's rows that have no end, what is
+            # behind the name is an error, as text and as CSV.
+            file.write(f"\n\\w '{end.as_posix()}\\0\"'\n".encode())
+        command = [*psql.command, f"--file={script}"]
+        if subprocess.run(command, env=psql.env, stdin=subprocess.DEVNULL, check=False).returncode != 0:
+            raise StepFailed("psql stopped at the first error", remedy="correct that statement; those before it were run")
+        if not end.exists() and not QUIT.fullmatch(last):
+            raise StepFailed(
+                "psql ended before the script's last line", remedy="close what is open in it, or end it where its \\q is"
+            )
+
+
+def _spool(source: IO[bytes], file: IO[bytes]) -> bytes:
+    """Write the script into the file. Returns its last line that says anything. Raises UsageError for what is no text."""
+    last = b""
+    for line in source:
+        if b"\0" in line:  # psql would pass over the rest of the line in silence
+            raise UsageError("the script holds a NUL byte: it is UTF-16, or no text", remedy="save it as UTF-8")
+        last = line if line.strip() else last
+        file.write(line)
+    return last
 
 
 def prepare(environment: Environment, *, terminal: bool) -> Psql:

@@ -1,6 +1,7 @@
 """Copying a database as streams: its tables in parallel on one snapshot, largest first, indexes as each is filled.
 
-PostgreSQL's own programs pump the bytes: pg_dump and pg_restore the definitions, psql to psql the rows; Python directs.
+PostgreSQL's own programs pump the bytes: pg_dump and pg_restore the definitions, psql to psql the rows (not on Windows);
+Python directs.
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
+import secrets
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -23,6 +26,7 @@ from skinspire_db.connections import Target
 from skinspire_db.errors import StepFailed
 from skinspire_db.fingerprint import OIDS
 from skinspire_db.progress import Transfer, watched
+from skinspire_db.scripts import QUIET
 
 if TYPE_CHECKING:
     from skinspire_db.connections import Connection
@@ -37,7 +41,8 @@ QUICK = f"{SPELLING} -c synchronous_commit=off -c maintenance_work_mem=256MB -c 
 PLAIN = f"{SPELLING} -c row_security=off"
 LOCKED = 500  # tables that one transaction fills; with those of others, three locks for each must have room in the server
 SMALL = 8 << 20  # bytes: tables of less go together, as text; two programs for each would take longer than their rows
-QUIET = ("--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1")
+# Windows' psql reads and writes its standard streams as text, which damages rows in binary and ends at a 0x1A byte.
+PIPES = sys.platform != "win32"
 TABLES = """
     SELECT c.oid, n.nspname, c.relname, pg_table_size(c.oid),
            ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -233,35 +238,59 @@ class _Pipes:
 
     def large(self, table: Table) -> None:
         """A table alone, in binary where that can be."""
+        if not PIPES:
+            self._by_hand([table])
+            return
         reads, writes = [*self._begin(), table.read], ["BEGIN", *table.write, "COMMIT"]
-        self._pump(table.quoted, *([f"--command={each}" for each in part] for part in (reads, writes)))
+        self._pump(table.quoted, [f"--command={each}" for each in reads], [f"--command={each}" for each in writes])
 
     def small(self, tables: list[Table], folder: Path) -> None:
         """Tables one after the other, as text: the reader prints a script with their rows in it."""
-        lines = [f"{each};" for each in self._begin()] + ["\\echo BEGIN;"]
+        if not PIPES:
+            self._by_hand(tables)
+            return
+        lines, word = [f"{each};" for each in self._begin()] + ["\\echo BEGIN;"], secrets.token_hex(16)
         for number, table in enumerate(dataclasses.replace(each, binary=False) for each in tables):
             lines += ["\\echo COMMIT; BEGIN;"] if number and number % LOCKED == 0 else []
             lines += [f"\\echo {_argument(f'{each};')}" for each in table.write] + [f"{table.read};", "\\echo '\\\\.'"]
         script = folder / "small.sql"
-        script.write_text("\n".join([*lines, "\\echo COMMIT;", ""]), encoding="utf-8")
-        self._pump(f"{len(tables)} small tables", [f"--file={script}"], ["--file=-"])
+        script.write_text("\n".join([*lines, "\\echo COMMIT;", f"\\echo '\\\\echo {word}'", ""]), encoding="utf-8")
+        self._pump(f"{len(tables)} small tables", [f"--file={script}"], ["--file=-"], last=word)
 
     def _begin(self) -> list[str]:
         return ["BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", f"SET TRANSACTION SNAPSHOT '{self.snapshot}'"]
 
-    def _pump(self, what: str, reads: list[str], writes: list[str]) -> None:
+    def _by_hand(self, tables: list[Table]) -> None:
+        """The tables one after the other, their bytes through this process."""
+        with (
+            contextlib.closing(connections.connect(self.source, "copy")) as old,
+            contextlib.closing(connections.connect(self.aside, "copy")) as new,
+        ):
+            old.execute(f"SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY; {self._begin()[1]}".encode())
+            for table in tables:
+                emptied, fill = table.write
+                new.execute(emptied.encode())
+                with old.cursor().copy(table.read.encode()) as read, new.cursor().copy(fill.encode()) as write:
+                    for block in read:
+                        write.write(block)
+                new.commit()
+
+    def _pump(self, what: str, reads: list[str], writes: list[str], last: str = "") -> None:
+        """Let the writer read what the reader prints; `last` is what the writer has to say when it is at the end."""
         reader = self.tools.start("psql", self.source, *QUIET, *reads, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         writer = self.tools.start(
-            "psql", self.aside, *QUIET, *writes, stdin=reader.stdout, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            "psql", self.aside, *QUIET, *writes, stdin=reader.stdout, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         with ended(reader, writer):
             assert reader.stdout
             reader.stdout.close()  # so that the reader notices when the writer is gone
-            wrong = writer.communicate()[1]
+            printed, wrong = writer.communicate()
             complaint = reader.stderr.read() if reader.stderr else b""
             if reader.wait() or writer.returncode:
                 first = complaint if reader.returncode and complaint else wrong  # what the writer says then only follows
                 raise StepFailed(f"copying {what} failed: {said(first)}", remedy=remedy_of(first))
+            if printed.decode(errors="replace").strip() != last:
+                raise StepFailed(f"copying {what} failed: psql did not come to the last line", remedy="run it again")
 
 
 def _argument(text: str) -> str:

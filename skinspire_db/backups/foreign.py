@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
-import secrets
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -18,11 +17,11 @@ from skinspire_db.backups.sql import bare, pieces
 from skinspire_db.client_tools import ClientTools, ended
 from skinspire_db.connections import Target
 from skinspire_db.errors import BackupInvalid
+from skinspire_db.scripts import script
 
 MAPPED = "roles that do not exist here"  # how a note on that begins
 HEAD = 4096  # bytes: enough for pg_dump's own head
 COMPLETE = "PostgreSQL database dump complete"
-PSQL = ("--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--single-transaction", "--file=-")
 ROLE = r'[\w$]+|"(?:[^"]|"")+"'
 OWNER = re.compile(rf"ALTER .* OWNER TO ({ROLE});", re.DOTALL)
 SESSION = re.compile(rf"SET SESSION AUTHORIZATION ({ROLE});")
@@ -251,15 +250,14 @@ class Strangers:
             return []
         if self.owners:
             self._give_back(tools, archive, aside)
-        with tempfile.TemporaryFile() as every, tempfile.TemporaryFile() as kept:
+        with tempfile.TemporaryFile() as every, script(tools) as kept:
             every.write(_part(tools, archive, aside, LATER).encode(errors="surrogateescape"))
             every.seek(0)
             for _, piece in pieces(every):
                 text = bare(piece).decode(errors="surrogateescape").strip()
                 if text.startswith((ENCODING, *GRANTS, "CREATE POLICY ", "COMMENT ON ")) and self.keeps(text):
-                    kept.write(f"{self.without(text)}\n".encode(errors="surrogateescape"))
-            kept.seek(0)
-            tools.run("psql", aside, *PSQL, stdin=kept)
+                    kept.write(f"{self.without(text)}\n")
+            kept.run(aside)
         return self.notes(aside)
 
     def _give_back(self, tools: ClientTools, archive: Path, aside: Target) -> None:
@@ -267,18 +265,17 @@ class Strangers:
         query = "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"
         with contextlib.closing(connections.connect(aside, "restore")) as connection:
             able = connection.execute(query).fetchone() == (True,)
-        with tempfile.TemporaryFile() as every, tempfile.TemporaryFile() as kept:
+        with tempfile.TemporaryFile() as every, script(tools, transaction=False) as kept:
             every.write(_part(tools, archive, aside, DEFINITIONS).encode(errors="surrogateescape"))
             every.seek(0)
             for _, piece in pieces(every):
                 text = bare(piece).decode(errors="surrogateescape").strip()
                 if text.startswith(ENCODING):
-                    kept.write(f"{text}\n".encode())
+                    kept.write(f"{text}\n")
                 if (owner := OWNER.fullmatch(text)) and _name(owner[1]) in self.present - {aside.user}:
-                    kept.write(f"{text}\n".encode(errors="surrogateescape") if able else b"")
+                    kept.write(f"{text}\n" if able else "")
                     self.robbed |= set() if able else {_name(owner[1])}
-            kept.seek(0)
-            tools.run("psql", aside, *(each for each in PSQL if each != "--single-transaction"), stdin=kept)
+            kept.run(aside)
 
     def notes(self, aside: Target) -> list[str]:
         """A sentence for each kind of strangers."""
@@ -346,9 +343,7 @@ def _prove_complete(tools: ClientTools, archive: Archive, aside: Target) -> None
 def _restore_sql(tools: ClientTools, archive: Archive, aside: Target, present: set[str]) -> list[str]:
     """Plain SQL goes through psql in one transaction, without what leads elsewhere or names roles that are missing."""
     strangers = Strangers(present)
-    with archive.path.open("rb") as file, tempfile.TemporaryFile() as kept:
-        if tools.restricts:  # psql then carries out no command of its own, whatever we may have overlooked
-            kept.write(f"\\restrict {secrets.token_hex(16)}\n".encode())
+    with archive.path.open("rb") as file, script(tools) as kept:
         for kind, piece in pieces(file):
             if kind == "command":
                 if not COMMAND.match(piece):
@@ -361,9 +356,8 @@ def _restore_sql(tools: ClientTools, archive: Archive, aside: Target, present: s
                 strangers.look(text)
                 if strangers.keeps(text) and not ELSEWHERE.match(text):
                     changed = strangers.without(text)
-                    kept.write(piece if changed == text else f"{changed}\n".encode(errors="surrogateescape"))
-        kept.seek(0)
-        tools.run("psql", aside, *PSQL, stdin=kept)
+                    kept.write(piece if changed == text else f"{changed}\n")
+        kept.run(aside)
     return strangers.notes(aside)
 
 
