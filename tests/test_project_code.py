@@ -105,3 +105,31 @@ def test_what_it_prints_is_not_our_answer(app: Project) -> None:
         outcome = app.process(task, "--json")
         assert outcome.json["operation"] == task and outcome.err.count("noise") >= 3
     assert "noise" not in app.process("migrate.status").out
+
+
+RAW = "raw = op.get_bind().connection.dbapi_connection; raw.cursor().execute('CREATE TABLE t1 (id int)'); "
+
+
+@pytest.mark.parametrize(
+    ("up", "trace"),
+    [
+        (RAW + "raw.cursor().execute('COMMIT')", True),
+        (RAW + "raw.cursor().execute('COMMIT'); op.execute('SELECT 1/0')", True),
+        (RAW + "raw.cursor().execute('COMMIT'); op.execute('LOCK TABLE nonesuch')", True),
+        (RAW + "raw.cursor().execute('COMMIT'); {}['colour']", True),
+        (RAW + "raw.cursor().execute('COMMIT AND CHAIN'); raw.cursor().execute('SELECT 1/0')", True),
+        (RAW + "raw.cursor().execute('ROLLBACK'); op.execute('CREATE TABLE t2 (id int)')", True),
+        (RAW + "raw.cursor().execute('COMMIT'); raise KeyboardInterrupt", True),
+        (RAW + "raw.pgconn.exec_(b'COMMIT; BEGIN')", True),
+        (RAW + "raw.commit()", False),
+        (RAW + "raw.rollback()", False),
+        (RAW + "raw.cursor().execute('SELECT 1/0')", False),
+    ],
+)
+def test_a_revision_that_ends_its_transaction_behind_our_back(app: Project, up: str, trace: bool) -> None:
+    file = app.root / "migrations" / "versions" / f"{revision(app, 'ends', head())}.py"
+    file.write_text(file.read_text().replace("def upgrade():\n    pass", f"def upgrade():\n    {up}"))
+    line = ends(app, "migrate.upgrade")
+    assert "ends.py" in line and ("may have left a trace" in line) == trace and ("left no trace" in line) != trace
+    assert at(app) == [head()]
+    assert trace or app.query("SELECT to_regclass('t1')") == [(None,)]

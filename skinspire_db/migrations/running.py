@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from skinspire_db.connections import Connection
 
 TABLE = "public.alembic_version"
+NO_TRACE = "this revision left no trace"
+TRACE = "this revision may have left a trace: it has ended the transaction that it was in"
+LOOK = "invoke db.drift --env={env} to see what it left; let it end no transaction"
 ENDS_A_TRANSACTION = re.compile(  # a savepoint, and a way back to it, does not
     r"(?:^|;)\s*(COMMIT|END|ABORT|BEGIN|START\s+TRANSACTION|PREPARE\s+TRANSACTION|ROLLBACK(?!\s+(?:WORK\s+|TRANSACTION\s+)?TO\b))\b",
     re.IGNORECASE,
@@ -140,19 +143,47 @@ def apply(connection: Connection, here: Project, files: ScriptDirectory, script:
     make = MigrationStep.downgrade_from_script if down else MigrationStep.upgrade_from_script
     before = _relations(connection)
     file = revisions.path(script, here)
+    called: list[str] = []
+    connection.execute(b"SAVEPOINT revision")
     try:
-        with alchemy(connection) as alchemist:
+        with alchemy(connection, called) as alchemist:
             sqlalchemy.event.listen(alchemist, "before_cursor_execute", _refuse_transaction_control)
             _run(here, files, lambda _heads, _context: [make(files.revision_map, script)], connection=alchemist)
+            if called:
+                raise MigrationInvalid(f"it calls {called[0]}() of the driver's connection: a revision is one transaction")
+        if _is_ended(connection):
+            raise MigrationInvalid("it ends the transaction that it is in")
     except sqlalchemy.exc.DBAPIError as error:
-        raise _failed(error, file, script) from None
+        raise _failed(error, file, script, ended=_is_ended(connection)) from None
     except Exception as error:  # the revision's author wrote it, and reads this
-        raise _broken(error, file, script) from None
+        raise _broken(error, file, script, ended=_is_ended(connection)) from None
+    except KeyboardInterrupt:
+        if _is_ended(connection):
+            raise MigrationFailed(f"{file}: interrupted; {TRACE}", remedy=LOOK) from None
+        raise
     after = _relations(connection)
     return Summary(
         {"tables_added": len(after - before), "tables_dropped": len(before - after)},
         lines=[f"{script.revision} {script.doc}"],
     )
+
+
+def _is_ended(connection: Connection) -> bool:
+    """Whether the transaction that the revision began in is over, whoever ended it by whatever way.
+
+    Its savepoint is gone then; this works after an error too, where PostgreSQL answers no question.
+    """
+    import psycopg
+
+    try:
+        if connection.info.transaction_status == psycopg.pq.TransactionStatus.INERROR:
+            connection.execute(b"ROLLBACK TO SAVEPOINT revision")
+        connection.execute(b"RELEASE SAVEPOINT revision")
+    except psycopg.errors.InvalidSavepointSpecification:
+        return True
+    except psycopg.Error:  # lost: that is what will be said
+        return False
+    return False
 
 
 def _refuse_transaction_control(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
@@ -210,20 +241,25 @@ def _to_its_end(migration: Callable[..., Any], here: Project) -> Callable[..., A
 
 
 @contextlib.contextmanager
-def alchemy(connection: Connection) -> Iterator[sqlalchemy.Connection]:
-    """SQLAlchemy over an open psycopg connection, in its transaction, which SQLAlchemy can neither end nor close."""
+def alchemy(connection: Connection, called: list[str] | None = None) -> Iterator[sqlalchemy.Connection]:
+    """SQLAlchemy over an open psycopg connection, in its transaction, which SQLAlchemy can neither end nor close.
+
+    What was tried of that from here on, commit(), rollback() or close(), is in `called`.
+    """
     import sqlalchemy
     from sqlalchemy.pool import StaticPool
 
     verbs = ("commit", "rollback", "close")
+    called = [] if called is None else called
     for verb in verbs:
-        setattr(connection, verb, lambda: None)
+        setattr(connection, verb, functools.partial(called.append, verb))
     try:
         engine = sqlalchemy.create_engine(
             "postgresql+psycopg://", creator=lambda: connection, poolclass=StaticPool, pool_reset_on_return=None,
             use_native_hstore=False,
         )  # fmt: skip
         with engine.connect() as opened, opened.begin():
+            called.clear()  # SQLAlchemy has asked the server what it is, and rolled back
             yield opened
     finally:
         for verb in verbs:
@@ -238,13 +274,15 @@ def _relations(connection: Connection) -> set[str]:
     return {name for (name,) in rows.fetchall() if name not in (TABLE, TABLE.removeprefix("public."))}
 
 
-def _failed(error: sqlalchemy.exc.DBAPIError, file: str, script: Script) -> Exception:
+def _failed(error: sqlalchemy.exc.DBAPIError, file: str, script: Script, *, ended: bool) -> Exception:
     import psycopg
     from psycopg import errors
 
     cause = error.orig
     assert isinstance(cause, psycopg.Error)
-    if isinstance(cause, errors.LockNotAvailable | errors.DiskFull | errors.InsufficientPrivilege) or is_lost(cause):
+    if not ended and (
+        isinstance(cause, errors.LockNotAvailable | errors.DiskFull | errors.InsufficientPrivilege) or is_lost(cause)
+    ):
         return cause
     statement = re.sub(r"(?i)(password\s+)'(?:[^']|'')*'", r"\1'...'", " ".join((error.statement or "").split()))
     shown = statement if len(statement) <= 120 else f"{statement[:117]}..."
@@ -257,12 +295,13 @@ def _failed(error: sqlalchemy.exc.DBAPIError, file: str, script: Script) -> Exce
             "if the database has everything of this revision already, by db.create --update-only for one:"
             f" invoke migrate.stamp --env={{env}} --to={script.revision}"
         )
-    return MigrationFailed(
-        f"{file}: {sentence(cause)}{detail}; the statement: {shown}; this revision left no trace", remedy=remedy
+    says = f"{file}: {sentence(cause)}{detail}; the statement: {shown}"
+    return (
+        MigrationFailed(f"{says}; {TRACE}", remedy=LOOK) if ended else MigrationFailed(f"{says}; {NO_TRACE}", remedy=remedy)
     )
 
 
-def _broken(error: Exception, file: str, script: Script) -> MigrationFailed:
+def _broken(error: Exception, file: str, script: Script, *, ended: bool) -> MigrationFailed:
     """A revision whose Python fails. AssertionError is Alembic's for an autocommit_block, which ends the transaction."""
     frames = [each for each in traceback.extract_tb(error.__traceback__) if each.filename == script.path]
     line = f", line {frames[-1].lineno}" if frames else ""
@@ -272,7 +311,8 @@ def _broken(error: Exception, file: str, script: Script) -> MigrationFailed:
     if not isinstance(error, MigrationInvalid | ProjectCodeEnded):
         says = f"{type(error).__name__}: {says}" if says else type(error).__name__
     return MigrationFailed(
-        f"{file}{line}: {says}; this revision left no trace", remedy="correct the revision, and run it again"
+        f"{file}{line}: {says}; {TRACE if ended else NO_TRACE}",
+        remedy=LOOK if ended else "correct the revision, and run it again",
     )
 
 
