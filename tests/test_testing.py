@@ -374,6 +374,16 @@ def test_what_a_person_can_get_wrong(app: Sample) -> None:
 
         def test_ends_it(db_session): db_session.execute(text("COMMIT"))
 
+        def test_ends_a_block(db_session):
+            for end in ("commit", "rollback"):
+                with pytest.raises(Exception, match="was ended inside it"), get_db_session() as session:
+                    session.execute(text("SELECT 1"))
+                    getattr(session.connection().connection.driver_connection, end)()
+
+        def test_ends_a_block_and_the_test(db_session):
+            with pytest.raises(Exception, match="was ended inside it"), get_db_session() as session:
+                session.execute(text("ROLLBACK"))
+
         def test_late(request): request.getfixturevalue("db_session")
 
         def test_age(make_patient): make_patient(age=200)
@@ -420,7 +430,7 @@ def test_what_a_person_can_get_wrong(app: Sample) -> None:
         """,
     )
     result = app.run("-p", "no:randomly", "-p", "no:threadexception", "-rA")
-    result.assert_outcomes(passed=2, failed=9, errors=4)
+    result.assert_outcomes(passed=4, failed=9, errors=5)
     text = result.stdout.str()
     for line in (
         "a test has one kind of database, not clone and session -> choose one",
