@@ -108,6 +108,8 @@ def end_all() -> None:
 
 def remedy_of(err: bytes) -> str:
     """What to do about a program's complaint."""
+    if setting := connections.short_of_locks(err.decode(errors="replace")):
+        return connections.more_locks(setting)
     if found := re.search(r'role "([^"]+)" does not exist', err.decode(errors="replace")):
         return f'CREATE ROLE "{found[1]}" on that server, and run it again'
     if found := re.search(r'extension "([^"]+)" is not available', err.decode(errors="replace")):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from skinspire_db.environment import Environment, Policy, embedded_database, replica_setting, split_hosts, url_setting
 from skinspire_db.errors import ConnectionFailed, DatabaseMissing, InvalidSetting, PermissionMissing, SkinspireError
 from skinspire_db.pinning import Pin
-from skinspire_db.server import ROLE, EmbeddedServer, project_server
+from skinspire_db.server import LOCKS, ROLE, EmbeddedServer, project_server
 from skinspire_db.settings import Setting
 
 if TYPE_CHECKING:
@@ -233,7 +233,8 @@ def drop_database(to: Target, operation: str) -> None:
 def sentence(error: psycopg.Error) -> str:
     """What PostgreSQL said, in one line, without DETAIL, which can hold patients' data."""
     text = error.diag.message_primary or str(error).strip() or type(error).__name__
-    return " ".join(text.split())
+    setting = short_of_locks(error.diag.message_hint or "")
+    return " ".join(text.split()) + (f" ({setting} is too small for so many tables)" if setting else "")
 
 
 def is_lost(error: psycopg.Error) -> bool:
@@ -242,6 +243,20 @@ def is_lost(error: psycopg.Error) -> bool:
 
     state = error.sqlstate or ""
     return state.startswith(("57P", "08")) or (not state and isinstance(error, psycopg.OperationalError))
+
+
+def short_of_locks(hint: str) -> str | None:
+    """The setting that PostgreSQL's hint names when a transaction needs more locks than the server has room for."""
+    found = re.search(r"\bmax_(?:pred_)?locks_per_transaction\b", hint)
+    return found[0] if found else None
+
+
+def more_locks(setting: str, server: EmbeddedServer | None = None) -> str:
+    """What gives a server room for more locks. An embedded one gets ours at its next start."""
+    if server:
+        where = server.data / "postgresql.conf"
+        return f"invoke server.stop, and run it again; if that is not enough, raise {setting} in {where} before"
+    return f"ask the administrator for: ALTER SYSTEM SET {setting} = {LOCKS}, and a restart of the server"
 
 
 def libpq_parameters(to: Target, application_name: str) -> dict[str, Any]:

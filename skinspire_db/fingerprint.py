@@ -51,6 +51,7 @@ CAST = re.compile(
 )
 # The rows' own hash function takes half the time of their text's, but is the server's, of one major version.
 OF_RECORD, OF_TEXT = "hash_record_extended(t, 0)", "hashtextextended(t::text, 0)"
+BATCH = 100  # sequences whose locks are held at once
 ASKING: set[Any] = set()  # the connections that are hashing tables
 
 
@@ -94,7 +95,7 @@ def take(
     with connections.connect(to, operation) as first, meanwhile(asking=asking) as pool:
         snapshot = _begin(first, to, at)
         tables = pool.submit(rows, to, operation, at=snapshot, jobs=jobs, only=only, known=known, asking=asking)
-        sequences = {name: _value(first, name) for name in (_name(*each) for each in first.execute(SEQUENCES).fetchall())}
+        sequences = _values(first, [_name(*each) for each in first.execute(SEQUENCES).fetchall()])
         definitions = {key: _short(value) for key, value in catalogue.snapshot(first).items()}
         found = tables.result()
         first.rollback()
@@ -172,8 +173,14 @@ def _unowned(one: Fingerprint) -> dict[str, str]:
     return {name: "" if name.startswith(owned) else text for name, text in kept.items()}
 
 
-def _value(connection: Connection, sequence: str) -> list[Any]:
-    return list(connection.execute(f"SELECT last_value, is_called FROM {sequence}".encode()).fetchone() or ())  # noqa: S608
+def _values(connection: Connection, sequences: list[str]) -> Rows:
+    found: Rows = {}
+    for start in range(0, len(sequences), BATCH):
+        with connection.transaction(force_rollback=True):  # gives the locks back
+            for name in sequences[start : start + BATCH]:
+                query = f"SELECT last_value, is_called FROM {name}"  # noqa: S608
+                found[name] = list(connection.execute(query.encode()).fetchone() or ())
+    return found
 
 
 def _hash(to: Target, operation: str, snapshot: str, tables: Iterator[tuple[str, bool]], asking: set[Any]) -> Rows:
@@ -187,8 +194,7 @@ def _hash(to: Target, operation: str, snapshot: str, tables: Iterator[tuple[str,
         try:
             for name, by_text in tables:
                 try:
-                    with connection.transaction():
-                        found[name] = _rows(connection, name, OF_TEXT if by_text else OF_RECORD)
+                    found[name] = _rows(connection, name, OF_TEXT if by_text else OF_RECORD)
                 except psycopg.errors.UndefinedFunction:  # a type that has no hash function, json for one
                     found[name] = _rows(connection, name, OF_TEXT)
         finally:
@@ -200,7 +206,8 @@ def _hash(to: Target, operation: str, snapshot: str, tables: Iterator[tuple[str,
 
 def _rows(connection: Connection, table: str, hashed: str) -> list[Any]:
     query = f"SELECT count(*), coalesce(sum({hashed}), 0)::text FROM ONLY {table} AS t"  # noqa: S608
-    return list(connection.execute(query.encode()).fetchone() or ())
+    with connection.transaction(force_rollback=True):  # gives the locks on the table, its indexes and its TOAST back
+        return list(connection.execute(query.encode()).fetchone() or ())
 
 
 def _large_objects(connection: Connection) -> list[Any] | None:

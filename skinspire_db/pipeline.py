@@ -414,6 +414,8 @@ def translation(
         )
     if isinstance(error, errors.DiskFull):
         return StepFailed(f"{during}: the server's disk is full; {AS_IT_WAS}", remedy="free some space and run it again")
+    if setting := connections.short_of_locks(error.diag.message_hint or ""):
+        return StepFailed(f"{during}: {sentence(error)}; {AS_IT_WAS}", remedy=connections.more_locks(setting, to.server))
     if error.sqlstate == "57P01" and not (to.server and to.server.status().pid is None):
         return ConnectionFailed(
             f"{during}: somebody ended this session, an operation that replaced the database for one; {AS_IT_WAS}",

@@ -29,12 +29,10 @@ ROLE = "skinspire"
 START_SECONDS = 60
 FILES = ("data", "data.new", "password", "server.json", "server.log", "boot", "lock")  # all that a server's home holds
 
-LOCKS = (
-    1024  # objects that a transaction locks, times max_connections; 2,000 tables made anew are 20,000: all indexes and TOAST
-)
+LOCKS = 1024  # times max_connections; 2,000 tables dropped and made anew are 20,000 locks, with indexes and TOAST
 DURABLE = ""
 THROW_AWAY = "fsync = off\nsynchronous_commit = off\nfull_page_writes = off\n"
-CONFIGURATION = """
+CONFIGURATION = f"""
 # Written by skinspire-db when it made this server.
 listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
@@ -44,6 +42,8 @@ log_timezone = 'UTC'
 # Nobody replicates from it: what is loaded into new tables goes to disk once, at the commit, and not through the WAL too.
 wal_level = minimal
 max_wal_senders = 0
+# Thousands of tables in one transaction.
+max_locks_per_transaction = {LOCKS}
 """
 
 
@@ -251,7 +251,8 @@ class EmbeddedServer:
             if self._postmaster() is None:
                 self._choose_port()
                 offset = self.log.stat().st_size if self.log.exists() else 0
-                self._pg_ctl("start", "-w", "-t", str(START_SECONDS), "-l", str(self.log), "-o", f"-c port={self._port()}")
+                options = f"-c port={self._port()}{self._room_for_locks()}"
+                self._pg_ctl("start", "-w", "-t", str(START_SECONDS), "-l", str(self.log), "-o", options)
                 said = self._log_since(offset)
             else:
                 said = "it runs but does not answer"  # still recovering, or its connections are used up
@@ -265,6 +266,13 @@ class EmbeddedServer:
                     remedy=f"free some space on the disk of {self.home}" if full else f"look into {self.log}",
                 )
             time.sleep(0.2)
+
+    def _room_for_locks(self) -> str:
+        """The option for a cluster whose configuration does not say how many locks: one that was made before ours did."""
+        files = (self.data / name for name in ("postgresql.conf", "postgresql.auto.conf"))
+        said = "".join(file.read_text(encoding="utf-8", errors="replace") for file in files if file.exists())
+        set_there = re.search(r"^\s*max_locks_per_transaction\b", said, re.MULTILINE)
+        return "" if set_there else f" -c max_locks_per_transaction={LOCKS}"
 
     def _remove_stale_pid_file(self) -> None:
         """After a reboot the number in postmaster.pid may be another program's, and PostgreSQL would not start."""
