@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from skinspire_db import project_code, schema
 from skinspire_db.connections import is_lost, sentence
 from skinspire_db.errors import MigrationFailed, MigrationInvalid, ProjectCodeEnded, UsageError
-from skinspire_db.migrations import revisions
+from skinspire_db.migrations import effects, revisions
 from skinspire_db.settings import Project
 from skinspire_db.summary import Summary
 from skinspire_db.triggers.files import statements_only
@@ -141,7 +141,7 @@ def apply(connection: Connection, here: Project, files: ScriptDirectory, script:
 
     schema.create_extensions(connection, schema.extensions(here))
     make = MigrationStep.downgrade_from_script if down else MigrationStep.upgrade_from_script
-    before = _relations(connection)
+    before = effects.state(connection)
     file = revisions.path(script, here)
     called: list[str] = []
     connection.execute(b"SAVEPOINT revision")
@@ -161,11 +161,8 @@ def apply(connection: Connection, here: Project, files: ScriptDirectory, script:
         if _is_ended(connection):
             raise MigrationFailed(f"{file}: interrupted; {TRACE}", remedy=LOOK) from None
         raise
-    after = _relations(connection)
-    return Summary(
-        {"tables_added": len(after - before), "tables_dropped": len(before - after)},
-        lines=[f"{script.revision} {script.doc}"],
-    )
+    numbers, lines = effects.between(before, effects.state(connection))
+    return Summary({"taken_back" if down else "applied": f"{script.revision} {script.doc}".strip()} | numbers, lines=lines)
 
 
 def _is_ended(connection: Connection) -> bool:

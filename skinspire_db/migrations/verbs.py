@@ -83,7 +83,7 @@ def _revision(
         # Looked at again under the lock: somebody else may have been faster.
         now = running.next_down(connection, files) if down else running.next_up(connection, files, script.revision)
         if now is None or now.revision != script.revision:
-            return Summary({"done": 0}, lines=[f"{script.revision} {script.doc}: somebody else was faster"])
+            return Summary({"by_another_operation": f"{script.revision} {script.doc}"})
         return running.apply(connection, environment.project, files, script, down=down)
 
     triggers = versions.current(environment.project)

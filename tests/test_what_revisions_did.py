@@ -1,0 +1,64 @@
+"""What a revision did is said when it is applied and taken back, and stands in the history."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import Project
+from test_migrations import app, head, revision  # noqa: F401
+
+BASE = (
+    "CREATE TYPE mood AS ENUM ('calm'); CREATE TABLE deed (id int PRIMARY KEY, plan varchar(9), size int CHECK (size > 0), was text);"
+    "CREATE INDEX deed_plan ON deed (plan); CREATE TABLE old (id serial PRIMARY KEY); CREATE VIEW seen AS SELECT id FROM deed"
+)
+
+
+@pytest.mark.parametrize(
+    ("up", "numbers"),
+    [
+        ("ALTER TABLE deed ADD novel int", {"columns_added": 1}),
+        ("ALTER TABLE deed DROP was", {"columns_dropped": 1}),
+        ("ALTER TABLE deed RENAME was TO is_now", {"columns_renamed": 1}),
+        ("ALTER TABLE deed RENAME plan TO idea", {"columns_renamed": 1}),
+        ("ALTER TABLE deed ALTER plan TYPE text", {"columns_changed": 1}),
+        ("ALTER TABLE deed ALTER size TYPE bigint", {"columns_changed": 1, "constraints_changed": 1}),
+        ("ALTER TABLE deed ALTER was SET NOT NULL, ALTER plan SET DEFAULT 'x'", {"columns_changed": 2}),
+        ("ALTER TABLE deed RENAME TO act", {"tables_renamed": 1}),
+        ("CREATE TABLE further (id serial PRIMARY KEY, deed int REFERENCES deed)", {"tables_added": 1}),
+        ("DROP TABLE old; ALTER TABLE deed ADD UNIQUE (plan)", {"tables_dropped": 1, "constraints_added": 1}),
+        ("CREATE INDEX ON deed (size); DROP INDEX deed_plan", {"indexes_added": 1, "indexes_dropped": 1}),
+        ("ALTER TABLE deed DROP CONSTRAINT deed_size_check", {"constraints_dropped": 1}),
+        ("ALTER INDEX deed_plan RENAME TO by_plan", {"indexes_renamed": 1}),
+        ("ALTER TYPE mood ADD VALUE 'sad'; CREATE SEQUENCE s", {"types_changed": 1, "sequences_added": 1}),
+        ("CREATE OR REPLACE VIEW seen AS SELECT id, 1 AS one FROM deed", {"views_changed": 1}),
+        ("CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE SCHEMA x", {"functions_added": 1, "schemas_added": 1}),
+        ("COMMENT ON COLUMN deed.was IS 'what was'; GRANT SELECT ON old TO PUBLIC", {"columns_changed": 1, "tables_changed": 1}),
+        ("INSERT INTO deed (id) VALUES (1), (2); UPDATE deed SET plan = 'x'; DELETE FROM deed WHERE id = 1",
+         {"rows_inserted": 2, "rows_updated": 2, "rows_deleted": 1}),
+        ("SELECT 1", {}),
+    ],
+)  # fmt: skip
+def test_in_numbers(connection: object, up: str, numbers: dict[str, int]) -> None:
+    from skinspire_db.migrations import effects
+
+    connection.execute(BASE)  # type: ignore[attr-defined]
+    before = effects.state(connection)  # type: ignore[arg-type]
+    connection.execute(up)  # type: ignore[attr-defined]
+    found, lines = effects.between(before, effects.state(connection))  # type: ignore[arg-type]
+    assert {key: value for key, value in found.items() if "columns_changed" not in key or "view" not in up} == numbers, lines
+    assert len(lines) == sum(value for key, value in numbers.items() if not key.startswith("rows_"))
+
+
+def test_it_is_said_and_stays_in_the_history(app: Project) -> None:  # noqa: F811
+    revision(app, "novel", head(), "ALTER TABLE staff ADD novel int; ALTER TABLE staff ALTER title TYPE text",
+             "ALTER TABLE staff DROP novel; ALTER TABLE staff ALTER title TYPE varchar(10)")  # fmt: skip
+    for task, verb, column in (("migrate.upgrade", "applied", "added"), ("migrate.downgrade", "taken back", "dropped")):
+        outcome = app.invoke(task)
+        said = " ".join(outcome.out.split())
+        assert outcome.code == 0 and f"novel novel {verb}, 1 column {column}, 1 column changed" in said, outcome
+        assert f"column public.staff.novel {column}" in said and "column public.staff.title changed: " in said
+        told = " ".join(app.invoke("db.history").out.split())
+        assert f"novel novel {verb}, " in told and f"1 columns {column}" in told
+    revision(app, "empty", "novel")
+    outcome = app.invoke("migrate.upgrade", "--json")
+    assert outcome.json["steps"][0]["summary"]["applied"] == "novel novel"
+    assert outcome.json["steps"][3]["summary"] == {"applied": "empty empty"}
