@@ -16,6 +16,7 @@ from skinspire_db.connections import Target
 from skinspire_db.environment import Environment
 from skinspire_db.errands import Build
 from skinspire_db.errors import DatabaseMissing, GuardRefused, StepFailed, UsageError
+from skinspire_db.looking import present
 from skinspire_db.replacement import Replacement
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ def copy(
     choice = Choice(method, schema_only, named, number_of_jobs(jobs))
     if method == "template" and not choice.whole:
         raise UsageError("a template is copied whole", remedy="--method=stream, or leave --method out")
-    return Replacement("db.copy", target, partial(_build, source, choice), ("source", "copy", "compare"))
+    look = partial(_source, source, choice)
+    return Replacement("db.copy", target, partial(_build, source, choice), ("source", "copy", "compare"), look=look)
 
 
 def number_of_jobs(jobs: str | int) -> int:
@@ -92,9 +94,18 @@ def number_of_jobs(jobs: str | int) -> int:
 
 
 def _build(source: Environment, choice: Choice, build: Build) -> Target:
+    start, connection, size, method = _source(source, choice, build)
+    if method == "template":
+        connection.close()
+        return _template(build, start, size)
+    return _stream(build, start, connection, choice)
+
+
+def _source(source: Environment, choice: Choice, build: Build) -> tuple[Target, Connection, int, str]:
+    """Where the source is, a connection to it, its size in bytes, and the method; nothing is changed."""
     with build.step("source") as summary:
         try:
-            start = connections.target(source)
+            start = present(source)
             connection = build.stack.enter_context(contextlib.closing(connections.connect(start, build.operation)))
         except DatabaseMissing as error:
             error.remedy = f"invoke db.setup --env={source.name}"
@@ -109,10 +120,7 @@ def _build(source: Environment, choice: Choice, build: Build) -> Target:
             raise UsageError(f"{start} cannot be a template: {why}", remedy="--method=stream, or leave --method out")
         summary.numbers = {"database": start.database, "MB": round(size / 1e6), "method": method}
         connection.rollback()
-    if method == "template":
-        connection.close()
-        return _template(build, start, size)
-    return _stream(build, start, connection, choice)
+    return start, connection, size, method
 
 
 def _look(connection: Connection, start: Target, build: Build, near: bool) -> int:

@@ -13,7 +13,8 @@ from skinspire_db import connections, scratch
 from skinspire_db.connections import Target
 from skinspire_db.environment import Environment
 from skinspire_db.errors import ChecksFailed, Interrupted, SkinspireError
-from skinspire_db.pipeline import Pipeline, Report, Result, StepResult, translation
+from skinspire_db.pipeline import Report, Result, StepResult, translation
+from skinspire_db.plan import Plan, add_errand, planning
 from skinspire_db.summary import Summary
 
 
@@ -63,7 +64,8 @@ class Build:
 @dataclass(frozen=True)
 class Errand:
     """An operation whose `work` does its steps; `steps` are their names, for a plan. `keeps` is False where it only looks,
-    and `done` says in a few words what has been done when it ends well.
+    and `done` says in a few words what has been done when it ends well. `look` is what `work` finds before it changes
+    anything, for a plan. Without `connects` it needs no server.
     """
 
     operation: str
@@ -73,10 +75,18 @@ class Errand:
     keeps: bool = True
     writes: bool = False
     done: str = ""
+    look: Callable[[Build], Any] | None = None
+    connects: bool = True
 
-    def plan(self) -> dict[str, Any]:
-        """What `run` would do, without a connection."""
-        return Pipeline(self.operation, self.environment, ()).plan() | {"plan": list(self.steps)}
+    def plan(self, *, confirm: str | None = None, report: Report | None = None, backups: Path | None = None) -> Plan:
+        """What `run` would do; nothing is changed. Raises what `run` would begin with."""
+        with planning(self.operation, self.environment, list(self.steps), report or Report()) as plan:
+            self.look_first(plan, confirm)
+            add_errand(plan, self, confirm, report or Report())
+        return plan
+
+    def look_first(self, plan: Plan, confirm: str | None) -> None:
+        """What comes before the work, as a plan has it."""
 
     def run(self, *, confirm: str | None = None, report: Report | None = None, backups: Path | None = None) -> Result:
         """Do the work. Raises a SkinspireError whose `result` says how far it came."""
@@ -84,12 +94,12 @@ class Errand:
         result = Result(self.operation, self.environment.name)
         try:
             with self.environment.pin.operation(), contextlib.ExitStack() as stack:
-                to = connections.target(self.environment)
+                to = connections.target(self.environment, start=self.connects)
                 result.database = to.database
                 report = report or Report()
                 report.target(to)
                 self.carry_out(Build(to, self.operation, report, result, stack), confirm)
-            self._judge(result)
+            self.judge(result)
         except (SkinspireError, KeyboardInterrupt) as caught:
             error = caught if isinstance(caught, SkinspireError) else self.interrupted(result)
             self.explain(error, result)
@@ -109,7 +119,7 @@ class Errand:
         """What Ctrl-C means here."""
         return Interrupted("interrupted before it was done; the database was not changed")
 
-    def _judge(self, result: Result) -> None:
+    def judge(self, result: Result) -> None:
         """Raise when a check did not pass."""
         for step in result.steps:
             if bad := [check for check in step.summary.checks if check.status != "pass"]:

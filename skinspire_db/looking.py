@@ -8,12 +8,35 @@ from typing import TYPE_CHECKING
 
 from skinspire_db import connections, safety
 from skinspire_db.connections import Target, sentence
-from skinspire_db.errors import ConnectionFailed, PermissionMissing, SkinspireError, StepFailed, TableLocked
+from skinspire_db.environment import Environment
+from skinspire_db.errors import (
+    ConnectionFailed,
+    DatabaseMissing,
+    PermissionMissing,
+    SkinspireError,
+    StepFailed,
+    TableLocked,
+)
 
 if TYPE_CHECKING:
     import psycopg
 
     from skinspire_db.connections import Connection
+
+
+def present(environment: Environment) -> Target:
+    """Where the environment's database is, for a look, which makes no server. Raises DatabaseMissing when the embedded one
+    was never made, and what connections.target() raises.
+    """
+    to = connections.target(environment, start=False)
+    if to.server is None:
+        return to
+    if not to.server.exists:
+        raise DatabaseMissing(
+            f"the database {to.database} does not exist, nor the embedded server for it",
+            remedy=f"invoke db.setup --env={environment.name}",
+        )
+    return connections.target(environment)
 
 
 @contextlib.contextmanager

@@ -56,7 +56,7 @@ def series(of: Environment, options: Options, report: Report | None = None) -> S
             yield operations.verify(of)
 
     queue = in_turn()
-    return Series(OPERATION, of, lambda: next(queue, None), (*prepare.steps, "verify"))
+    return Series(OPERATION, of, lambda: next(queue, None), (*prepare.steps, "verify"), first=prepare.first)
 
 
 def onboard(name: str | None, options: Callable[[Environment], Options], report: Report) -> Onboarded:

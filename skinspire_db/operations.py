@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from skinspire_db.errors import DatabaseMissing, UsageError
 from skinspire_db.migrations import revisions, running, verbs
 from skinspire_db.pipeline import DESTROYS, Pipeline, Report, Series, Step
 from skinspire_db.seeding import reference
-from skinspire_db.seeding.bulk import Options, seed
+from skinspire_db.seeding.bulk import Options, refuse_people, refuse_without_tables, seed
 from skinspire_db.summary import Check, Summary
 from skinspire_db.triggers import install, proofs, status, versions
 from skinspire_db.triggers.files import TriggerFile
@@ -109,7 +109,7 @@ def switch_triggers(environment: Environment, name: str | None, *, enabled: bool
             f"triggers.{verb} needs the name of a trigger file",
             remedy=f"choose one that invoke triggers.status --env={environment.name} lists",
         )
-    step = Step(verb, partial(install.switch, name=name, enabled=enabled))
+    step = Step(verb, partial(install.switch, name=name, enabled=enabled), partial(install.refuse_uninstalled, name=name))
     danger = "" if enabled else f"switch off the triggers of {name} in {{}}"
     return Pipeline(f"triggers.{verb}", environment, (step,), danger=danger, arguments=f" --name={name}")
 
@@ -191,20 +191,30 @@ def prepare(environment: Environment, options: Options, report: Report | None = 
     is ever reset. Looks first, and runs nothing where all is right.
     """
     revisions.one_head(environment.project)
-    queue = _what_to_prepare(environment, versions.current(environment.project), options, report)
-    return Series("db.prepare", environment, lambda: next(queue, None), ("upgrade", "triggers", "seed"))
+    refuse_people(environment.policy, options)
+    files = versions.current(environment.project)
+    queue = _what_to_prepare(environment, files, options, report)
+    # What is late is found by trying it, which takes numbers from sequences: a plan stays at what can be read.
+    plan = _what_to_prepare(environment, files, options, report, lambda _: {"triggers", "seed"})
+    following, first = partial(next, queue, None), partial(next, plan, None)
+    return Series("db.prepare", environment, following, ("upgrade", "triggers", "seed"), first=first)
 
 
 def _what_to_prepare(
-    environment: Environment, triggers: list[TriggerFile], options: Options, report: Report | None
+    environment: Environment,
+    triggers: list[TriggerFile],
+    options: Options,
+    report: Report | None,
+    late: Callable[[Connection], set[str]] | None = None,
 ) -> Iterator[Pipeline]:
     heads = revisions.heads(environment.project)
+    late = late or partial(_late, environment=environment, triggers=triggers)
 
     def look(connection: Connection) -> set[str]:
         """What is to do; Alembic, which takes long to load, is not asked where the database is at the head."""
         if schema.count_tables(connection) == 0:
             return {"everything"}
-        return {"upgrade"} if running.current(connection) != heads else _late(connection, environment, triggers)
+        return {"upgrade"} if running.current(connection) != heads else late(connection)
 
     def install_step() -> Step:
         return Step("triggers", partial(install.install, files=triggers))
@@ -223,10 +233,10 @@ def _what_to_prepare(
         upgrading = verbs.upgrade(environment)
         while (revision := upgrading.next()) is not None:
             yield revision
-        todo = verbs.look(environment, lambda connection: _late(connection, environment, triggers))
+        todo = verbs.look(environment, late)
     steps = [install_step(), _seed_step(environment, replace(options, reference_only=True), report)]
-    if late := tuple(step for step in steps if step.name in todo):
-        yield Pipeline("db.prepare", environment, late)
+    if behind := tuple(step for step in steps if step.name in todo):
+        yield Pipeline("db.prepare", environment, behind)
     if "models" in todo:  # nothing that is prepared here makes them the same: somebody has yet to write a revision
         yield Pipeline("db.prepare", environment, (Step("models", partial(_compare_models, environment)),), keeps=False)
 
@@ -293,13 +303,14 @@ def _create_step(environment: Environment, wanted: schema.Blueprint) -> Step:
             running.mark(connection, heads)
         return summary
 
-    return Step("create", run)
+    return Step("create", run, schema.refuse_tables)
 
 
 def _seed_step(environment: Environment, options: Options, report: Report | None) -> Step:
+    refuse_people(environment.policy, options)
     progress = report.progress if report else None
     run = partial(seed, policy=environment.policy, options=options, progress=progress)
-    return Step("seed", run)
+    return Step("seed", run, refuse_without_tables)
 
 
 def _view_step(name: str, view: proofs.View, files: list[TriggerFile]) -> Step:

@@ -25,6 +25,7 @@ from skinspire_db.errors import (
     StepFailed,
     TableLocked,
 )
+from skinspire_db.plan import Plan, add_pipeline, planning
 from skinspire_db.summary import SignIn, Summary
 
 if TYPE_CHECKING:
@@ -55,10 +56,13 @@ class Report:
 
 @dataclass(frozen=True)
 class Step:
-    """One reusable part of an operation: takes the open connection, returns what it did."""
+    """One reusable part of an operation: takes the open connection, returns what it did. `check` only reads, and raises what
+    `run` would refuse at once.
+    """
 
     name: str
     run: Callable[[Connection], Summary]
+    check: Callable[[Connection], object] | None = None
 
 
 @dataclass(frozen=True)
@@ -152,13 +156,12 @@ class Pipeline:
     writes: bool = False
     removes: bool = False
 
-    def plan(self) -> dict[str, Any]:
-        """What `run` would do, without a connection and without starting a server."""
-        to = connections.target(self.environment, start=False)
-        return {
-            "operation": self.operation, "environment": self.environment.name, "database": to.database, "target": str(to),
-            "dry": True, "plan": [step.name for step in self.steps], "ok": True, "exit_code": 0, "error": None,
-        }  # fmt: skip
+    def plan(self, *, confirm: str | None = None, report: Report | None = None, backups: Path | None = None) -> Plan:
+        """What `run` would do; nothing is changed. Raises what `run` would begin with: a refusal, a server that is down."""
+        steps = [step.name for step in self.steps]
+        with planning(self.operation, self.environment, steps, report or Report()) as plan:
+            add_pipeline(plan, self, confirm, backups)
+        return plan
 
     def run(self, *, confirm: str | None = None, report: Report | None = None, backups: Path | None = None) -> Result:
         """Carry the operation out. When this returns, it is committed and was read back from a second connection.
@@ -327,7 +330,7 @@ class Pipeline:
 class Series:
     """Pipelines one after the other, each committed before the next is asked for: `next` gives it, None at the end.
 
-    What `next` returns first is asked for once without being run, to plan.
+    `first` is what `next` would give first, found by reading only; None where `next` itself only reads.
     """
 
     operation: str
@@ -336,10 +339,18 @@ class Series:
     steps: tuple[str, ...] = ()
     keeps: bool = True
     writes: bool = False
+    first: Callable[[], Pipeline | None] | None = None
 
-    def plan(self) -> dict[str, Any]:
-        """What `run` would do, without a connection."""
-        return Pipeline(self.operation, self.environment, ()).plan() | {"plan": list(self.steps)}
+    def plan(self, *, confirm: str | None = None, report: Report | None = None, backups: Path | None = None) -> Plan:
+        """What `run` would do, as far as it is known before its first pipeline is committed; nothing is changed. Raises what
+        `run` would begin with.
+        """
+        with planning(self.operation, self.environment, list(self.steps), report or Report()) as plan:
+            if (pipeline := (self.first or self.next)()) is None:
+                plan.would.append("find nothing to do")
+            else:
+                add_pipeline(plan, pipeline, confirm, backups)
+        return plan
 
     def run(self, *, confirm: str | None = None, report: Report | None = None, backups: Path | None = None) -> Result:
         """Run them all. Raises the error of the first that fails; those before it stay, and its `result` has them."""

@@ -6,7 +6,7 @@ import contextlib
 import time
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from skinspire_db import connections, safety, scratch
 from skinspire_db.connections import Target
@@ -14,6 +14,7 @@ from skinspire_db.environment import Environment
 from skinspire_db.errands import Build, Errand
 from skinspire_db.errors import DatabaseMissing, Interrupted, OutcomeUnknown, SkinspireError, StepFailed
 from skinspire_db.pipeline import AS_IT_WAS, Result, translated, translation
+from skinspire_db.plan import Plan, missing
 from skinspire_db.summary import Summary
 
 if TYPE_CHECKING:
@@ -34,9 +35,19 @@ class Replacement(Errand):
     arguments: str = ""
     back: bool = False
 
-    def plan(self) -> dict[str, Any]:
-        """What `run` would do, without a connection."""
-        return super().plan() | {"plan": [*self.steps, "stamp", "swap"]}
+    def look_first(self, plan: Plan, confirm: str | None) -> None:
+        """Identify and guard the target, if there is one, and look whether the role may create databases."""
+        plan.steps += ["stamp", "swap"]
+        command = self.operation + self.arguments
+        with plan.look() as connection:
+            if connection is not None:
+                plan.admit(connection, command, self.danger, confirm)
+            elif not self.back:
+                plan.make_the_database()
+            elif plan.target.server and not plan.target.server.exists:
+                raise missing(plan.target)
+        if not self.back:
+            plan.may_create_databases()
 
     def carry_out(self, build: Build, confirm: str | None) -> None:
         """Admit, build, stamp, swap, and read back."""
@@ -148,4 +159,4 @@ def undo(environment: Environment) -> Replacement:
         return found
 
     danger = "replace what {} holds by what it held before"
-    return Replacement("db.undo", environment, former, ("former",), danger=danger, back=True)
+    return Replacement("db.undo", environment, former, ("former",), danger=danger, back=True, look=former)

@@ -107,8 +107,9 @@ def guard(command: str, danger: str, to: Target, confirm: str | None) -> None:
     )
 
 
-def admit(connection: Connection, to: Target, command: str, danger: str, confirm: str | None) -> bool:
+def admit(connection: Connection, to: Target, command: str, danger: str, confirm: str | None, *, hold: bool = True) -> bool:
     """Lock, identify, guard. Returns whether the database holds anything that could be lost; raises what those raise.
+    Without `hold` no lock is taken: this is for a plan.
 
     In this order, so that nothing changes between the look and the deed; but nobody is kept waiting for a database that is
     refused anyway.
@@ -120,7 +121,7 @@ def admit(connection: Connection, to: Target, command: str, danger: str, confirm
             guard(command, danger, to, confirm)
         return filled
 
-    if not try_lock(connection):
+    if hold and not try_lock(connection):
         look()
         lock(connection, to)
     return look()
@@ -149,6 +150,20 @@ def try_lock(connection: Connection) -> bool:
     return connection.execute("SELECT pg_try_advisory_xact_lock(%s)", (LOCK_KEY,)).fetchone() == (True,)
 
 
+def at_work(connection: Connection) -> str:
+    """The operation that has the database's lock, with its pid and how long; empty when none has."""
+    holder = connection.execute(
+        """
+        SELECT a.pid, a.application_name, extract(epoch FROM clock_timestamp() - a.xact_start)::int
+        FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+        WHERE l.locktype = 'advisory' AND l.granted AND l.objid = %s AND l.classid = 0
+          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        """,
+        (LOCK_KEY,),
+    ).fetchone()
+    return f"{holder[1]} (pid {holder[0]}{_age(holder[2])})" if holder else ""
+
+
 def lock(connection: Connection, to: Target) -> None:
     """Take the lock, waiting as long as the policy says. Raises OperationLocked with the holder's name."""
     import psycopg
@@ -160,16 +175,7 @@ def lock(connection: Connection, to: Target) -> None:
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK_KEY,))
     except psycopg.errors.LockNotAvailable:
         connection.execute("ROLLBACK TO before_lock")
-        holder = connection.execute(
-            """
-            SELECT a.pid, a.application_name, extract(epoch FROM clock_timestamp() - a.xact_start)::int
-            FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-            WHERE l.locktype = 'advisory' AND l.granted AND l.objid = %s AND l.classid = 0
-              AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-            """,
-            (LOCK_KEY,),
-        ).fetchone()
-        who = f"{holder[1]} (pid {holder[0]}{_age(holder[2])})" if holder else "another operation that has just ended"
+        who = at_work(connection) or "another operation that has just ended"
         raise OperationLocked(
             f"{to} is in use by {who}; waited {to.policy.operation_wait:g} s", remedy="run it again when that has ended"
         ) from None

@@ -211,16 +211,21 @@ def reset(connection: Connection) -> Summary:
     })  # fmt: skip
 
 
-def create(connection: Connection, wanted: Blueprint) -> Summary:
-    """Make the models' tables in an empty database.
-
-    Raises Refused when there are tables already: nothing is then changed.
-    """
+def refuse_tables(connection: Connection) -> None:
+    """Raise Refused when there are tables already."""
     if existing := count_tables(connection):
         raise Refused(
             f"the database has {existing} tables already",
             remedy="invoke db.create --update-only --env={env}",
         )
+
+
+def create(connection: Connection, wanted: Blueprint) -> Summary:
+    """Make the models' tables in an empty database.
+
+    Raises Refused when there are tables already: nothing is then changed.
+    """
+    refuse_tables(connection)
     create_extensions(connection, wanted.extensions)
     _execute(connection, wanted.statements)
     return Summary({"tables_created": len(wanted.columns), "indexes_created": wanted.indexes})

@@ -438,8 +438,8 @@ def server_of(environment: Environment) -> EmbeddedServer:
     return project_server(environment.project)
 
 
-def destroy(*servers: EmbeddedServer, confirm: str | None) -> None:
-    """Delete those of these servers that exist, with all their databases.
+def destroy(*servers: EmbeddedServer, confirm: str | None, dry: bool = False) -> list[EmbeddedServer]:
+    """Delete those of these servers that exist, with all their databases, and return them; with `dry` delete nothing.
 
     Raises GuardRefused when none does, and unless `confirm` is the name of the first one's folder.
     """
@@ -451,8 +451,9 @@ def destroy(*servers: EmbeddedServer, confirm: str | None) -> None:
             f"this deletes every database in {' and '.join(str(server.home) for server in there)}",
             remedy=f"invoke server.destroy --confirm={there[0].home.name}",
         )
-    for server in there:
+    for server in there if not dry else ():
         server.destroy()
+    return there
 
 
 def orphans(confirm: str | None) -> list[Abandoned]:

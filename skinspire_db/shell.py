@@ -16,7 +16,7 @@ from skinspire_db.binaries import find_binaries
 from skinspire_db.connections import Target
 from skinspire_db.environment import SEVERAL, Environment, hide_password, split_hosts
 from skinspire_db.errors import InvalidSetting, ServerFailed, StepFailed, UsageError
-from skinspire_db.looking import looking
+from skinspire_db.looking import looking, present
 from skinspire_db.scripts import FOLDER
 from skinspire_db.settings import write_atomically
 
@@ -108,7 +108,7 @@ def prepare(environment: Environment, *, terminal: bool) -> Psql:
     """Make sure that the database can be reached, and say how to run psql there. The password is in the environment only."""
     from psycopg.conninfo import make_conninfo
 
-    to = connections.target(environment)
+    to = present(environment)
     with looking(to, OPERATION) as connection:
         stamp = safety.read_stamp(connection)
         program = _psql(connection.info.server_version // 10000)

@@ -14,6 +14,7 @@ from skinspire_db.connections import Target
 from skinspire_db.errands import Errand
 from skinspire_db.errors import SkinspireError
 from skinspire_db.pipeline import Pipeline, Report, Result, Series, StepResult
+from skinspire_db.plan import Plan
 from skinspire_db.rendering import as_markdown, as_mermaid, as_text, printable, tabular
 
 if TYPE_CHECKING:
@@ -86,11 +87,13 @@ def operate(
     """Run the pipeline that `make` gives for the environment, or with --dry show its plan; print what came of it."""
     report = ConsoleReport(quiet=json, verbose=verbose)
     pipeline = make(environment.resolve(env, given_by), report)
+    backups = Path(ctx.config.backup.folder)
     if ctx.config.run.dry and (pipeline.keeps or pipeline.writes):
-        _show_plan(pipeline.plan(), json)
+        plan = pipeline.plan(confirm=confirm, report=report, backups=backups)
+        show_json(plan.as_dict()) if json else _show_plan(plan)
         return
     try:
-        result = pipeline.run(confirm=confirm, report=report, backups=Path(ctx.config.backup.folder))
+        result = pipeline.run(confirm=confirm, report=report, backups=backups)
     except SkinspireError as error:
         if not json and (made := error.result.get("sign_in")):  # committed, though not read back: shown now or never
             _show_sign_in((each["role"], each["user_id"], each["password"]) for each in made)
@@ -123,11 +126,14 @@ def onboard(ctx: Any, env: str | None, options: Callable[[environment.Environmen
     from skinspire_db import onboarding
 
     if ctx.config.run.dry:
-        plans = [onboarding.series(each, options(each)).plan() for each in onboarding.chosen(env)]
+        report, plans = ConsoleReport(quiet=json), []
+        for each in onboarding.chosen(env):
+            plans.append(onboarding.series(each, options(each)).plan(report=report))
+            if not json:
+                _show_plan(plans[-1])
         if json:
-            show_json(plans[0] | {"environment": None, "database": None, "plans": plans})
-        for plan in plans if not json else ():
-            _show_plan(plan, json)
+            together = plans[0].as_dict() | {"environment": None, "database": None, "target": None}
+            show_json(together | {"plans": [plan.as_dict() for plan in plans]})
         return
     done = onboarding.onboard(env, options, ConsoleReport(quiet=json))
     if json:
@@ -210,12 +216,12 @@ def _show_sign_in(rows: Iterable[Sequence[object]]) -> None:
     table(rows, ("role", "user", "password"))
 
 
-def _show_plan(plan: dict[str, Any], json: bool) -> None:
-    if json:
-        show_json(plan)
-        return
-    say(f"{plan['environment']}: {plan['target']}")
-    say(f"  would run {' -> '.join(plan['plan'])}; nothing was changed")
+def _show_plan(plan: Plan) -> None:
+    for note in plan.notes:
+        warn(note)
+    for what in (*plan.would, f"run {' -> '.join(plan.steps)}"):
+        say(f"  would {what}")
+    say(f"{plan.operation}: nothing was changed (--dry), {plan.seconds:.2f} s")
 
 
 def _numbers(done: StepResult) -> str:

@@ -57,6 +57,7 @@ def prune(ctx, env=None, daily=None, weekly=None, monthly=None, apply=False, jso
 
     given = {"daily": daily, "weekly": weekly, "monthly": monthly}
     counts = {name: ctx.config.backup[name] if value is None else value for name, value in given.items()}
+    apply = apply and not ctx.config.run.dry  # what it shows without is its plan
     _console.operate(ctx, env, lambda chosen, _: keeping.prune(chosen, _folder(ctx), **counts, apply=apply), json=json)
 
 

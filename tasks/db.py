@@ -191,6 +191,7 @@ def shell(ctx, env=None):
 
     chosen = environment.resolve(env)
     if ctx.config.run.dry:
+        shell.prepare(chosen, terminal=False)
         _console.say(f"would open psql in {connections.target(chosen, start=False)}")
         return
     shell.shell(chosen)

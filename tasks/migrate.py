@@ -83,9 +83,9 @@ def merge(ctx, env=None, message=None, json=False):
     from tasks import _console
 
     chosen = environment.resolve(env)
-    if ctx.config.run.dry:
+    written = verbs.merge(chosen, message, dry=bool(ctx.config.run.dry))
+    if written is None:
         _console.show_result("migrate.merge", json=json, text="would write a revision that joins the heads", dry=True)
         return
-    written = verbs.merge(chosen, message)
     text = f"{written.revision} joins the heads: {written.file}"
     _console.show_result("migrate.merge", json=json, text=text, revision=written.revision, file=written.file)

@@ -76,10 +76,12 @@ def destroy(ctx, env=None, confirm=None, orphans=False, json=False):
         _console.show_result("server.destroy", json=json, text=text, homes=homes, **dry)
         return
     server, tests = _server(env), _tests()
+    deleted = library.destroy(server, tests, confirm=confirm, dry=bool(ctx.config.run.dry))
     if ctx.config.run.dry:
-        _console.show_result("server.destroy", json=json, text=f"would delete {server.home}", dry=True)
+        homes = [str(each.home) for each in deleted]
+        text = f"would delete {' and '.join(homes)}, with every database there"
+        _console.show_result("server.destroy", json=json, text=text, dry=True, homes=homes)
         return
-    library.destroy(server, tests, confirm=confirm)
     _console.show_result("server.destroy", json=json, text=f"{server.home} is gone", home=str(server.home))
 
 

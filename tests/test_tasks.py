@@ -140,7 +140,7 @@ def test_old_habits_as_a_process(project: Project) -> None:
     assert (outcome.code, outcome.err) == (2, "error: db.setup takes dev as --env=dev -> invoke db.setup --env=dev\n")
 
 
-@pytest.mark.parametrize("task", ["db.setup", "db.reset", "db.create", "db.seed", "triggers.install", "env.stamp"])
+@pytest.mark.parametrize("task", ["db.setup", "db.reset", "db.seed", "triggers.install", "env.stamp"])
 def test_dry_changes_nothing(clinic: Project, task: str) -> None:
     before = clinic.dump()
     outcome = clinic.invoke("--dry", task)

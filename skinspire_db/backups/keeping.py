@@ -24,7 +24,7 @@ def listing(environment: Environment, folder: Path | None = None) -> Errand:
             for each in broken:
                 build.note(each)
 
-    return Errand("backup.list", environment, show, ("backups",), keeps=False, done=f"in {where}")
+    return Errand("backup.list", environment, show, ("backups",), keeps=False, done=f"in {where}", connects=False)
 
 
 def _row(backup: store.Backup) -> dict[str, object]:
@@ -54,7 +54,7 @@ def prune(
     counts = int(daily), int(weekly), int(monthly)
     work = partial(_prune, environment, store.folder_of(environment.project, folder), apply, counts)
     done = "what was not to be kept is deleted" if apply else "nothing was deleted; --apply deletes"
-    return Errand("backup.prune", environment, work, ("prune",), keeps=apply, done=done)
+    return Errand("backup.prune", environment, work, ("prune",), keeps=apply, done=done, connects=False)
 
 
 def _prune(environment: Environment, where: Path, apply: bool, counts: tuple[int, int, int], build: Build) -> None:

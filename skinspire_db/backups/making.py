@@ -23,6 +23,7 @@ from skinspire_db.copying import number_of_jobs
 from skinspire_db.environment import Environment
 from skinspire_db.errands import Build, Errand
 from skinspire_db.errors import StepFailed
+from skinspire_db.looking import looking, present
 from skinspire_db.migrations import running
 from skinspire_db.pipeline import Report, translated
 from skinspire_db.progress import watched
@@ -60,7 +61,13 @@ def create(
                 safety.record(holder, build.operation, to.environment, 0.0, [each.as_dict() for each in build.result.steps])
                 holder.commit()
 
-    return Errand("backup.create", environment, work, ("dump",), done="complete")
+    def look(build: Build) -> None:
+        with looking(present(environment), build.operation) as connection:
+            safety.admit(connection, build.to, build.operation, "", None, hold=False)
+            client_tools(connection.info.server_version)
+        build.note(f"the backup would be in {where}")
+
+    return Errand("backup.create", environment, work, ("dump",), done="complete", look=look)
 
 
 def make(to: Target, folder: Path, jobs: int, report: Report) -> Backup:

@@ -25,12 +25,14 @@ def verify(
     """Look whether a backup, by default the newest, is what was written; with `full`, restore it aside and compare."""
     backup = store.pick(store.folder_of(environment.project, folder), environment.name, file)
     steps = ("files", "restore") if full else ("files",)
+    look = partial(_look, backup, full=full)
     work = partial(_verify, backup, full=full, jobs=number_of_jobs(jobs))
     done = f"{backup.name} is as it was written" + (", and can be restored" if full else "")
-    return Errand("backup.verify", environment, work, steps, keeps=False, writes=True, done=done)
+    return Errand("backup.verify", environment, work, steps, keeps=False, writes=True, done=done, look=look, connects=full)
 
 
-def _verify(backup: Backup, build: Build, *, full: bool, jobs: int) -> None:
+def _look(backup: Backup, build: Build, *, full: bool) -> bool:
+    """Whether the files are what was written; nothing is noted."""
     if full:
         restoring.refuse_elsewhere(backup.manifest.environment, build.to)
     with build.step("files") as summary:
@@ -41,7 +43,11 @@ def _verify(backup: Backup, build: Build, *, full: bool, jobs: int) -> None:
         if not wrong:
             summary.checks.append(Check("archive", "fail" if readable else "pass", readable or "pg_restore can read it"))
         summary.numbers = {"files": len(backup.manifest.files), "MB": f"{backup.manifest.bytes / 1e6:.1f}"}
-    if wrong or readable:
+    return not wrong and not readable
+
+
+def _verify(backup: Backup, build: Build, *, full: bool, jobs: int) -> None:
+    if not _look(backup, build, full=full):
         store.mark_verified(backup, "")
         return
     if not full:

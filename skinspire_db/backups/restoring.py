@@ -51,10 +51,19 @@ def restore(target: Environment, folder: Path | None = None, *, file: str | None
         source = Source.of(backup)
     work = partial(_build, source, backup, number_of_jobs(jobs))
     arguments = f" --file={quote(file)}" if file else ""
-    return Replacement("backup.restore", target, work, ("check", "restore", "compare"), danger=REPLACES, arguments=arguments)
+    steps, look = ("check", "restore", "compare"), partial(_look, source, backup)
+    return Replacement("backup.restore", target, work, steps, danger=REPLACES, arguments=arguments, look=look)
 
 
-def _build(source: Source, backup: Backup | None, jobs: int, build: Build) -> Target:
+def _look(source: Source, backup: Backup | None, build: Build) -> None:
+    """All that is refused before anything is restored."""
+    _check(source, backup, build)
+    if source.manifest is None:
+        tools, source = _known(source, build)
+        _refuse_unknown(foreign.stamp(tools, source.archive, build.to), source, build)
+
+
+def _check(source: Source, backup: Backup | None, build: Build) -> None:
     with build.step("check") as summary:
         if backup:
             refuse_elsewhere(backup.manifest.environment, build.to)
@@ -65,6 +74,10 @@ def _build(source: Source, backup: Backup | None, jobs: int, build: Build) -> Ta
         need_room(build.to, backup.manifest.size if backup else source.archive.size)
         summary.numbers = {"files": len(backup.manifest.files) if backup else 1}
         summary.lines.append(str(backup.path if backup else source.archive.path))
+
+
+def _build(source: Source, backup: Backup | None, jobs: int, build: Build) -> Target:
+    _check(source, backup, build)
     with build.step("restore") as summary:
         tools, source = _known(source, build)
         if source.manifest is None:

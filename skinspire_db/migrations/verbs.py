@@ -11,6 +11,7 @@ from skinspire_db import connections, drift, safety, schema
 from skinspire_db.connections import Target
 from skinspire_db.environment import Environment
 from skinspire_db.errors import SkinspireError, UsageError
+from skinspire_db.looking import present
 from skinspire_db.migrations import revisions, running, writing
 from skinspire_db.pipeline import Pipeline, Series, Step, translated
 from skinspire_db.settings import Project
@@ -158,7 +159,11 @@ def new(environment: Environment, message: str | None) -> Pipeline:
         data = {"revision": written.revision, "file": written.file, "warnings": written.warnings}
         return Summary({"changes": written.changes}, lines=lines, data=data)
 
-    return Pipeline("migrate.new", environment, (Step("compare", write),), keeps=False, writes=True)
+    def behind(connection: Connection) -> None:
+        writing.refuse_behind(connection, revisions.directory(environment.project))
+
+    revisions.one_head(environment.project)
+    return Pipeline("migrate.new", environment, (Step("compare", write, behind),), keeps=False, writes=True)
 
 
 def stamp(environment: Environment, to: str | None = None) -> Pipeline:
@@ -194,9 +199,11 @@ def sql(environment: Environment, to: str | None = None) -> tuple[str, str]:
     return connections.target(environment).database, running.sql(environment.project, files, at, to)
 
 
-def merge(environment: Environment, message: str | None) -> writing.Written:
-    """Write a revision that joins two heads."""
-    return writing.merge(environment.project, revisions.directory(environment.project), message)
+def merge(environment: Environment, message: str | None, *, dry: bool = False) -> writing.Written | None:
+    """Write a revision that joins two heads; with `dry` only look whether there are two. Raises UsageError."""
+    files = revisions.directory(environment.project)
+    writing.refuse_one_head(files)
+    return None if dry else writing.merge(environment.project, files, message)
 
 
 def _wanted(environment: Environment) -> tuple[Target, Project, schema.Blueprint, list[TriggerFile]]:
@@ -210,7 +217,7 @@ def look(environment: Environment, at: Callable[[Connection], T]) -> T:
 
     Raises DatabaseMissing, and GuardRefused for a database that is not this environment's: nothing is said of it.
     """
-    to = connections.target(environment)
+    to = present(environment)
     with to.pin.operation(), contextlib.closing(connections.connect(to, "migrate")) as connection:
         try:
             connections.begin(connection, to.policy)

@@ -57,10 +57,7 @@ def new(connection: Connection, here: Project, message: str | None, expected: Sn
     revisions.one_head(here)
     _folder(here)  # Alembic writes into none that it has not seen
     files = revisions.directory(here)
-    if pending := running.next_up(connection, files, None):
-        raise MigrationInvalid(
-            f"the database is behind: {pending.revision} is pending", remedy="invoke migrate.upgrade --env={env}, then again"
-        )
+    refuse_behind(connection, files)
     with running.alchemy(connection) as alchemist:
         live = catalogue.snapshot(connection)
         with _reflected_as(live):
@@ -77,6 +74,14 @@ def new(connection: Connection, here: Project, message: str | None, expected: Sn
     if attempt:
         careful += _attempt(connection, here, made.revision, expected)
     return Written(made.revision, revisions.path(made, here), len(changes), careful)
+
+
+def refuse_behind(connection: Connection, files: ScriptDirectory) -> None:
+    """Raise MigrationInvalid when a revision is pending: the difference would hold what it brings."""
+    if pending := running.next_up(connection, files, None):
+        raise MigrationInvalid(
+            f"the database is behind: {pending.revision} is pending", remedy="invoke migrate.upgrade --env={env}, then again"
+        )
 
 
 def _generate(context: Any, here: Project) -> Any:
@@ -125,15 +130,20 @@ def remaining(connection: Connection, here: Project, wanted: Snapshot) -> list[s
     return [f"{each.kind} {each.name} {each.state}" for each in found if each.kind not in ("trigger", "function", "grant")]
 
 
-def merge(here: Project, files: ScriptDirectory, message: str | None) -> Written:
-    """Write a revision that joins the heads. Raises UsageError when there is one only."""
-    from alembic.util import rev_id
-
+def refuse_one_head(files: ScriptDirectory) -> None:
+    """Raise UsageError when there are not several heads to join."""
     heads = files.get_heads()
     if len(heads) < 2:
         raise UsageError(
             f"there is one head, {heads[0] if heads else 'none'}: nothing to merge", remedy="invoke migrate.status"
         )
+
+
+def merge(here: Project, files: ScriptDirectory, message: str | None) -> Written:
+    """Write a revision that joins the heads, of which there are two or more."""
+    from alembic.util import rev_id
+
+    heads = files.get_heads()
     with revisions.refusals():
         made = files.generate_revision(
             rev_id(), message or f"merge {' and '.join(heads)}", head=heads, version_path=_folder(here), imports=""

@@ -60,10 +60,8 @@ def seed(connection: Connection, policy: Policy, options: Options, progress: Pro
     People are numbered; seeding adds the numbers above the highest one present. Raises GuardRefused when the policy
     forbids test data and the options ask for it, StepFailed when the tables are missing.
     """
-    if not options.reference_only and not policy.test_data:
-        raise GuardRefused("test data is never seeded into a protected environment", remedy="add --reference-only")
-    if connection.execute("SELECT to_regclass('parameter_settings')").fetchone() == (None,):
-        raise StepFailed("seed: the tables are not there", remedy="invoke db.setup --env={env}")
+    refuse_people(policy, options)
+    refuse_without_tables(connection)
     connection.execute("SELECT set_config('app.current_user', 'seed', true)")
     if options.reference_only:
         summary = reference.apply(connection, policy)
@@ -73,6 +71,18 @@ def seed(connection: Connection, policy: Policy, options: Options, progress: Pro
         _add_people(_Loader(connection, test_hash), options, summary, progress)
     connection.execute("SELECT set_config('app.current_user', '', true)")
     return summary
+
+
+def refuse_people(policy: Policy, options: Options) -> None:
+    """Raise GuardRefused when invented people are asked for where the policy forbids them."""
+    if not options.reference_only and not policy.test_data:
+        raise GuardRefused("test data is never seeded into a protected environment", remedy="add --reference-only")
+
+
+def refuse_without_tables(connection: Connection) -> None:
+    """Raise StepFailed when the tables are missing."""
+    if connection.execute("SELECT to_regclass('parameter_settings')").fetchone() == (None,):
+        raise StepFailed("seed: the tables are not there", remedy="invoke db.setup --env={env}")
 
 
 def _add_people(loader: _Loader, options: Options, summary: Summary, progress: Progress | None) -> None:

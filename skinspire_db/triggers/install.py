@@ -101,18 +101,24 @@ def _drop_leftovers(
     return dropped
 
 
+def refuse_uninstalled(connection: Connection, name: str) -> dict[str, ledger.Entry]:
+    """The ledger's entries. Raises UsageError when the file is not among them."""
+    entries = ledger.read(connection) if bookkeeping.exists(connection) else {}
+    if name not in entries:
+        raise UsageError(
+            f"no trigger file {name} is installed; those that are: {', '.join(sorted(entries)) or 'none'}",
+            remedy="invoke triggers.status --env={env}",
+        )
+    return entries
+
+
 def switch(connection: Connection, name: str, *, enabled: bool) -> Summary:
     """Switch all triggers of an installed file on or off, and record that this is wished.
 
     Runs in the caller's transaction. Raises UsageError for a file that is not installed or attaches no triggers.
     """
     bookkeeping.ensure(connection)
-    entries = ledger.read(connection)
-    if name not in entries:
-        raise UsageError(
-            f"no trigger file {name} is installed; those that are: {', '.join(sorted(entries)) or 'none'}",
-            remedy="invoke triggers.status --env={env}",
-        )
+    entries = refuse_uninstalled(connection, name)
     live = ledger.live_triggers(connection)
     made = entries[name].triggers.values()
     present = {(each["table"], each["name"]): live[each["table"], each["name"]] for each in made
