@@ -7,11 +7,25 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db.environment import Environment, Policy, embedded_database, replica_setting, split_hosts, url_setting
-from skinspire_db.errors import ConnectionFailed, DatabaseMissing, InvalidSetting, PermissionMissing, SkinspireError
+from skinspire_db import urls
+from skinspire_db.environment import (
+    Environment,
+    Policy,
+    admin_setting,
+    embedded_database,
+    replica_setting,
+    url_setting,
+)
+from skinspire_db.errors import (
+    ConnectionFailed,
+    DatabaseMissing,
+    GuardRefused,
+    InvalidSetting,
+    PermissionMissing,
+    SkinspireError,
+)
 from skinspire_db.pinning import Pin
 from skinspire_db.server import LOCKS, ROLE, EmbeddedServer, project_server
-from skinspire_db.settings import Setting
 
 if TYPE_CHECKING:
     import psycopg
@@ -36,14 +50,14 @@ BEGIN
 END
 $$
 """
-LOCAL_HOSTS = ("", "localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True)
 class Target:
     """A database on a server. `parameters` is what libpq needs to get there, the password included; it stays secret.
 
-    `parameters` may name several hosts; `pin` is the one that the operation's first connection reached.
+    `parameters` may name several hosts; `pin` is the one that the operation's first connection reached. `setting` is the name
+    of the one that holds the URL.
     """
 
     environment: str
@@ -51,6 +65,7 @@ class Target:
     parameters: dict[str, Any] = field(repr=False)
     server: EmbeddedServer | None = field(repr=False, default=None)
     pin: Pin = field(repr=False, compare=False, default_factory=Pin)
+    setting: str = ""
 
     @property
     def route(self) -> dict[str, Any]:
@@ -90,19 +105,25 @@ class Target:
         return f"{self.database} on {self.where}{' (embedded server)' if self.server else ''}"
 
 
-def target(environment: Environment, *, start: bool = True) -> Target:
+def target(environment: Environment, *, start: bool = True, application: bool = False) -> Target:
     """Where the environment's database is; with `start`, an embedded server that was never started is started.
+
+    The tools' way there, by the admin URL where there is one; with `application`, the application's, whose every connection
+    may go to another one of several hosts.
 
     Raises InvalidSetting for a URL that cannot be used, ServerFailed when the embedded server cannot be started.
     """
+    pin = Pin() if application else environment.pin
     if not environment.embedded:
-        parameters = _from_url(environment.url, environment.policy)
-        return Target(environment.name, environment.policy, parameters, pin=environment.pin)
+        url = environment.url if application else environment.admin or environment.url
+        return Target(
+            environment.name, environment.policy, urls.parameters(url, environment.policy.sslmode), pin=pin, setting=url.name
+        )
     server = project_server(environment.project)
     address = server.address() or (server.start() if start else None)
     parameters = address.parameters if address else {"host": "127.0.0.1", "user": ROLE}
     database = {"dbname": embedded_database(environment.name)}
-    return Target(environment.name, environment.policy, parameters | database, server, environment.pin)
+    return Target(environment.name, environment.policy, parameters | database, server, pin, environment.url.name)
 
 
 def replica(environment: Environment) -> Target | None:
@@ -110,7 +131,7 @@ def replica(environment: Environment) -> Target | None:
     url = environment.project.setting(replica_setting(environment.name))
     if url.value is None:
         return None
-    return Target(environment.name, environment.policy, _from_url(url, environment.policy))
+    return Target(environment.name, environment.policy, urls.parameters(url, environment.policy.sslmode), setting=url.name)
 
 
 def connect(to: Target, operation: str, *, database: str | None = None) -> Connection:
@@ -132,6 +153,29 @@ def connect(to: Target, operation: str, *, database: str | None = None) -> Conne
         except psycopg.Error as error:
             failure = error
     raise explain(failure, to, database)
+
+
+def require_direct(to: Target, operation: str, *, writes: bool = True) -> None:
+    """Refuse an operation that cannot be done where its first connection came out; nothing has been done yet.
+
+    A pooler in transaction mode hands each transaction another session: locks, snapshots and what pg_dump sets would be
+    lost, or left to the application. One in session mode does not know the databases that are made aside.
+
+    Raises:
+        InvalidSetting: A pooler is in between.
+        GuardRefused: The operation `writes`, and the server is a standby.
+    """
+    if to.pin.pooled:
+        admin = admin_setting(to.environment)
+        raise InvalidSetting(
+            f"{to.setting} leads through a pooler, and {operation} needs PostgreSQL itself",
+            remedy=f"set {admin}=postgresql://user:password@host:5432/{to.database}, with PostgreSQL's own host and port",
+        )
+    if writes and to.pin.standby:
+        raise GuardRefused(
+            f"{to} is a standby, which only reads: {operation} needs the primary",
+            remedy=f"name the primary in {to.setting}; target_session_attrs=read-write finds it among several hosts",
+        )
 
 
 def begin(
@@ -292,6 +336,7 @@ def create_database(to: Target, operation: str, *, template: str | None = None, 
     from psycopg import sql
 
     with maintenance(to, operation) as connection:
+        require_direct(to, operation)
         connection.autocommit = True
         make = f"CREATE DATABASE {{}} TEMPLATE {{}} {locale.replace('{', '{{').replace('}', '}}')}"
         if template:
@@ -345,12 +390,17 @@ def explain(error: psycopg.Error, to: Target, database: str | None = None) -> Sk
     """What psycopg said when no connection could be had, in our words, with a remedy, and without the password."""
     # The server gives no SQLSTATE to a client that could not log in: there is only its text, in its own language.
     text = str(error)
-    setting = url_setting(to.environment)
+    setting = to.setting or url_setting(to.environment)
     check = "invoke server.status" if to.server else f"invoke db.doctor --env={to.environment}, and check {setting}"
     if re.search(r"invalid \S+ value|bad value for|invalid connection option", text):
         return InvalidSetting(
             f"{setting} has an option that cannot be used: {text.splitlines()[0]}",
             remedy=f"correct {setting}=postgresql://user:password@host:5432/database?OPTION=VALUE",
+        )
+    if "unsupported startup parameter" in text:  # PgBouncer's words
+        return InvalidSetting(
+            f"{setting} leads through a pooler that does not take all of its options: {text.splitlines()[0]}",
+            remedy=f"take them out of {setting}, and give the tools PostgreSQL itself in {admin_setting(to.environment)}",
         )
     if "password" in text and ("authentication failed" in text or "no password supplied" in text):
         return ConnectionFailed(
@@ -366,67 +416,3 @@ def explain(error: psycopg.Error, to: Target, database: str | None = None) -> Sk
     reason = re.sub(r"^connection failed: |connection to server (at|on) .*? failed: ", "", text.splitlines()[0])
     reason = re.sub(r"^(FATAL|ERROR): +", "", reason.strip())
     return ConnectionFailed(f"cannot connect to {to}: {reason or 'no reason given'}", remedy=check)
-
-
-def _from_url(given: Setting, policy: Policy) -> dict[str, Any]:
-    import psycopg
-    from sqlalchemy import exc, make_url
-    from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
-
-    setting = given.name
-    where = ".env" if given.source == ".env" else "the environment or .env"
-    remedy = f"write {setting}=postgresql://user:password@host:5432/database in {where}"
-    try:
-        text, hosts = split_hosts(str(given.value))
-        url = make_url(text)
-        backend, _, driver = url.drivername.partition("+")
-        if backend not in ("postgresql", "postgres") or driver not in ("", "psycopg"):
-            raise InvalidSetting(f"{setting} is a URL for {url.drivername}, not for PostgreSQL", remedy=remedy)
-        dialect: Any = PGDialect_psycopg
-        parameters: dict[str, Any] = dialect().create_connect_args(url.set(drivername="postgresql+psycopg"))[1]
-        parameters |= _named(hosts)
-    except (
-        exc.ArgumentError,
-        ValueError,
-        psycopg.ProgrammingError,
-    ):  # their texts can hold the URL, and it holds the password
-        raise InvalidSetting(f"{setting} is not a database URL", remedy=remedy) from None
-    if "@" in f"{url.host}{url.database}":
-        raise InvalidSetting(f"{setting} has an @ or / that is not written as %40 or %2F", remedy=remedy)
-    if not parameters.get("dbname"):
-        raise InvalidSetting(f"{setting} names no database", remedy=remedy)
-    if parameters["dbname"] in (*MAINTENANCE_DATABASES, "template0"):
-        raise InvalidSetting(f"{setting} names {parameters['dbname']}, which is the server's own", remedy=remedy)
-    if "service" in parameters:
-        raise InvalidSetting(f"{setting} names a service: which database that is, its file decides", remedy=remedy)
-    if policy.sslmode and "sslmode" not in parameters and not _is_local(parameters):
-        parameters["sslmode"] = policy.sslmode
-    _check(parameters, setting, remedy)
-    return parameters
-
-
-def _named(hosts: str) -> dict[str, Any]:
-    """A list of hosts as libpq takes it apart; empty when there is none. Raises ValueError for a port that is no number."""
-    from psycopg.conninfo import conninfo_to_dict
-
-    named = conninfo_to_dict(f"postgresql://{hosts}/") if hosts else {}
-    for each in str(named.get("port", "")).split(","):
-        int(each or "0")
-    return {key: named[key] for key in ("host", "port") if key in named}
-
-
-def _check(parameters: dict[str, Any], setting: str, remedy: str) -> None:
-    import psycopg
-    from psycopg.conninfo import make_conninfo
-
-    try:
-        make_conninfo(**parameters)
-    except psycopg.ProgrammingError as error:
-        raise InvalidSetting(
-            f"{setting} has an option that PostgreSQL does not know: {sentence(error)}", remedy=remedy
-        ) from None
-
-
-def _is_local(parameters: dict[str, Any]) -> bool:
-    hosts = str(parameters.get("hostaddr") or parameters.get("host", "")).split(",")
-    return all(host in LOCAL_HOSTS or host.startswith("/") for host in hosts)

@@ -110,6 +110,7 @@ def _source(source: Environment, choice: Choice, build: Build) -> tuple[Target, 
         except DatabaseMissing as error:
             error.remedy = f"invoke db.setup --env={source.name}"
             raise
+        connections.require_direct(start, build.operation, writes=False)
         connections.begin(connection, start.policy, brief=True)
         safety.identify(connection, start)
         near = _same_server(connection, build.to)

@@ -82,7 +82,7 @@ def get_database_url(env: str | None = None) -> URL:
     from skinspire_db import connections, engines, environment, standin
 
     instead = standin.asked(env)
-    return engines.url(connections.target(instead.environment if instead else environment.resolve(env)))
+    return engines.url(connections.target(instead.environment if instead else environment.resolve(env), application=True))
 
 
 def get_detached_copy(entity_or_list: T, *, include: Iterable[str] = ROLES) -> T:

@@ -107,7 +107,7 @@ def make(chosen: Environment) -> Service:
     """Engines for an environment, of the caller's own: service() does not know them."""
     policy = chosen.policy
     # Each of the application's connections goes to any of the URL's hosts, so that it survives a failover.
-    engine = _engine(replace(connections.target(chosen), pin=Pin()), policy, policy.connect_retry)
+    engine = _engine(connections.target(chosen, application=True), policy, policy.connect_retry)
     made = Service(chosen, engine, engine.execution_options(postgresql_readonly=True))
     if (replica := connections.replica(chosen)) is not None:
         # One that does not answer is not waited for: the primary is there.

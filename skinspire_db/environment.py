@@ -7,12 +7,12 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from skinspire_db import urls
 from skinspire_db.errors import InvalidSetting, UnknownEnvironment
 from skinspire_db.pinning import Pin
 from skinspire_db.settings import Project, Setting, project, write_atomically
 
 ALIASES = {"development": "dev", "testing": "test", "production": "prod"}
-SEVERAL = "several.hosts.invalid"  # stands for a list of hosts in a URL that SQLAlchemy is to parse
 ACTIVE_FILE = "environment"  # in Project.state; written by `invoke env.switch`
 
 
@@ -58,13 +58,15 @@ PRESETS = {
 class Environment:
     """A name, a database URL and a policy. `url.value` is None where the embedded server serves; it is secret.
 
-    `pin` is the server that the operation which is running on it has reached.
+    `url` is the application's; the tools use `admin`, which is direct, where there is one. `pin` is the server that the
+    operation which is running on it has reached.
     """
 
     name: str
     policy: Policy
     url: Setting
     project: Project = field(repr=False)
+    admin: Setting | None = None
     pin: Pin = field(repr=False, compare=False, default_factory=Pin)
 
     @property
@@ -88,7 +90,13 @@ def resolve(name: str | None = None, given_by: str = "--env") -> Environment:
             f"{chosen} has no database: {url_setting(chosen)} is not set",
             remedy=f"set {url_setting(chosen)}=postgresql://user:password@host/database in .env",
         )
-    return Environment(chosen, policy, url, here)
+    admin = here.setting(admin_setting(chosen))
+    if admin.value and url.value is None:
+        raise InvalidSetting(
+            f"{admin.name} is set and {url.name} is not: the tools would use another database than the application",
+            remedy=f"set {url.name} too, to what the application uses",
+        )
+    return Environment(chosen, policy, url, here, admin if admin.value else None)
 
 
 def active(here: Project) -> Setting:
@@ -153,8 +161,9 @@ def describe(name: str | None = None) -> list[Setting]:
             shown.append(Setting(url.name, f"embedded server, database {embedded_database(each)}", url.source))
         else:
             shown.append(Setting(url.name, url.value and hide_password(url.value), url.source))
-        if (replica := here.setting(replica_setting(each))).value:
-            shown.append(Setting(replica.name, hide_password(str(replica.value)), replica.source))
+        for more in (here.setting(admin_setting(each)), here.setting(replica_setting(each))):
+            if more.value:
+                shown.append(Setting(more.name, hide_password(more.value), more.source))
     for setting in ("SKINSPIRE_PG_BIN", "SKINSPIRE_PG_HOME", "SKINSPIRE_PG_ACCOUNT"):
         shown.append(here.setting(setting))
     for key in ("metadata", "migrations", "disabled_triggers"):
@@ -180,24 +189,15 @@ def hide_password(url: str) -> str:
     from sqlalchemy import exc, make_url
 
     try:
-        single, hosts = split_hosts(url)
+        single, hosts = urls.split_hosts(url)
         parsed = make_url(single)
         if "@" in f"{parsed.host}{parsed.database}":  # then a part of the password may stand there
             return "not a usable database URL"
         secret = {key: "***" for key in parsed.query if "password" in key}
         shown = parsed.update_query_dict(secret).render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
-        return shown.replace(SEVERAL, hosts, 1)
+        return shown.replace(urls.SEVERAL, hosts, 1)
     except (exc.ArgumentError, ValueError):
         return "not a database URL"
-
-
-def split_hosts(url: str) -> tuple[str, str]:
-    """A URL with one host in place of a list of them, which SQLAlchemy cannot parse, and that list; empty for one host.
-
-    The list is what libpq documents, `host1:5432,host2:5433`. Where it begins SQLAlchemy's rule decides: after the first @.
-    """
-    found = re.fullmatch(r"([\w+]+://(?:[^:/]*(?::[^@]*)?@)?)([^/?@]*,[^/?@]*)((?:[/?].*)?)", url, re.DOTALL)
-    return (f"{found[1]}{SEVERAL}{found[3]}", found[2]) if found else (url, "")
 
 
 def names(here: Project) -> list[str]:
@@ -209,6 +209,11 @@ def names(here: Project) -> list[str]:
 def url_setting(name: str) -> str:
     """The setting that holds an environment's URL: `dev` -> `DEV_DATABASE_URL`."""
     return name.upper().replace("-", "_") + "_DATABASE_URL"
+
+
+def admin_setting(name: str) -> str:
+    """The setting that may hold a direct URL for the tools: `prod` -> `PROD_ADMIN_URL`."""
+    return name.upper().replace("-", "_") + "_ADMIN_URL"
 
 
 def replica_setting(name: str) -> str:

@@ -33,9 +33,9 @@ class Server:
 
     def is_the_same(self, other: Server) -> bool:
         """A standby and a restored copy have the primary's system identifier; a restarted server has another start."""
-        if self.system != other.system:
+        if self.system is not None and other.system is not None and self.system != other.system:
             return False
-        return self.started == other.started or (self.system is not None and self.address == other.address)
+        return self.started == other.started or (self.address == other.address and self.system == other.system is not None)
 
 
 @dataclass

@@ -107,8 +107,18 @@ def guard(command: str, danger: str, to: Target, confirm: str | None) -> None:
     )
 
 
-def admit(connection: Connection, to: Target, command: str, danger: str, confirm: str | None, *, hold: bool = True) -> bool:
-    """Lock, identify, guard. Returns whether the database holds anything that could be lost; raises what those raise.
+def admit(
+    connection: Connection,
+    to: Target,
+    command: str,
+    danger: str,
+    confirm: str | None,
+    *,
+    hold: bool = True,
+    writes: bool = True,
+) -> bool:
+    """Lock, identify, guard. Returns whether the database holds anything that could be lost; raises what those raise, and
+    what connections.require_direct() raises; with `writes` False a standby will do.
     Without `hold` no lock is taken: this is for a plan.
 
     In this order, so that nothing changes between the look and the deed; but nobody is kept waiting for a database that is
@@ -121,6 +131,7 @@ def admit(connection: Connection, to: Target, command: str, danger: str, confirm
             guard(command, danger, to, confirm)
         return filled
 
+    connections.require_direct(to, command.partition(" ")[0], writes=writes)
     if hold and not try_lock(connection):
         look()
         lock(connection, to)
@@ -129,6 +140,7 @@ def admit(connection: Connection, to: Target, command: str, danger: str, confirm
 
 def consent_to_adopt(connection: Connection, to: Target, confirm: str | None) -> None:
     """Let `env.stamp` pass. Raises GuardRefused unless confirmed, where the database is not empty and not ours yet."""
+    connections.require_direct(to, "env.stamp")
     stamp = read_stamp(connection)
     if confirm == to.database or (stamp and stamp.environment == to.environment):
         return

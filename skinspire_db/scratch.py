@@ -42,6 +42,7 @@ def database(
     """
     aside = new_name(to)
     with contextlib.closing(connections.maintenance(to, operation)) as watch:
+        connections.require_direct(to, operation)
         connections.begin(watch, to.policy, brief=True)
         for name in sweep(to, operation, watch):
             tell(f"a scratch database of an operation that died was dropped: {name}")

@@ -14,11 +14,12 @@ from typing import IO
 from skinspire_db import connections, safety
 from skinspire_db.binaries import find_binaries
 from skinspire_db.connections import Target
-from skinspire_db.environment import SEVERAL, Environment, hide_password, split_hosts
+from skinspire_db.environment import Environment, hide_password
 from skinspire_db.errors import InvalidSetting, ServerFailed, StepFailed, UsageError
 from skinspire_db.looking import looking, present
 from skinspire_db.scripts import FOLDER
 from skinspire_db.settings import write_atomically
+from skinspire_db.urls import SEVERAL, split_hosts
 
 OPERATION = "db.shell"
 SECRET = ("password", "sslpassword")
@@ -45,7 +46,7 @@ def url(environment: Environment, *, reveal: bool, terminal: bool) -> str:
         raise UsageError(
             "a password is shown on a terminal only, and this is none", remedy=f"invoke db.url --env={environment.name}"
         )
-    to = connections.target(environment)
+    to = connections.target(environment, application=True)
     hosts = ""
     if to.server:
         made = URL.create("postgresql", to.user, to.parameters["password"], to.host, int(to.port), to.database)

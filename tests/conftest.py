@@ -30,7 +30,18 @@ from skinspire_db.testing.modes import ClinicDatabase
 CHECKOUT = Path(__file__).parent.parent
 MEMORY, ROOM = Path("/dev/shm"), 4 << 30
 ADDRESS = "SKINSPIRE_TEST_SERVER"  # how the workers of a parallel run learn where the cluster is
-SETTINGS = ("SKINSPIRE_", "DEV_DATABASE", "TEST_DATABASE", "PROD_DATABASE", "FLASK_ENV", "INVOKE_", "PG")
+SETTINGS = (
+    "SKINSPIRE_",
+    "DEV_DATABASE",
+    "TEST_DATABASE",
+    "PROD_DATABASE",
+    "DEV_ADMIN",
+    "TEST_ADMIN",
+    "PROD_ADMIN",
+    "FLASK_ENV",
+    "INVOKE_",
+    "PG",
+)
 
 
 def throw_away_home(tmp: Path) -> Path:

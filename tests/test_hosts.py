@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from conftest import Project, throw_away_home
 
-from skinspire_db import connections, environment, settings, standin
+from skinspire_db import connections, environment, settings, standin, urls
 from skinspire_db.errors import ConnectionFailed
 from skinspire_db.server import EmbeddedServer
 
@@ -67,7 +67,7 @@ def test_lists_of_hosts_are_understood_and_shown(
     assert str(to) == f"d on {shown}"
     assert (to.parameters["host"], str(to.parameters["port"])) == (host, port)
     hidden = environment.hide_password(url)
-    assert ":p@" not in hidden and "a,b" not in hidden and environment.SEVERAL not in hidden
+    assert ":p@" not in hidden and "a,b" not in hidden and urls.SEVERAL not in hidden
     assert "?host=" in url or f"{shown}/d" in hidden
 
 

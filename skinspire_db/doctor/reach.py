@@ -8,10 +8,11 @@ import struct
 from pathlib import Path
 
 from skinspire_db import connections, environment
-from skinspire_db.connections import LOCAL_HOSTS, explain, libpq_parameters
+from skinspire_db.connections import explain, libpq_parameters
 from skinspire_db.doctor.link import Broken, Case
 from skinspire_db.environment import url_setting
 from skinspire_db.errors import DatabaseMissing
+from skinspire_db.urls import LOCAL_HOSTS
 
 SSL_REQUEST = struct.pack("!ii", 8, 80877103)  # the first message of a client that would like TLS; a byte comes back
 SOCKET_FOLDERS = ("/var/run/postgresql", "/tmp")  # noqa: S108  # where libpq looks when no host is named
