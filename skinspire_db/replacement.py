@@ -12,7 +12,7 @@ from skinspire_db import connections, safety, scratch
 from skinspire_db.connections import Target
 from skinspire_db.environment import Environment
 from skinspire_db.errands import Build, Errand
-from skinspire_db.errors import DatabaseMissing, Interrupted, OutcomeUnknown, SkinspireError, StepFailed
+from skinspire_db.errors import DatabaseMissing, GuardRefused, Interrupted, OutcomeUnknown, SkinspireError, StepFailed
 from skinspire_db.pipeline import AS_IT_WAS, Result, translated, translation
 from skinspire_db.plan import Plan, missing
 from skinspire_db.summary import Summary
@@ -86,6 +86,8 @@ class Replacement(Errand):
 
         No backup is taken first: the former database is kept, and it may be what is broken.
         """
+        if not self.back:
+            _look_at_former(to, self.operation)
         try:
             holder = connections.connect(to, self.operation)
         except DatabaseMissing:
@@ -113,9 +115,11 @@ class Replacement(Errand):
     ) -> None:
         import psycopg
 
-        to.pin.databases.clear()  # from here on the names belong to other databases
         try:
-            ended = scratch.swap(to, new, self.operation, holder)
+            try:
+                ended = scratch.swap(to, new, self.operation, holder)
+            finally:
+                to.pin.databases.clear()  # from here on the names belong to other databases
         except SkinspireError:
             build.result.commit = "not begun"
             raise
@@ -130,6 +134,19 @@ class Replacement(Errand):
         summary.numbers = {"databases": 2 if holder else 1, "sessions_ended": len(ended)}
         if holder:
             summary.lines.append(f"the former database is kept: invoke db.undo --env={to.environment} brings it back")
+
+
+def _look_at_former(to: Target, operation: str) -> None:
+    """What the swap will drop must be this environment's: raises GuardRefused when it is not."""
+    kept = scratch.former(to)
+    try:
+        scratch.identify(kept, operation)
+    except DatabaseMissing:
+        return
+    except GuardRefused as error:
+        error.message += "; it has the name of the former database, which this operation would drop"
+        error.remedy = f'rename it, in psql: ALTER DATABASE "{kept.database}" RENAME TO "{kept.database}_not_ours"'
+        raise
 
 
 def undo(environment: Environment) -> Replacement:

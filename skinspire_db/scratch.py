@@ -97,41 +97,44 @@ def swap(to: Target, new: Target, operation: str, holder: Connection | None) -> 
     """Give `new` the target's name; what had it becomes the former database, and what was that is dropped. When `new` is the
     former one, the two change places. All in one transaction.
 
+    A name proves nothing: each must be the database that this operation has looked at (its oid is in the target's pin), and
+    what is replaced or dropped must still have this environment's stamp.
+
     `holder` has the target's operation lock, and is closed; None when the target does not exist. Returns who was connected,
-    and was sent away. Raises OperationLocked when another operation has come in between, StepFailed when others connect
-    again and again; nothing has changed then.
+    and was sent away. Raises OperationLocked when another operation has come in between, StepFailed, ConnectionFailed or
+    GuardRefused when another database has one of the names now, StepFailed when others connect again and again; nothing has
+    changed then.
     """
     import psycopg
-    from psycopg import sql
 
     aside = new_name(to)
-    away = aside.database
-    missing = holder is None
-    keep = former(to).database
-    back = new.database == keep
+    keep = former(to)
+    back = new.database == keep.database
+    looked_at = dict(to.pin.databases)
+    renames = [(to.database, aside.database), (new.database, to.database), (aside.database, keep.database)] if back else [
+        (keep.database, aside.database), (to.database, keep.database), (new.database, to.database),
+    ]  # fmt: skip
+    if holder is not None:
+        holder.execute("SELECT 1")  # it was ended, and the operation lock with it: not the moment to go on
+    names = [to.database, new.database, keep.database]
     ended: list[str] = []
     deadline = time.monotonic() + SWAP_SECONDS
     with contextlib.closing(connections.maintenance(to, operation)) as connection:
         while True:
-            for each in (to.database, new.database, keep):
-                ended += _send_away(connection, each, operation, holder)
+            for name in names:
+                if name in looked_at:
+                    ended += _send_away(connection, name, looked_at[name], operation, holder)
             if holder is not None:
                 holder.close()
                 holder = None
-            _wait_for_leaving(connection, [to.database, new.database, keep])
+            for each in (to, keep):
+                if each.database in looked_at:
+                    identify(each, operation)
+            _wait_for_leaving(connection, names)
             try:
                 with connection.transaction():
                     connection.execute(connections.DURABLE)
-                    there = {name for (name,) in connection.execute("SELECT datname FROM pg_database").fetchall()}
-                    if missing and to.database in there:
-                        raise OperationLocked(f"{to} was made by somebody else meanwhile", remedy="run it again")
-                    steps = [(to.database, away), (new.database, to.database), (away, keep)] if back else [
-                        (keep, away), (to.database, keep), (new.database, to.database),
-                    ]  # fmt: skip
-                    for old, name in steps:
-                        if old in there or (old == away and to.database in there):
-                            rename = sql.SQL("ALTER DATABASE {} RENAME TO {}")
-                            connection.execute(rename.format(sql.Identifier(old), sql.Identifier(name)))
+                    _rename(connection, to, renames, looked_at)
                 break
             except psycopg.errors.ObjectInUse:  # somebody came back in between
                 if time.monotonic() > deadline:
@@ -144,16 +147,55 @@ def swap(to: Target, new: Target, operation: str, holder: Connection | None) -> 
     return ended
 
 
-def _send_away(connection: Connection, database: str, operation: str, holder: Connection | None) -> list[str]:
+def identify(to: Target, operation: str) -> None:
+    """Make sure that this database is the environment's still. Raises GuardRefused for another's stamp, ConnectionFailed when
+    it is another one than was looked at.
+    """
+    with contextlib.closing(connections.connect(to, operation)) as connection:
+        connections.begin(connection, to.policy, brief=True)
+        safety.identify(connection, to)
+
+
+def _rename(connection: Connection, to: Target, renames: list[tuple[str, str]], looked_at: dict[str, int]) -> None:
+    """Rename what is there of these, in order.
+
+    Raises OperationLocked or StepFailed, for the caller to roll back, when one of the names belongs to another database than
+    was looked at: before the renames, or in the moment of one of them.
+    """
+    from psycopg import sql
+
+    named = {name for rename in renames for name in rename}
+    wanted = {name: oid for name, oid in looked_at.items() if name in named}
+    if to.database not in wanted and to.database in _oids(connection, named):
+        raise OperationLocked(f"{to} was made by somebody else meanwhile", remedy="run it again")
+    same = _oids(connection, named) == wanted
+    for old, name in renames:
+        if same and old in wanted:
+            connection.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(old), sql.Identifier(name)))
+            wanted[name] = wanted.pop(old)
+    if not same or _oids(connection, named) != wanted:
+        raise StepFailed(
+            f"another database than this operation looked at is called {to.database}, or has a name of its former one;"
+            " nothing was renamed",
+            remedy="see who renamed it, and run it again",
+        )
+
+
+def _oids(connection: Connection, names: set[str]) -> dict[str, int]:
+    rows = connection.execute("SELECT datname, oid FROM pg_catalog.pg_database WHERE datname = ANY (%s)", (list(names),))
+    return dict(rows.fetchall())
+
+
+def _send_away(connection: Connection, database: str, oid: int, operation: str, holder: Connection | None) -> list[str]:
     """End the sessions of a database, but no operation's of these tools. Returns who they were."""
     own = holder.info.backend_pid if holder and not holder.closed else 0
     working = connection.execute(
         """
         SELECT a.pid, a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid)
         WHERE l.locktype = 'advisory' AND l.granted AND l.objid = %s AND l.classid = 0 AND a.pid <> %s
-          AND l.database = (SELECT oid FROM pg_database WHERE datname = %s)
+          AND l.database = %s
         """,
-        (safety.LOCK_KEY, own, database),
+        (safety.LOCK_KEY, own, oid),
     ).fetchone()
     if working:
         raise OperationLocked(
@@ -162,10 +204,10 @@ def _send_away(connection: Connection, database: str, operation: str, holder: Co
     rows = connection.execute(
         """
         SELECT coalesce(nullif(application_name, ''), usename) || ' (pid ' || pid || ')', pg_terminate_backend(pid, 5000)
-        FROM pg_stat_activity WHERE datname = %s AND pid NOT IN (%s, pg_backend_pid())
+        FROM pg_stat_activity WHERE datid = %s AND pid NOT IN (%s, pg_backend_pid())
           AND coalesce(backend_type, 'client backend') = 'client backend'
         """,
-        (database, own),
+        (oid, own),
     ).fetchall()
     connection.commit()
     return [who for who, _ in rows if f"skinspire-db {operation}" not in who]

@@ -18,7 +18,9 @@ import psycopg
 import pytest
 from conftest import Project, dump, throw_away_home
 
-from skinspire_db import connections
+from skinspire_db import connections, scratch
+from skinspire_db.connections import Target
+from skinspire_db.environment import Policy
 from skinspire_db.server import EmbeddedServer
 from skinspire_db.streaming import Table
 
@@ -476,3 +478,85 @@ def test_definitions_are_compared_when_roles_are_missing(two: Project) -> None:
     less = {"table t": "of another owner", "constraint c on t": "other"}
     found = differences(Fingerprint({}, {}, whole, 17), Fingerprint({}, {}, less, 17), of=("unowned",))
     assert list(found) == ["constraint c on t differs", "index a on t is missing"]
+
+
+def exchange(project: Project, name: str) -> dict[str, int]:
+    """Rename the database of that name away, and one that is stamped prod to its name. Returns what all are called, and are."""
+    prod = f"{project.database}_prod"
+    template = database(project, "TEST")
+    with psycopg.connect(**project.address.parameters, dbname="postgres", autocommit=True) as admin:
+        admin.execute(f'CREATE DATABASE "{prod}" TEMPLATE "{template}"'.encode())
+        project.execute("UPDATE skinspire_tools.stamp SET environment = 'prod'", prod)
+        ended = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s"
+        admin.execute(ended, (name,))
+        if project.query(f"SELECT 1 FROM pg_database WHERE datname = '{name}'", "postgres"):
+            admin.execute(f'ALTER DATABASE "{name}" RENAME TO "{project.database}_away"'.encode())
+        admin.execute(f'ALTER DATABASE "{prod}" RENAME TO "{name}"'.encode())
+    return all_databases(project)
+
+
+def all_databases(project: Project) -> dict[str, int]:
+    """Name and oid of the project's databases, scratch databases left out."""
+    rows = project.query("SELECT datname, oid FROM pg_database WHERE datname !~ '_scratch_'", "postgres")
+    mine = (project.database, database(project, "TEST"))
+    return {name: oid for name, oid in rows if name.startswith(mine)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["_send_away", "_wait_for_leaving"])
+@pytest.mark.parametrize("victim", ["target", "former", "new former"])
+@pytest.mark.parametrize("operation", ["db.copy", "db.undo"])
+def test_a_database_exchanged_before_the_swap(
+    two: Project, monkeypatch: pytest.MonkeyPatch, operation: str, victim: str, moment: str
+) -> None:
+    """The swap goes by name: prod's would be moved away, or dropped by it or by the next copy."""
+    if victim != "new former":
+        assert two.invoke("db.copy", "--source=test", "--target=dev").code == 0
+    elif operation == "db.undo":
+        pytest.skip("without a former database there is nothing to undo")
+    former = scratch.former(Target("dev", Policy(), {"dbname": two.database})).database
+    real, after = getattr(scratch, moment), {}
+
+    def attack(*arguments: Any) -> Any:
+        if not after:
+            after.update(exchange(two, two.database if victim == "target" else former))
+        return real(*arguments)
+
+    monkeypatch.setattr(scratch, moment, attack)
+    outcome = two.invoke(operation, *(("--source=test", "--target=dev") if operation == "db.copy" else ()))
+    assert after and outcome.code == 1 and "as it was" in outcome.err, outcome.err
+    assert all_databases(two) == after
+    prod = two.database if victim == "target" else former
+    assert two.query("SELECT environment FROM skinspire_tools.stamp", prod) == [("prod",)]
+    again = two.invoke("db.copy", "--source=test", "--target=dev")
+    assert again.code == 2 and "is stamped prod, not dev" in again.err
+    assert all_databases(two) == after
+
+
+def test_a_former_database_that_is_not_ours_is_never_dropped(two: Project) -> None:
+    assert two.invoke("db.copy", "--source=test", "--target=dev").code == 0
+    (kept,) = leftovers(two)
+    for command in ("UPDATE skinspire_tools.stamp SET environment = 'prod'", "DROP SCHEMA skinspire_tools CASCADE"):
+        two.execute(command, kept)
+        before = all_databases(two)
+        outcome = two.invoke("db.copy", "--source=test", "--target=dev")
+        assert outcome.code == 2 and f"{kept} on" in outcome.err and "would drop" in outcome.err, outcome.err
+        assert all_databases(two) == before
+    two.execute(outcome.err.partition("in psql: ")[2], "postgres")
+    assert two.invoke("db.copy", "--source=test", "--target=dev").code == 0
+    assert two.query("SELECT count(*) > 0 FROM patients", f"{kept}_not_ours") == [(True,)]
+
+
+@pytest.mark.slow
+def test_a_copy_whose_lock_was_lost_changes_nothing(two: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody ended the session that holds the operation lock: another operation may be at work."""
+    before, real = all_databases(two), scratch.swap
+
+    def lose(to: Any, new: Any, operation: str, holder: Any) -> Any:
+        two.query(f"SELECT pg_terminate_backend({holder.info.backend_pid}, 5000)", "postgres")
+        return real(to, new, operation, holder)
+
+    monkeypatch.setattr(scratch, "swap", lose)
+    outcome = two.invoke("db.copy", "--source=test", "--target=dev")
+    assert outcome.code == 1 and "ended this session" in outcome.err and "as it was" in outcome.err
+    assert all_databases(two) == before
