@@ -36,6 +36,14 @@ OWNER = """
                 THEN quote_ident(pg_get_userbyid({owner})) END
 """
 
+TWO_WORDS = ("not null", "owned by", "partitioned by", "row security", "replica identity")
+PROPERTY = re.compile(
+    rf"\n(?=(?:collate|identity|generated|default|storage|statistics|with|compression|unlogged|inherits|owner|{'|'.join(TWO_WORDS)})\b)"
+)
+AFTER_HEAD = re.compile(
+    r"\n(?=disabled$|always$|on replicas$|index not valid$|not valid$|replica identity$|clustered$|comment )", re.M
+)
+
 
 def _lines(*parts: str) -> str:
     """SQL that puts the parts on lines of their own, without those that are NULL."""
@@ -97,7 +105,7 @@ QUERIES = {
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped JOIN pg_type t ON t.oid = a.atttypid
         LEFT JOIN pg_attrdef d ON (d.adrelid, d.adnum) = (a.attrelid, a.attnum)
-        WHERE c.relkind IN ('r', 'p', 'f') AND {RELATION}
+        WHERE c.relkind IN ('r', 'p', 'f') AND {RELATION} ORDER BY c.oid, a.attnum
     """,
     "constraint": f"""
         SELECT quote_ident(k.conname) || ' on ' || {TABLE}, {_lines(
@@ -235,16 +243,19 @@ QUERIES = {
 
 
 def properties(definition: str) -> dict[str, str]:
-    """The lines of a column's, sequence's or domain's definition by their first word; what it is comes under "is"."""
-    first, *rest = re.split(
-        r"\n(?=(?:collate|not null|identity|generated|default|storage|statistics|with|compression|owned by|unlogged|comment)\b)",
-        definition,
-    )
+    """The lines of a definition by their first words; what it is comes under "is"."""
+    definition, commented, comment = definition.partition("\ncomment ")  # always the last, and free to say anything
+    first, *rest = PROPERTY.split(definition)
     found = {"is": first}
     for line in rest:
-        label = "owned by" if line.startswith("owned by") else "not null" if line == "not null" else line.partition(" ")[0]
+        label = next((each for each in TWO_WORDS if line.startswith(each)), line.partition(" ")[0])
         found[label] = line.removeprefix(label).strip()
-    return found
+    return found | ({"comment": comment} if commented else {})
+
+
+def head(definition: str) -> str:
+    """What a constraint, index or trigger is, without the lines that say how it fares."""
+    return AFTER_HEAD.split(definition, maxsplit=1)[0]
 
 
 def plain(name: str) -> str:

@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from skinspire_db import connections, schema, scratch
+from skinspire_db import connections, schema, scratch, spelling
 from skinspire_db.cache import cached
 from skinspire_db.catalogue import QUERIES, Snapshot, plain, properties, snapshot, split
 from skinspire_db.connections import Target
 from skinspire_db.migrations import revisions, running
 from skinspire_db.settings import Project
+from skinspire_db.spelling import Expected
 from skinspire_db.summary import Summary
 from skinspire_db.triggers import install
 from skinspire_db.triggers.files import TriggerFile
@@ -45,7 +46,7 @@ class Difference:
 
 def expected(
     connection: Connection, to: Target, here: Project, wanted: schema.Blueprint, files: list[TriggerFile]
-) -> Snapshot:
+) -> Expected:
     """The snapshot of a database that the models and trigger files would make, on the target's server.
 
     It is made in a database that is dropped again; kept in .skinspire/ until something that shapes it changes. Raises
@@ -53,22 +54,29 @@ def expected(
     """
     # The blueprint may come from a cache itself, and then no module that it depends on is loaded now.
     of = json.dumps([vars(wanted), [file.sha256 for file in files], connection.info.server_version])
-    found: Snapshot = cached(here, f"expected-{to.environment}", lambda: _make(to, wanted, files), of=of)
-    return found
+
+    def make() -> tuple[Snapshot, dict[str, list[str]]]:
+        made = _make(to, wanted, files)
+        return dict(made), made.spellings
+
+    return Expected(*cached(here, f"expected-{to.environment}", make, of=of))
 
 
-def _make(to: Target, wanted: schema.Blueprint, files: list[TriggerFile]) -> Snapshot:
+def _make(to: Target, wanted: schema.Blueprint, files: list[TriggerFile]) -> Expected:
     with scratch.database(to, "db.drift") as aside, contextlib.closing(connections.connect(aside, "db.drift")) as connection:
         connections.begin(connection, to.policy)
         schema.create(connection, wanted)
         install.install(connection, files)
-        return snapshot(connection)
+        made = snapshot(connection)
+        return Expected(made, spelling.again(connection, made))
 
 
 def compare(live: Snapshot, wanted: Snapshot, leave_alone: set[str]) -> Iterator[Difference]:
-    """How the live snapshot differs. Of views in `leave_alone`, which the application maps and makes itself, only that one is
-    missing is a difference; of what is missing or extra as a whole, its parts are not named.
+    """How the live snapshot differs, but for what is only spelled otherwise. Of views in `leave_alone`, which the application
+    maps and makes itself, only that one is missing is a difference; of what is missing or extra as a whole, its parts are not
+    named.
     """
+    live = spelling.settled(live, wanted)
     kinds = sorted(QUERIES, key=len, reverse=True)  # "event trigger" begins with no other kind
     changed = {key for key in live.keys() | wanted.keys() if live.get(key) != wanted.get(key)}
     whole = {key for key in changed if key not in live or key not in wanted}

@@ -160,7 +160,11 @@ def blueprint(here: Project) -> Blueprint:
 
 def tables(models: MetaData) -> list[Table]:
     """The models that are tables, referenced ones first; what is mapped to a view (info is_view) is left out."""
-    return [table for table in models.sorted_tables if not table.info.get("is_view")]
+    from sqlalchemy.schema import sort_tables_and_constraints
+
+    by_name = sorted(models.tables.values(), key=lambda table: table.key)
+    ordered = (table for table, _ in sort_tables_and_constraints(by_name))  # type: ignore[no-untyped-call]  # circles, too
+    return [table for table in ordered if table is not None and not table.info.get("is_view")]
 
 
 def objects(connection: Connection) -> list[tuple[str, str]]:

@@ -8,13 +8,13 @@ TO = {"to": "a revision, which may be cut short (default: the newest)"}
 MESSAGE = {"message": "what the revision does, in a few words"}
 
 
-@task(help=ENV | MESSAGE | JSON)
-def new(ctx, env=None, message=None, json=False):
+@task(help=ENV | MESSAGE | JSON | {"keep": "keep the file also when it fails on this database"})
+def new(ctx, env=None, message=None, keep=False, json=False):
     """Write a revision from the difference between the models and the database."""
     from skinspire_db.migrations import verbs
     from tasks import _console
 
-    _console.operate(ctx, env, lambda chosen, _: verbs.new(chosen, message), json=json)
+    _console.operate(ctx, env, lambda chosen, _: verbs.new(chosen, message, keep=keep), json=json)
 
 
 @task(help=ENV | TO | CONFIRM | JSON)

@@ -1,6 +1,5 @@
 ${repr(message) if set(message) & set('"\\') else '"""' + message + '"""'}
 
-import sqlalchemy as sa
 from alembic import op
 ${imports if imports else ""}
 

@@ -140,8 +140,8 @@ def check(environment: Environment) -> Pipeline:
     return Pipeline("migrate.check", environment, (Step("revisions", pending), Step("drift", models)), keeps=False)
 
 
-def new(environment: Environment, message: str | None) -> Pipeline:
-    """Write a revision from the difference between models and database."""
+def new(environment: Environment, message: str | None, *, keep: bool = False) -> Pipeline:
+    """Write a revision from the difference between models and database; with `keep` also one that fails when it is tried."""
     revisions.directory(environment.project)
     if not message or not message.strip():
         raise UsageError("migrate.new needs a message", remedy='invoke migrate.new -m "add appointments"')
@@ -150,7 +150,7 @@ def new(environment: Environment, message: str | None) -> Pipeline:
     def write(connection: Connection) -> Summary:
         expected = drift.expected(connection, *wanted)
         attempt = not environment.policy.protected
-        written = writing.new(connection, environment.project, message, expected, attempt=attempt)
+        written = writing.new(connection, environment.project, message, expected, attempt=attempt, keep=keep)
         if written is None:
             left = writing.remaining(connection, environment.project, expected)
             lines = [f"careful: no revision can make it, do it by hand: {each}" for each in left]
