@@ -307,8 +307,24 @@ def libpq_parameters(to: Target, application_name: str) -> dict[str, Any]:
     """Everything that decides where a connection goes, so that nothing is taken from the process environment."""
     # What is given here, be it empty, libpq does not take from PGHOST, PGHOSTADDR, PGPORT or PGOPTIONS.
     defaults: dict[str, Any] = dict.fromkeys(("host", "hostaddr", "port", "options"), "")
-    defaults |= {"user": getpass.getuser(), "connect_timeout": to.policy.connect_timeout}
+    defaults |= {"connect_timeout": to.policy.connect_timeout}
+    if "user" not in to.route:
+        defaults["user"] = _own_name(to)
     return defaults | to.route | {"application_name": application_name, "client_encoding": "UTF8"}
+
+
+def _own_name(to: Target) -> str:
+    """The account's name, which libpq takes where a URL names no role. Raises InvalidSetting where it has none, as in a
+    container that runs as a number.
+    """
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        setting = url_setting(to.environment)
+        raise InvalidSetting(
+            f"{setting} names no role, and the account that runs this has no name",
+            remedy=f"write {setting}=postgresql://user:password@host:5432/database",
+        ) from None
 
 
 def _open(to: Target, operation: str, database: str | None = None) -> Connection:

@@ -94,6 +94,14 @@ def write_atomically(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def expanded(path: str) -> Path:
+    """The path with ~ written out, where the account has a home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 @cache
 def _tool_table(path: Path) -> dict[str, Any] | None:
     try:

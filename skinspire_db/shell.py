@@ -18,7 +18,7 @@ from skinspire_db.environment import Environment, hide_password
 from skinspire_db.errors import InvalidSetting, ServerFailed, StepFailed, UsageError
 from skinspire_db.looking import looking, present
 from skinspire_db.scripts import FOLDER
-from skinspire_db.settings import write_atomically
+from skinspire_db.settings import expanded, write_atomically
 from skinspire_db.urls import SEVERAL, split_hosts
 
 OPERATION = "db.shell"
@@ -138,7 +138,7 @@ def _prompt(to: Target, stamp: str | None) -> str:
 
 def _startup(prompt: str) -> str:
     """psql's startup file: the user's own first, so that it cannot hide where one is."""
-    own = Path(os.environ.get("PSQLRC") or Path.home() / ".psqlrc")
+    own = expanded(os.environ.get("PSQLRC") or "~/.psqlrc")
     include = "\\i '" + str(own).replace("\\", "\\\\").replace("'", "''") + "'\n" if own.is_file() else ""
     return f"{include}\\set PROMPT1 '{prompt}'\n\\set PROMPT2 '{prompt}'\n"
 

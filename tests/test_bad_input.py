@@ -401,3 +401,23 @@ def test_a_protected_database_with_functions_alone_holds_something(make_project:
     assert project.invoke("db.reset", "--env=live", f"--confirm={project.database}").code == 0
     project.execute("CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'")
     refused(project, "db.reset", "--env=live", code=2, says="would destroy")
+
+
+def test_a_user_without_a_name(clinic: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs as a number."""
+
+    def nobody(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    for task in (["db.verify"], ["db.seed"], ["db.url"], ["--dry", "db.shell"], ["db.doctor"], ["backup.create"]):
+        outcome = clinic.invoke(*task)
+        assert outcome.code == 0, f"{task}: {outcome.err}"
+    missing = refused(clinic, "backup.restore", "--file=~nobody/x.dump", code=2, says="there is no backup ~nobody/x.dump")
+    assert "backup.list" in missing
+    clinic.env["DEV_DATABASE_URL"] = clinic.env["DEV_DATABASE_URL"].replace(f"skinspire:{clinic.address.password}@", "")
+    for task in ("db.verify", "db.seed", "db.doctor"):
+        remedy = refused(clinic, task, code=2 if task != "db.doctor" else 1, says="DEV_DATABASE_URL names no role")
+        assert "DEV_DATABASE_URL=postgresql://user:password@" in remedy

@@ -19,6 +19,7 @@ from skinspire_db.errands import Build
 from skinspire_db.errors import BackupInvalid, ConnectionFailed, GuardRefused, SkinspireError, StepFailed
 from skinspire_db.progress import watched
 from skinspire_db.replacement import Replacement
+from skinspire_db.settings import expanded
 from skinspire_db.streaming import with_options
 
 REPLACES = "replace what {} holds"
@@ -43,7 +44,7 @@ def restore(target: Environment, folder: Path | None = None, *, file: str | None
     Raises UsageError and BackupInvalid for a file that is not there or is no dump, before anything is done.
     """
     where = store.folder_of(target.project, folder)
-    if file and (given := Path(file).expanduser()).exists() and not (given / store.MANIFEST).exists():
+    if file and (given := expanded(file)).exists() and not (given / store.MANIFEST).exists():
         source = Source(foreign.recognise(given))
         backup = None
     else:

@@ -20,7 +20,7 @@ from typing import Any
 
 from skinspire_db.errors import BackupInvalid, UsageError
 from skinspire_db.fingerprint import Fingerprint
-from skinspire_db.settings import Project, write_atomically
+from skinspire_db.settings import Project, expanded, write_atomically
 
 MANIFEST, DATA, VERIFIED = "manifest.json", "data", "verified.json"
 FORMAT = 1
@@ -126,7 +126,7 @@ def complete(folder: Path, environment: str | None = None) -> tuple[list[Backup]
 def pick(folder: Path, environment: str, name: str | None) -> Backup:
     """The backup that is called so, or is at that path; the environment's newest when none is named. Raises UsageError."""
     if name:
-        path = folder / name if (folder / name).is_dir() else Path(name).expanduser()
+        path = folder / name if (folder / name).is_dir() else expanded(name)
         if not path.is_dir():
             raise UsageError(
                 f"there is no backup {name}", remedy=f"choose one that invoke backup.list --env={environment} shows"
