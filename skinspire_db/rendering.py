@@ -159,7 +159,7 @@ def _facts(about: Row) -> list[tuple[str, str]]:
         ("database", f"{size(about['bytes'])}, {about['encoding']}, collation {about['collation']}, owner {about['owner']}"),
         ("stamp", f"{stamp['environment']}, identity {stamp['identity']}" if stamp else "none"),
     ]
-    if "revisions" in about:
+    if about.get("revisions") is not None:
         at = ", ".join(about["revisions"]) or "no revision"
         head = {True: ", the head", False: ", which is not the head", None: ""}[about["at_head"]]
         facts.append(("migrations", f"at {at}{head}"))

@@ -127,7 +127,7 @@ def drift(ctx, env=None, json=False):
     | {
         "table": "everything about one table or view, as NAME or SCHEMA.NAME",
         "schema": "only what is in this schema",
-        "section": "only: tables, views, functions, triggers, sequences, grants or activity",
+        "section": "only: tables, views, functions, triggers, sequences, extensions, roles, grants or activity",
         "format": "table, json, markdown or mermaid (default: table)",
         "exact": "count the rows, in place of PostgreSQL's estimates",
     }

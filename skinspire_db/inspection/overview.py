@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from skinspire_db import connections, safety
 from skinspire_db.connections import Target
@@ -20,14 +21,14 @@ if TYPE_CHECKING:
     from skinspire_db.connections import Connection
 
 Row = dict[str, Any]
+T = TypeVar("T")
 SECTIONS = {
     "tables": queries.TABLES, "views": queries.VIEWS, "functions": queries.FUNCTIONS, "triggers": queries.TRIGGERS,
-    "sequences": queries.SEQUENCES, "grants": queries.GRANTS, "activity": queries.ACTIVITY,
+    "sequences": queries.SEQUENCES, "extensions": queries.EXTENSIONS, "roles": queries.ROLES, "grants": queries.GRANTS,
+    "activity": queries.ACTIVITY,
 }  # fmt: skip
 # The triggers' state is one line of the overview, and who is at work is no part of what a database holds.
-OVERVIEW = {name: SECTIONS[name] for name in ("tables", "views", "functions", "sequences")} | {
-    "extensions": queries.EXTENSIONS, "roles": queries.ROLES, "grants": queries.GRANTS,
-}  # fmt: skip
+OVERVIEW = {name: query for name, query in SECTIONS.items() if name not in ("triggers", "activity")}
 DRAWN = {"tables": queries.TABLES, "columns": queries.COLUMNS, "foreign_keys": queries.FOREIGN_KEYS}
 FORMATS = ("table", "json", "markdown", "mermaid")
 LISTED = 12  # names in a message
@@ -98,13 +99,16 @@ def inspect(environment: Environment, wanted: Wanted) -> Inspection:
         if wanted.schema is not None:
             _make_sure_of_schema(connection, wanted.schema, to)
         if wanted.table is not None:
-            found.sections = _one_table(connection, to, wanted)
+            found.sections = _one_table(connection, to, wanted, found.notes)
         else:
             one = {wanted.section: SECTIONS[wanted.section]} if wanted.section else None
             chosen = DRAWN if wanted.format == "mermaid" else one or OVERVIEW
             found.sections = {name: rows(connection, query, schema=wanted.schema) for name, query in chosen.items()}
             if chosen is OVERVIEW and wanted.schema is None:
-                found.about |= _state(connection, environment, found.notes)
+                state = without_waiting(connection, lambda: _state(connection, environment, found.notes))
+                found.about |= state or {"revisions": None, "at_head": None, "triggers_state": None}
+                if state is None:
+                    found.notes.append("where migrations and triggers stand is not known: somebody holds a table exclusively")
         if "tables" in found.sections:
             _mark_rows(connection, found, wanted)
         if "triggers" in found.sections:
@@ -120,6 +124,21 @@ def rows(connection: Connection, query: str, **parameters: Any) -> list[Row]:
     values = {"schema": None, "table": None, "tables": None} | parameters
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(query.encode(), values).fetchall()
+
+
+def without_waiting(connection: Connection, find: Callable[[], T]) -> T | None:
+    """What `find` finds; None where that would wait for a lock that somebody holds."""
+    import psycopg
+
+    [(usual,)] = connection.execute("SHOW lock_timeout").fetchall()
+    try:
+        with connection.transaction():
+            connection.execute("SET LOCAL lock_timeout = '1ms'")  # 0 would be for ever
+            found = find()
+            connection.execute("SELECT set_config('lock_timeout', %s, true)", (usual,))
+            return found
+    except psycopg.errors.LockNotAvailable:
+        return None
 
 
 def _about(connection: Connection, to: Target) -> Row:
@@ -164,9 +183,11 @@ def _make_sure_of_schema(connection: Connection, schema: str, to: Target) -> Non
 # One table
 
 
-def _one_table(connection: Connection, to: Target, wanted: Wanted) -> dict[str, list[Row]]:
+def _one_table(connection: Connection, to: Target, wanted: Wanted, notes: list[str]) -> dict[str, list[Row]]:
     named = _find(connection, to, wanted)
     oid, is_view = named["oid"], named["kind"].endswith("view")
+    if rows(connection, queries.HELD, table=oid):
+        notes.append(f"somebody holds {named['name']} exclusively: its size, defaults and definitions are not known now")
     keys = rows(connection, queries.FOREIGN_KEYS, table=oid)
     ends = [(key.pop("of"), key.pop("to")) for key in keys]
     if wanted.format == "mermaid":
@@ -184,7 +205,10 @@ def _one_table(connection: Connection, to: Target, wanted: Wanted) -> dict[str, 
     for row in (row for name in ("columns", "triggers", "grants") for row in sections[name]):
         row.pop("schema"), row.pop("table", None)  # they are all this one's
     if is_view:
-        sections["definition"] = rows(connection, queries.DEFINITION, table=oid)
+        definition = without_waiting(connection, lambda: rows(connection, queries.DEFINITION, table=oid))
+        sections["definition"] = definition or [{"definition": None}]
+        if definition is None:
+            notes.append("the view's definition is not known now: somebody holds a table that it reads")
     return sections
 
 

@@ -141,8 +141,9 @@ NAMED = f"""
     WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') AND {SCHEMAS} ORDER BY 2, 3
 """
 COLUMNS = f"""
+    WITH {LOCKED}
     SELECT n.nspname AS schema, c.relname AS table, a.attname AS column, format_type(a.atttypid, a.atttypmod) AS type,
-           NOT a.attnotnull AS nullable, pg_get_expr(d.adbin, d.adrelid) AS default,
+           NOT a.attnotnull AS nullable, CASE WHEN {FREE} THEN pg_get_expr(d.adbin, d.adrelid) END AS default,
            CASE WHEN a.attidentity = 'a' THEN 'identity always' WHEN a.attidentity = 'd' THEN 'identity by default'
                 WHEN a.attgenerated <> '' THEN 'generated' END AS made_by,
            EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'p' AND a.attnum = ANY (k.conkey)) AS primary_key,
@@ -169,16 +170,20 @@ FOREIGN_KEYS = f"""
     WHERE k.contype = 'f' AND k.conparentid = 0
       AND (%(table)s::oid IS NULL AND {RELATION} OR %(table)s IN (k.conrelid, k.confrelid)) ORDER BY 1, 2, 3
 """
-CONSTRAINTS = """
-    SELECT conname AS constraint, convalidated AS valid, pg_get_constraintdef(oid) AS definition
-    FROM pg_constraint WHERE conrelid = %(table)s AND contype <> 't' ORDER BY contype <> 'p', 1
+CONSTRAINTS = f"""
+    WITH {LOCKED}
+    SELECT conname AS constraint, convalidated AS valid, CASE WHEN {FREE} THEN pg_get_constraintdef(k.oid) END AS definition
+    FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
+    WHERE conrelid = %(table)s AND contype <> 't' ORDER BY contype <> 'p', 1
 """
 INDEXES = f"""
     WITH {LOCKED}
     SELECT c.relname AS index, i.indisvalid AS valid, CASE WHEN {FREE} THEN pg_relation_size(c.oid) END AS bytes,
-           pg_stat_get_numscans(c.oid) AS scans, pg_get_indexdef(i.indexrelid) AS definition
+           pg_stat_get_numscans(c.oid) AS scans,
+           CASE WHEN {FREE} AND i.indrelid NOT IN (SELECT relation FROM locked) THEN pg_get_indexdef(i.indexrelid) END AS definition
     FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = %(table)s ORDER BY NOT i.indisprimary, 1
 """
+HELD = f"WITH {LOCKED} SELECT relation FROM locked WHERE relation = %(table)s"
 DEFINITION = "SELECT pg_get_viewdef(%(table)s::oid) AS definition"
 
 # Who is at work. Waiting for a lock is told by pg_blocking_pids, which is dear, and asked only of those who wait.

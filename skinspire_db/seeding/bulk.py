@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from skinspire_db.connections import Connection
 
 CHUNK = 5_000
-ANALYZE_FROM = 10_000  # people; fewer make no difference to the planner
 ROLE_OF: dict[Kind, str] = {
     "doctor": "Doctor", "nurse": "Nurse", "receptionist": "Receptionist", "pharmacy": "Pharmacy Staff", "patient": "Patient",
 }  # fmt: skip
@@ -70,7 +69,22 @@ def seed(connection: Connection, policy: Policy, options: Options, progress: Pro
         summary = reference.apply(connection, policy, test_hash=test_hash)
         _add_people(_Loader(connection, test_hash), options, summary, progress)
     connection.execute("SELECT set_config('app.current_user', '', true)")
+    _analyze_new(connection)
     return summary
+
+
+def _analyze_new(connection: Connection) -> None:
+    """ANALYZE the role's tables that nothing has looked at yet: until then nobody knows how many rows they have."""
+    from psycopg import sql
+
+    rows = connection.execute(
+        "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE c.relkind IN ('r', 'p') AND c.reltuples = -1 AND pg_has_role(c.relowner, 'USAGE')"
+        " AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
+    ).fetchall()
+    if rows:
+        tables = sql.SQL(", ").join(sql.Identifier(*names) for names in rows)
+        connection.execute(sql.SQL("ANALYZE (SKIP_LOCKED) {}").format(tables))
 
 
 def refuse_people(policy: Policy, options: Options) -> None:
@@ -111,8 +125,8 @@ def _add_people(loader: _Loader, options: Options, summary: Summary, progress: P
                 progress(done, total)
     support = sum(missing[kind] for kind in SUPPORT)
     summary.numbers |= {"doctors": missing["doctor"], "support_staff": support, "patients": missing["patient"]}
-    if total >= ANALYZE_FROM:
-        loader.connection.execute("ANALYZE staff, patients, users, user_role_mapping")
+    if total:
+        loader.connection.execute("ANALYZE (SKIP_LOCKED) staff, patients, users, user_role_mapping")
     examples: tuple[Kind, ...] = ("doctor", "patient")
     for kind in examples:  # one of each to sign in as
         if missing[kind] == wanted[kind]:
