@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import importlib
 import re
-import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db import bookkeeping, project_code
+from skinspire_db import bookkeeping
 from skinspire_db.cache import cached
-from skinspire_db.errors import InvalidSetting, ModelsInvalid, PermissionMissing, ProjectCodeEnded, Refused, StepFailed
+from skinspire_db.errors import InvalidSetting, PermissionMissing, Refused, StepFailed
+from skinspire_db.project_models import constraint_name
+from skinspire_db.project_models import metadata as metadata
 from skinspire_db.settings import Project
 from skinspire_db.summary import Summary
 
 if TYPE_CHECKING:
-    from sqlalchemy import Index, MetaData, Table
+    from sqlalchemy import MetaData, Table
     from sqlalchemy.schema import Constraint
 
     from skinspire_db.connections import Connection
 
-DEFAULT_METADATA = ["skinspire_db.models:Base"]
 EXTENSIONS = ("pgcrypto",)  # passwords are hashed with its crypt()
 
 # Objects of the application: in a schema of the database's users, and not a part of an extension. The tools' own schema
@@ -63,60 +62,6 @@ OBJECTS = f"""
 """  # noqa: S608
 TYPE_OR_SEQUENCE = re.compile(r'CREATE (TYPE|DOMAIN|SEQUENCE) ((?:"(?:[^"]|"")+"|[\w$]+|\.)+)')
 DROP_ORDER = ("VIEW", "MATERIALIZED VIEW", "TABLE", "FOREIGN TABLE", "SEQUENCE", "ROUTINE", "DOMAIN", "TYPE", "SCHEMA")
-
-
-def metadata(here: Project) -> MetaData:
-    """The tables of the project: those of every entry of `metadata` in [tool.skinspire_db], as one MetaData.
-
-    Raises ModelsInvalid when an entry cannot be imported, two of them define one table, or a foreign key points to a table or
-    column that nobody defines.
-    """
-    from sqlalchemy import MetaData
-    from sqlalchemy.schema import conv
-    from sqlalchemy.types import SchemaType
-
-    found: list[MetaData] = []
-    entries = here.config.get("metadata", DEFAULT_METADATA)
-    for entry in [entries] if isinstance(entries, str) else entries:
-        loaded = _load(entry, here)
-        if not any(loaded is each for each in found):
-            found.append(loaded)
-    together = found[0] if len(found) == 1 else MetaData()
-    if len(found) > 1:  # one, so that a foreign key may point from an application's table to a core table
-        for each in found:
-            for table in each.tables.values():
-                items: list[Constraint | Index] = [*table.constraints, *table.indexes]
-                for item in items:  # as its own naming convention has it
-                    if (name := _constraint_name(item)) is not None:
-                        item.name = conv(name)
-                if table.key in together.tables:
-                    raise ModelsInvalid(f"table {table.key} is defined twice", remedy="correct metadata in pyproject.toml")
-                copied = table.to_metadata(together)
-                for column in copied.columns:  # the copy takes every enum and domain for one of the table's schema
-                    if isinstance(column.type, SchemaType):
-                        column.type.schema = getattr(table.columns[column.name].type, "schema", None)
-            for sequence in each._sequences.values():  # SQLAlchemy has no public way to those that no column uses
-                if sequence.column is None:
-                    sequence._copy()._set_metadata(together)
-    _refuse_loose_ends(together)
-    return together
-
-
-def _refuse_loose_ends(models: MetaData) -> None:
-    """SQLAlchemy resolves a foreign key when it is first needed, which would be in the middle of an operation."""
-    from sqlalchemy import exc
-
-    for table in models.tables.values():
-        for key in table.foreign_keys:
-            try:
-                _ = key.column
-            except exc.NoReferenceError as error:
-                what = "column" if isinstance(error, exc.NoReferencedColumnError) else "table"
-                raise ModelsInvalid(
-                    f"the foreign key of column {table.key}.{key.parent.name} points to {key.target_fullname}:"
-                    f" no model defines that {what}",
-                    remedy="correct the ForeignKey, or add the model's module to metadata in pyproject.toml",
-                ) from None
 
 
 @dataclass(frozen=True)
@@ -293,30 +238,6 @@ def compare(connection: Connection, wanted: Blueprint) -> list[str]:
     return differences
 
 
-def _load(entry: str, here: Project) -> MetaData:
-    from sqlalchemy import MetaData
-
-    module_name, _, attribute = str(entry).partition(":")
-    remedy = f"correct metadata in {here.root / 'pyproject.toml'}"
-    if not re.fullmatch(r"\w+(\.\w+)*", module_name):
-        raise ModelsInvalid(f"metadata names {entry!r}, which is no module:attribute", remedy=remedy)
-    try:
-        with project_code.running(here):
-            loaded: Any = getattr(importlib.import_module(module_name), attribute or "Base")
-    except Exception as error:  # whatever the module does when it is imported: its author reads this
-        own = [each for each in traceback.extract_tb(error.__traceback__) if each.filename.startswith(str(here.root))]
-        where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
-        says = " ".join(str(getattr(error, "message", error)).split()) or type(error).__name__
-        message = f"the models {entry} cannot be loaded: {says}{where}"
-        if isinstance(error, ProjectCodeEnded):
-            raise ProjectCodeEnded(message, remedy=error.remedy) from None
-        raise ModelsInvalid(message, remedy=remedy) from None
-    loaded = getattr(loaded, "metadata", loaded)
-    if not isinstance(loaded, MetaData):
-        raise ModelsInvalid(f"{entry} is neither a declarative base nor a MetaData", remedy=remedy)
-    return loaded
-
-
 def extensions(here: Project) -> list[str]:
     """The extensions that the database needs: the core's, and `extensions` of [tool.skinspire_db]."""
     own = here.config.get("extensions", [])
@@ -417,15 +338,7 @@ def _refuse_unfillable(connection: Connection, column: Any) -> None:
 
 
 def _named_constraints(table: Table) -> dict[str, Constraint]:
-    return {name: each for each in table.constraints if each.name and (name := _constraint_name(each))}
-
-
-def _constraint_name(constraint: Constraint | Index) -> str | None:
-    """The name, by the naming convention where the model gives none; None when PostgreSQL chooses it."""
-    if constraint.name is None:
-        return None
-    named = _dialect().identifier_preparer.format_constraint(constraint)
-    return None if named is None else str(named).strip('"').replace('""', '"')
+    return {name: each for each in table.constraints if each.name and (name := constraint_name(each))}
 
 
 def _live_columns(connection: Connection) -> dict[str, dict[str, tuple[str, bool]]]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skinspire_db import project_code
+from skinspire_db import project_code, project_models
 from skinspire_db.cache import cached
 from skinspire_db.errors import MigrationInvalid, ProjectCodeEnded, UsageError
 from skinspire_db.settings import Project
@@ -29,12 +29,16 @@ def folders(here: Project) -> list[Path]:
 
 
 def directory(here: Project) -> ScriptDirectory:
-    """The files as Alembic sees them. Raises MigrationInvalid for one that cannot be read or whose predecessor is missing."""
+    """The files as Alembic sees them. The models are loaded before: a revision may use them, and must not change them.
+
+    Raises MigrationInvalid for a file that cannot be read or whose predecessor is missing, ModelsInvalid as load() does.
+    """
     from alembic.script import ScriptDirectory
 
+    project_models.load(here)
     locations = [str(each) for each in folders(here) if each.is_dir()]
     found = ScriptDirectory(str(CORE), version_locations=locations, messaging_opts={"quiet": True})
-    with refusals(), project_code.running(here), warnings.catch_warnings(record=True) as warned:
+    with refusals(), project_models.kept(), project_code.running(here), warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         list(found.walk_revisions())
     if twice := [str(each.message) for each in warned if "present more than once" in str(each.message)]:

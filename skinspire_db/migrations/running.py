@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db import project_code, schema
+from skinspire_db import project_code, project_models, schema
 from skinspire_db.connections import is_lost, sentence
 from skinspire_db.errors import MigrationFailed, MigrationInvalid, ProjectCodeEnded, UsageError
 from skinspire_db.migrations import effects, revisions
@@ -227,7 +227,7 @@ def _to_its_end(migration: Callable[..., Any], here: Project) -> Callable[..., A
 
     @functools.wraps(migration)
     def run(*arguments: Any, **options: Any) -> None:
-        with project_code.running(here):
+        with project_models.kept(), project_code.running(here):
             left = migration(*arguments, **options)
         if inspect.isawaitable(left) or inspect.isgenerator(left) or inspect.isasyncgen(left):
             if inspect.iscoroutine(left):
