@@ -96,7 +96,14 @@ def loses(old: str, new: str) -> bool:
 
 def of(connection: Connection, sql: str) -> list[str]:
     """What running this SQL would lose, a sentence each. It reads the rows concerned; nothing is changed."""
-    return [loss for statement in _split(sql, ";") for loss in _of_statement(connection, statement)]
+    import psycopg
+
+    sql = OPAQUE.sub(lambda found: " " if found[0].startswith(("--", "/*")) else found[0], sql)
+    try:
+        with connection.transaction():  # a savepoint
+            return [loss for statement in _split(sql, ";") for loss in _of_statement(connection, statement)]
+    except psycopg.Error as error:
+        return [f"what it loses could not be looked at: {error.diag.message_primary or type(error).__name__}"]
 
 
 def _of_statement(connection: Connection, sql: str) -> Iterator[str]:

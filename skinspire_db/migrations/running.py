@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from skinspire_db import project_code, project_models, schema
 from skinspire_db.connections import is_lost, sentence
 from skinspire_db.errors import MigrationFailed, MigrationInvalid, ProjectCodeEnded, UsageError
-from skinspire_db.migrations import effects, revisions
+from skinspire_db.migrations import effects, losses, revisions
 from skinspire_db.settings import Project
 from skinspire_db.summary import Summary
 from skinspire_db.triggers.files import statements_only
@@ -144,17 +144,23 @@ def apply(connection: Connection, here: Project, files: ScriptDirectory, script:
     before = effects.state(connection)
     file = revisions.path(script, here)
     called: list[str] = []
+    lost: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        lost.extend(losses.of(connection, statement))
+
     connection.execute(b"SAVEPOINT revision")
     try:
         with alchemy(connection, called) as alchemist:
             sqlalchemy.event.listen(alchemist, "before_cursor_execute", _refuse_transaction_control)
+            sqlalchemy.event.listen(alchemist, "before_cursor_execute", note)
             _run(here, files, lambda _heads, _context: [make(files.revision_map, script)], connection=alchemist)
             if called:
                 raise MigrationInvalid(f"it calls {called[0]}() of the driver's connection: a revision is one transaction")
         if _is_ended(connection):
             raise MigrationInvalid("it ends the transaction that it is in")
     except sqlalchemy.exc.DBAPIError as error:
-        raise _failed(error, file, script, ended=_is_ended(connection)) from None
+        raise _failed(error, file, script, lost, ended=_is_ended(connection)) from None
     except Exception as error:  # the revision's author wrote it, and reads this
         raise _broken(error, file, script, ended=_is_ended(connection)) from None
     except KeyboardInterrupt:
@@ -162,6 +168,7 @@ def apply(connection: Connection, here: Project, files: ScriptDirectory, script:
             raise MigrationFailed(f"{file}: interrupted; {TRACE}", remedy=LOOK) from None
         raise
     numbers, lines = effects.between(before, effects.state(connection))
+    lines += [f"careful: {each}" for each in lost]
     return Summary({"taken_back" if down else "applied": f"{script.revision} {script.doc}".strip()} | numbers, lines=lines)
 
 
@@ -201,6 +208,21 @@ def sql(here: Project, files: ScriptDirectory, start: str, to: str | None) -> st
             dialect_name="postgresql", dialect_opts={"paramstyle": "named"}, output_buffer=written, literal_binds=True,
             transaction_per_migration=True,
         )  # fmt: skip
+    return written.getvalue()
+
+
+def statements(here: Project, files: ScriptDirectory, script: Script) -> str | None:
+    """The SQL of one revision, not run; None for one that reads the database, and has none without."""
+    from alembic.runtime.migration import MigrationStep
+
+    written = io.StringIO()
+    try:
+        _run(
+            here, files, lambda _heads, _: [MigrationStep.upgrade_from_script(files.revision_map, script)], as_sql=True,
+            dialect_name="postgresql", dialect_opts={"paramstyle": "named"}, output_buffer=written, literal_binds=True,
+        )  # fmt: skip
+    except Exception:  # whatever it says when it is run for real, its author reads then
+        return None
     return written.getvalue()
 
 
@@ -271,7 +293,7 @@ def _relations(connection: Connection) -> set[str]:
     return {name for (name,) in rows.fetchall() if name not in (TABLE, TABLE.removeprefix("public."))}
 
 
-def _failed(error: sqlalchemy.exc.DBAPIError, file: str, script: Script, *, ended: bool) -> Exception:
+def _failed(error: sqlalchemy.exc.DBAPIError, file: str, script: Script, lost: list[str], *, ended: bool) -> Exception:
     import psycopg
     from psycopg import errors
 
@@ -292,7 +314,8 @@ def _failed(error: sqlalchemy.exc.DBAPIError, file: str, script: Script, *, ende
             "if the database has everything of this revision already, by db.create --update-only for one:"
             f" invoke migrate.stamp --env={{env}} --to={script.revision}"
         )
-    says = f"{file}: {sentence(cause)}{detail}; the statement: {shown}"
+    because = f" ({'; '.join(lost)})" if lost else ""
+    says = f"{file}: {sentence(cause)}{detail}{because}; the statement: {shown}"
     return (
         MigrationFailed(f"{says}; {TRACE}", remedy=LOOK) if ended else MigrationFailed(f"{says}; {NO_TRACE}", remedy=remedy)
     )

@@ -12,7 +12,7 @@ from skinspire_db.connections import Target
 from skinspire_db.environment import Environment
 from skinspire_db.errors import SkinspireError, UsageError
 from skinspire_db.looking import present
-from skinspire_db.migrations import revisions, running, writing
+from skinspire_db.migrations import losses, revisions, running, writing
 from skinspire_db.pipeline import Pipeline, Series, Step, translated
 from skinspire_db.settings import Project
 from skinspire_db.summary import Summary
@@ -40,9 +40,24 @@ def upgrade(environment: Environment, to: str | None = None) -> Series:
         nonlocal first
         script = look(environment, lambda connection: running.next_up(connection, files, to))
         backs_up, first = first, False
-        return None if script is None else _revision(environment, "migrate.upgrade", script, backs_up=backs_up)
+        if script is None:
+            return None
+        return _revision(environment, "migrate.upgrade", script, danger=_danger(environment, script), backs_up=backs_up)
 
     return Series("migrate.upgrade", environment, following, ("revision", "triggers", "proofs"))
+
+
+def _danger(environment: Environment, script: Script) -> str:
+    """What a protected environment must confirm to before this revision, empty where it loses nothing."""
+    if not environment.policy.protected:
+        return ""
+    files = revisions.directory(environment.project)
+    text = running.statements(environment.project, files, revisions.named(files, script.revision))
+    if text is None:
+        return f"apply {script.revision} to {{}}, and what that loses cannot be told beforehand: it reads the database"
+    lost = look(environment, lambda connection: losses.of(connection, text))
+    said = "; ".join(lost).replace("{", "{{").replace("}", "}}")
+    return f"apply {script.revision} to {{}}, and lose what it holds: {said}" if lost else ""
 
 
 def downgrade(environment: Environment, steps: str | int = 1) -> Series:

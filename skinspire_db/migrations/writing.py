@@ -62,7 +62,7 @@ def new(
         except MigrationFailed as error:
             if not keep:
                 path.unlink()
-                raise _not_kept(error, lost) from None
+                raise _not_kept(error) from None
             careful.append(f"it fails on this database: {error.message}")
     shown = path.relative_to(here.root) if path.is_relative_to(here.root) else path
     return Written(revision, str(shown), len(up), careful)
@@ -164,11 +164,10 @@ def _is_said_again(before: str, after: str, down: list[Statement]) -> bool:
     return same and any(words in each.sql for each in down)
 
 
-def _not_kept(error: MigrationFailed, lost: list[str]) -> MigrationFailed:
+def _not_kept(error: MigrationFailed) -> MigrationFailed:
     says = error.message.replace("; this revision left no trace", "")
-    because = f" ({'; '.join(lost)})" if lost else ""
     return MigrationFailed(
-        f"what was written fails on this database, and is not kept: {says}{because}",
+        f"what was written fails on this database, and is not kept: {says}",
         remedy="correct models or rows; or keep the file and correct it: invoke migrate.new --env={env} --keep -m ...",
     )
 
