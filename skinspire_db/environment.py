@@ -145,6 +145,15 @@ def resolve_active(name: str | None) -> str:
     return resolve_name(name) if name is not None else str(active(project()).value)
 
 
+def is_protected(name: str) -> bool:
+    """Whether the environment of that name is protected; one that this project does not declare counts as such.
+
+    Raises InvalidSetting.
+    """
+    here = project()
+    return name not in names(here) or _policy(name, here).protected
+
+
 def describe(name: str | None = None) -> list[Setting]:
     """Every setting of the environment called `name`, or of the active one, with its source; passwords are hidden.
 

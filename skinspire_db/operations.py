@@ -293,6 +293,20 @@ def adopt(environment: Environment) -> Pipeline:
     return Pipeline("env.stamp", environment, (Step("stamp", write),), adopts=True)
 
 
+def give_up(environment: Environment) -> Pipeline:
+    """Take this environment's stamp off its database. From then on another environment can adopt it."""
+
+    def take_off(connection: Connection) -> Summary:
+        connection.execute("DELETE FROM skinspire_tools.stamp")
+        lines = [f"it is not {environment.name}'s any more: the tools leave it alone until an environment adopts it"]
+        return Summary({"stamp": "none", "before": environment.name}, lines=lines)
+
+    danger = (
+        f"take {environment.name}'s stamp off {{}}, and its protection: who adopts it may then copy and reset what it holds"
+    )
+    return Pipeline(safety.GIVEN_UP, environment, (Step("unstamp", take_off),), danger=danger)
+
+
 def _create_step(environment: Environment, wanted: schema.Blueprint) -> Step:
     """The models' tables are what all revisions lead to, so the database is at the head then."""
     heads = revisions.heads(environment.project)

@@ -11,13 +11,14 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import skinspire_db
-from skinspire_db import bookkeeping, connections, schema
+from skinspire_db import bookkeeping, connections, environment, schema
 from skinspire_db.connections import Target
 from skinspire_db.errors import GuardRefused, OperationLocked, SkinspireError
 
 if TYPE_CHECKING:
     from skinspire_db.connections import Connection
 
+GIVEN_UP = "env.unstamp"  # the operation by which an environment takes its own stamp off
 LOCK_KEY = 0x5C1F_DB  # one number for all operations: an advisory lock is a database's own
 
 
@@ -38,7 +39,12 @@ def read_stamp(connection: Connection) -> Stamp | None:
 
 
 def write_stamp(connection: Connection, environment: str, *, renew: bool = False) -> None:
-    """Stamp the database, with a new identity when it was another environment's, or with `renew`, when it is a copy."""
+    """Stamp the database, with a new identity when it was another environment's, or with `renew`, when it is a copy.
+
+    Raises GuardRefused for another, protected environment's stamp: whoever asks, that is not taken off here.
+    """
+    if stamp := read_stamp(connection):
+        refuse_protected(stamp.environment, environment, "this database")
     bookkeeping.ensure(connection)
     if renew:
         connection.execute("DELETE FROM skinspire_tools.stamp")
@@ -74,6 +80,18 @@ def refuse_foreign(stamp: Stamp | None, to: Target) -> None:
         raise GuardRefused(
             f"{to} is stamped {stamp.environment}, not {to.environment}",
             remedy=f"correct the URL of {to.environment}, or use --env={stamp.environment}",
+        )
+
+
+def refuse_protected(former: str, wanted: str, database: str) -> None:
+    """Raise GuardRefused when `database` belongs to another environment than the one that is wanted, and that is protected.
+
+    The remedy does not say how that environment gives it up: then the refusal would be the way to its patients' data.
+    """
+    if former != wanted and environment.is_protected(former):
+        raise GuardRefused(
+            f"{database} is {former}'s, which is protected: it is not made {wanted}'s",
+            remedy=f"correct the URL of {wanted}, or use --env={former}",
         )
 
 
@@ -142,6 +160,8 @@ def consent_to_adopt(connection: Connection, to: Target, confirm: str | None) ->
     """Let `env.stamp` pass. Raises GuardRefused unless confirmed, where the database is not empty and not ours yet."""
     connections.require_direct(to, "env.stamp")
     stamp = read_stamp(connection)
+    if former := stamp.environment if stamp else _last_owner(connection):
+        refuse_protected(former, to.environment, str(to))
     if confirm == to.database or (stamp and stamp.environment == to.environment):
         return
     found = len(schema.objects(connection))
@@ -152,6 +172,16 @@ def consent_to_adopt(connection: Connection, to: Target, confirm: str | None) ->
         f"{to} {what}; stamping it {to.environment} lets the tools change it",
         remedy=f"invoke env.stamp --env={to.environment} --confirm={quote(to.database)}",
     )
+
+
+def _last_owner(connection: Connection) -> str | None:
+    """The environment of the last operation on a database without a stamp, None where it gave the database up itself."""
+    if connection.execute("SELECT pg_catalog.to_regclass('skinspire_tools.journal')").fetchone() == (None,):
+        return None
+    row = connection.execute(
+        "SELECT environment, operation FROM skinspire_tools.journal ORDER BY started_at DESC LIMIT 1"
+    ).fetchone()
+    return row[0] if row and row[1] != GIVEN_UP else None
 
 
 def try_lock(connection: Connection) -> bool:

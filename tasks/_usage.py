@@ -26,7 +26,7 @@ def refuse_mixed_environments(tasks: Sequence[Any]) -> None:
         given = getattr(task, "as_kwargs", {})
         if task.name == "env.switch" and given.get("env"):
             active = environment.resolve_name(given["env"])
-        if "env" in given and (task.name.partition(".")[0] in ON_A_DATABASE or task.name == "env.stamp"):
+        if "env" in given and (task.name.partition(".")[0] in ON_A_DATABASE or task.name in ("env.stamp", "env.unstamp")):
             meant.append((task.name, given["env"] and environment.resolve_name(given["env"]), active))
     named = [name for _, name, _ in meant if name]
     if not named or len(named) == len(meant):

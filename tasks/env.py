@@ -47,3 +47,12 @@ def stamp(ctx, env=None, confirm=None, json=False):
     from tasks import _console
 
     _console.operate(ctx, env, lambda chosen, _: operations.adopt(chosen), json=json, confirm=confirm)
+
+
+@task(help=ENV | JSON | {"confirm": "the database's name: needed in a protected environment, which gives its protection up"})
+def unstamp(ctx, env=None, confirm=None, json=False):
+    """Take an environment's stamp off its database, so that another one may adopt what it holds."""
+    from skinspire_db import operations
+    from tasks import _console
+
+    _console.operate(ctx, env, lambda chosen, _: operations.give_up(chosen), json=json, confirm=confirm)

@@ -126,6 +126,38 @@ def test_stamp_asks_before_it_adopts(clinic: Project) -> None:
     assert environment == "test" and [(identity,)] != before
 
 
+@pytest.mark.parametrize("other", ["dev", "uat"])
+def test_a_protected_stamp_is_taken_off_in_its_own_environment_only(
+    make_project: Callable[..., Project], template: str, other: str
+) -> None:
+    """As dev's it could be copied to test, with the patients in it."""
+    project = make_project('[tool.skinspire_db.environments.live]\nextends = "prod"\n'
+                           '[tool.skinspire_db.environments.uat]\nextends = "live"\n')  # fmt: skip
+    name = project.database
+    project.env |= {"LIVE_DATABASE_URL": project.url(name), "UAT_DATABASE_URL": project.url(name)}
+    project.execute(f'CREATE DATABASE "{name}" TEMPLATE {template}', "postgres")
+    project.execute("UPDATE skinspire_tools.stamp SET environment = 'live'")
+    stamp = "SELECT environment FROM skinspire_tools.stamp"
+    adopt = ["env.stamp", f"--env={other}", f"--confirm={name}"]
+    for command in (adopt, adopt[:2], ["--dry", *adopt], ["env.unstamp", f"--env={other}", f"--confirm={name}"]):
+        remedy = refused(project, *command, code=2, says="live")
+        assert remedy == f"correct the URL of {other}, or use --env=live"
+    project.execute("UPDATE skinspire_tools.stamp SET environment = 'unknown'")
+    assert project.invoke(*adopt).code == 2, "one that this project does not know may be protected"
+    project.execute("UPDATE skinspire_tools.stamp SET environment = 'live'")
+    assert project.invoke("db.seed", "--env=live", "--reference-only").code == 0
+    project.execute("DELETE FROM skinspire_tools.stamp")
+    refused(project, *adopt, code=2, says="is live's, which is protected")
+    assert project.invoke("env.stamp", "--env=live", f"--confirm={name}").code == 0
+    remedy = refused(project, "env.unstamp", "--env=live", code=2, says="who adopts it may then copy and reset what it holds")
+    assert project.query(stamp) == [("live",)] and remedy == f"invoke env.unstamp --env=live --confirm={name}"
+    assert project.invoke(*remedy.split()[1:]).code == 0
+    assert project.query(stamp) == []
+    refused(project, "db.seed", f"--env={other}", code=2, says="objects and no stamp")
+    refused(project, *adopt[:2], code=2, says="objects and no stamp")
+    assert project.invoke(*adopt).code == 0 and project.query(stamp) == [(other,)]
+
+
 def test_protected_needs_the_databases_name(make_project: Callable[..., Project], template: str) -> None:
     project = make_project('[tool.skinspire_db.environments.live]\nextends = "prod"\n')
     project.env["LIVE_DATABASE_URL"] = project.env["DEV_DATABASE_URL"]

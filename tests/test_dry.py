@@ -13,7 +13,7 @@ from conftest import Outcome, Project, throw_away_home
 LIVE = '[tool.skinspire_db.environments.live]\nextends = "prod"\n'
 WRITES = (
     ["db.setup"], ["db.prepare"], ["db.reset"], ["db.create"], ["db.create", "--update-only"], ["db.seed"], ["db.undo"],
-    ["db.copy", "--source=test"], ["env.stamp"], ["triggers.install"], ["triggers.disable", "--name=timestamps"],
+    ["db.copy", "--source=test"], ["env.stamp"], ["env.unstamp"], ["triggers.install"], ["triggers.disable", "--name=timestamps"],
     ["triggers.enable", "--name=timestamps"], ["migrate.new", "--message=x"], ["migrate.upgrade"], ["migrate.downgrade"],
     ["migrate.stamp"], ["backup.create"], ["backup.restore"], ["backup.verify"],
 )  # fmt: skip
