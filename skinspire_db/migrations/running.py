@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from skinspire_db import project_code, project_models, schema
 from skinspire_db.connections import is_lost, sentence
 from skinspire_db.errors import MigrationFailed, MigrationInvalid, ProjectCodeEnded, UsageError
-from skinspire_db.migrations import effects, losses, revisions
+from skinspire_db.migrations import effects, losses, named_types, revisions
 from skinspire_db.settings import Project
 from skinspire_db.summary import Summary
 from skinspire_db.triggers.files import statements_only
@@ -154,6 +154,7 @@ def apply(connection: Connection, here: Project, files: ScriptDirectory, script:
         with alchemy(connection, called) as alchemist:
             sqlalchemy.event.listen(alchemist, "before_cursor_execute", _refuse_transaction_control)
             sqlalchemy.event.listen(alchemist, "before_cursor_execute", note)
+            named_types.reuse(alchemist, connection)
             _run(here, files, lambda _heads, _context: [make(files.revision_map, script)], connection=alchemist)
             if called:
                 raise MigrationInvalid(f"it calls {called[0]}() of the driver's connection: a revision is one transaction")
