@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db import urls
+from skinspire_db import refusals, urls
 from skinspire_db.environment import (
     Environment,
     Policy,
@@ -143,13 +143,13 @@ def connect(to: Target, operation: str, *, database: str | None = None) -> Conne
     import psycopg
 
     try:
-        return _open(to, operation, database)
+        return open_once(to, operation, database)
     except psycopg.Error as error:
         failure = error
     if to.server:
         to.parameters.update(to.server.start().parameters)  # its port may be another one now
         try:
-            return _open(to, operation, database)
+            return open_once(to, operation, database)
         except psycopg.Error as error:
             failure = error
     raise explain(failure, to, database)
@@ -320,14 +320,18 @@ def _own_name(to: Target) -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):
-        setting = url_setting(to.environment)
+        setting = to.setting or url_setting(to.environment)
         raise InvalidSetting(
             f"{setting} names no role, and the account that runs this has no name",
             remedy=f"write {setting}=postgresql://user:password@host:5432/database",
         ) from None
 
 
-def _open(to: Target, operation: str, database: str | None = None) -> Connection:
+def open_once(to: Target, operation: str, database: str | None = None) -> Connection:
+    """One attempt to connect, to the server that the operation is on.
+
+    Raises psycopg's errors, and ConnectionFailed when it led to another server.
+    """
     import psycopg
 
     other = {"dbname": database} if database else {}
@@ -377,18 +381,25 @@ def create_database(to: Target, operation: str, *, template: str | None = None, 
 
 
 def maintenance(to: Target, operation: str) -> Connection:
-    """A connection to a database that every server has, on the target's server. Raises PermissionMissing."""
+    """A connection to a database that every server has, on the target's server.
+
+    Raises PermissionMissing when the role may not connect to it, ConnectionFailed when a limit or the server keeps it out.
+    """
     import psycopg
 
     for database in MAINTENANCE_DATABASES:
         try:
-            return _open(to, operation, database)
+            return open_once(to, operation, database)
         except psycopg.Error as error:
             failure = error
-    raise PermissionMissing(
-        f"the database {to.database} does not exist, and role {to.user} reaches no other one to create it from",
-        remedy=f'ask the administrator for: CREATE DATABASE "{to.database}" OWNER "{to.user}"',
-    ) from failure
+    said = f"role {to.user} reaches neither {' nor '.join(MAINTENANCE_DATABASES)} on {to.where}: {refusals.reason(failure)}"
+    kind = refusals.kind(failure)
+    if kind == "limit":
+        raise ConnectionFailed(said, remedy=refusals.more_connections(failure)) from failure
+    if kind == "host" or "permission denied" in str(failure):
+        grant = f'GRANT CONNECT ON DATABASE {MAINTENANCE_DATABASES[0]} TO "{to.user}"'
+        raise PermissionMissing(said, remedy=f"ask the administrator for: {grant}") from failure
+    raise ConnectionFailed(said, remedy=f"invoke db.doctor --env={to.environment}") from failure
 
 
 def _exists(to: Target, database: str) -> bool | None:
@@ -408,15 +419,20 @@ def explain(error: psycopg.Error, to: Target, database: str | None = None) -> Sk
     text = str(error)
     setting = to.setting or url_setting(to.environment)
     check = "invoke server.status" if to.server else f"invoke db.doctor --env={to.environment}, and check {setting}"
-    if re.search(r"invalid \S+ value|bad value for|invalid connection option", text):
+    kind = refusals.kind(error)
+    if kind == "option":
         return InvalidSetting(
             f"{setting} has an option that cannot be used: {text.splitlines()[0]}",
             remedy=f"correct {setting}=postgresql://user:password@host:5432/database?OPTION=VALUE",
         )
-    if "unsupported startup parameter" in text:  # PgBouncer's words
+    if kind == "pooler":
         return InvalidSetting(
             f"{setting} leads through a pooler that does not take all of its options: {text.splitlines()[0]}",
             remedy=f"take them out of {setting}, and give the tools PostgreSQL itself in {admin_setting(to.environment)}",
+        )
+    if kind == "limit":
+        return ConnectionFailed(
+            f"{to.where} lets nobody else in: {refusals.reason(error)}", remedy=refusals.more_connections(error)
         )
     if "password" in text and ("authentication failed" in text or "no password supplied" in text):
         return ConnectionFailed(
@@ -429,6 +445,4 @@ def explain(error: psycopg.Error, to: Target, database: str | None = None) -> Sk
         return DatabaseMissing(
             f"the database {database or to.database} does not exist", remedy=f"invoke db.setup --env={to.environment}"
         )
-    reason = re.sub(r"^connection failed: |connection to server (at|on) .*? failed: ", "", text.splitlines()[0])
-    reason = re.sub(r"^(FATAL|ERROR): +", "", reason.strip())
-    return ConnectionFailed(f"cannot connect to {to}: {reason or 'no reason given'}", remedy=check)
+    return ConnectionFailed(f"cannot connect to {to}: {refusals.reason(error)}", remedy=check)

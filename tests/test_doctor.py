@@ -76,7 +76,7 @@ def role(clinic: Project) -> Iterator[str]:
     """An ordinary role that may do everything in the clinic, and that the URL names."""
     name = f"plain {clinic.database}"
     clinic.execute(
-        f'CREATE ROLE "{name}" LOGIN PASSWORD \'p\'; GRANT ALL ON ALL TABLES IN SCHEMA public, skinspire_tools TO "{name}";'
+        f'CREATE ROLE "{name}" LOGIN CREATEDB PASSWORD \'p\'; GRANT ALL ON ALL TABLES IN SCHEMA public, skinspire_tools TO "{name}";'
         f' GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO "{name}"; GRANT USAGE ON SCHEMA public, skinspire_tools TO "{name}"'
     )
     clinic.env["DEV_DATABASE_URL"] = clinic.url(clinic.database, user=name.replace(" ", "%20"), password="p")
@@ -97,7 +97,7 @@ def test_a_healthy_database(clinic: Project) -> None:
     ]
     assert lines[-1].startswith("db.doctor: nothing is broken")
     links = [line.split()[0] for line in lines if line.startswith(("  pass", "  fail", "  unknown"))]
-    assert links == ["pass"] * 19
+    assert links == ["pass"] * 22
     assert clinic.dump() == before
 
 
@@ -238,6 +238,22 @@ def test_a_certificate_that_nobody_vouches_for(make_project: Callable[..., Proje
         broken(project, "TLS", "does not match host name")
         project.env["DEV_DATABASE_URL"] = f"{url}?sslmode=verify-ca&sslrootcert={tmp_path / 'root.crt'}"
         assert broken(project, "database", "does not exist"), "TLS holds, and so does the password"
+        with psycopg.connect(**address.parameters, dbname="postgres", autocommit=True) as connection:
+            connection.execute(
+                f"CREATE ROLE guest LOGIN PASSWORD '{address.password}'; CREATE ROLE stranger LOGIN PASSWORD 'p'"
+            )
+        server.stop()
+        lines = ("host all skinspire", "hostssl all guest")
+        (server.data / "pg_hba.conf").write_text("".join(f"{line} 127.0.0.1/32 scram-sha-256\n" for line in lines))
+        server.start()
+        url = url.replace("//skinspire:", "//guest:")
+        project.env["DEV_DATABASE_URL"] = f"{url}?sslmode=disable"
+        assert "sslmode=require" in broken(project, "TLS", "only over an encrypted connection")
+        project.env["DEV_DATABASE_URL"] = f"{url}?sslmode=require"
+        assert broken(project, "database", "does not exist")
+        for mode in ("disable", "require"):
+            project.env["DEV_DATABASE_URL"] = f"{url.replace('//guest:', '//stranger:')}?sslmode={mode}"
+            assert "a line in pg_hba.conf" in broken(project, "password", "no pg_hba.conf entry")
     finally:
         server.destroy()
 
@@ -268,13 +284,30 @@ def test_a_role_that_may_not_connect(clinic: Project, role: str) -> None:
     healthy(clinic)
 
 
-def test_a_role_whose_connections_are_used_up(clinic: Project, role: str) -> None:
-    clinic.execute(f'ALTER ROLE "{role}" CONNECTION LIMIT 1')
+@pytest.mark.parametrize("what", ["role", "database"])
+def test_a_limit_of_connections_that_is_reached(clinic: Project, role: str, what: str) -> None:
+    name = role if what == "role" else clinic.database
+    clinic.execute(f'ALTER {what} "{name}" CONNECTION LIMIT 1')
     with psycopg.connect(clinic.env["DEV_DATABASE_URL"]):
-        broken(clinic, "connection", "too many connections for role")
+        remedy = broken(clinic, "connection", f"too many connections for {what}")
+        for command in (["db.verify"], ["backup.create"], ["db.setup"], ["db.copy", "--source=dev", "--target=test"]):
+            outcome = clinic.invoke(*command)
+            assert outcome.code == 1 and f"too many connections for {what}" in outcome.err, (command, outcome.err)
+            assert "does not exist" not in outcome.err and remedy in outcome.err, (command, outcome.err)
     assert "connections are left, and the application keeps 5 open" in clinic.invoke("db.doctor").err
-    clinic.execute(f'ALTER ROLE "{role}" CONNECTION LIMIT -1')
+    follow(clinic, remedy)
     healthy(clinic)
+
+
+def test_a_limit_of_connections_in_the_middle(clinic: Project, role: str) -> None:
+    """The first connections can be had, that for a scratch database not: it is the limit that is named."""
+    clinic.execute(f'GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO "{role}"')
+    assert clinic.invoke("backup.create").code == 0
+    clinic.execute(f'ALTER ROLE "{role}" CONNECTION LIMIT 1')
+    for command in (["backup.verify", "--full"], ["db.drift"], ["backup.restore"]):
+        outcome = clinic.invoke(*command)
+        assert outcome.code == 1 and "too many connections for role" in outcome.err, (command, outcome.out, outcome.err)
+        assert "does not exist" not in outcome.err and "CONNECTION LIMIT" in outcome.err, (command, outcome.err)
 
 
 @pytest.mark.slow
@@ -299,6 +332,45 @@ def test_a_server_whose_connections_are_used_up(make_project: Callable[..., Proj
 
 
 # The database itself
+
+
+def test_a_role_that_may_not_create_databases(clinic: Project, role: str) -> None:
+    clinic.execute(f'ALTER ROLE "{role}" NOCREATEDB')
+    follow(clinic, broken(clinic, "databases", "may not create databases, which"))
+    assert "only its owner may swap" in healthy(clinic)["databases"]
+
+
+@pytest.mark.parametrize(
+    "where", ['ROLE "{role}" SET', 'DATABASE "{database}" SET', 'ROLE "{role}" IN DATABASE "{database}" SET']
+)
+def test_a_database_that_is_only_read(clinic: Project, role: str, where: str) -> None:
+    clinic.execute(f"ALTER {where.format(role=role, database=clinic.database)} default_transaction_read_only = on")
+    remedy = broken(clinic, "primary", "transactions are read only by default")
+    with clinic.connect() as administrator:
+        administrator.execute("SET default_transaction_read_only = off")
+        administrator.execute(remedy.removeprefix(ASK).encode())
+    healthy(clinic)
+
+
+def test_a_url_that_only_reads(clinic: Project) -> None:
+    url = clinic.env["DEV_DATABASE_URL"]
+    clinic.env["DEV_DATABASE_URL"] += "?options=-c%20default_transaction_read_only%3Don"
+    assert "DEV_DATABASE_URL" in broken(clinic, "primary", "read only by default (client)")
+    clinic.env["DEV_DATABASE_URL"] = url
+    healthy(clinic)
+
+
+def test_the_application_is_elsewhere_than_the_tools(clinic: Project) -> None:
+    clinic.env["DEV_ADMIN_URL"] = clinic.env["DEV_DATABASE_URL"]
+    assert "reaches it, by DEV_DATABASE_URL" in healthy(clinic)["application"]
+    clinic.env["DEV_DATABASE_URL"] = clinic.url("postgres2")
+    broken(clinic, "application", "postgres2 does not exist")
+    clinic.env["DEV_DATABASE_URL"] = clinic.env["TEST_DATABASE_URL"]
+    name = clinic.env["TEST_DATABASE_URL"].rpartition("/")[2]
+    clinic.execute(f'CREATE DATABASE "{name}"', "postgres")
+    remedy = broken(clinic, "application", "leads to another database than DEV_ADMIN_URL")
+    assert "DEV_DATABASE_URL" in remedy and "DEV_ADMIN_URL" in remedy
+    clinic.env["DEV_DATABASE_URL"] = clinic.env["DEV_ADMIN_URL"]
 
 
 def test_another_environments_stamp(clinic: Project) -> None:

@@ -126,6 +126,19 @@ def test_what_changes_or_dumps_is_refused_at_once(pooled: Project) -> None:
     assert units_that_fail(pooled) == 0
 
 
+def test_the_doctor_names_it(pooled: Project) -> None:
+    outcome = pooled.invoke("db.doctor", "--json")
+    assert outcome.code == 1
+    assert (outcome.json["checks"][-1]["name"], outcome.json["checks"][-1]["status"]) == ("pooler", "fail")
+    assert "DEV_ADMIN_URL=" in outcome.json["error"]["remedy"]
+    pooled.env["DEV_ADMIN_URL"] = pooled.url(pooled.database)
+    outcome = pooled.invoke("db.doctor", "--json")
+    assert outcome.code == 0, outcome.out
+    assert [each["detail"] for each in outcome.json["checks"] if each["name"] == "application"] == [
+        f"role {pooled.address.user} reaches it through a pooler, by DEV_DATABASE_URL"
+    ]
+
+
 def test_a_missing_database_behind_it_is_not_made(project: Project) -> None:
     with pooler(project, "transaction") as where:
         project.env["DEV_DATABASE_URL"] = project.env["DEV_DATABASE_URL"].replace(f"127.0.0.1:{project.address.port}", where)

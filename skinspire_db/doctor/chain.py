@@ -103,14 +103,15 @@ def _links(case: Case) -> Iterator[Link]:
     if case.target and case.target.server:
         yield "embedded server", reach.embedded_server
     yield from reach.LINKS.items()
-    yield from health.links()
+    yield from health.links(case)
 
 
 def _settings(name: str | None) -> list[Setting]:
     """What decides where the database is, and of the policy what pyproject.toml says."""
     rows = environment.describe(name)
     chosen = str(rows[0].value)
-    names = ("environment", "project", environment.url_setting(chosen), environment.replica_setting(chosen))
+    urls = (environment.url_setting(chosen), environment.admin_setting(chosen), environment.replica_setting(chosen))
+    names = ("environment", "project", *urls)
     return [
         row
         for row in rows

@@ -23,6 +23,51 @@ WAITED = "1 second"  # for a lock; who waits less is no news
 GRANTED_ONE_BY_ONE = 5  # tables named in a GRANT, before it is for all of the schema
 
 
+def pooler(case: Case) -> str:
+    """What the application may well go through, the tools may not."""
+    connections.require_direct(case.to, "db.setup", writes=False)  # raises InvalidSetting with the remedy
+    return f"{case.to.setting} leads to PostgreSQL itself"
+
+
+def primary(case: Case) -> str:
+    """Whether the database takes writes from this role."""
+    connections.require_direct(case.to, "db.setup")  # raises GuardRefused with the remedy
+    rows = _rows(case, READ_ONLY)
+    if rows:
+        source, role, database = rows[0]
+        reset = {
+            "user": f"ALTER ROLE {role} RESET", "database": f"ALTER DATABASE {database} RESET",
+            "database user": f"ALTER ROLE {role} IN DATABASE {database} RESET",
+        }.get(source)  # fmt: skip
+        raise Broken(
+            f"transactions are read only by default ({source})",
+            f"ask the administrator for: {reset} default_transaction_read_only"
+            if reset
+            else f"take default_transaction_read_only out of {case.to.setting if source == 'client' else 'postgresql.conf'}",
+        )
+    return "it takes writes"
+
+
+def application(case: Case) -> str:
+    """Whether the application's URL leads to the database of the admin URL, perhaps through a pooler."""
+    import psycopg
+
+    to = connections.target(case.project_environment, start=False, application=True)
+    try:
+        connections.open_once(to, "db.doctor").close()
+    except psycopg.Error as error:
+        raise connections.explain(error, to) from None
+    here, there = case.to.pin, to.pin
+    assert here.server and there.server
+    # By their oids: to a pooler the database may have another name.
+    if not (there.server.is_the_same(here.server) and set(there.databases.values()) <= set(here.databases.values())):
+        raise Broken(
+            f"{to.setting} leads to another database than {case.to.setting}: {to} and {case.to}",
+            f"correct one of {to.setting} and {case.to.setting}",
+        )
+    return f"role {to.user} reaches it{' through a pooler' if there.pooled else ''}, by {to.setting}"
+
+
 def stamp(case: Case) -> str:
     import psycopg
 
@@ -167,16 +212,33 @@ def triggers(case: Case) -> str:
     return f"{len(states)} functions and triggers{f', {off} switched off on purpose' if off else ' as the files say'}"
 
 
-# Migrations before triggers: a revision that is pending brings tables, and they their triggers.
+def databases(case: Case) -> str:
+    """Whether the role may make scratch databases: restore, copy, drift, downgrade and backup.verify --full work in one."""
+    [(may, owner, name)] = _rows(case, MAY_CREATE)
+    if not may:
+        raise Broken(
+            f"role {case.to.user} may not create databases, which db.copy, db.drift, migrate.downgrade, backup.restore and"
+            " backup.verify --full need",
+            f"ask the administrator for: ALTER ROLE {name} CREATEDB",
+        )
+    return f"role {case.to.user} may create databases" + (
+        "" if owner else f"; only its owner may swap {case.to.database}, as db.copy, backup.restore and db.undo do"
+    )
+
+
+# Migrations before triggers: a revision that is pending brings tables, and they their triggers. What only the tools need is
+# last: all that the application needs has been looked at then.
 LINKS: dict[str, Callable[[Case], str]] = {
-    "stamp": stamp, "rights": rights, "extensions": extensions, "tools": tools, "clock": clock, "locks": locks,
-    "connections": connections_left, "disk": disk, "collation": collation, "migrations": migrations, "triggers": triggers,
+    "pooler": pooler, "primary": primary, "application": application, "stamp": stamp, "rights": rights,
+    "extensions": extensions, "tools": tools, "clock": clock, "locks": locks, "connections": connections_left, "disk": disk,
+    "collation": collation, "migrations": migrations, "triggers": triggers, "databases": databases,
 }  # fmt: skip
 
 
-def links() -> Iterator[tuple[str, Callable[[Case], str]]]:
+def links(case: Case) -> Iterator[tuple[str, Callable[[Case], str]]]:
     """The links, each looked at in a read-only transaction of its own, so that one that breaks spoils no other."""
-    return ((name, _guarded(look)) for name, look in LINKS.items())
+    left_out = set() if case.project_environment.admin else {"application"}
+    return ((name, _guarded(look)) for name, look in LINKS.items() if name not in left_out)
 
 
 def _guarded(look: Callable[[Case], str]) -> Callable[[Case], str]:
@@ -224,6 +286,14 @@ RIGHTS = f"""
     )
     SELECT schema, kind, object, missing FROM lacking WHERE missing IS NOT NULL ORDER BY kind, object
 """  # noqa: S608
+READ_ONLY = """
+    SELECT source, quote_ident(current_user), quote_ident(current_database()) FROM pg_settings
+    WHERE name = 'default_transaction_read_only' AND setting = 'on'
+"""
+MAY_CREATE = """
+    SELECT rolcreatedb OR rolsuper, pg_has_role(datdba, 'USAGE'), quote_ident(current_user)
+    FROM pg_roles, pg_database WHERE rolname = current_user AND datname = current_database()
+"""
 WAITING = f"""
     SELECT w.pid, coalesce(nullif(a.application_name, ''), a.usename), coalesce(w.relation::regclass::text, w.locktype),
            extract(epoch FROM clock_timestamp() - w.waitstart)::int,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import struct
+from dataclasses import replace
 from pathlib import Path
 
-from skinspire_db import connections, environment
+from skinspire_db import connections, environment, refusals
 from skinspire_db.connections import explain, libpq_parameters
 from skinspire_db.doctor.link import Broken, Case
 from skinspire_db.environment import url_setting
@@ -95,8 +95,13 @@ def tls(case: Case) -> str:
     mode = case.to.parameters.get("sslmode", "prefer")
     if case.refusal and _link(case) == "TLS":
         raise Broken(
-            f"sslmode={mode}: {_reason(case)}",
+            f"sslmode={mode}: {refusals.reason(case.refusal)}",
             f"correct the server's certificate or ssl = on, or sslmode and sslrootcert in {_setting(case)}",
+        )
+    if case.refusal and _is_let_in_encrypted(case):
+        raise Broken(
+            f"sslmode={mode}, and the server lets role {case.to.user} in only over an encrypted connection",
+            f"write sslmode=require into {_setting(case)}",
         )
     if case.connection and case.connection.pgconn.ssl_in_use:
         return f"encrypted (sslmode={mode})"
@@ -106,15 +111,19 @@ def tls(case: Case) -> str:
 def password(case: Case) -> str:
     if case.refusal and _link(case) == "password":
         error = explain(case.refusal, case.to)
-        reason = error.message if "password" in error.message else _reason(case)
+        reason = error.message if "password" in error.message else refusals.reason(case.refusal)
         raise Broken(reason, f"correct user and password in {_setting(case)}; write special characters as %XX")
+    if case.refusal and _link(case) == "host":
+        kind = "hostssl" if case.to.parameters.get("sslmode") == "require" else "host"
+        line = f"{kind} {case.to.database} {case.to.user} ADDRESS scram-sha-256"
+        raise Broken(refusals.reason(case.refusal), f"ask the administrator for a line in pg_hba.conf: {line}")
     return f"role {case.to.user} is let in"
 
 
 def connections_left(case: Case) -> str:
-    if case.refusal and _link(case) == "connections":
+    if case.refusal and _link(case) == "limit":
         raise Broken(
-            f"the server lets nobody else in: {_reason(case)}", "end a session that is not needed, or raise max_connections"
+            f"the server lets nobody else in: {refusals.reason(case.refusal)}", refusals.more_connections(case.refusal)
         )
     return "there is room for a connection"
 
@@ -127,7 +136,7 @@ def database(case: Case) -> str:
         if "permission denied for database" in str(case.refusal):
             grant = f'GRANT CONNECT ON DATABASE "{case.to.database}" TO "{case.to.user}"'
             raise Broken(f"role {case.to.user} may not connect to {case.to.database}", f"ask the administrator for: {grant}")
-        raise Broken(_reason(case), f"correct {_setting(case)}")
+        raise Broken(refusals.reason(case.refusal), f"correct {_setting(case)}")
     return f"{case.to.database} exists"
 
 
@@ -143,7 +152,7 @@ def is_local(case: Case) -> bool:
 
 
 def _setting(case: Case) -> str:
-    return url_setting(case.name)
+    return case.to.setting or url_setting(case.name)
 
 
 def _hosts(case: Case) -> list[tuple[str, str]]:
@@ -180,25 +189,26 @@ def _attempt(case: Case) -> None:
     import psycopg
 
     try:
-        case.connection = psycopg.connect(**libpq_parameters(case.to, ATTEMPT_OF))
+        case.connection = connections.open_once(case.to, "db.doctor")
     except psycopg.Error as error:
         case.refusal = error
 
 
-def _link(case: Case) -> str:
-    """Which link the refusal breaks. libpq speaks English; a server that does not is asked for its databases."""
-    text = str(case.refusal)
-    if re.search(r"pg_hba\.conf|password|authentication|role \"[^\"]*\" does not exist|not permitted to log in", text):
-        return "password"
-    if re.search(r"SSL|certificate", text):
-        return "TLS"
-    if re.search(r"too many|connection slots", text):
-        return "connections"
-    return "database"
+def _link(case: Case) -> refusals.Kind:
+    """Which link the refusal breaks."""
+    assert case.refusal
+    return refusals.kind(case.refusal)
 
 
-def _reason(case: Case) -> str:
-    """What was said, in one line and without the address, which was shown."""
-    lines = [line.strip() for line in str(case.refusal).splitlines() if line.strip()]
-    reason = re.sub(r"^connection failed: |connection to server (at|on) .*? failed: |connection is bad: ", "", lines[0])
-    return re.sub(r"^(FATAL|ERROR): +", "", reason.strip()) or "no reason given"
+def _is_let_in_encrypted(case: Case) -> bool:
+    """Whether what pg_hba.conf has no entry for is the connection without encryption: another attempt, with it, tells."""
+    import psycopg
+
+    if _link(case) != "host" or "no encryption" not in str(case.refusal):
+        return False
+    encrypted = replace(case.to, parameters=case.to.parameters | {"sslmode": "require"})
+    try:
+        psycopg.connect(**libpq_parameters(encrypted, ATTEMPT_OF)).close()
+    except psycopg.Error as error:
+        return refusals.kind(error) not in ("host", "TLS")  # then it is refused for another reason: TLS it would have taken
+    return True

@@ -13,7 +13,7 @@ from psycopg import sql
 from skinspire_db import connections, driver, scratch, standin
 from skinspire_db.connections import Target
 from skinspire_db.environment import Environment
-from skinspire_db.errors import GuardRefused, PermissionMissing, UsageError
+from skinspire_db.errors import ConnectionFailed, GuardRefused, PermissionMissing, UsageError
 from skinspire_db.seeding.bulk import Options
 from skinspire_db.testing import templates
 from skinspire_db.testing.hosting import Host
@@ -93,8 +93,9 @@ class Workshop:
     def _reach(self) -> Connection:
         try:
             return connections.maintenance(self.base, "tests")
-        except PermissionMissing as error:
-            assert isinstance(error.__cause__, psycopg.Error)
+        except (PermissionMissing, ConnectionFailed) as error:
+            if not isinstance(error.__cause__, psycopg.Error):
+                raise
             reason = connections.explain(error.__cause__, self.base)
         reason.remedy = "start that server, or correct what tells the tests where it is"
         raise reason
