@@ -47,7 +47,9 @@ def create(
         with contextlib.closing(connections.connect(to, build.operation)) as holder:
             with translated(to, build.operation, "preparation", holder):
                 connections.begin(holder, to.policy)
-                safety.admit(holder, to, build.operation, "", None)
+                safety.admit(holder, to, build.operation, "", None, writes=False)
+                # Before the dump: a backup that is there and an operation that failed do not go together.
+                journal = _can_write_journal(holder, build)
             with build.step("dump") as summary:
                 made = make(to, where, count, build.report)
                 contents = made.manifest.contents
@@ -55,6 +57,9 @@ def create(
                 summary.numbers = {"tables": len(contents.tables), "rows": contents.rows, "MB": megabytes}
                 summary.lines = [str(made.path)]
                 summary.data = {"backup": made.name, "path": str(made.path)}
+            if not journal:
+                build.note("the backup is not in the database's journal: the server only reads, as a standby does")
+                return
             # Only now: what this transaction changed, pg_dump would have waited for, and it for pg_dump.
             with translated(to, build.operation, "journal", holder):
                 safety.write_stamp(holder, to.environment)
@@ -63,11 +68,24 @@ def create(
 
     def look(build: Build) -> None:
         with looking(present(environment), build.operation) as connection:
-            safety.admit(connection, build.to, build.operation, "", None, hold=False)
+            safety.admit(connection, build.to, build.operation, "", None, hold=False, writes=False)
             client_tools(connection.info.server_version)
         build.note(f"the backup would be in {where}")
 
     return Errand("backup.create", environment, work, ("dump",), done="complete", look=look)
+
+
+def _can_write_journal(holder: Connection, build: Build) -> bool:
+    """Whether the database takes writes at all; where it does, the journal's line is written on trial.
+
+    Raises psycopg's errors when it cannot be written, because the role lacks a right for one.
+    """
+    if holder.execute("SHOW transaction_read_only").fetchone() == ("on",):
+        return False
+    with holder.transaction(force_rollback=True):  # gives back its locks, for which pg_dump would wait
+        safety.write_stamp(holder, build.to.environment)
+        safety.record(holder, build.operation, build.to.environment, 0.0, [])
+    return True
 
 
 def make(to: Target, folder: Path, jobs: int, report: Report) -> Backup:

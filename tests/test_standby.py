@@ -1,0 +1,134 @@
+"""A real hot standby: backups are made there, what writes is refused, and of two hosts the primary is found."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from conftest import Project, throw_away_home
+from test_hosts import application
+
+from skinspire_db.server import EmbeddedServer
+
+pytestmark = pytest.mark.slow
+
+
+def replicated(primary: EmbeddedServer, standby: EmbeddedServer) -> None:
+    """Start the primary so that it can be replicated, and a standby that follows it."""
+    primary.start()
+    primary.stop()
+    with (primary.data / "postgresql.conf").open("a", encoding="utf-8") as file:
+        file.write("wal_level = replica\nmax_wal_senders = 4\n")
+    address = primary.start()
+    standby.home.mkdir(parents=True)
+    account = primary.account
+    as_whom = {"user": account.uid, "group": account.gid, "extra_groups": []} if account else {}
+    if account:
+        os.chown(standby.home, account.uid, account.gid)
+    subprocess.run(
+        [
+            str(primary.binaries.tool("pg_basebackup")), "--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast",
+            "-h", address.host, "-p", str(address.port), "-U", address.user, "-D", str(standby.data),
+        ],
+        env={"PGPASSWORD": address.password, "PATH": os.environ["PATH"]}, cwd=standby.home, check=True, capture_output=True,
+        timeout=120, **as_whom,
+    )  # type: ignore[call-overload]  # fmt: skip
+    (standby.home / "password").write_text(address.password)
+    if account:
+        os.chown(standby.home / "password", account.uid, account.gid)
+    standby.start()
+
+
+def caught_up(project: Project, primary: EmbeddedServer, standby: EmbeddedServer) -> None:
+    """Wait until the standby has replayed what the primary has written."""
+    ends = [each.address() for each in (primary, standby)]
+    assert ends[0] and ends[1]
+    with psycopg.connect(**ends[0].parameters, dbname="postgres") as connection:
+        row = connection.execute("SELECT pg_current_wal_lsn()").fetchone()
+    for _ in range(300):
+        with psycopg.connect(**ends[1].parameters, dbname="postgres") as connection:
+            if connection.execute("SELECT pg_last_wal_replay_lsn() >= %s", row).fetchone() == (True,):
+                return
+        time.sleep(0.1)
+    raise AssertionError("the standby does not follow")
+
+
+@pytest.fixture
+def pair(make_project: Callable[..., Project], tmp_path: Path) -> Iterator[tuple[Project, str, str]]:
+    """A clinic on a primary, and the hosts of the primary and of its standby."""
+    primary, standby = (EmbeddedServer(throw_away_home(tmp_path / name), durable=False) for name in ("primary", "standby"))
+    try:
+        replicated(primary, standby)
+        first, second = primary.address(), standby.address()
+        assert first and second
+        project = make_project()
+        project.address = first
+        hosts = f"127.0.0.1:{first.port}", f"127.0.0.1:{second.port}"
+        project.env = {"DEV_DATABASE_URL": at(project, hosts[0])}
+        outcome = project.invoke("db.setup")
+        assert outcome.code == 0, outcome.err
+        caught_up(project, primary, standby)
+        yield project, *hosts
+        project.env = {}
+    finally:
+        standby.destroy()
+        primary.destroy()
+
+
+def at(project: Project, *hosts: str, options: str = "") -> str:
+    return f"postgresql://{project.address.user}:{project.address.password}@{','.join(hosts)}/clinic{options}"
+
+
+def test_a_backup_is_made_on_a_standby_and_nothing_else(pair: tuple[Project, str, str]) -> None:
+    project, primary, standby = pair
+    project.env["DEV_DATABASE_URL"] = at(project, standby)
+    outcome = project.invoke("backup.create")
+    assert outcome.code == 0, outcome.err
+    assert "not in the database's journal" in outcome.out + outcome.err
+    assert len(project.invoke("backup.list", "--json").json["backups"]) == 1
+    for command in (
+        ["db.inspect"],
+        ["db.history"],
+        ["migrate.status"],
+        ["triggers.status"],
+        ["backup.verify"],
+        ["db.activity"],
+    ):
+        outcome = project.invoke(*command)
+        assert outcome.code == 0, (command, outcome.err)
+    for command in (
+        ["db.setup"], ["db.reset"], ["db.seed"], ["triggers.install"], ["env.stamp"], ["backup.restore"], ["backup.verify", "--full"],
+        ["db.drift"], ["db.undo"], ["migrate.downgrade"],
+    ):  # fmt: skip
+        outcome = project.invoke(*command)
+        assert outcome.code == 2, (command, outcome.out, outcome.err)
+        assert "is a standby" in outcome.err and "DEV_DATABASE_URL" in outcome.err, (command, outcome.err)
+    outcome = project.invoke("db.doctor", "--json")
+    assert outcome.code == 1 and outcome.json["checks"][-1]["name"] == "primary", outcome.json["checks"]
+    project.env["DEV_DATABASE_URL"] = at(project, primary)
+    for command in (["backup.verify", "--full"], ["backup.restore"], ["db.verify"]):
+        outcome = project.invoke(*command)
+        assert outcome.code == 0, (command, outcome.err)
+
+
+def test_of_two_hosts_the_primary_is_found(pair: tuple[Project, str, str]) -> None:
+    project, primary, standby = pair
+    project.env["DEV_DATABASE_URL"] = at(project, standby, primary, options="?target_session_attrs=read-write")
+    for command in (["db.setup"], ["backup.create"], ["backup.verify", "--full"], ["db.doctor"]):
+        outcome = project.invoke(*command)
+        assert outcome.code == 0, (command, outcome.err)
+    code = """
+        from skinspire_db.database_service import get_db_session
+        from sqlalchemy import text
+        with get_db_session() as session:
+            print(session.execute(text("SELECT pg_is_in_recovery()")).scalar_one())
+    """
+    assert application(project, code) == "False\n"
+    project.env["DEV_DATABASE_URL"] = at(project, standby, primary)
+    outcome = project.invoke("db.setup")
+    assert outcome.code == 2 and "target_session_attrs=read-write" in outcome.err, outcome.err
