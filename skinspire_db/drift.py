@@ -65,7 +65,12 @@ def expected(
 def _make(to: Target, wanted: schema.Blueprint, files: list[TriggerFile]) -> Expected:
     with scratch.database(to, "db.drift") as aside, contextlib.closing(connections.connect(aside, "db.drift")) as connection:
         connections.begin(connection, to.policy)
-        schema.create(connection, wanted)
+
+        def settle() -> None:
+            connection.commit()
+            connections.begin(connection, to.policy)
+
+        schema.create(connection, wanted, settle)
         install.install(connection, files)
         made = snapshot(connection)
         return Expected(made, spelling.again(connection, made))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from skinspire_db.connections import Connection
 
+BATCH = 200  # statements; each takes some locks, and a server may have room for 6,400
 EXTENSIONS = ("pgcrypto",)  # passwords are hashed with its crypt()
 
 # Objects of the application: in a schema of the database's users, and not a part of an extension. The tools' own schema
@@ -169,14 +170,21 @@ def refuse_tables(connection: Connection) -> None:
         )
 
 
-def create(connection: Connection, wanted: Blueprint) -> Summary:
+def create(connection: Connection, wanted: Blueprint, between: Callable[[], object] | None = None) -> Summary:
     """Make the models' tables in an empty database.
+
+    Where `between` is given, it is called every BATCH statements and may commit: a database of the moment needs no one
+    transaction, which would hold a lock for each index of thousands of tables.
 
     Raises Refused when there are tables already: nothing is then changed.
     """
     refuse_tables(connection)
     create_extensions(connection, wanted.extensions)
-    _execute(connection, wanted.statements)
+    batch = BATCH if between else len(wanted.statements) or 1
+    for start in range(0, len(wanted.statements), batch):
+        _execute(connection, wanted.statements[start : start + batch])
+        if between:
+            between()
     return Summary({"tables_created": len(wanted.columns), "indexes_created": wanted.indexes})
 
 

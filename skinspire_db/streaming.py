@@ -39,7 +39,7 @@ SPELLING = (
 # A scratch database that a crash takes along is no loss, so nothing waits for its WAL.
 QUICK = f"{SPELLING} -c synchronous_commit=off -c maintenance_work_mem=256MB -c lock_timeout=0"
 PLAIN = f"{SPELLING} -c row_security=off"
-LOCKED = 500  # tables that one transaction fills; with those of others, three locks for each must have room in the server
+LOCKED = 100  # tables that one transaction fills; with those of others, three locks for each must have room in the server
 SMALL = 8 << 20  # bytes: tables of less go together, as text; two programs for each would take longer than their rows
 # Windows' psql reads and writes its standard streams as text, which damages rows in binary and ends at a 0x1A byte.
 PIPES = sys.platform != "win32"

@@ -73,9 +73,9 @@ def test_an_existing_server_gets_room_at_its_next_start(alone: tuple[Project, Em
 
 
 def test_a_server_with_little_room(alone: tuple[Project, EmbeddedServer]) -> None:
-    """As 2,000 tables are to a server with PostgreSQL's default, so are these 250 to this one."""
+    """As 2,000 tables are to a server with PostgreSQL's default, so are these 400 to this one."""
     project, server = alone
-    (project.root / "models.py").write_text(MODELS.format(tables=250))
+    (project.root / "models.py").write_text(MODELS.format(tables=400))
     assert project.invoke("db.setup", "--env=test").code == 0
     assert project.invoke("db.setup", "--env=dev").code == 0
     room(server, 16, 40)

@@ -17,7 +17,7 @@ import skinspire_db
 from skinspire_db import connections, fingerprint, properties, safety, streaming
 from skinspire_db.backups import foreign, store
 from skinspire_db.backups.store import DATA, MANIFEST, TIME, Backup, Manifest
-from skinspire_db.client_tools import client_tools, ended, said
+from skinspire_db.client_tools import client_tools, ended, remedy_of, said
 from skinspire_db.connections import Target
 from skinspire_db.copying import number_of_jobs
 from skinspire_db.environment import Environment
@@ -133,9 +133,7 @@ def _dump(to: Target, data: Path, snapshot: str, jobs: int, size: int, report: R
     with ended(dump), watched(to, size, report.transfer):
         complaint = dump.communicate()[1]
     if dump.returncode:
-        raise StepFailed(
-            f"pg_dump failed: {said(complaint)}", remedy="free some space, or correct what it says, and run it again"
-        )
+        raise StepFailed(f"pg_dump failed: {said(complaint)}", remedy=remedy_of(complaint))
 
 
 def _files(path: Path) -> dict[str, list[str | int]]:
