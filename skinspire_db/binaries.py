@@ -13,10 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from skinspire_db import processes
 from skinspire_db.errors import ServerFailed
 from skinspire_db.settings import project
 
 OLDEST_MAJOR = 15  # UNIQUE NULLS NOT DISTINCT
+USUAL_FOLDERS = (
+    "usr/lib/postgresql/*/bin",  # Debian
+    "usr/pgsql-*/bin",  # Red Hat
+    "opt/homebrew/opt/postgresql@*/bin",  # Homebrew on Apple's processors, and on Intel's
+    "usr/local/opt/postgresql@*/bin",
+    "opt/local/lib/postgresql*/bin",  # MacPorts
+    "Applications/Postgres.app/Contents/Versions/*/bin",
+    "Users/*/Applications/Postgres.app/Contents/Versions/*/bin",
+    "Library/PostgreSQL/*/bin",  # EnterpriseDB's installer on macOS, on Windows, on Linux
+    "Program Files/PostgreSQL/*/bin",
+    "opt/PostgreSQL/*/bin",
+)
 ROOT_COPIES = Path("/var/lib/skinspire-db/binaries")
 
 
@@ -48,6 +61,7 @@ class Binaries:
         return subprocess.run(
             [str(self.tool(name)), *arguments], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
             cwd=folder, env=environment(), check=False, text=True, errors="replace", **_as(account),
+            **processes.options(stays=output == subprocess.DEVNULL),
         )  # fmt: skip
 
 
@@ -58,14 +72,20 @@ def find_binaries(account: Account | None = None) -> Binaries:
     Raises ServerFailed when there are none, or none new enough.
     """
     named = project().setting("SKINSPIRE_PG_BIN").value
-    seen = []
+    seen, broken = [], None
     for folder in [Path(named)] if named else _candidates():
-        major = _major(folder)
+        try:
+            major = major_of(folder, "postgres", "initdb", "pg_ctl")
+        except ServerFailed as error:
+            broken = error
+            continue
         if major is None:
             continue
         if major >= OLDEST_MAJOR:
             return _reachable(Binaries(folder, major), account)
         seen.append(f"{folder} is PostgreSQL {major}")
+    if broken:
+        raise broken
     found = f" ({'; '.join(seen)}; needed is {OLDEST_MAJOR} or newer)" if seen else f" in {named}" if named else ""
     raise ServerFailed(
         f"no usable PostgreSQL server programs were found{found}",
@@ -112,16 +132,31 @@ def _candidates() -> Iterator[Path]:
     yield from usual_folders()
 
 
-def usual_folders() -> Iterator[Path]:
-    """Where distributions put PostgreSQL's programs, newest version first."""
-    for pattern in ("usr/lib/postgresql/*/bin", "usr/pgsql-*/bin", "opt/homebrew/opt/postgresql@*/bin"):
-        yield from sorted(Path("/").glob(pattern), key=lambda path: [int(n) for n in re.findall(r"\d+", str(path))])[::-1]
+def usual_folders(root: Path = Path("/")) -> Iterator[Path]:
+    """Where distributions and installers put PostgreSQL's programs, newest version first. `root` is the disk's."""
+    found = [folder for pattern in USUAL_FOLDERS for folder in root.glob(pattern) if folder.is_dir()]
+    yield from sorted(
+        found, key=lambda each: [int(n) for n in re.findall(r"\d+", each.relative_to(root).as_posix())], reverse=True
+    )
 
 
-def _major(folder: Path) -> int | None:
-    if not all(Binaries(folder, 0).tool(name).is_file() for name in ("postgres", "initdb", "pg_ctl")):
+def major_of(folder: Path, *tools: str) -> int | None:
+    """The major version of the first of these programs in the folder; None when not all of them are there.
+
+    Raises:
+        ServerFailed: Windows cannot load them, because a library is missing.
+    """
+    here = Binaries(folder, 0)
+    if not all(here.tool(name).is_file() for name in tools):
         return None
-    found = re.search(r"(\d+)", Binaries(folder, 0).run("postgres", "--version").stdout)
+    asked = here.run(tools[0], "--version")
+    if processes.missing_library(asked.returncode):
+        raise ServerFailed(
+            f"Windows cannot load {here.tool(tools[0])}: the Microsoft Visual C++ runtime (VCRUNTIME140.dll,"
+            " VCRUNTIME140_1.dll, MSVCP140.dll) is missing",
+            remedy="winget install Microsoft.VCRedist.2015+.x64",
+        )
+    found = re.search(r"\) (\d+)", asked.stdout)
     return int(found[1]) if found else None
 
 

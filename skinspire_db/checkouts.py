@@ -105,7 +105,7 @@ def _recorded(name: str, pointer: Path) -> str:
             record.hardlink_to(pointer)
         except OSError:
             mount = pointer.resolve()
-            while not mount.is_mount():
+            while not os.path.ismount(mount):
                 mount = mount.parent
             write_atomically(record, f"{pointer.read_text().strip()}\n{mount}\n")
     return name

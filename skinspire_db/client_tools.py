@@ -7,12 +7,12 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from skinspire_db import binaries, connections
+from skinspire_db import binaries, connections, processes
 from skinspire_db.connections import Target
 from skinspire_db.errors import StepFailed, ToolMissing
 from skinspire_db.settings import project
@@ -42,7 +42,9 @@ class ClientTools:
         # pg_restore writes to its output unless it is told a database; the environment's variables say the rest.
         database = [f"--dbname={conninfo}"] if connect else []
         command = [str(self.folder / f"{name}{suffix}"), *database, *arguments]
-        process: Any = subprocess.Popen(command, env=environment, **({"stdin": subprocess.DEVNULL} | streams))
+        process: Any = subprocess.Popen(
+            command, env=environment, **({"stdin": subprocess.DEVNULL} | streams), **processes.options()
+        )
         LIVE.add(process)
         return cast("subprocess.Popen[bytes]", process)
 
@@ -71,7 +73,7 @@ def client_tools(server_version: int) -> ClientTools:
     """
     wanted, seen = server_version // 10_000, []
     for folder in _folders():
-        found = _major(folder)
+        found = binaries.major_of(folder, "pg_dump", "pg_restore", "psql")
         if found is not None and found >= wanted:
             return ClientTools(folder, found)
         if found is not None:
@@ -110,6 +112,8 @@ def remedy_of(err: bytes) -> str:
     """What to do about a program's complaint."""
     if setting := connections.short_of_locks(err.decode(errors="replace")):
         return connections.more_locks(setting)
+    if b"No space left" in err:
+        return "free some space, and run it again"
     if found := re.search(r'role "([^"]+)" does not exist', err.decode(errors="replace")):
         return f'CREATE ROLE "{found[1]}" on that server, and run it again'
     if found := re.search(r'extension "([^"]+)" is not available', err.decode(errors="replace")):
@@ -155,11 +159,3 @@ def _folders() -> Iterator[Path]:
     if on_path := shutil.which("pg_dump"):
         yield Path(on_path).resolve().parent
     yield from binaries.usual_folders()
-
-
-def _major(folder: Path) -> int | None:
-    tools: Sequence[Path] = [binaries.Binaries(folder, 0).tool(name) for name in ("pg_dump", "pg_restore", "psql")]
-    if not all(tool.is_file() for tool in tools):
-        return None
-    found = re.search(r"\) (\d+)", binaries.Binaries(folder, 0).run("pg_dump", "--version").stdout)
-    return int(found[1]) if found else None

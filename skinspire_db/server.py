@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from skinspire_db import processes
 from skinspire_db.binaries import Account, Binaries, find_binaries, unprivileged_account
 from skinspire_db.checkouts import ROOT_HOMES, Abandoned, abandoned, forget, identity
 from skinspire_db.environment import Environment
 from skinspire_db.errors import GuardRefused, ServerFailed
-from skinspire_db.settings import Project, write_atomically
+from skinspire_db.settings import Project, replace, write_atomically
 
 T = TypeVar("T")
 
@@ -192,7 +193,7 @@ class EmbeddedServer:
         half_deleted = self.home / "data.new"
         shutil.rmtree(half_deleted, ignore_errors=True)
         if self.exists:
-            self.data.rename(half_deleted)  # from here on there is no cluster, however far the deleting comes
+            replace(self.data, half_deleted)  # from here on there is no cluster, however far the deleting comes
         shutil.rmtree(half_deleted, ignore_errors=True)
 
     def _same_boot(self) -> bool:
@@ -231,14 +232,14 @@ class EmbeddedServer:
             file.write(CONFIGURATION + (DURABLE if self.durable else THROW_AWAY))
         if not self.durable:
             write_atomically(self.home / "boot", _boot() or "not known")
-        half_made.rename(self.data)
+        replace(half_made, self.data)
 
     def _write_private(self, path: Path, text: str) -> None:
         path.unlink(missing_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(text)
-        if self.account:
+        if self.account and sys.platform != "win32":
             os.chown(path, self.account.uid, self.account.gid)
 
     # Starting it
@@ -283,11 +284,27 @@ class EmbeddedServer:
 
     def _postmaster(self) -> int | None:
         """The pid of this cluster's live server process, None when there is none."""
+        lines = self._pid_file()
         try:
-            pid = int((self.data / "postmaster.pid").read_text().splitlines()[0])
-        except (OSError, ValueError, IndexError):
+            pid = int(lines[0])
+        except (ValueError, IndexError):
             return None
-        return pid if _is_postgres(pid, self.data) else None
+        started = float(lines[2]) if len(lines) > 2 and lines[2].isdecimal() else None
+        return pid if processes.serves(pid, self.data, started) else None
+
+    def _pid_file(self) -> list[str]:
+        """The lines of postmaster.pid: pid, folder, when it started, port and more; none when there is no such file.
+
+        Raises:
+            ServerFailed: it is there and cannot be read, so that nobody can say whether the server runs.
+        """
+        path = self.data / "postmaster.pid"
+        try:
+            return path.read_text(encoding="utf-8", errors="replace").splitlines()  # the folder's name is in any encoding
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise ServerFailed(f"cannot read {path}: {error.strerror}", remedy="run as the user that made it") from None
 
     def _choose_port(self) -> None:
         """Keep the port for as long as it is free; other tools remember it."""
@@ -333,7 +350,7 @@ class EmbeddedServer:
                     f"{self.home} holds other things ({min(foreign)}) and is about to become a server's folder",
                     remedy="set SKINSPIRE_PG_HOME to a new folder",
                 )
-            if self.account:
+            if self.account and sys.platform != "win32":
                 os.chown(self.home, self.account.uid, self.account.gid)
             self.home.chmod(0o700)
             lock = FileLock(self.home / "lock", timeout=2 * START_SECONDS)
@@ -370,7 +387,7 @@ class EmbeddedServer:
         """Where our server listens, or last did; not what a copied folder remembers of the one that it was copied from."""
         try:
             if self._postmaster() is not None:
-                return int((self.data / "postmaster.pid").read_text().splitlines()[3])
+                return int(self._pid_file()[3])
             known = json.loads((self.home / "server.json").read_text())
             port = int(known["port"])
             return port if known["home"] == str(self.home.resolve()) and 0 < port < 65536 else None
@@ -500,22 +517,6 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
         return True
-
-
-def _is_postgres(pid: int, data: Path) -> bool:
-    """Whether `pid` is alive and serves `data`. A server's working directory is its data directory."""
-    if sys.platform == "linux":
-        try:
-            return os.readlink(f"/proc/{pid}/cwd") == str(data.resolve())  # noqa: PTH115
-        except PermissionError:  # in a container even root may not look there; the command line is everybody's to read
-            return str(data).encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except OSError:
-            return False
-    if sys.platform == "win32":
-        listed = subprocess.run(["tasklist", "/FI", f"PID eq {pid}", "/NH"], capture_output=True, text=True, check=False)  # noqa: S607
-    else:
-        listed = subprocess.run(["ps", "-o", "comm=", "-p", str(pid)], capture_output=True, text=True, check=False)  # noqa: S607
-    return "postgres" in listed.stdout
 
 
 def _reason(text: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import time
 import tomllib
 from dataclasses import dataclass, field
 from functools import cache
@@ -11,6 +13,7 @@ from typing import Any
 
 from skinspire_db.errors import InvalidSetting
 
+PATIENCE = 5.0 if sys.platform == "win32" else 0.0  # seconds; elsewhere what may not be renamed now may not be later
 STATE_FOLDER = ".skinspire"  # beside pyproject.toml, git-ignored: the active environment and the embedded server
 
 
@@ -89,7 +92,7 @@ def write_atomically(path: Path, text: str) -> None:
     temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
         temporary.write_text(text, encoding="utf-8", newline="\n")
-        temporary.replace(path)
+        replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -100,6 +103,19 @@ def expanded(path: str) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         return Path(path)
+
+
+def replace(old: Path, new: Path) -> None:
+    """Rename, and on Windows try again for a while: what a virus scanner or an indexer has open cannot be renamed there."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            old.replace(new)
+            return
+        except PermissionError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.05)
 
 
 @cache

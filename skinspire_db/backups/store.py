@@ -20,7 +20,7 @@ from typing import Any
 
 from skinspire_db.errors import BackupInvalid, UsageError
 from skinspire_db.fingerprint import Fingerprint
-from skinspire_db.settings import Project, expanded, write_atomically
+from skinspire_db.settings import Project, expanded, replace, write_atomically
 
 MANIFEST, DATA, VERIFIED = "manifest.json", "data", "verified.json"
 FORMAT = 1
@@ -210,7 +210,7 @@ def unfinished(folder: Path, name: str) -> Iterator[Path]:
         for path in partial.rglob("*"):
             path.chmod(0o700 if path.is_dir() else 0o600)
         _to_disk(partial)
-        partial.rename(folder / name)
+        replace(partial, folder / name)
         _to_disk(folder)
     except OSError as error:
         says = f"the backup cannot be written: {error.strerror}"
@@ -239,7 +239,7 @@ def remove_given_up(folder: Path) -> None:
 def delete(backup: Backup) -> None:
     """Delete a backup; killed in between, what is left does not count as one."""
     away = backup.path.with_name(f".{backup.name}.partial")
-    backup.path.rename(away)
+    replace(backup.path, away)
     shutil.rmtree(away, ignore_errors=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from skinspire_db.errors import DatabaseMissing
 from skinspire_db.urls import LOCAL_HOSTS
 
 SSL_REQUEST = struct.pack("!ii", 8, 80877103)  # the first message of a client that would like TLS; a byte comes back
-SOCKET_FOLDERS = ("/var/run/postgresql", "/tmp")  # noqa: S108  # where libpq looks when no host is named
+# Where libpq looks when no host is named.
+SOCKET_FOLDERS = ("localhost",) if sys.platform == "win32" else ("/var/run/postgresql", "/tmp")  # noqa: S108
 ATTEMPT_OF = "skinspire-db db.doctor"
 
 
@@ -170,6 +172,8 @@ def _reach(case: Case, address: tuple[str, str]) -> socket.socket:
     timeout = float(case.to.policy.connect_timeout)
     if not host.startswith("/"):
         return socket.create_connection((host, int(port)), timeout=timeout)
+    if sys.platform == "win32":  # Python has no local sockets there
+        raise OSError(f"there are no local sockets on Windows, and {host} is one")
     opened = socket.socket(socket.AF_UNIX)
     opened.settimeout(timeout)
     try:
