@@ -135,6 +135,8 @@ def look(connection: Connection, to: Target, here: Project, wanted: schema.Bluep
 
 
 def _remedy(first: Difference) -> str:
+    if first.kind == "extension" and first.state == "missing":
+        return "invoke migrate.upgrade --env={env}"
     if first.kind in WRITTEN:
         return 'invoke migrate.new --env={env} -m "...", or correct the database by hand'
     if first.kind in ("trigger", "function") and first.state != "extra":

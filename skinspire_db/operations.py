@@ -207,14 +207,15 @@ def _what_to_prepare(
     report: Report | None,
     late: Callable[[Connection], set[str]] | None = None,
 ) -> Iterator[Pipeline]:
-    heads = revisions.heads(environment.project)
+    heads, needed = revisions.heads(environment.project), schema.extensions(environment.project)
     late = late or partial(_late, environment=environment, triggers=triggers)
 
     def look(connection: Connection) -> set[str]:
         """What is to do; Alembic, which takes long to load, is not asked where the database is at the head."""
         if schema.count_tables(connection) == 0:
             return {"everything"}
-        return {"upgrade"} if running.current(connection) != heads else late(connection)
+        behind = running.current(connection) != heads or schema.missing_extensions(connection, needed)
+        return {"upgrade"} if behind else late(connection)
 
     def install_step() -> Step:
         return Step("triggers", partial(install.install, files=triggers))

@@ -254,15 +254,18 @@ def extensions(here: Project) -> list[str]:
     return sorted({*EXTENSIONS, *own})
 
 
+def missing_extensions(connection: Connection, wanted: list[str]) -> list[str]:
+    """Those that are not there."""
+    present = {name for (name,) in connection.execute("SELECT extname FROM pg_extension").fetchall()}
+    return [each for each in wanted if each not in present]
+
+
 def create_extensions(connection: Connection, wanted: list[str]) -> None:
     """Make the extensions that are not there. Raises PermissionMissing with what to ask the administrator for."""
     import psycopg
     from psycopg import sql
 
-    present = {name for (name,) in connection.execute("SELECT extname FROM pg_extension").fetchall()}
-    for extension in wanted:
-        if extension in present:
-            continue
+    for extension in missing_extensions(connection, wanted):
         try:
             connection.execute(sql.SQL("CREATE EXTENSION {}").format(sql.Identifier(extension)))
         except (

@@ -29,22 +29,37 @@ TAKES_BACK = "take back a revision of {}, with what its tables hold"
 
 
 def upgrade(environment: Environment, to: str | None = None) -> Series:
-    """Apply the pending revisions, up to `to` if that is given."""
+    """Apply the pending revisions, up to `to` if that is given, and make what extensions are missing."""
     files = revisions.directory(environment.project)
     if to is None:
         revisions.one_head(environment.project)
 
     first = True
 
+    def missing(connection: Connection) -> list[str]:
+        return schema.missing_extensions(connection, schema.extensions(environment.project))
+
     def following() -> Pipeline | None:
         nonlocal first
         script = look(environment, lambda connection: running.next_up(connection, files, to))
         backs_up, first = first, False
         if script is None:
-            return None
+            return _extensions(environment) if look(environment, missing) else None
         return _revision(environment, "migrate.upgrade", script, danger=_danger(environment, script), backs_up=backs_up)
 
     return Series("migrate.upgrade", environment, following, ("revision", "triggers", "proofs"))
+
+
+def _extensions(environment: Environment) -> Pipeline:
+    """Every revision makes them, too: this is for where none is pending."""
+    wanted = schema.extensions(environment.project)
+
+    def make(connection: Connection) -> Summary:
+        missing = schema.missing_extensions(connection, wanted)
+        schema.create_extensions(connection, wanted)
+        return Summary({"extensions_created": len(missing)}, lines=[f"extension {each}" for each in missing])
+
+    return Pipeline("migrate.upgrade", environment, (Step("extensions", make),))
 
 
 def _danger(environment: Environment, script: Script) -> str:
@@ -168,7 +183,7 @@ def new(environment: Environment, message: str | None, *, keep: bool = False) ->
         written = writing.new(connection, environment.project, message, expected, attempt=attempt, keep=keep)
         if written is None:
             left = writing.remaining(connection, environment.project, expected)
-            lines = [f"careful: no revision can make it, do it by hand: {each}" for each in left]
+            lines = [_by_hand(each, environment) for each in left]
             return Summary({"changes": 0}, lines=lines, data={"revision": None, "file": None, "warnings": left})
         lines = [written.file, *(f"careful: {each}" for each in written.warnings)]
         data = {"revision": written.revision, "file": written.file, "warnings": written.warnings}
@@ -179,6 +194,13 @@ def new(environment: Environment, message: str | None, *, keep: bool = False) ->
 
     revisions.one_head(environment.project)
     return Pipeline("migrate.new", environment, (Step("compare", write, behind),), keeps=False, writes=True)
+
+
+def _by_hand(missing: str, environment: Environment) -> str:
+    """What is to do about a difference of which no revision can be made."""
+    if missing.startswith("extension ") and missing.endswith(" missing"):
+        return f"careful: invoke migrate.upgrade --env={environment.name} makes it: {missing}"
+    return f"careful: no revision can make it, do it by hand: {missing}"
 
 
 def stamp(environment: Environment, to: str | None = None) -> Pipeline:
