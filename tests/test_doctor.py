@@ -360,6 +360,14 @@ def test_a_url_that_only_reads(clinic: Project) -> None:
     healthy(clinic)
 
 
+def test_the_applications_role_is_whose_rights_are_looked_at(clinic: Project, role: str) -> None:
+    clinic.env["DEV_ADMIN_URL"] = clinic.url(clinic.database)
+    assert f"role {role} may read and write" in healthy(clinic)["rights"]
+    clinic.execute(f'REVOKE SELECT ON patients FROM "{role}"')
+    follow(clinic, broken(clinic, "rights", f"role {role} lacks rights on 1 objects: SELECT on public.patients"))
+    healthy(clinic)
+
+
 def test_the_application_is_elsewhere_than_the_tools(clinic: Project) -> None:
     clinic.env["DEV_ADMIN_URL"] = clinic.env["DEV_DATABASE_URL"]
     assert "reaches it, by DEV_DATABASE_URL" in healthy(clinic)["application"]

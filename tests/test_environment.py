@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import Project
 
-from skinspire_db import environment, settings
+from skinspire_db import connections, environment, settings
 from skinspire_db.errors import InvalidSetting, UnknownEnvironment
 
 
@@ -175,6 +175,20 @@ def test_a_dotenv_that_is_no_utf8(here: Path) -> None:
     (here / ".env").write_bytes("SKINSPIRE_ENV=test\n".encode("utf-16"))
     with pytest.raises(InvalidSetting, match="save it as UTF-8"):
         environment.resolve()
+
+
+def test_the_tools_have_a_url_of_their_own(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROD_DATABASE_URL", "postgresql://app:s3cret@pooler:6432/clinic")
+    dotenv(here, "PROD_ADMIN_URL=postgresql://owner:s3cret@db:5432/clinic_prod\n")
+    prod = environment.resolve("prod")
+    tools, service = (connections.target(prod, application=each) for each in (False, True))
+    assert (str(tools), tools.setting) == ("clinic_prod on db:5432", "PROD_ADMIN_URL")
+    assert (str(service), service.setting) == ("clinic on pooler:6432", "PROD_DATABASE_URL")
+    shown = {each.name: each.value for each in environment.describe("prod")}
+    assert shown["PROD_ADMIN_URL"] == "postgresql://owner:***@db:5432/clinic_prod"
+    monkeypatch.setenv("DEV_ADMIN_URL", "postgresql://owner@db/clinic")
+    with pytest.raises(InvalidSetting, match="DEV_ADMIN_URL is set and DEV_DATABASE_URL is not"):
+        environment.resolve("dev")
 
 
 def test_prod_without_a_url_is_refused(here: Path) -> None:

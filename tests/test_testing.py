@@ -459,6 +459,7 @@ def test_what_a_person_can_get_wrong(app: Sample) -> None:
         ('db_mode = "rollback"\n', (), "db_mode = rollback is none of session, database, clone"),
         ('db_patients = "many"\n', (), "--patients=many is not a whole number"),
         ("", ("--db-server=nonsense",), "--db-server is not a database URL"),
+        ("", ("--db-server=postgresql://h1:1,h2:2/",), "--db-server names several hosts"),
         (
             "",
             ("--db-server=mysql://a:secret@h/x",),

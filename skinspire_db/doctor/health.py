@@ -76,7 +76,7 @@ def stamp(case: Case) -> str:
         found = safety.read_stamp(case.open)
     except psycopg.errors.InsufficientPrivilege:
         case.open.rollback()
-        schema_name, role = "skinspire_tools", _role(case)
+        schema_name, role = "skinspire_tools", _quoted(case, case.to.user)
         raise Broken(
             f"role {case.to.user} may not read the stamp",
             f"ask the administrator for: GRANT USAGE ON SCHEMA {schema_name} TO {role};"
@@ -88,17 +88,18 @@ def stamp(case: Case) -> str:
 
 
 def rights(case: Case) -> str:
-    rows = _rows(case, RIGHTS)
+    role = _application_role(case)
+    rows = _rows(case, RIGHTS, role, role, role)
     if not rows:
-        return f"role {case.to.user} may read and write every table"
+        return f"role {role} may read and write every table"
     schema_name, kind, _, missing = rows[0]
     alike = [row[2] for row in rows if (row[0], row[1], row[3]) == (schema_name, kind, missing)]
     on = f"{kind} {', '.join(alike)}"
     if kind != "SCHEMA" and len(alike) > GRANTED_ONE_BY_ONE:
         on = f"ALL {kind}S IN SCHEMA {schema_name}"
     raise Broken(
-        f"role {case.to.user} lacks rights on {len(rows)} objects: {missing} on {rows[0][2]}",
-        f"ask the administrator for: GRANT {missing} ON {on} TO {_role(case)}",
+        f"role {role} lacks rights on {len(rows)} objects: {missing} on {rows[0][2]}",
+        f"ask the administrator for: GRANT {missing} ON {on} TO {_quoted(case, role)}",
     )
 
 
@@ -260,10 +261,18 @@ def _guarded(look: Callable[[Case], str]) -> Callable[[Case], str]:
     return guarded
 
 
-def _role(case: Case) -> str:
-    """Our role, quoted where it must be."""
-    [(role,)] = _rows(case, "SELECT quote_ident(current_user)")
-    return str(role)
+def _application_role(case: Case) -> str:
+    """Whose rights the application has: with an admin URL the tools' connection is another role's."""
+    [(role,)] = _rows(case, "SELECT current_user::text")
+    if case.project_environment.admin is None:
+        return str(role)
+    return connections.target(case.project_environment, start=False, application=True).user or str(role)
+
+
+def _quoted(case: Case, role: str) -> str:
+    """The role's name, quoted where it must be."""
+    [(name,)] = _rows(case, "SELECT quote_ident(%s)", role)
+    return str(name)
 
 
 def _rows(case: Case, query: str, *parameters: Any) -> list[Any]:
@@ -273,15 +282,15 @@ def _rows(case: Case, query: str, *parameters: Any) -> list[Any]:
 RIGHTS = f"""
     WITH schemas AS ({schema.USER_SCHEMAS}), lacking (schema, kind, object, missing) AS (
         SELECT quote_ident(nspname), 'SCHEMA', quote_ident(nspname),
-               CASE WHEN NOT has_schema_privilege(oid, 'USAGE') THEN 'USAGE' END FROM schemas
+               CASE WHEN NOT has_schema_privilege(%s, oid, 'USAGE') THEN 'USAGE' END FROM schemas
         UNION ALL
         SELECT quote_ident(nspname), 'TABLE', quote_ident(nspname) || '.' || quote_ident(relname),
                (SELECT string_agg(may, ', ') FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS may
-                WHERE NOT has_table_privilege(c.oid, may))
+                WHERE NOT has_table_privilege(%s, c.oid, may))
         FROM pg_class c JOIN schemas s ON s.oid = c.relnamespace WHERE relkind IN ('r', 'p')
         UNION ALL
         SELECT quote_ident(nspname), 'SEQUENCE', quote_ident(nspname) || '.' || quote_ident(relname),
-               CASE WHEN relkind <> 'S' THEN NULL WHEN NOT has_sequence_privilege(c.oid, 'USAGE') THEN 'USAGE' END
+               CASE WHEN relkind <> 'S' THEN NULL WHEN NOT has_sequence_privilege(%s, c.oid, 'USAGE') THEN 'USAGE' END
         FROM pg_class c JOIN schemas s ON s.oid = c.relnamespace
     )
     SELECT schema, kind, object, missing FROM lacking WHERE missing IS NOT NULL ORDER BY kind, object

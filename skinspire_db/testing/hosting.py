@@ -12,6 +12,7 @@ from skinspire_db.environment import Environment
 from skinspire_db.errors import DatabaseMissing, GuardRefused, InvalidSetting
 from skinspire_db.server import throw_away_server
 from skinspire_db.settings import Project, Setting
+from skinspire_db.urls import split_hosts
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -69,11 +70,17 @@ def given(here: Project, text: str, source: str) -> Host:
     from sqlalchemy import exc, make_url
 
     try:
-        url = make_url(text)
+        single, several = split_hosts(text)
+        url = make_url(single)
     except (exc.ArgumentError, ValueError):  # the text can hold the password
         raise InvalidSetting(
             f"{source} is not a database URL", remedy=f"write {source}=postgresql://user:password@host:5432/"
         ) from None
+    if several or "," in str(url.query.get("host", "")) or isinstance(url.query.get("host"), tuple):
+        raise InvalidSetting(
+            f"{source} names several hosts, and a run's test databases are on one",
+            remedy=f"write {source}=postgresql://user:password@host:5432/",
+        )
     if elsewhere := {"dbname", "service"} & url.query.keys():
         raise InvalidSetting(
             f"{source} has {min(elsewhere)} among its options, which would send every test there",
