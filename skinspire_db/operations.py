@@ -132,7 +132,9 @@ def trigger_status(environment: Environment) -> Pipeline:
             )
             enable = f"invoke triggers.enable --name={first.file} --env={{env}}"
             install = "invoke triggers.diff --env={env}, then invoke triggers.install --env={env}"
-            summary.remedy = enable if all(each.on_purpose for each in wrong) else install
+            make = f"make the table (invoke db.create --update-only --env={{env}}), or correct tables in {first.file}.sql"
+            nowhere = all(each.state == "UNATTACHED" and each.note == status.NO_TABLE for each in wrong)
+            summary.remedy = enable if all(each.on_purpose for each in wrong) else make if nowhere else install
         return summary
 
     return Pipeline("triggers.status", environment, (Step("status", look),), keeps=False)

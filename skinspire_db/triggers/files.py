@@ -21,12 +21,18 @@ ATTACH: dict[str, type] = {
     "columns": list, "types": list, "without": list, "tables": list, "exclude": list, "when": str, "function": str,
     "condition": str, "name": str, "order": int,
 }  # fmt: skip
+LETTER = r"A-Za-z_\u0080-\U0010ffff"  # what PostgreSQL takes for a letter
+COMMENT = r"/\*(?:[^/*]|\*(?!/)|/(?!\*))*\*/"
+for _ in range(7):  # they nest, which no regular expression can follow to any depth
+    COMMENT = rf"/\*(?:[^/*]|\*(?!/)|/(?!\*)|{COMMENT})*\*/"
 # What must not be searched for keywords: comments, strings, quoted names, function bodies.
 OPAQUE = re.compile(
-    r"--[^\n]*|/\*.*?\*/|\b[eE]'(?:[^'\\]|''|\\.)*'|'(?:[^']|'')*'|\"[^\"]*\"|(\$[A-Za-z_0-9]*\$).*?\1"
-    r"|\bBEGIN\s+ATOMIC\b.*?\bEND\b",
-    re.DOTALL | re.IGNORECASE,
+    rf"--[^\n]*|{COMMENT}|\b[eE]'(?:[^'\\]|''|\\.)*'|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\""
+    rf"|(?<![{LETTER}0-9$])(?P<tag>\$(?:[{LETTER}][{LETTER}0-9]*)?\$).*?(?P=tag)",
+    re.DOTALL,
 )
+ATOMIC = re.compile(r"\bBEGIN\s+ATOMIC\b", re.IGNORECASE)
+IN_ATOMIC = re.compile(r"(\bAS\s+|\.\s*)?\b(CASE|END)\b", re.IGNORECASE)  # as a column's name it opens and closes nothing
 IN_FUNCTION = re.compile(r'PL/pgSQL function "?(\w+)"?(?:\([^)]*\))? (?:near )?line (\d+)')
 TRANSACTION_CONTROL = re.compile(
     r"(?:^|;)\s*(BEGIN|START|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE|PREPARE\s+TRANSACTION)\b", re.IGNORECASE
@@ -134,7 +140,7 @@ def read_file(path: Path, name: str | None = None) -> TriggerFile:
     if not NAME.fullmatch(name):
         raise TriggerFileInvalid(f"{path}:1: {name!r} is no name for a trigger file", remedy="use a-z, 0-9 and _")
     try:
-        text = raw.decode("utf-8")
+        text = raw.decode("utf-8-sig")  # Windows' editors begin a file with a mark
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise TriggerFileInvalid(f"{path}:{line}: not UTF-8", remedy=f"convert {path.name} to UTF-8") from None
@@ -195,7 +201,20 @@ def _refuse_unknown(path: Path, given: Any, known: dict[str, type]) -> None:
 
 def statements_only(sql: str) -> str:
     """SQL with its comments, strings and function bodies blanked out rather than cut out, so that positions stay."""
-    return OPAQUE.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), sql)
+    shown = OPAQUE.sub(lambda found: _blank(found[0]), sql)
+    for body in ATOMIC.finditer(shown):
+        depth = 1
+        for word in IN_ATOMIC.finditer(shown, body.end()):
+            if not word[1]:
+                depth += 1 if word[2].upper() == "CASE" else -1
+            if depth == 0:
+                shown = shown[: body.start()] + _blank(shown[body.start() : word.end()]) + shown[word.end() :]
+                break
+    return shown
+
+
+def _blank(sql: str) -> str:
+    return re.sub(r"[^\n]", " ", sql)
 
 
 def _refuse_transaction_control(path: Path, text: str) -> None:

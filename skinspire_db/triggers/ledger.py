@@ -158,18 +158,22 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Table:
-    """A table that triggers may be attached to: `columns` are name -> type, `generated` those that PostgreSQL computes."""
+    """A table that triggers may be attached to: `columns` are name -> type, `generated` those that PostgreSQL computes.
+
+    A view or foreign table, `by_name`, has a trigger only where a file names it.
+    """
 
     schema: str
     name: str
     quoted: str
     columns: dict[str, str]
     generated: tuple[str, ...]
+    by_name: bool = False
 
     def suits(self, attachment: Attachment, named: list[str]) -> bool:
         """Whether the attachment belongs on it; `named` are its tables with their schema."""
         return (
-            (not named or f"{self.schema}.{self.name}" in named)
+            (f"{self.schema}.{self.name}" in named if named or self.by_name else True)
             and self.name not in attachment.exclude
             and all(
                 column in self.columns and (not attachment.types or self.columns[column] in attachment.types)
@@ -180,12 +184,13 @@ class Table:
 
 
 def tables(connection: Connection) -> list[Table]:
-    """The tables that exist now, extensions' and the tools' own left out, and partitions, which get their parent's."""
+    """The tables and views that exist now, but extensions', the tools' own, and partitions, which get their parent's."""
     return [
-        Table(schema, name, quoted, dict(zip(columns, types, strict=True)), tuple(generated))
-        for schema, name, quoted, columns, types, generated in connection.execute(
+        Table(schema, name, quoted, dict(zip(columns, types, strict=True)), tuple(generated), by_name)
+        for schema, name, quoted, columns, types, generated, by_name in connection.execute(
             """
-            SELECT n.nspname, c.relname, format('%I.%I', n.nspname, c.relname), has.columns, has.types, has.generated
+            SELECT n.nspname, c.relname, format('%I.%I', n.nspname, c.relname), has.columns, has.types, has.generated,
+                   c.relkind IN ('v', 'f')
             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
             CROSS JOIN LATERAL (
                 SELECT coalesce(array_agg(a.attname::text ORDER BY a.attnum), '{}') AS columns,
@@ -194,7 +199,7 @@ def tables(connection: Connection) -> list[Table]:
                 FROM pg_attribute a
                 WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
             ) AS has
-            WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition
+            WHERE c.relkind IN ('r', 'p', 'v', 'f') AND NOT c.relispartition
               AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'skinspire_tools')
               AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
                               AND d.deptype = 'e')

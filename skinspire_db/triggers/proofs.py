@@ -100,7 +100,7 @@ def _where(error: psycopg.Error, file: TriggerFile, files: list[TriggerFile]) ->
     for each in files:
         if line := each.line_of(context):
             return f"{each.path}:{line}"
-    block = file.proof.read_text(encoding="utf-8")
+    block = file.proof.read_text(encoding="utf-8-sig")
     found = re.search(r"function inline_code_block line (\d+)", context)
     start = block[: block.find("$$")].count("\n")
     return f"{file.proof}:{start + int(found[1]) if found else 1}"

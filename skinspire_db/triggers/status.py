@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 State = Literal["INSTALLED", "OUTDATED", "DRIFTED", "DISABLED", "MISSING", "UNATTACHED", "ORPHANED"]
 WHOLE = "(all of it)"
+NO_TABLE = "there is no such table"
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,7 @@ def _triggers(
     attached = {each.attachment for each in wanted.values()}
     for attachment in file.attachments:
         if attachment.tables and attachment not in attached:
-            found.append(
-                (f"{attachment.trigger} on {ledger.qualified(attachment.tables[0])}", "UNATTACHED", "there is no such table")
-            )
+            found.append((f"{attachment.trigger} on {ledger.qualified(attachment.tables[0])}", "UNATTACHED", NO_TABLE))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import re
 import subprocess
@@ -81,7 +82,7 @@ def _check_archived(file: TriggerFile, version: int, earlier: int, sha256: str |
     remedy = "restore it from version control"
     if sha256 is None or not path.exists():
         raise TriggerFileInvalid(f"{where}: version {version}, but archive/{path.name} is missing: a gap", remedy=remedy)
-    if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+    if hashlib.sha256(path.read_bytes().removeprefix(codecs.BOM_UTF8)).hexdigest() != sha256:
         raise TriggerFileInvalid(f"{path}:1: edited since it was frozen", remedy=remedy)
 
 
@@ -164,7 +165,7 @@ def read_lock() -> dict[str, dict[int, str]]:
     locked: dict[str, dict[int, str]] = {}
     path = _lock_path()
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
         raise TriggerFileInvalid(f"{path}:1: cannot be read", remedy="restore the file from version control") from None
     for number, line in enumerate(lines, 1):
@@ -195,7 +196,7 @@ def _write(path: Path, text: str, frozen: Path | None, former: str | None, versi
 
 def _committed(path: Path, sha256: str) -> str | None:
     for commit in _git(path, "log", "--all", "--format=%H", "--", path.name).split():
-        text = _git(path, "show", f"{commit}:./{path.name}")
+        text = _git(path, "show", f"{commit}:./{path.name}").removeprefix("\ufeff")
         if hashlib.sha256(text.encode()).hexdigest() == sha256:
             return text
     return None

@@ -1,0 +1,98 @@
+"""What PostgreSQL takes for one statement is not refused in a trigger file or a revision, and nothing hides a COMMIT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from conftest import Project
+from test_migrations import app, at, head, revision  # noqa: F401
+
+from skinspire_db.errors import TriggerFileInvalid
+from skinspire_db.triggers import files, install, status
+
+HEADER = '/*\nversion = 1\nsummary = "s"\norder = 1\n*/\n'
+ATOMIC = "CREATE FUNCTION f(a int) RETURNS text LANGUAGE sql BEGIN ATOMIC {} END"
+VALID = [
+    ATOMIC.format("SELECT CASE a WHEN 1 THEN 'x' ELSE CASE WHEN a > 2 THEN 'y' END END; SELECT 'z';"),
+    ATOMIC.format("SELECT 'x' AS end; SELECT CASE WHEN x.case = 1 THEN 'a' END FROM (SELECT 1 AS case) x;"),
+    ATOMIC.format("SELECT 'END;' /* END; */ -- END;\n;"),
+    "CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS $größe$ BEGIN RETURN 1; END $größe$",
+    "CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS $名$ BEGIN RETURN 1; END; $名$; SELECT 1 AS a$b$c; SELECT $b$; COMMIT; $b$",
+    "/* it's /* nested, isn't it; */ COMMIT; ROLLBACK; /* /* deep */ ; END; */ */ SELECT 1",
+    'SELECT \'a\' AS "x""; COMMIT; --"; -- ; COMMIT',
+    "SELECT E'\\'; COMMIT; --', '\\' AS two; SELECT 1",
+]
+CONTROL = [
+    ATOMIC.format("SELECT CASE a WHEN 1 THEN 'x' END;") + "; COMMIT",
+    "SELECT CASE WHEN true THEN 1 END; END",
+    "SELECT 1 AS a$b$; COMMIT; SELECT 2 AS a$b$",
+    "/* /* */ */ COMMIT",
+    "SELECT '/*'; COMMIT; SELECT '*/'",
+    "SELECT $é$ $e$ $é$; COMMIT; SELECT $e$ $e$",
+]
+
+
+@pytest.mark.parametrize("sql", VALID)
+def test_what_is_valid_is_taken(connection: psycopg.Connection[Any], tmp_path: Path, sql: str) -> None:
+    path = tmp_path / "good.sql"
+    path.write_text(HEADER + sql)
+    install.made_by(connection, files.read_file(path))
+
+
+@pytest.mark.parametrize("sql", CONTROL)
+def test_what_ends_the_transaction_is_refused(tmp_path: Path, sql: str) -> None:
+    path = tmp_path / "bad.sql"
+    path.write_text(HEADER + sql)
+    with pytest.raises(TriggerFileInvalid, match="in a trigger file"):
+        files.read_file(path)
+
+
+def test_the_same_in_revisions(app: Project) -> None:  # noqa: F811
+    after = head()
+    for number, sql in enumerate(VALID):
+        after = revision(app, f"r{number}", after, sql.replace("f(", f"f{number}("))
+    outcome = app.invoke("migrate.upgrade")
+    assert outcome.code == 0 and at(app) == [after], outcome.err
+    for number, sql in enumerate(CONTROL):
+        revision(app, "bad", after, sql.replace("f(", f"c{number}("))
+        outcome = app.invoke("migrate.upgrade")
+        assert outcome.code == 1 and "one transaction" in outcome.err and at(app) == [after]
+
+
+def test_a_mark_at_the_beginning_of_a_file_is_no_text(connection: psycopg.Connection[Any], tmp_path: Path) -> None:
+    path = tmp_path / "marked.sql"
+    path.write_text(HEADER + "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'", encoding="utf-8")
+    plain = files.read_file(path)
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    marked = files.read_file(path)
+    assert marked.sha256 == plain.sha256
+    made, _ = install.made_by(connection, marked)
+    assert list(made) == ["f()"]
+
+
+@pytest.mark.parametrize(
+    ("target", "when"),
+    [("CREATE VIEW seen AS SELECT patient_id FROM patients", "INSTEAD OF INSERT"),
+     ("CREATE TABLE whole (id int) PARTITION BY LIST (id); CREATE VIEW seen AS SELECT * FROM whole", "INSTEAD OF DELETE OR UPDATE"),
+     ("CREATE EXTENSION file_fdw; CREATE SERVER s FOREIGN DATA WRAPPER file_fdw;"
+      "CREATE FOREIGN TABLE seen (id int) SERVER s OPTIONS (filename '/nonexistent')", "BEFORE INSERT")],
+)  # fmt: skip
+def test_a_trigger_on_what_is_named_and_is_no_table(
+    connection: psycopg.Connection[Any], tmp_path: Path, target: str, when: str
+) -> None:
+    connection.execute(target.encode())
+    path = tmp_path / "looks.sql"
+    body = "CREATE FUNCTION looks() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
+    path.write_text(HEADER.replace("*/", f'when = "{when}"\nattach = {{ tables = ["seen"] }}\n*/') + body)
+    file = files.read_file(path)
+    assert install.install(connection, [file], others=False).numbers["attached"] == 1
+    assert {each.state for each in status.status(connection, [file]) if each.file == "looks"} == {"INSTALLED"}
+    assert install.install(connection, [file], others=False).numbers["attached"] == 0
+
+
+def test_columns_bring_no_trigger_to_a_view(connection: psycopg.Connection[Any]) -> None:
+    connection.execute(b"CREATE VIEW seen AS SELECT created_at, updated_at FROM patients")
+    assert install.install(connection, files.read_files(files.folder())).numbers["attached"] == 0
