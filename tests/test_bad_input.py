@@ -82,7 +82,7 @@ def test_server_down(project: Project) -> None:
     assert "DEV_DATABASE_URL" in remedy
 
 
-@pytest.mark.parametrize("task", ["db.verify", "db.reset", "db.seed", "triggers.install", "env.stamp"])
+@pytest.mark.parametrize("task", ["db.verify", "db.seed", "triggers.install", "env.stamp"])
 def test_a_database_that_does_not_exist(project: Project, task: str) -> None:
     remedy = refused(project, task, code=1, says=f"the database {project.database} does not exist")
     assert remedy == "invoke db.setup --env=dev"
