@@ -18,6 +18,7 @@ from skinspire_db.errands import Build
 from skinspire_db.errors import DatabaseMissing, GuardRefused, StepFailed, UsageError
 from skinspire_db.looking import present
 from skinspire_db.replacement import Replacement
+from skinspire_db.summary import counted
 
 if TYPE_CHECKING:
     from skinspire_db.connections import Connection
@@ -168,7 +169,7 @@ def _why_no_template(connection: Connection, near: bool) -> str:
         "SELECT count(*), string_agg(coalesce(nullif(application_name, ''), usename), ', ') FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
     ).fetchone()
-    return f"{others[0]} sessions use it ({others[1]})" if others and others[0] else ""
+    return f"{counted(others[0], 'session', 'use', 'uses')} it ({others[1]})" if others and others[0] else ""
 
 
 def _template(build: Build, start: Target, size: int) -> Target:

@@ -19,7 +19,7 @@ from skinspire_db.connections import Target
 from skinspire_db.migrations import revisions, running
 from skinspire_db.settings import Project
 from skinspire_db.spelling import Expected
-from skinspire_db.summary import Summary
+from skinspire_db.summary import Summary, counted
 from skinspire_db.triggers import install
 from skinspire_db.triggers.files import TriggerFile
 
@@ -128,7 +128,7 @@ def look(connection: Connection, to: Target, here: Project, wanted: schema.Bluep
             summary.lines += [f"  - {_short(each.live)}", f"  + {_short(each.wanted)}"]
     if found:
         first = found[0]
-        summary.drift = f"{len(found)} differences: {first.kind} {first.name}: {first.state}"
+        summary.drift = f"{counted(len(found), 'difference')}: {first.kind} {first.name}: {first.state}"
         behind = running.current(connection) != revisions.heads(here)
         summary.remedy = "invoke migrate.upgrade --env={env}" if behind else _remedy(first)
     return summary

@@ -15,7 +15,7 @@ from skinspire_db.environment import Environment
 from skinspire_db.errors import ChecksFailed, Interrupted, SkinspireError
 from skinspire_db.pipeline import Report, Result, StepResult, translation
 from skinspire_db.plan import Plan, add_errand, planning
-from skinspire_db.summary import Summary
+from skinspire_db.summary import Summary, counted
 
 
 @dataclass
@@ -123,5 +123,5 @@ class Errand:
         """Raise when a check did not pass."""
         for step in result.steps:
             if bad := [check for check in step.summary.checks if check.status != "pass"]:
-                count = f"{len(bad)} of {len(step.summary.checks)} checks did not pass"
+                count = f"{len(bad)} of {counted(len(step.summary.checks), 'check')} did not pass"
                 raise ChecksFailed(f"{step.name}: {count}: {bad[0].name}: {bad[0].detail}")

@@ -132,5 +132,9 @@ class NotCopied(SkinspireError):
     """Something was asked of a detached copy that was not copied."""
 
 
+class OutputLost(SkinspireError):
+    """What a task had to say could not be written; what it did stays."""
+
+
 class Interrupted(SkinspireError):
     """Ctrl-C or a termination signal; everything was rolled back."""

@@ -127,7 +127,7 @@ def trigger_status(environment: Environment) -> Pipeline:
         if wrong:
             first = wrong[0]
             summary.drift = (
-                f"{len(wrong)} of {len(states)} are not installed as the files say:"
+                f"{len(wrong)} of {len(states)} {'is' if len(wrong) == 1 else 'are'} not installed as the files say:"
                 f" {first.file}, {first.object}: {first.state}"
             )
             enable = f"invoke triggers.enable --name={first.file} --env={{env}}"
@@ -150,7 +150,11 @@ def diff_triggers(environment: Environment, name: str | None = None) -> Pipeline
         titles = sum(not line.startswith(" ") for line in lines)
         summary = Summary({"files": len(chosen), "differences": titles}, lines=lines)
         if titles:
-            summary.drift = f"{titles} functions and triggers differ from the files"
+            summary.drift = (
+                f"{titles} functions and triggers differ from the files"
+                if titles > 1
+                else "1 function or trigger differs from the files"
+            )
             summary.remedy = "invoke triggers.install --env={env}"
         return summary
 

@@ -26,7 +26,7 @@ from skinspire_db.errors import (
     TableLocked,
 )
 from skinspire_db.plan import Plan, add_pipeline, planning
-from skinspire_db.summary import SignIn, Summary
+from skinspire_db.summary import ONCE, SignIn, Summary, counted
 
 if TYPE_CHECKING:
     import psycopg
@@ -120,8 +120,9 @@ class Result:
             shown["checks"] = checks
         if self.sign_in and self.commit != "not begun":
             shown["sign_in"] = [vars(each) for each in self.sign_in]
-        if self.notes:
-            shown["notes"] = self.notes
+        notes = [*self.notes, *([ONCE] if any(each.generated for each in self.sign_in) and "sign_in" in shown else [])]
+        if notes:
+            shown["notes"] = notes
         return shown
 
     def tell(self, error: SkinspireError, seconds: float) -> None:
@@ -266,7 +267,7 @@ class Pipeline:
         if filled and self.backs_up and to.policy.protected:
             from skinspire_db.backups import proving
 
-            result.notes.append(proving.precaution(self.environment, backups, report))
+            result.notes.append(proving.precaution(self.environment, backups, report, self.operation))
         safety.write_stamp(connection, to.environment)
 
     def _step(self, step: Step, connection: Connection, to: Target, result: Result, report: Report) -> None:
@@ -296,7 +297,7 @@ class Pipeline:
     def _failed(self, step: str, summary: Summary, to: Target) -> ChecksFailed:
         bad = [check for check in summary.checks if check.status != "pass"]
         return ChecksFailed(
-            f"{step}: {len(bad)} of {len(summary.checks)} checks did not pass: {bad[0].name}: {bad[0].detail}",
+            f"{step}: {len(bad)} of {counted(len(summary.checks), 'check')} did not pass: {bad[0].name}: {bad[0].detail}",
             remedy=None if self.keeps else f"invoke {self.operation}{self.arguments} --env={to.environment} --verbose",
         )
 

@@ -15,7 +15,7 @@ from skinspire_db.errands import Build, Errand
 from skinspire_db.errors import DatabaseMissing, GuardRefused, Interrupted, OutcomeUnknown, SkinspireError, StepFailed
 from skinspire_db.pipeline import AS_IT_WAS, Result, translated, translation
 from skinspire_db.plan import Plan, missing
-from skinspire_db.summary import Summary
+from skinspire_db.summary import Summary, counted
 
 if TYPE_CHECKING:
     from skinspire_db.connections import Connection
@@ -130,7 +130,7 @@ class Replacement(Errand):
             build.result.commit = "not begun"
             raise translation(error, to, self.operation, "swap") from None
         if ended:
-            build.note(f"{len(ended)} sessions were ended: {', '.join(ended)}")
+            build.note(f"{counted(len(ended), 'session', 'were', 'was')} ended: {', '.join(ended)}")
         summary.numbers = {"databases": 2 if holder else 1, "sessions_ended": len(ended)}
         if holder:
             summary.lines.append(f"the former database is kept: invoke db.undo --env={to.environment} brings it back")

@@ -14,6 +14,7 @@ import skinspire_db
 from skinspire_db import bookkeeping, connections, environment, schema
 from skinspire_db.connections import Target
 from skinspire_db.errors import GuardRefused, OperationLocked, SkinspireError
+from skinspire_db.summary import counted
 
 if TYPE_CHECKING:
     from skinspire_db.connections import Connection
@@ -67,7 +68,7 @@ def identify(connection: Connection, to: Target) -> bool:
     stamp = read_stamp(connection)
     if stamp is None and (found := len(schema.objects(connection))):
         raise GuardRefused(
-            f"{to} holds {found} objects and no stamp: it may be somebody else's",
+            f"{to} holds {counted(found, 'object')} and no stamp: it may be somebody else's",
             remedy=f"if it is {to.environment}'s: invoke env.stamp --env={to.environment} --confirm={quote(to.database)}",
         )
     refuse_foreign(stamp, to)
@@ -167,7 +168,7 @@ def consent_to_adopt(connection: Connection, to: Target, confirm: str | None) ->
     found = len(schema.objects(connection))
     if stamp is None and not found and confirm is None:
         return
-    what = f"is stamped {stamp.environment}" if stamp else f"holds {found} objects and no stamp"
+    what = f"is stamped {stamp.environment}" if stamp else f"holds {counted(found, 'object')} and no stamp"
     raise GuardRefused(
         f"{to} {what}; stamping it {to.environment} lets the tools change it",
         remedy=f"invoke env.stamp --env={to.environment} --confirm={quote(to.database)}",

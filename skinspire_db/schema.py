@@ -13,7 +13,7 @@ from skinspire_db.errors import InvalidSetting, PermissionMissing, Refused, Step
 from skinspire_db.project_models import constraint_name
 from skinspire_db.project_models import metadata as metadata
 from skinspire_db.settings import Project
-from skinspire_db.summary import Summary
+from skinspire_db.summary import Summary, counted
 
 if TYPE_CHECKING:
     from sqlalchemy import MetaData, Table
@@ -165,7 +165,7 @@ def refuse_tables(connection: Connection) -> None:
     """Raise Refused when there are tables already."""
     if existing := count_tables(connection):
         raise Refused(
-            f"the database has {existing} tables already",
+            f"the database has {counted(existing, 'table')} already",
             remedy="invoke db.create --update-only --env={env}",
         )
 

@@ -5,6 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+ONCE = "the passwords are shown only now, and nobody else knows them: write them down"
+SINGULAR = {"indexes": "index"}  # of what does not only lose its s
+
+
+def counted(number: int, noun: str, verb: str = "", verb_of_one: str = "") -> str:
+    """1 table, 2 tables; with a verb, 1 table is, 2 tables are."""
+    words = [str(number), noun if number == 1 else f"{noun}s", verb_of_one if number == 1 else verb]
+    return " ".join(word for word in words if word)
+
+
+def told(value: int | str, name: str) -> str:
+    """A number of a summary as a reader wants it: 2 tables_created -> 2 tables created, or of one, 1 table created."""
+    words = name.split("_")
+    if value == 1:
+        words = [SINGULAR.get(word, word.removesuffix("s")) for word in words]
+    return f"{value} {' '.join(words)}"
+
 
 @dataclass(frozen=True)
 class Check:
@@ -20,11 +37,14 @@ class Check:
 
 @dataclass(frozen=True)
 class SignIn:
-    """A way to sign in that the operation made, to be shown once. The password stays out of repr, journal and logs."""
+    """A way to sign in that the operation made, to be shown once. The password stays out of repr, journal and logs.
+    `generated`: nobody else knows it.
+    """
 
     role: str
     user_id: str
     password: str = field(repr=False)
+    generated: bool = False
 
 
 @dataclass

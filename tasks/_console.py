@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,15 +19,16 @@ from skinspire_db.errors import SkinspireError
 from skinspire_db.pipeline import Pipeline, Report, Result, Series, StepResult
 from skinspire_db.plan import Plan
 from skinspire_db.rendering import as_markdown, as_mermaid, as_text, printable, tabular
+from skinspire_db.summary import ONCE, Check, SignIn, told
 
 if TYPE_CHECKING:
     from skinspire_db.inspection.overview import Inspection
     from skinspire_db.seeding.bulk import Options
     from skinspire_db.settings import Setting
-    from skinspire_db.summary import Check
 
-STEP = "  {:<10} {:<84} {:>7.2f} s"
-SINGULAR = {"indexes": "index"}  # of what does not only lose its s
+NARROWEST, WIDEST = 80, 106  # columns of a step's line
+
+unwritten: list[OSError] = []  # why output was lost; the executor makes a failure of it
 
 
 class ConsoleReport(Report):
@@ -45,7 +49,8 @@ class ConsoleReport(Report):
             self._bar = None
         if self.quiet:
             return
-        say(STEP.format(done.name, _numbers(done) if done.summary.numbers else "failed", done.seconds))
+        for line in step_lines(done.name, _numbers(done) if done.summary.numbers else "failed", done.seconds):
+            say(line)
         for line in done.summary.lines:
             say(f"    {line}")
         if rows := done.summary.rows:
@@ -53,7 +58,8 @@ class ConsoleReport(Report):
         shown = [check for check in done.summary.checks if self.verbose or check.status != "pass"]
         width = max((len(check.name) for check in shown), default=0)
         for check in shown:
-            say(f"    {check.status:<8} {check.name:<{width}}  {check.detail}")
+            for line in wrapped(f"    {check.status:<8} {check.name:<{width}}  ", check.detail):
+                say(line)
 
     def progress(self, done: int, total: int) -> None:
         if total >= 10_000:
@@ -96,7 +102,7 @@ def operate(
         result = pipeline.run(confirm=confirm, report=report, backups=backups)
     except SkinspireError as error:
         if not json and (made := error.result.get("sign_in")):  # committed, though not read back: shown now or never
-            _show_sign_in((each["role"], each["user_id"], each["password"]) for each in made)
+            _show_sign_in([SignIn(**each) for each in made])
         raise
     show_json(result.as_dict()) if json else _show(pipeline, result)
 
@@ -139,8 +145,8 @@ def onboard(ctx: Any, env: str | None, options: Callable[[environment.Environmen
     if json:
         show_json(done.as_dict())
         return
-    if made := [(each.role, each.user_id, each.password) for result in done.done for each in result.sign_in]:
-        _show_sign_in(dict.fromkeys(made))
+    if made := [each for result in done.done for each in result.sign_in]:
+        _show_sign_in(list(dict.fromkeys(made)))
     say(f"{onboarding.OPERATION}: ready and verified, {done.seconds:.2f} s. Next:")
     for command, what in done.next.items():
         say(f"  {command:<29} {what}")
@@ -159,7 +165,8 @@ def show_json(value: Any) -> None:
 def say(line: str) -> None:
     """Print a line, harmless to a terminal whatever names it holds.
 
-    A reader that has gone away (`| head -1`) does not stop an operation, nor change what came of it.
+    A reader that has gone away (`| head -1`) does not stop an operation, nor change what came of it. Output that cannot be
+    written for another reason (a full disk) does not stop it either, and is a failure at the end.
     """
     _print(printable(line))
 
@@ -172,8 +179,17 @@ def say_lines(text: str) -> None:
 def _print(text: str) -> None:
     try:
         print(text, flush=True)
-    except OSError:
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115  # until the process ends
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            unwritten.append(error)
+        forget_output()
+
+
+def forget_output() -> None:
+    """Nothing more is written, not even what the stream still holds: Python would try it again when the process ends."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115  # until the process ends
 
 
 def warn(note: str) -> None:
@@ -204,16 +220,18 @@ def _show(pipeline: Pipeline | Series | Errand, result: Result) -> None:
     for note in result.notes:
         warn(note)
     if result.sign_in:
-        _show_sign_in((each.role, each.user_id, each.password) for each in result.sign_in)
+        _show_sign_in(result.sign_in)
     looked = "all checks pass" if any(step.summary.checks for step in result.steps) else "the database was not changed"
     done = "committed and read back" if result.steps else "all is right, nothing to do"
     ending = getattr(pipeline, "done", "") or (done if pipeline.keeps else looked)
     say(f"{result.operation}: {ending}, {result.seconds:.2f} s")
 
 
-def _show_sign_in(rows: Iterable[Sequence[object]]) -> None:
+def _show_sign_in(made: Sequence[SignIn]) -> None:
     say("sign in as")
-    table(rows, ("role", "user", "password"))
+    table([(each.role, each.user_id, each.password) for each in made], ("role", "user", "password"))
+    if any(each.generated for each in made):
+        say(f"  {ONCE}")
 
 
 def _show_plan(plan: Plan) -> None:
@@ -226,11 +244,21 @@ def _show_plan(plan: Plan) -> None:
 
 def _numbers(done: StepResult) -> str:
     numbers = done.summary.numbers
-    shown = [f"{value} {_counted(value, name)}" for name, value in numbers.items() if value != 0 or len(numbers) == 1]
+    shown = [told(value, name) for name, value in numbers.items() if value != 0 or len(numbers) == 1]
     return ", ".join(shown) or "nothing to do"
 
 
-def _counted(value: int | str, name: str) -> str:
-    """tables_created -> tables created, or of one, table created."""
-    words = name.split("_")
-    return " ".join(words if value != 1 else (SINGULAR.get(word, word.removesuffix("s")) for word in words))
+def step_lines(name: str, text: str, seconds: float) -> list[str]:
+    """A step's line in the terminal's width: what is too long goes on under itself, the seconds stay in their column."""
+    width = max(NARROWEST, min(shutil.get_terminal_size((NARROWEST, 24)).columns, WIDEST)) - len("  1234.00 s")
+    first, *more = wrapped(f"  {name:<10} ", text, width)
+    return [f"{first:<{width}}  {seconds:>7.2f} s", *more]
+
+
+def wrapped(head: str, text: str, width: int | None = None) -> list[str]:
+    """Head and text as lines that end before the width, the text under itself; a long word stays whole."""
+    width = width or max(NARROWEST, shutil.get_terminal_size((NARROWEST, 24)).columns)
+    lines = textwrap.wrap(
+        text, max(20, width - len(head)), break_long_words=False, break_on_hyphens=False, drop_whitespace=True
+    )
+    return [f"{head}{lines[0] if lines else ''}", *(f"{' ' * len(head)}{line}" for line in lines[1:])]

@@ -36,7 +36,9 @@ class SkinspireExecutor(Executor):
                 raise UsageError("--json goes with one task at a time", remedy="run them one after the other")
             if len(tasks) > 1:
                 _usage.refuse_mixed_environments(tasks)
-            return super().execute(*tasks)
+            done = super().execute(*tasks)
+            refuse_lost_output()
+            return done
         except KeyboardInterrupt:
             self._exit(Interrupted("interrupted before the operation began or after it ended"), tasks)
         except SkinspireError as error:
@@ -57,9 +59,10 @@ def as_exit(error: Any, task: str | None, given: dict[str, Any]) -> Exit:
         task: the command, `db.setup`; None where it is not known.
         given: the command's parameters.
     """
+    from skinspire_db.errors import OutputLost
     from skinspire_db.rendering import printable
 
-    if _json(given):
+    if _json(given) and not isinstance(error, OutputLost):
         blank = {
             "operation": task,
             "environment": given.get("env") or given.get("target"),
@@ -68,8 +71,14 @@ def as_exit(error: Any, task: str | None, given: dict[str, Any]) -> Exit:
             "steps": [],
         }
         failure = {"ok": False, "exit_code": error.exit_code, "error": error.as_dict()}
-        with contextlib.suppress(BrokenPipeError):
+        try:
             print(json.dumps(blank | error.result | failure, default=str), flush=True)
+        except OSError as lost:
+            from tasks import _console
+
+            _console.forget_output()
+            if not isinstance(lost, BrokenPipeError):  # said where it can be read
+                return Exit(f"error: {printable(error.message)}", code=error.exit_code)
         return Exit(code=error.exit_code)
     remedy = (
         f"\n  try: {printable(error.remedy)}"
@@ -79,6 +88,19 @@ def as_exit(error: Any, task: str | None, given: dict[str, Any]) -> Exit:
         else ""
     )
     return Exit(f"error: {printable(error.message)}{remedy}", code=error.exit_code)
+
+
+def refuse_lost_output() -> None:
+    """Raise OutputLost when something that a task printed could not be written: a full disk is no success."""
+    console = sys.modules.get("tasks._console")
+    if console and console.unwritten:
+        from skinspire_db.errors import OutputLost
+
+        reason = console.unwritten.pop().strerror
+        console.unwritten.clear()
+        raise OutputLost(
+            f"the output could not be written: {reason}; what was to be done is done", remedy="invoke db.history"
+        )
 
 
 def _json(given: dict[str, Any]) -> bool:

@@ -1,5 +1,25 @@
-"""The help texts that tasks share."""
+"""What tasks share: help texts, and which flags have a short form."""
+
+from functools import partial
+
+import invoke
 
 ENV = {"env": "environment: dev, test, prod or a declared one (default: the active one)"}
 JSON = {"json": "print one JSON object and nothing else"}
 CONFIRM = {"confirm": "the database's name: needed where a protected environment could lose something"}
+# A short form means one thing in every task, so Invoke, which takes the first free letter, is not asked for one.
+SHORT = {
+    "env": "e", "json": "j", "confirm": "c", "message": "m", "name": "n", "verbose": "v", "table": "t", "file": "f",
+    "patients": "p", "limit": "l", "source": "s",
+}  # fmt: skip
+
+
+class Task(invoke.Task):
+    """A task whose flags have the short forms of SHORT, and no other."""
+
+    def arg_opts(self, name, default, taken_names):
+        opts = super().arg_opts(name, default, taken_names)
+        return opts | {"names": [opts["names"][0], *([SHORT[name]] if name in SHORT else [])]}
+
+
+task = partial(invoke.task, klass=Task)

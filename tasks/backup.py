@@ -1,8 +1,6 @@
 """Backups: make, list, verify, prune and restore them."""
 
-from invoke import task
-
-from tasks._help import CONFIRM, ENV, JSON
+from tasks._help import CONFIRM, ENV, JSON, task
 
 JOBS = {"jobs": "how many tables at once (default: backup.jobs in invoke.yaml)"}
 FILE = {"file": "a backup's name, as backup.list shows it, or its folder (default: the newest)"}

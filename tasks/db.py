@@ -1,8 +1,6 @@
 """The database: set up, reset, create, seed, verify."""
 
-from invoke import task
-
-from tasks._help import CONFIRM, ENV, JSON
+from tasks._help import CONFIRM, ENV, JSON, task
 
 SEED = {
     "patients": "how many patients to invent (default: seed.patients in invoke.yaml)",

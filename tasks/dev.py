@@ -1,8 +1,6 @@
 """For people who work on this project: tests, lint, benchmarks."""
 
-from invoke import task
-
-from tasks._help import JSON
+from tasks._help import JSON, task
 
 
 @task(help=JSON | {"env": "only this environment (default: dev and test)"})
@@ -23,7 +21,7 @@ def test(ctx, all=False):
     _run(ctx, "pytest", *(["-m", "slow or not slow"] if all else []))
 
 
-@task
+@task()
 def lint(ctx):
     """Run ruff and mypy."""
     _run(ctx, "ruff", "check", ".")

@@ -1,8 +1,6 @@
 """Environments: which one is active, what every setting is and where it came from, and stamping a database."""
 
-from invoke import task
-
-from tasks._help import ENV, JSON
+from tasks._help import ENV, JSON, task
 
 
 @task(help=ENV | JSON)
@@ -30,8 +28,9 @@ def status(ctx, env=None, json=False):
 
     rows = environment.describe(env)
     rows += [
-        environment.Setting(f"seed.{name}", str(value), "invoke.yaml, or Invoke's layers over it")
-        for name, value in ctx.config.seed.items()
+        environment.Setting(f"{group}.{name}", str(value), "invoke.yaml, or Invoke's layers over it")
+        for group in ("seed", "copy", "backup")
+        for name, value in ctx.config[group].items()
     ]
     if json:
         values = [{"name": row.name, "value": row.value, "source": row.source} for row in rows]

@@ -1,8 +1,6 @@
 """Migrations: write revisions, apply them, take them back, and see where a database stands."""
 
-from invoke import task
-
-from tasks._help import CONFIRM, ENV, JSON
+from tasks._help import CONFIRM, ENV, JSON, task
 
 TO = {"to": "a revision, which may be cut short (default: the newest)"}
 MESSAGE = {"message": "what the revision does, in a few words"}

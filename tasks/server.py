@@ -1,8 +1,6 @@
 """The embedded PostgreSQL server of this checkout."""
 
-from invoke import task
-
-from tasks._help import JSON
+from tasks._help import JSON, task
 
 ENV = {"env": "an environment that is on this server; all of a checkout share it"}
 

@@ -1,8 +1,6 @@
 """The trigger files of sql/triggers: install them, see and prove what is installed, and give them versions."""
 
-from invoke import task
-
-from tasks._help import CONFIRM, ENV, JSON
+from tasks._help import CONFIRM, ENV, JSON, task
 
 NAME = {"name": "one trigger file, without .sql (see triggers.status)"}
 VIEWS = {

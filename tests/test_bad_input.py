@@ -102,7 +102,7 @@ def test_a_full_database_without_a_stamp(project: Project, task: str) -> None:
     project.execute(f'CREATE DATABASE "{project.database}"', "postgres")
     project.execute(FOREIGN)
     before = project.dump()
-    remedy = refused(project, task, code=2, says="holds 1 objects and no stamp")
+    remedy = refused(project, task, code=2, says="holds 1 object and no stamp")
     assert project.dump() == before
     adopt = remedy.partition("invoke ")[2].split()
     assert project.invoke(*adopt).code == 0
@@ -390,7 +390,7 @@ def test_what_settings_of_the_database_cannot_spoil(clinic: Project) -> None:
 def test_a_schema_of_somebody_elses_makes_a_database_not_empty(project: Project) -> None:
     project.execute(f'CREATE DATABASE "{project.database}"', "postgres")
     project.execute("CREATE SCHEMA legacy; CREATE COLLATION legacy.c (locale = 'C')")
-    refused(project, "db.setup", code=2, says="holds 1 objects and no stamp")
+    refused(project, "db.setup", code=2, says="holds 1 object and no stamp")
 
 
 def test_json_goes_with_one_task_at_a_time(project: Project) -> None:

@@ -264,7 +264,7 @@ def test_wrong_arguments(app: Project, arguments: list[str], says: str) -> None:
 def test_a_downgrade_that_does_not_exist(project: Project) -> None:
     assert project.invoke("db.create").code == 0
     outcome = project.invoke("migrate.downgrade", "--steps=9")
-    assert outcome.code == 2 and "the database has 1 revisions -> invoke migrate.downgrade --env=dev --steps=1" in outcome.err
+    assert outcome.code == 2 and "the database has 1 revision -> invoke migrate.downgrade --env=dev --steps=1" in outcome.err
     assert at(project) == [head()], "refused is: nothing was tried"
     assert project.invoke("migrate.downgrade").code == 0 and at(project) == []
     assert project.invoke("migrate.downgrade").code == 2

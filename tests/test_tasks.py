@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from conftest import CHECKOUT, Project
 from invoke import Program
 from invoke.loader import FilesystemLoader
 
+from skinspire_db.summary import counted, told
 from tasks import _console
 
 README = (CHECKOUT / "README.md").read_text()
@@ -87,10 +89,11 @@ def test_help_is_shown_and_nothing_runs(project: Project) -> None:
 
 def test_one_is_no_plural() -> None:
     named = ["tables_created", "indexes_created", "sessions_ended", "databases", "attached", "support_staff"]
-    assert [_console._counted(1, name) for name in named] == [
-        "table created", "index created", "session ended", "database", "attached", "support staff",
+    assert [told(1, name) for name in named] == [
+        "1 table created", "1 index created", "1 session ended", "1 database", "1 attached", "1 support staff",
     ]  # fmt: skip
-    assert _console._counted(2, "tables_created") == "tables created" and _console._counted(0, "databases") == "databases"
+    assert told(2, "tables_created") == "2 tables created" and told(0, "databases") == "0 databases"
+    assert counted(1, "session", "were", "was") == "1 session was" and counted(2, "difference") == "2 differences"
 
 
 def test_wrong_usage_runs_nothing(project: Project) -> None:
@@ -196,3 +199,73 @@ def test_no_registry_is_named_in_any_file() -> None:
         assert not re.search(r"pypi\.org|files\.pythonhosted|registry\.npm" + "js", text) or name == "tests/test_tasks.py", (
             name
         )
+
+
+def test_a_short_flag_means_one_thing_everywhere(listed: list[str]) -> None:
+    module, _ = FilesystemLoader(start=str(CHECKOUT)).load("tasks")
+    meant: dict[str, set[str]] = {}
+    for group in module.ns.collections.values():
+        for task in group.tasks.values():
+            for argument in task.get_arguments():
+                for short in (name for name in argument.names if len(name) == 1):
+                    meant.setdefault(short, set()).add(argument.name)
+    assert {"e": {"env"}, "j": {"json"}, "m": {"message"}}.items() <= meant.items()
+    assert all(len(names) == 1 for names in meant.values()), meant
+
+
+@pytest.mark.parametrize("columns", [80, 100, 200])
+def test_a_step_keeps_to_the_terminals_width(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    text = ", ".join(f"{number} things done" for number in range(1, 30))
+    lines = _console.step_lines("seed", text, 1.5)
+    assert all(len(line) <= columns for line in lines) and lines[0].endswith(" 1.50 s") and len(lines) > 2
+    assert " ".join(lines[0].removesuffix("1.50 s").split()[1:] + " ".join(lines[1:]).split()) == text
+    assert len(_console.step_lines("reset", "nothing to do", 0.0)[0]) == len(lines[0])
+
+
+def test_lines_are_no_wider_than_a_pipe_s_80_columns(project: Project) -> None:
+    project.env["COLUMNS"] = ""
+    for task in ("db.setup", "db.verify", "triggers.status", "db.prepare"):
+        lines = project.invoke(task, *(["--verbose"] if task == "db.verify" else [])).out.splitlines()
+        assert max(map(len, lines)) <= 80, max(lines, key=len)
+
+
+@pytest.mark.parametrize(
+    "task", [["db.setup"], ["db.setup", "--json"], ["env.status"], ["env.status", "--json"], ["db.inspect", "--json"]]
+)
+def test_output_that_cannot_be_written_is_a_failure(project: Project, task: list[str]) -> None:
+    if task[0] == "db.inspect":
+        project.invoke("db.setup")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(project.command(*task), env=project.environment, cwd=project.root, stdout=full,
+                              stderr=subprocess.PIPE, text=True, timeout=120)  # fmt: skip
+    assert done.returncode == 1 and done.stderr.startswith("error: the output could not be written: No space left")
+    assert done.stderr.count("\n") == 1
+    if task[0] == "db.setup":
+        assert project.query("SELECT count(*) FROM patients") == [(20,)], "what was to be done is done"
+
+
+def test_a_refusal_that_cannot_be_written_keeps_its_exit_code(project: Project) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(project.command("db.setup", "--env=bogus", "--json"), env=project.environment, cwd=project.root,
+                              stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)  # fmt: skip
+    assert done.returncode == 2 and done.stderr.startswith("error: unknown environment 'bogus'")
+
+
+def test_env_status_shows_what_copies_and_backups_use(project: Project) -> None:
+    project.env["INVOKE_BACKUP_DAILY"] = "3"
+    found = {each["name"]: each["value"] for each in project.invoke("env.status", "--json").json["settings"]}
+    assert found["copy.jobs"] == "2" and found["backup.daily"] == "3" and found["backup.folder"] == "backups"
+
+
+def test_generated_passwords_are_said_to_be_shown_only_now(make_project: Callable[..., Project]) -> None:
+    project = make_project('[tool.skinspire_db.environments.live]\nextends = "prod"\n')
+    project.env["LIVE_DATABASE_URL"] = project.env["DEV_DATABASE_URL"]
+    assert "shown only now" in project.invoke("db.setup", "--env=live").out
+    project.execute(f'DROP DATABASE "{project.database}"', "postgres")
+    assert any("shown only now" in note for note in project.invoke("db.setup", "--env=live", "--json").json["notes"])
+    assert "shown only now" not in project.invoke("db.setup", "--env=test").out, "everybody knows those"
+    assert project.invoke("db.reset", "--env=live", f"--confirm={project.database}").code == 0
+    assert project.invoke("backup.create", "--env=live").code == 0
+    whys = [each["why"] for each in project.invoke("backup.list", "--env=live", "--json").json["backups"]]
+    assert whys == ["asked for", "before db.reset"]

@@ -718,7 +718,7 @@ def test_a_half_made_template_is_made_anew(app: Sample) -> None:
     app.query("CREATE TABLE somebodys (x int)", name)
     result = app.run()
     result.assert_outcomes(errors=1)
-    assert "holds 1 objects and no stamp: it may be somebody else's" in word(result)
+    assert "holds 1 object and no stamp: it may be somebody else's" in word(result)
     assert app.query("SELECT count(*) FROM somebodys", name) == [(0,)]
 
 

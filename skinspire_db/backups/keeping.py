@@ -31,6 +31,7 @@ def _row(backup: store.Backup) -> dict[str, object]:
     manifest = backup.manifest
     return {
         "name": backup.name,
+        "why": manifest.reason or "not said",
         "taken": f"{manifest.taken:%Y-%m-%d %H:%M} UTC",
         "rows": manifest.contents.rows,
         "MB": f"{manifest.bytes / 1e6:.1f}",

@@ -88,7 +88,7 @@ def _can_write_journal(holder: Connection, build: Build) -> bool:
     return True
 
 
-def make(to: Target, folder: Path, jobs: int, report: Report) -> Backup:
+def make(to: Target, folder: Path, jobs: int, report: Report, reason: str = "asked for") -> Backup:
     """Back a database up. Nobody is kept waiting: all is read on one snapshot. Raises StepFailed with what pg_dump said,
     BackupInvalid when the folder cannot be written; nothing is left there then.
     """
@@ -113,7 +113,7 @@ def make(to: Target, folder: Path, jobs: int, report: Report) -> Backup:
                 dump_version=client_tools(connection.info.server_version).major,
                 revisions=running.current(connection), triggers=_triggers(connection), size=size,
                 properties=properties.read(connection), fingerprint=found.as_dict(),
-                files=files,
+                files=files, reason=reason,
             )  # fmt: skip
             write_atomically(path / MANIFEST, json.dumps(dataclasses.asdict(manifest)))
         connection.rollback()

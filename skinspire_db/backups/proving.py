@@ -76,13 +76,13 @@ def _readable(backup: Backup, to: Target) -> str:
     return complaint.decode(errors="replace").strip() if listing.returncode else ""
 
 
-def precaution(environment: Environment, folder: Path | None, report: Report) -> str:
+def precaution(environment: Environment, folder: Path | None, report: Report, operation: str) -> str:
     """Take a backup and prove it by a restore, before an operation that could lose something; a sentence with its name.
 
     Raises what making and verifying raise.
     """
     to = connections.target(environment)
-    made = making.make(to, store.folder_of(environment.project, folder), 2, report)
+    made = making.make(to, store.folder_of(environment.project, folder), 2, report, f"before {operation}")
     try:
         verify(environment, folder, file=str(made.path), full=True).run()
     except ChecksFailed as error:

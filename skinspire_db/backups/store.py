@@ -44,6 +44,7 @@ class Manifest:
     fingerprint: dict[str, Any]
     files: dict[str, list[Any]] = field(repr=False)  # path -> [sha256, bytes]
     format: int = FORMAT
+    reason: str = ""  # why it was taken
 
     @property
     def bytes(self) -> int:

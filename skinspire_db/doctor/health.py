@@ -14,6 +14,7 @@ from skinspire_db.connections import sentence
 from skinspire_db.doctor.link import Broken, Case, NotAsked, Unknown
 from skinspire_db.doctor.reach import is_local
 from skinspire_db.migrations import revisions, running
+from skinspire_db.summary import counted
 from skinspire_db.triggers import status, versions
 
 TOOLS = ("psql", "pg_dump", "pg_restore")
@@ -98,7 +99,7 @@ def rights(case: Case) -> str:
     if kind != "SCHEMA" and len(alike) > GRANTED_ONE_BY_ONE:
         on = f"ALL {kind}S IN SCHEMA {schema_name}"
     raise Broken(
-        f"role {role} lacks rights on {len(rows)} objects: {missing} on {rows[0][2]}",
+        f"role {role} lacks rights on {counted(len(rows), 'object')}: {missing} on {rows[0][2]}",
         f"ask the administrator for: GRANT {missing} ON {on} TO {_quoted(case, role)}",
     )
 
@@ -138,7 +139,8 @@ def locks(case: Case) -> str:
     if waiting:
         pid, application, what, seconds, blockers = waiting[0]
         raise Broken(
-            f"{len(waiting)} sessions wait for locks: pid {pid} ({application}) has waited {seconds} s for {what},"
+            f"{counted(len(waiting), 'session', 'wait', 'waits')} for locks:"
+            f" pid {pid} ({application}) has waited {seconds} s for {what},"
             f" which {blockers} holds",
             f"invoke db.activity --env={case.name}, and end that transaction",
         )

@@ -11,6 +11,7 @@ from skinspire_db.errors import UsageError
 from skinspire_db.inspection import queries
 from skinspire_db.inspection.overview import Inspection, Row, note_the_stamp, rows
 from skinspire_db.looking import looking
+from skinspire_db.summary import told
 
 
 def activity(environment: Environment) -> Inspection:
@@ -52,8 +53,7 @@ def history(environment: Environment, limit: str) -> Inspection:
 def _result(row: Row) -> str:
     """What the steps did, in their numbers."""
     numbers = [(name, value) for step in row["steps"] for name, value in _numbers(step).items()]
-    told = [f"{value} {name.replace('_', ' ')}" for name, value in numbers if value]
-    return ", ".join(told) or "nothing to do"
+    return ", ".join(told(value, name) for name, value in numbers if value) or "nothing to do"
 
 
 def _numbers(step: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from skinspire_db.connections import is_lost, sentence
 from skinspire_db.errors import MigrationFailed, MigrationInvalid, ProjectCodeEnded, UsageError
 from skinspire_db.migrations import effects, losses, named_types, revisions
 from skinspire_db.settings import Project
-from skinspire_db.summary import Summary
+from skinspire_db.summary import Summary, counted
 from skinspire_db.triggers.files import statements_only
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def next_up(connection: Connection, files: ScriptDirectory, to: str | None) -> S
     at = current(connection)
     if not at and (tables := _relations(connection)):
         raise MigrationInvalid(
-            f"the database has {len(tables)} tables and is at no revision: it was made without migrations",
+            f"the database has {counted(len(tables), 'table')} and is at no revision: it was made without migrations",
             remedy="if it is as the models say (invoke migrate.check --env={env}): invoke migrate.stamp --env={env}",
         )
     target = revisions.named(files, to).revision if to is not None else "heads"

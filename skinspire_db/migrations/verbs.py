@@ -15,7 +15,7 @@ from skinspire_db.looking import present
 from skinspire_db.migrations import losses, revisions, running, writing
 from skinspire_db.pipeline import Pipeline, Series, Step, translated
 from skinspire_db.settings import Project
-from skinspire_db.summary import Summary
+from skinspire_db.summary import Summary, counted
 from skinspire_db.triggers import install, proofs, versions
 from skinspire_db.triggers.files import TriggerFile
 
@@ -87,7 +87,7 @@ def downgrade(environment: Environment, steps: str | int = 1) -> Series:
         applied = sum(each.state == "applied" for each in states)
         if 0 < applied < left:
             raise UsageError(
-                f"--steps={steps}, but the database has {applied} revisions",
+                f"--steps={steps}, but the database has {counted(applied, 'revision')}",
                 remedy=f"invoke migrate.downgrade --env={environment.name} --steps={applied}",
             )
 
@@ -160,7 +160,7 @@ def check(environment: Environment) -> Pipeline:
         found = [each for each in running.states(connection, environment.project, files) if each.state == "pending"]
         summary = Summary({"pending": len(found)}, lines=[f"{each.revision} {each.message}" for each in found])
         if found:
-            summary.drift = f"{len(found)} revisions are pending: {found[0].revision} {found[0].message}"
+            summary.drift = f"{counted(len(found), 'revision', 'are', 'is')} pending: {found[0].revision} {found[0].message}"
             summary.remedy = "invoke migrate.upgrade --env={env}"
         return summary
 

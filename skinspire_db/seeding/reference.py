@@ -296,4 +296,4 @@ def _administrator(
         "password_hash": hashed,
     }])  # fmt: skip
     rows.insert("user_role_mapping", [{"user_id": administrator["user_id"], "role_id": role}])
-    return SignIn(administrator["role"], administrator["user_id"], password)
+    return SignIn(administrator["role"], administrator["user_id"], password, generated=not policy.test_data)
