@@ -54,6 +54,8 @@ def _comment(oid: str, catalogue: str) -> str:
     return f"'comment ' || quote_literal(obj_description({oid}, '{catalogue}'))"
 
 
+# Minor releases of 2026 keep a number of their own among a column's options, which differs between two databases.
+ATTRIBUTE_OPTIONS = "(SELECT 'with ' || string_agg(o, ', ') FROM unnest(a.attoptions) AS o WHERE o !~ '^pg_attver=')"
 SEQUENCE = """
     format('AS %s INCREMENT BY %s MINVALUE %s MAXVALUE %s START WITH %s CACHE %s%s CYCLE', format_type(s.seqtypid, NULL),
            s.seqincrement, s.seqmin, s.seqmax, s.seqstart, s.seqcache, CASE WHEN NOT s.seqcycle THEN ' NO' END)
@@ -98,7 +100,7 @@ QUERIES = {
             "CASE WHEN a.attgenerated <> '' THEN 'generated ' ELSE 'default ' END || pg_get_expr(d.adbin, d.adrelid)",
             "'storage ' || CASE WHEN a.attstorage <> t.typstorage THEN a.attstorage::text END",
             "'statistics ' || nullif(a.attstattarget, -1)",
-            "'with ' || array_to_string(a.attoptions, ', ')",
+            ATTRIBUTE_OPTIONS,
             "'compression ' || nullif(a.attcompression::text, '')",
             "'comment ' || quote_literal(col_description(c.oid, a.attnum))",
         )}

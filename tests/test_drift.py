@@ -11,7 +11,7 @@ import pytest
 from conftest import Project
 from large_schema import DIFFERENCES
 
-from skinspire_db import connections, scratch
+from skinspire_db import binaries, connections, scratch
 
 # what is done, and the differences that it makes
 CHANGES = {
@@ -246,3 +246,42 @@ def test_twenty_changes_of_150_tables(large: Project) -> None:
     models(large, changed=False)
     back = large.process("db.drift")
     assert back.code == 0, back.out
+
+
+def others_binaries() -> list[Path]:
+    """Folders with other servers than the wheel's, of any major version from 15 on."""
+    folders = [path for pattern in binaries.USUAL_FOLDERS for path in Path("/").glob(pattern) if (path / "initdb").exists()]
+    return [folder for folder in folders if (binaries.major_of(folder, "postgres") or 0) >= binaries.OLDEST_MAJOR]
+
+
+IN_APP = """
+from sqlalchemy import CheckConstraint, Column, Computed, Enum, ForeignKey, Identity, Index, Integer, String, Table, text
+from skinspire_db.models import Base
+Table("told", Base.metadata, Column("id", Integer, Identity(), primary_key=True), Column("parent_id", ForeignKey("told.id")),
+      Column("s", String(9)), Column("m", Enum("sad", "happy", name="mood")), Column("w", Enum("a", "b", name="w", native_enum=False, create_constraint=True)),
+      Column("g", Integer, Computed("CASE WHEN s IN ('a', 'b') THEN 1 END", persisted=True)), CheckConstraint("s IN ('a', 'b')", name="c"),
+      Index("ix_told", "s", postgresql_where=text("s IN ('a', 'b')")))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "folder", others_binaries(), ids=lambda folder: f"PostgreSQL {binaries.major_of(folder, 'postgres')}"
+)
+def test_other_majors_have_no_drift_after_setup(make_project: Callable[..., Project], folder: Path) -> None:
+    project = make_project('metadata = ["skinspire_db.models:Base", "in_app:Base"]\nmigrations = "migrations"\n')
+    (project.root / "in_app.py").write_text(IN_APP)
+    project.env = {"SKINSPIRE_PG_BIN": str(folder)}
+    try:
+        assert (made := project.process("db.setup", "--env=test")).code == 0, made.err
+        assert (drift := project.process("db.drift", "--env=test")).code == 0, drift.out
+        (project.root / "in_app.py").write_text(
+            IN_APP.replace("THEN 1 END", "THEN 2 END").replace('"happy"', '"calm", "happy"')
+        )
+        assert (written := project.process("migrate.new", "--env=test", "-m", "change")).code == 0, written.err
+        assert (upgraded := project.process("migrate.upgrade", "--env=test")).code == 0, upgraded.err
+        assert (drift := project.process("db.drift", "--env=test")).code == 0, drift.out
+    finally:
+        project.process("server.stop")
+        refused = project.process("server.destroy").err
+        assert project.process(*refused.rpartition("-> invoke ")[2].split()).code == 0, refused

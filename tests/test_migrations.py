@@ -162,6 +162,35 @@ def test_what_loses_or_locks_is_said(app: Project) -> None:
     assert app.invoke("migrate.check").code == 0
 
 
+@pytest.mark.slow
+def test_a_renamed_table_takes_its_names_along(make_project: Callable[..., Project], template: str) -> None:
+    """A revision renames it; what is named after it follows by one that migrate.new writes, and nothing is made anew."""
+    models = (
+        "from sqlalchemy import Column, ForeignKey, Identity, Index, Integer, MetaData, String, Table\n"
+        "from skinspire_db.models import Base\n"
+        "Table('NAME', Base.metadata, Column('id', Integer, primary_key=True), Column('code', String(9), unique=True),\n"
+        "      Column('n', Integer, Identity()), Column('parent_id', ForeignKey('NAME.id'), index=True))\n"
+        "Table('other', Base.metadata, Column('id', ForeignKey('NAME.id'), primary_key=True))\n"
+    )
+    app = make_project('metadata = ["skinspire_db.models:Base", "renamed_app:Base"]\nmigrations = "migrations"\n')
+    app.execute(f'CREATE DATABASE "{app.database}" TEMPLATE {template}', "postgres")
+    (app.root / "renamed_app.py").write_text(models.replace("NAME", "before"))
+    assert app.process("db.create", "--update-only").code == 0
+    app.execute("INSERT INTO before (code) VALUES ('a'), ('b')")
+    (app.root / "renamed_app.py").write_text(models.replace("NAME", "after"))
+    (app.root / "migrations" / "versions").mkdir(parents=True)
+    revision(app, "renames", head(), "ALTER TABLE before RENAME TO after", "ALTER TABLE after RENAME TO before")
+    assert app.process("migrate.upgrade").code == 0 and app.process("db.drift").code == 3
+    written = app.process("migrate.new", "-m", "names", "--json")
+    assert written.code == 0, written.out
+    text = (app.root / written.json["file"]).read_text()
+    assert "RENAME" in text and not re.search(r"\b(DROP|ADD|CREATE|SET)\b", text) and written.json["warnings"] == []
+    assert app.process("migrate.upgrade").code == 0
+    drift = app.process("db.drift")
+    assert drift.code == 0, drift.out
+    assert app.query("INSERT INTO after (code) VALUES ('c') RETURNING id, n") == [(3, 3)]
+
+
 def test_a_view_mapped_as_a_table_is_left_alone(app: Project) -> None:
     (app.root / "clinic_app.py").write_text(
         "from sqlalchemy import Column, Table, Uuid\nfrom skinspire_db.models import Base\n"

@@ -40,7 +40,7 @@ OBJECTS = f"""
         SELECT 'column', 'pg_class'::regclass::oid, c.oid, a.attnum, c.oid, format('%I.%I.%I', c.nspname, c.relname, a.attname), a.attname,
                format_type(a.atttypid, a.atttypmod),
                concat_ws(' ', a.atttypid, a.atttypmod, a.attnotnull, a.attidentity, a.attgenerated, a.attcollation, a.attstorage,
-                         a.attcompression, a.attoptions, a.attacl, d.adbin, col_description(c.oid, a.attnum))
+                         a.attcompression, (SELECT array_agg(o) FROM unnest(a.attoptions) AS o WHERE o !~ '^pg_attver='), a.attacl, d.adbin, col_description(c.oid, a.attnum))
         FROM relations c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
         LEFT JOIN pg_attrdef d ON (d.adrelid, d.adnum) = (a.attrelid, a.attnum) WHERE c.relkind IN ('r', 'p', 'f', 'c')
         UNION ALL
