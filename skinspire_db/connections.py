@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import re
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     Connection = psycopg.Connection[Any]
 
+PAUSES = (0.05, 0.2, 0.5)  # seconds between tries to connect to a database that is there
 MAINTENANCE_DATABASES = ("postgres", "template1")  # where one asks whether a database exists, and makes it
 # Whatever the role's or the server's own setting: what is called committed stays so when the server dies the next moment.
 DURABLE = "SET LOCAL synchronous_commit = on"
@@ -142,17 +144,22 @@ def connect(to: Target, operation: str, *, database: str | None = None) -> Conne
     """
     import psycopg
 
-    try:
-        return open_once(to, operation, database)
-    except psycopg.Error as error:
-        failure = error
-    if to.server:
-        to.parameters.update(to.server.start().parameters)  # its port may be another one now
+    started = False
+    for pause in (*PAUSES, None):
         try:
             return open_once(to, operation, database)
         except psycopg.Error as error:
             failure = error
-    raise explain(failure, to, database)
+        if to.server and not started:
+            started = True
+            to.parameters.update(to.server.start().parameters)  # its port may be another one now
+            continue
+        refusal = _refusal(failure, to)
+        exists = None if refusal else _exists(to, database or to.database)
+        if not exists or pause is None:
+            raise refusal or _absence(failure, to, database or to.database, exists)
+        time.sleep(pause)  # it was not there a moment ago: another operation has made it, or decides whether to drop it
+    raise AssertionError
 
 
 def require_direct(to: Target, operation: str, *, writes: bool = True) -> None:
@@ -227,13 +234,16 @@ def open_database(to: Target, operation: str, *, create: bool) -> tuple[Connecti
     Raises what connect() raises, and PermissionMissing when the role may not create databases, with what to ask the
     administrator for.
     """
-    try:
-        return connect(to, operation), False
-    except DatabaseMissing:
-        if not create:
-            raise
-    created = create_database(to, operation)
-    return connect(to, operation), created
+    created = False
+    for pause in (*PAUSES, None):
+        try:
+            return connect(to, operation), created
+        except DatabaseMissing:
+            if not create or pause is None:
+                raise
+        # Another first operation may be faster, and drop what it made when it fails.
+        created = create_database(to, operation)
+    raise AssertionError
 
 
 def drop_unless_used(to: Target, operation: str, own_pid: int) -> None:
@@ -415,10 +425,15 @@ def _exists(to: Target, database: str) -> bool | None:
 
 def explain(error: psycopg.Error, to: Target, database: str | None = None) -> SkinspireError:
     """What psycopg said when no connection could be had, in our words, with a remedy, and without the password."""
+    database = database or to.database
+    return _refusal(error, to) or _absence(error, to, database, _exists(to, database))
+
+
+def _refusal(error: psycopg.Error, to: Target) -> SkinspireError | None:
+    """What the text alone tells, whatever databases there are."""
     # The server gives no SQLSTATE to a client that could not log in: there is only its text, in its own language.
     text = str(error)
     setting = to.setting or url_setting(to.environment)
-    check = "invoke server.status" if to.server else f"invoke db.doctor --env={to.environment}, and check {setting}"
     kind = refusals.kind(error)
     if kind == "option":
         return InvalidSetting(
@@ -441,8 +456,12 @@ def explain(error: psycopg.Error, to: Target, database: str | None = None) -> Sk
             else f"role {to.user} needs a password at {to.where}",
             remedy=f"correct the password in {setting}; write special characters as %XX",
         )
-    if _exists(to, database or to.database) is False:
-        return DatabaseMissing(
-            f"the database {database or to.database} does not exist", remedy=f"invoke db.setup --env={to.environment}"
-        )
+    return None
+
+
+def _absence(error: psycopg.Error, to: Target, database: str, exists: bool | None) -> SkinspireError:
+    if exists is False:
+        return DatabaseMissing(f"the database {database} does not exist", remedy=f"invoke db.setup --env={to.environment}")
+    setting = to.setting or url_setting(to.environment)
+    check = "invoke server.status" if to.server else f"invoke db.doctor --env={to.environment}, and check {setting}"
     return ConnectionFailed(f"cannot connect to {to}: {refusals.reason(error)}", remedy=check)

@@ -9,15 +9,20 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from conftest import CHECKOUT, Project, dump, throw_away_home
 
-from skinspire_db import connections
+from skinspire_db import connections, environment
+from skinspire_db.pinning import Pin
 from skinspire_db.server import EmbeddedServer
 
 # step -> after how many of its statements it is stopped: somewhere between its first write and its last one
@@ -311,6 +316,55 @@ def test_two_first_setups_at_once(project: Project) -> None:
         out, err = task.communicate(timeout=60)
         assert task.returncode == 0, out + err
     assert project.query("SELECT count(*) FROM skinspire_tools.journal") == [(2,)]
+
+
+@pytest.mark.parametrize("what_happens", ["made", "made and dropped", "closed for a moment"])
+def test_a_database_that_another_operation_has_just_made(
+    project: Project, monkeypatch: pytest.MonkeyPatch, what_happens: str
+) -> None:
+    """It was not there when this connected, and is when this asks why; or goes again when the other one fails."""
+    real, times = connections._exists, []
+
+    def other(*arguments: Any) -> bool | None:
+        times.append(1)
+        if len(times) == 1:
+            project.execute(f'CREATE DATABASE "{project.database}"', "postgres")
+            if what_happens == "closed for a moment":
+                project.execute(f'ALTER DATABASE "{project.database}" ALLOW_CONNECTIONS false', "postgres")
+        found = real(*arguments)
+        if len(times) == 1 and what_happens == "made and dropped":
+            project.execute(f'DROP DATABASE "{project.database}"', "postgres")
+        if len(times) == 2 and what_happens == "closed for a moment":
+            project.execute(f'ALTER DATABASE "{project.database}" ALLOW_CONNECTIONS true', "postgres")
+        return found
+
+    monkeypatch.setattr(connections, "_exists", other)
+    outcome = project.invoke("db.create")
+    assert times and outcome.code == 0, outcome.err
+
+
+@pytest.mark.slow
+def test_sixty_first_operations_race(project: Project) -> None:
+    """Each round three at once, on a database that does not exist: all get there, and one has made it."""
+    to = target_of(project)
+    for _ in range(60):
+        start = threading.Barrier(3)
+
+        def first(start: threading.Barrier = start) -> bool:
+            start.wait(30)
+            connection, created = connections.open_database(replace(to, pin=Pin()), "race", create=True)
+            connection.close()
+            return created
+
+        with ThreadPoolExecutor(3) as pool:
+            made = [each.result(60) for each in [pool.submit(first) for _ in range(3)]]
+        assert sum(made) == 1
+        project.execute(f'DROP DATABASE "{project.database}" WITH (FORCE)', "postgres")
+
+
+def target_of(project: Project) -> connections.Target:
+    parameters = {**project.address.parameters, "dbname": project.database}
+    return connections.Target("dev", environment.Policy(), parameters)
 
 
 @pytest.mark.slow
