@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from skinspire_db import search_path
+
 if TYPE_CHECKING:
     from skinspire_db.connections import Connection
 
@@ -273,8 +275,5 @@ def split(name: str) -> tuple[str, str]:
 
 def snapshot(connection: Connection) -> Snapshot:
     """Everything of the application in a database, as PostgreSQL writes it; one query a kind, whatever the number."""
-    return {
-        f"{kind} {name}": definition
-        for kind, query in QUERIES.items()
-        for name, definition in connection.execute(query.encode()).fetchall()
-    }
+    found = search_path.several(connection, QUERIES)
+    return {f"{kind} {name}": definition for kind, listed in found.items() for name, definition in listed}

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db import refusals, urls
+from skinspire_db import refusals, search_path, urls
 from skinspire_db.environment import (
     Environment,
     Policy,
@@ -40,15 +40,10 @@ DURABLE = "SET LOCAL synchronous_commit = on"
 SETTINGS_OF_LONG_TRANSACTIONS = """
 DO $$
 BEGIN
-    -- Hosted servers keep extensions in a schema of their own; the functions of pgcrypto must be found there too.
-    PERFORM set_config('search_path', 'public, ' || quote_ident(n.nspname) || ', pg_temp', true)
-    FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE extname = 'pgcrypto' AND nspname <> 'public';
-    BEGIN
-        -- So that a server notices within a second that our process was killed. Not every platform can.
-        SET LOCAL client_connection_check_interval = '1s';
-    EXCEPTION WHEN invalid_parameter_value THEN
-        NULL;
-    END;
+    -- So that a server notices within a second that our process was killed. Not every platform can.
+    SET LOCAL client_connection_check_interval = '1s';
+EXCEPTION WHEN invalid_parameter_value THEN
+    NULL;
 END
 $$
 """
@@ -205,9 +200,10 @@ def begin(
         sql.SQL(
             # A snapshot older than the operation lock would not see what its last holder committed.
             "SET TRANSACTION ISOLATION LEVEL {isolation}; {snapshot} SET LOCAL quote_all_identifiers = off;"
-            "SET LOCAL TimeZone = 'UTC'; SET LOCAL search_path = public, pg_temp; SET LOCAL statement_timeout = 0;"
+            "SET LOCAL TimeZone = 'UTC'; {pin}; SET LOCAL statement_timeout = 0;"
             "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = {milliseconds}{forever}; {durable}"
         ).format(
+            pin=sql.SQL(search_path.PIN),
             durable=sql.SQL(DURABLE),  # no query may be among these: it would take the snapshot
             isolation=sql.SQL(isolation),
             forever=sql.SQL("; SET LOCAL transaction_timeout = 0" if connection.info.server_version >= 170_000 else ""),
@@ -219,12 +215,21 @@ def begin(
         connection.execute(SETTINGS_OF_LONG_TRANSACTIONS)
 
 
+def autocommit(connection: Connection) -> None:
+    """End the connection's transaction, and let each statement from now on be one of its own."""
+    connection.rollback()
+    connection.autocommit = True
+    connection.execute(f"SET search_path = {search_path.TOOLS}".encode())
+
+
 def settle(connection: Connection) -> None:
     """Wait until all that has been committed on the server is on its disk. Raises psycopg's OperationalError when the server
     died since the connection was opened, and may have lost some of it.
     """
     # A transaction that writes no WAL waits for none, even if it has an id.
-    connection.execute("SET LOCAL synchronous_commit = on; SELECT pg_logical_emit_message(true, 'skinspire-db', ''::text)")
+    connection.execute(
+        f"{search_path.PIN}; {DURABLE}; SELECT pg_catalog.pg_logical_emit_message(true, 'skinspire-db', ''::text)".encode()
+    )
     connection.commit()
 
 
@@ -257,7 +262,7 @@ def drop_unless_used(to: Target, operation: str, own_pid: int) -> None:
     database = sql.Identifier(to.database)
     try:
         with maintenance(to, operation) as connection:
-            connection.autocommit = True
+            autocommit(connection)
             connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(database))
             others = connection.execute(
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND pid <> %s", (to.database, own_pid)
@@ -278,7 +283,7 @@ def drop_database(to: Target, operation: str) -> None:
 
     try:
         with maintenance(to, operation) as connection:
-            connection.autocommit = True
+            autocommit(connection)
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(to.database)))
     except (psycopg.Error, SkinspireError):
         pass  # a server that is gone; the next operation sweeps it up
@@ -348,6 +353,7 @@ def open_once(to: Target, operation: str, database: str | None = None) -> Connec
     connection = psycopg.connect(**(libpq_parameters(to, f"skinspire-db {operation}") | other))
     try:
         to.pin.prove(connection, moves=to.server is not None)
+        connection.execute(search_path.PIN)  # for this transaction; begin() says it for those that follow
     except BaseException:
         connection.close()
         raise
@@ -367,7 +373,7 @@ def create_database(to: Target, operation: str, *, template: str | None = None, 
 
     with maintenance(to, operation) as connection:
         require_direct(to, operation)
-        connection.autocommit = True
+        autocommit(connection)
         make = f"CREATE DATABASE {{}} TEMPLATE {{}} {locale.replace('{', '{{').replace('}', '}}')}"
         if template:
             large = connection.execute(

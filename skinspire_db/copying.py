@@ -283,6 +283,6 @@ def _copy_properties(start: Target, aside: Target, build: Build) -> None:
         contextlib.closing(connections.connect(start, build.operation)) as old,
         contextlib.closing(connections.connect(aside, build.operation)) as new,
     ):
-        new.autocommit = True
+        connections.autocommit(new)
         for left in properties.write(new, aside.database, properties.read(old)):
             build.note(f"left out: {left}")

@@ -50,7 +50,8 @@ CAST = re.compile(
     r"::(?:character varying|double precision|time(?:stamp)? with(?:out)? time zone|[\w.\"]+)(?:\([\d, ]+\))?(?:\[\])*"
 )
 # The rows' own hash function takes half the time of their text's, but is the server's, of one major version.
-OF_RECORD, OF_TEXT = "hash_record_extended(t, 0)", "hashtextextended(t::text, 0)"
+# Not t::text: whoever owns the table may have made a cast of its rows to text, which would run here.
+OF_RECORD, OF_TEXT = "hash_record_extended(t, 0)", "hashtextextended(format('%s', t), 0)"
 BATCH = 100  # sequences whose locks are held at once
 ASKING: set[Any] = set()  # the connections that are hashing tables
 

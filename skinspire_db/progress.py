@@ -47,7 +47,7 @@ def _watched(
 
     def watch() -> None:
         with contextlib.closing(connect()) as looker:
-            looker.autocommit = True
+            connections.autocommit(looker)
             while not over.is_set():
                 seen.update(
                     {(pid, table): (size, rows) for pid, table, size, rows in looker.execute(query.encode()).fetchall()}

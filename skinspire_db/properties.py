@@ -101,6 +101,8 @@ def _apply(connection: Connection, database: str, kind: str, values: list[str]) 
             )
             with connection.transaction():
                 connection.execute("SET TRANSACTION READ WRITE")  # the setting may be that transactions are read only
-                connection.execute("SELECT set_config(%s, %s, false)", (key, value))  # as it is stored: FROM CURRENT is exact
+                connection.execute(
+                    "SELECT pg_catalog.set_config(%s, %s, false)", (key, value)
+                )  # as it is stored: FROM CURRENT is exact
                 connection.execute(sql.SQL("ALTER {} SET {} FROM CURRENT").format(of, sql.Identifier(*key.split("."))))
             connection.execute(sql.SQL("RESET {}").format(sql.Identifier(*key.split("."))))  # it is not for this session

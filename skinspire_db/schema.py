@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db import bookkeeping
+from skinspire_db import bookkeeping, search_path
 from skinspire_db.cache import cached
 from skinspire_db.errors import InvalidSetting, PermissionMissing, Refused, StepFailed
 from skinspire_db.project_models import constraint_name
@@ -267,7 +267,8 @@ def create_extensions(connection: Connection, wanted: list[str]) -> None:
 
     for extension in missing_extensions(connection, wanted):
         try:
-            connection.execute(sql.SQL("CREATE EXTENSION {}").format(sql.Identifier(extension)))
+            with search_path.application(connection):  # an extension lies where the application's own objects do
+                connection.execute(sql.SQL("CREATE EXTENSION {}").format(sql.Identifier(extension)))
         except (
             psycopg.errors.InsufficientPrivilege,
             psycopg.errors.FeatureNotSupported,
@@ -294,7 +295,8 @@ def _create_statements(models: MetaData, wanted: list[Table]) -> list[str]:
 
 def _execute(connection: Connection, statements: list[str]) -> None:
     if statements:
-        connection.execute(";\n".join(statements).encode())  # one round trip
+        with search_path.application(connection):
+            connection.execute(";\n".join(statements).encode())  # one round trip
 
 
 def _missing_types(connection: Connection, models: MetaData) -> list[tuple[str, str]]:
@@ -305,7 +307,9 @@ def _missing_types(connection: Connection, models: MetaData) -> list[tuple[str, 
             missing.append(("", statement))  # it says IF NOT EXISTS; what follows may lie in it
         if found := TYPE_OR_SEQUENCE.match(statement):
             look = "to_regclass" if found[1] == "SEQUENCE" else "to_regtype"
-            if connection.execute(f"SELECT {look}(%s) IS NULL".encode(), (found[2],)).fetchone() == (True,):
+            with search_path.application(connection):
+                there = connection.execute(f"SELECT pg_catalog.{look}(%s)".encode(), (found[2],)).fetchone()
+            if there == (None,):
                 missing.append((f"{found[1].lower()} {found[2]}", statement))
     return missing
 
@@ -341,7 +345,9 @@ def _refuse_unfillable(connection: Connection, column: Any) -> None:
     if column.nullable or column.server_default is not None or column.identity is not None:
         return
     table = _dialect().identifier_preparer.format_table(column.table)
-    if connection.execute(f"SELECT 1 FROM {table} LIMIT 1".encode()).fetchone():  # noqa: S608
+    with search_path.application(connection):
+        filled = connection.execute(f"SELECT 1 FROM {table} LIMIT 1".encode()).fetchone()  # noqa: S608
+    if filled:
         raise StepFailed(
             f"column {name_of(column.table)}.{column.name} is NOT NULL without a default, and the table has rows",
             remedy="give it a server_default, or make it nullable",

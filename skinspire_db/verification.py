@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db import bookkeeping, schema
+from skinspire_db import bookkeeping, schema, search_path
 from skinspire_db.binaries import OLDEST_MAJOR
 from skinspire_db.connections import sentence
 from skinspire_db.environment import Policy
@@ -98,13 +98,16 @@ def _tables(subject: Subject) -> str:
 
 
 def _constraints(subject: Subject) -> str:
-    invalid = _column(
-        subject,
-        """
-        SELECT format('%s on %s', conname, conrelid::regclass) FROM pg_constraint WHERE NOT convalidated
-        UNION ALL SELECT format('index %s', indexrelid::regclass) FROM pg_index WHERE NOT indisvalid
-        """,
-    )
+    invalid = [
+        name
+        for (name,) in search_path.rows(
+            subject.connection,
+            """
+            SELECT format('%s on %s', conname, conrelid::regclass) FROM pg_constraint WHERE NOT convalidated
+            UNION ALL SELECT format('index %s', indexrelid::regclass) FROM pg_index WHERE NOT indisvalid
+            """,
+        )
+    ]
     _expect(not invalid, f"not valid: {', '.join(invalid)}")
     live = schema.live_names(subject.connection)
     missing = [f"{name} on {table}" for table, name in subject.wanted.names if (table, name) not in live]
@@ -128,12 +131,13 @@ def _reference(subject: Subject) -> str:
     expected = reference.expected()
     for table, wanted in expected.items():
         of_the_system = "WHERE hospital_id IS NULL" if table in ("module_master", "role_master") else ""
-        found = set(_column(subject, f"SELECT {keys[table]} FROM {table} {of_the_system}"))  # noqa: S608
+        found = set(_column(subject, f"SELECT {keys[table]} FROM public.{table} {of_the_system}"))  # noqa: S608
         missing += [f"{table} {key}" for key in wanted if key not in found]
     _expect(not missing, f"missing: {', '.join(missing)}")
     bare = _column(
         subject,
-        "SELECT role_name FROM role_master r WHERE NOT EXISTS (SELECT FROM role_module_access a WHERE a.role_id = r.role_id)",
+        "SELECT role_name FROM public.role_master r"
+        " WHERE NOT EXISTS (SELECT FROM public.role_module_access a WHERE a.role_id = r.role_id)",
     )
     _expect(not bare, f"roles without any right: {', '.join(bare)}")
     return ", ".join(f"{len(wanted)} in {table}" for table, wanted in expected.items())
@@ -143,9 +147,9 @@ def _administrator(subject: Subject) -> str:
     able = _column(
         subject,
         """
-        SELECT DISTINCT u.user_id FROM users u
-        JOIN user_role_mapping m ON m.user_id = u.user_id AND m.is_active
-        JOIN role_master r ON r.role_id = m.role_id AND r.is_active AND r.status = 'active'
+        SELECT DISTINCT u.user_id FROM public.users u
+        JOIN public.user_role_mapping m ON m.user_id = u.user_id AND m.is_active
+        JOIN public.role_master r ON r.role_id = m.role_id AND r.is_active AND r.status = 'active'
         WHERE r.role_name = ANY (%s) AND u.is_active AND NOT u.is_deleted AND u.password_hash ~ %s
           AND (u.locked_until IS NULL OR u.locked_until <= now())
         """,
@@ -154,9 +158,10 @@ def _administrator(subject: Subject) -> str:
     _expect(bool(able), "no administrator is active, unlocked and has a password")
     if not subject.policy.test_data:
         return f"{len(able)} of them: active, not locked, with a password hash"
+    crypt = f"{reference.pgcrypto(subject.connection)}.crypt"
     opened = _column(
         subject,
-        "SELECT user_id FROM users WHERE user_id = ANY (%s) AND password_hash = crypt(%s, password_hash)",
+        f"SELECT user_id FROM public.users WHERE user_id = ANY (%s) AND password_hash = {crypt}(%s::text, password_hash)",  # noqa: S608
         (able, reference.TEST_PASSWORD),
     )
     return f"{len(able)} of them: active, not locked; the documented password opens {len(opened)}"
@@ -197,8 +202,10 @@ def _sequences(subject: Subject) -> str:
 def _write(subject: Subject) -> str:
     _stamp(subject)  # nothing is written into a database that is not this environment's, not even for a moment
     code = "SKINSPIRE_VERIFY"
-    subject.connection.execute("INSERT INTO parameter_settings (param_code, param_value) VALUES (%s, 'written')", (code,))
-    row = _one(subject, "SELECT param_value, created_by FROM parameter_settings WHERE param_code = %s", (code,))
+    subject.connection.execute(
+        "INSERT INTO public.parameter_settings (param_code, param_value) VALUES (%s, 'written')", (code,)
+    )
+    row = _one(subject, "SELECT param_value, created_by FROM public.parameter_settings WHERE param_code = %s", (code,))
     _expect(row[0] == "written", f"wrote 'written', read {row[0]!r}")
     tracked = any(file.name == "user_tracking" for file in subject.files)
     _expect(row[1] is not None or not tracked, "the triggers did not fire: created_by is empty")

@@ -162,7 +162,7 @@ def fill(source: Source, aside: Target, jobs: int, build: Build) -> None:
         for note in notes:
             build.note(note)
         if source.manifest:
-            connection.autocommit = True
+            connections.autocommit(connection)
             for left in properties.write(connection, aside.database, source.manifest.properties):
                 build.note(f"left out: {left}")
 

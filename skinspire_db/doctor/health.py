@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from skinspire_db import connections, safety, schema
+from skinspire_db import connections, safety, schema, search_path
 from skinspire_db.binaries import find_binaries
 from skinspire_db.connections import sentence
 from skinspire_db.doctor.link import Broken, Case, NotAsked, Unknown
@@ -278,7 +278,7 @@ def _quoted(case: Case, role: str) -> str:
 
 
 def _rows(case: Case, query: str, *parameters: Any) -> list[Any]:
-    return case.open.execute(query.encode(), parameters or None).fetchall()
+    return search_path.rows(case.open, query, parameters or None)
 
 
 RIGHTS = f"""

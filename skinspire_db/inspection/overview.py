@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from skinspire_db import connections, safety
+from skinspire_db import connections, safety, search_path
 from skinspire_db.connections import Target
 from skinspire_db.environment import Environment
 from skinspire_db.errors import SkinspireError, UsageError
@@ -122,8 +122,7 @@ def rows(connection: Connection, query: str, **parameters: Any) -> list[Row]:
     from psycopg.rows import dict_row
 
     values = {"schema": None, "table": None, "tables": None} | parameters
-    with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query.encode(), values).fetchall()
+    return search_path.rows(connection, query, values, row_factory=dict_row)
 
 
 def without_waiting(connection: Connection, find: Callable[[], T]) -> T | None:

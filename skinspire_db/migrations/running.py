@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db import project_code, project_models, schema
+from skinspire_db import project_code, project_models, schema, search_path
 from skinspire_db.connections import is_lost, sentence
 from skinspire_db.errors import MigrationFailed, MigrationInvalid, ProjectCodeEnded, UsageError
 from skinspire_db.migrations import effects, losses, named_types, revisions
@@ -151,7 +151,7 @@ def apply(connection: Connection, here: Project, files: ScriptDirectory, script:
 
     connection.execute(b"SAVEPOINT revision")
     try:
-        with alchemy(connection, called) as alchemist:
+        with search_path.application(connection), alchemy(connection, called) as alchemist:
             sqlalchemy.event.listen(alchemist, "before_cursor_execute", _refuse_transaction_control)
             sqlalchemy.event.listen(alchemist, "before_cursor_execute", note)
             named_types.reuse(alchemist, connection)
@@ -287,11 +287,12 @@ def alchemy(connection: Connection, called: list[str] | None = None) -> Iterator
 
 
 def _relations(connection: Connection) -> set[str]:
-    rows = connection.execute(
+    rows = search_path.rows(
+        connection,
         "SELECT oid::regclass::text FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace NOT IN"
-        " (SELECT oid FROM pg_namespace WHERE nspname ~ '^pg_' OR nspname IN ('information_schema', 'skinspire_tools'))"
+        " (SELECT oid FROM pg_namespace WHERE nspname ~ '^pg_' OR nspname IN ('information_schema', 'skinspire_tools'))",
     )
-    return {name for (name,) in rows.fetchall() if name not in (TABLE, TABLE.removeprefix("public."))}
+    return {name for (name,) in rows if name not in (TABLE, TABLE.removeprefix("public."))}
 
 
 def _failed(error: sqlalchemy.exc.DBAPIError, file: str, script: Script, lost: list[str], *, ended: bool) -> Exception:

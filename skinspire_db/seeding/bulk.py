@@ -95,7 +95,7 @@ def refuse_people(policy: Policy, options: Options) -> None:
 
 def refuse_without_tables(connection: Connection) -> None:
     """Raise StepFailed when the tables are missing."""
-    if connection.execute("SELECT to_regclass('parameter_settings')").fetchone() == (None,):
+    if connection.execute("SELECT to_regclass('public.parameter_settings')").fetchone() == (None,):
         raise StepFailed("seed: the tables are not there", remedy="invoke db.setup --env={env}")
 
 
@@ -126,7 +126,9 @@ def _add_people(loader: _Loader, options: Options, summary: Summary, progress: P
     support = sum(missing[kind] for kind in SUPPORT)
     summary.numbers |= {"doctors": missing["doctor"], "support_staff": support, "patients": missing["patient"]}
     if total:
-        loader.connection.execute("ANALYZE (SKIP_LOCKED) staff, patients, users, user_role_mapping")
+        loader.connection.execute(
+            "ANALYZE (SKIP_LOCKED) public.staff, public.patients, public.users, public.user_role_mapping"
+        )
     examples: tuple[Kind, ...] = ("doctor", "patient")
     for kind in examples:  # one of each to sign in as
         if missing[kind] == wanted[kind]:
@@ -141,7 +143,7 @@ class _Loader:
         data = reference.load()
         self.hospital, self.branch = data["hospital"]["hospital_id"], data["branch"]["branch_id"]
         self.roles = dict(
-            connection.execute("SELECT role_name, role_id FROM role_master WHERE hospital_id IS NULL").fetchall()
+            connection.execute("SELECT role_name, role_id FROM public.role_master WHERE hospital_id IS NULL").fetchall()
         )
         self.hash = password_hash
 
@@ -176,7 +178,7 @@ class _Loader:
         self._copy("user_role_mapping", "user_id, role_id", ((phone, role) for phone, _, role in accounts))
 
     def _copy(self, table: str, columns: str, rows: Iterable[tuple[object, ...]]) -> None:
-        with self.connection.cursor().copy(f"COPY {table} ({columns}) FROM STDIN".encode()) as copy:
+        with self.connection.cursor().copy(f"COPY public.{table} ({columns}) FROM STDIN".encode()) as copy:
             for row in rows:
                 copy.write_row(row)
 
@@ -187,7 +189,7 @@ def _highest(connection: Connection) -> dict[str, int]:
         connection.execute(
             """
             SELECT substring(code FROM '^[A-Z]+'), max(substring(code FROM '[0-9]+$')::int)
-            FROM (SELECT mrn AS code FROM patients UNION ALL SELECT employee_code FROM staff) AS codes
+            FROM (SELECT mrn AS code FROM public.patients UNION ALL SELECT employee_code FROM public.staff) AS codes
             WHERE code ~ '^(T|DOC|NUR|REC|PHA)[0-9]{6,9}$' GROUP BY 1
             """
         ).fetchall()

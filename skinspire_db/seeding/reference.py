@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db import bookkeeping
+from skinspire_db import bookkeeping, search_path
 from skinspire_db.environment import Policy
 from skinspire_db.errors import InvalidSetting
 from skinspire_db.summary import SignIn, Summary
@@ -98,9 +98,20 @@ def expected(data: Row | None = None) -> dict[str, list[str]]:
 
 def password_hash(connection: Connection, password: str, cost: int) -> str:
     """bcrypt by pgcrypto, with the given work factor (4 to 31)."""
-    row = connection.execute("SELECT crypt(%s, gen_salt('bf', %s))", (password, cost)).fetchone()
+    place = pgcrypto(connection)
+    # Cast, so that no function in that schema matches the arguments better than pgcrypto's own.
+    query = f"SELECT {place}.crypt(%s::text, {place}.gen_salt('bf'::text, %s::integer))"
+    row = connection.execute(query.encode(), (password, cost)).fetchone()
     assert row
     return str(row[0])
+
+
+def pgcrypto(connection: Connection) -> str:
+    """The schema of pgcrypto's functions, quoted."""
+    from psycopg import sql
+
+    found = connection.execute(search_path.SCHEMA_OF_PGCRYPTO).fetchone()
+    return sql.Identifier(found[0] if found else "public").as_string()
 
 
 def scrypt_hash(password: str) -> str:
@@ -146,7 +157,7 @@ class _Rows:
     def ids(self, table: str, name: str, key: str) -> dict[str, int]:
         """name -> id of the rows that belong to the whole system"""
         return dict(
-            self.connection.execute(f"SELECT {name}, {key} FROM {table} WHERE hospital_id IS NULL".encode()).fetchall()  # noqa: S608
+            self.connection.execute(f"SELECT {name}, {key} FROM public.{table} WHERE hospital_id IS NULL".encode()).fetchall()  # noqa: S608
         )
 
     def insert(self, table: str, rows: list[Row]) -> None:
@@ -159,7 +170,7 @@ class _Rows:
             names = sql.SQL(", ").join(map(sql.Identifier, columns))
             self.connection.execute(
                 sql.SQL("INSERT INTO {0} ({1}) SELECT {1} FROM jsonb_populate_recordset(NULL::{0}, %s)").format(
-                    sql.Identifier(table), names
+                    sql.Identifier("public", table), names
                 ),
                 (Jsonb(alike),),
             )
@@ -169,7 +180,7 @@ class _Rows:
 
         found = self.connection.execute(
             sql.SQL("SELECT to_jsonb(k) FROM (SELECT {} FROM {}) AS k").format(
-                sql.SQL(", ").join(map(sql.Identifier, key)), sql.Identifier(table)
+                sql.SQL(", ").join(map(sql.Identifier, key)), sql.Identifier("public", table)
             )
         ).fetchall()
         return {json.dumps(row, sort_keys=True) for (row,) in found}
@@ -180,9 +191,9 @@ class _Rows:
 
         self.connection.execute(
             sql.SQL("UPDATE {} AS t SET {} FROM jsonb_populate_record(NULL::{}, %s) AS new WHERE {}").format(
-                sql.Identifier(table),
+                sql.Identifier("public", table),
                 sql.SQL(", ").join(sql.SQL("{0} = new.{0}").format(sql.Identifier(column)) for column in change),
-                sql.Identifier(table),
+                sql.Identifier("public", table),
                 sql.SQL(" AND ").join(
                     sql.SQL("t.{0} IS NOT DISTINCT FROM new.{0}").format(sql.Identifier(column)) for column in key
                 ),
@@ -273,9 +284,9 @@ def _letters(data: Row, access: dict[str, str], name: str, parent: str | None) -
 def _administrator(
     rows: _Rows, data: Row, administrator: Row, role: int, policy: Policy, test_hash: str | None
 ) -> SignIn | None:
-    if rows.connection.execute("SELECT 1 FROM user_role_mapping WHERE role_id = %s LIMIT 1", (role,)).fetchone():
+    if rows.connection.execute("SELECT 1 FROM public.user_role_mapping WHERE role_id = %s LIMIT 1", (role,)).fetchone():
         return None
-    if rows.connection.execute("SELECT 1 FROM users WHERE user_id = %s", (administrator["user_id"],)).fetchone():
+    if rows.connection.execute("SELECT 1 FROM public.users WHERE user_id = %s", (administrator["user_id"],)).fetchone():
         return None  # people took the role away from it
     hospital = data["hospital"]["hospital_id"]
     if policy.test_data:
@@ -283,7 +294,7 @@ def _administrator(
     else:
         password = secrets.token_urlsafe(12)
         hashed = scrypt_hash(password)
-    known = rows.connection.execute("SELECT 1 FROM staff WHERE staff_id = %s", (administrator["staff_id"],)).fetchone()
+    known = rows.connection.execute("SELECT 1 FROM public.staff WHERE staff_id = %s", (administrator["staff_id"],)).fetchone()
     staff = [] if known else [{
         "staff_id": administrator["staff_id"], "hospital_id": hospital, "branch_id": data["branch"]["branch_id"],
         "staff_type": "admin", "first_name": administrator["first_name"], "last_name": administrator["last_name"],

@@ -79,7 +79,7 @@ class Workshop:
         self.host = host
         self.base = host.target(BASE)
         self.watch = self._reach()
-        self.watch.autocommit = True
+        connections.autocommit(self.watch)
         try:
             self.template = templates.ensure(host, self.watch, options)
             scratch.sweep(self.base, "tests", self.watch)

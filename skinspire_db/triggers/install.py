@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from skinspire_db import bookkeeping
+from skinspire_db import bookkeeping, search_path
 from skinspire_db.connections import sentence
 from skinspire_db.errors import NotOurs, TriggerFileInvalid, UsageError
 from skinspire_db.summary import Summary
@@ -140,7 +140,7 @@ def made_by(connection: Connection, file: TriggerFile) -> tuple[dict[str, str], 
     """
     transaction = _transaction(connection)
     before = _function_rows(connection)
-    with _refusals(file):
+    with _refusals(file), search_path.application(connection):
         connection.execute(file.text.encode())
     made: list[str] = []
     changed: set[str] = set()
@@ -165,14 +165,15 @@ def _transaction(connection: Connection) -> object:
 
 def _own(connection: Connection, file: TriggerFile, made: list[str]) -> None:
     """Make sure that the functions are ours, and that one with its owner's rights finds nothing of its caller's."""
-    rows = connection.execute(
+    rows = search_path.rows(
+        connection,
         """
         SELECT signature, pg_get_userbyid(p.proowner) <> current_user,
                p.prosecdef AND coalesce(p.proconfig, '{}')::text !~ 'search_path='
         FROM unnest(%s::text[]) AS signature JOIN pg_proc p ON p.oid = to_regprocedure(signature)
         """,
         (made,),
-    ).fetchall()
+    )
     for signature, others, unsafe in rows:
         if unsafe:
             raise TriggerFileInvalid(
@@ -180,7 +181,8 @@ def _own(connection: Connection, file: TriggerFile, made: list[str]) -> None:
                 remedy="add SET search_path FROM CURRENT",
             )
         if others:
-            connection.execute(f"ALTER ROUTINE {signature} OWNER TO CURRENT_USER".encode())  # regprocedure's own quoting
+            with search_path.application(connection):
+                connection.execute(f"ALTER ROUTINE {signature} OWNER TO CURRENT_USER".encode())  # regprocedure's own quoting
 
 
 @contextlib.contextmanager
@@ -208,7 +210,7 @@ def _function_rows(connection: Connection) -> dict[int, tuple[str, str, str]]:
         SELECT oid, ctid::text, oid::regprocedure::text, md5(p::text) FROM pg_proc p
         WHERE pronamespace <> 'pg_catalog'::regnamespace
     """
-    return {oid: (row, signature, text) for oid, row, signature, text in connection.execute(query).fetchall()}
+    return {oid: (row, signature, text) for oid, row, signature, text in search_path.rows(connection, query)}
 
 
 def _line(file: TriggerFile, error: psycopg.Error) -> int | None:
@@ -241,7 +243,7 @@ def _attach(connection: Connection, file: TriggerFile, wanted: dict[str, Wanted]
         if (remade or found is None or found.enabled) != enabled:
             switched.append((each.table, each.attachment.trigger))
     if statements:
-        with _refusals(file, file.line("attach")):
+        with _refusals(file, file.line("attach")), search_path.application(connection):
             # The positions in PostgreSQL's errors are in these statements, not in the file.
             connection.execute("; ".join(statements).encode())
         live = ledger.live_triggers(connection)
@@ -277,6 +279,7 @@ def _drop(connection: Connection, triggers: Made) -> int:
 
 def _drop_functions(connection: Connection, signatures: Iterable[str]) -> int:
     live = ledger.fingerprints(connection, signatures)
-    for signature in live:
-        connection.execute(f"DROP ROUTINE {signature}".encode())  # regprocedure's own quoting
+    with search_path.application(connection):
+        for signature in live:
+            connection.execute(f"DROP ROUTINE {signature}".encode())  # regprocedure's own quoting
     return len(live)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from skinspire_db import bookkeeping
+from skinspire_db import bookkeeping, search_path
 from skinspire_db.triggers.files import Attachment, TriggerFile
 
 if TYPE_CHECKING:
@@ -85,26 +85,28 @@ def forget(connection: Connection, name: str) -> None:
 def fingerprints(connection: Connection, signatures: Iterable[str]) -> dict[str, str]:
     """signature -> fingerprint of the definition, owner included, for the functions that exist."""
     return dict(
-        connection.execute(
+        search_path.rows(
+            connection,
             """
             SELECT signature, md5(pg_get_functiondef(p.oid) || pg_get_userbyid(p.proowner))
             FROM unnest(%s::text[]) AS signature JOIN pg_proc p ON p.oid = to_regprocedure(signature)
             """,
             (sorted(signatures),),
-        ).fetchall()
+        )
     )
 
 
 def definitions(connection: Connection, signatures: Iterable[str]) -> dict[str, str]:
     """signature -> CREATE FUNCTION statement and owner, for the functions that exist."""
     return dict(
-        connection.execute(
+        search_path.rows(
+            connection,
             """
             SELECT signature, pg_get_functiondef(p.oid) || '-- owner: ' || pg_get_userbyid(p.proowner)
             FROM unnest(%s::text[]) AS signature JOIN pg_proc p ON p.oid = to_regprocedure(signature)
             """,
             (sorted(signatures),),
-        ).fetchall()
+        )
     )
 
 
@@ -112,7 +114,8 @@ def live_triggers(connection: Connection) -> dict[tuple[str, str], LiveTrigger]:
     """(table, trigger) -> all triggers that are not PostgreSQL's own."""
     return {
         (table, name): LiveTrigger(*values)
-        for table, name, *values in connection.execute(
+        for table, name, *values in search_path.rows(
+            connection,
             """
             SELECT format('%I.%I', n.nspname, c.relname), t.tgname, pg_get_triggerdef(t.oid),
                    t.tgenabled IN ('O', 'A') AND NOT EXISTS (
@@ -120,8 +123,8 @@ def live_triggers(connection: Connection) -> dict[tuple[str, str], LiveTrigger]:
                    t.tgfoid::regprocedure::text
             FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
             WHERE NOT t.tgisinternal AND t.tgparentid = 0
-            """
-        ).fetchall()
+            """,
+        )
     }
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from skinspire_db import search_path
 from skinspire_db.connections import sentence
 from skinspire_db.summary import Check
 from skinspire_db.triggers import ledger
@@ -51,7 +52,7 @@ def prove_able(connection: Connection, files: list[TriggerFile]) -> list[Check]:
 
 def _tables_exist(connection: Connection, file: TriggerFile) -> bool:
     if not file.attachments:  # functions alone: what they read is not known, but an empty database has none of it
-        found = connection.execute("SELECT to_regclass('parameter_settings') IS NOT NULL").fetchone()
+        found = connection.execute("SELECT to_regclass('public.parameter_settings') IS NOT NULL").fetchone()
         return found == (True,)
     return not _unattached(connection, file)
 
@@ -80,8 +81,9 @@ def _prove(connection: Connection, file: TriggerFile, files: list[TriggerFile]) 
     if missing := _unattached(connection, file):
         return Check(file.name, "unknown", f"{missing[0]} is on no table; invoke db.create makes the tables")
     try:
-        connection.execute(EXPECT)
-        connection.execute(file.proof.read_bytes())
+        with search_path.application(connection):
+            connection.execute(EXPECT)
+            connection.execute(file.proof.read_bytes())
         return Check(file.name, "pass", file.summary)
     except psycopg.Error as error:
         if connection.closed:
