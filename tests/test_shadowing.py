@@ -105,7 +105,12 @@ def trap(clinic: Project, tmp_path: Path) -> Iterator[Path]:
             connection.execute(HOSTILE.format(folder=folder, near=NEAR, names=names).encode())
         yield folder
     finally:
-        clinic.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
+        copies = clinic.query(
+            f"SELECT datname FROM pg_database WHERE datname ~ '{clinic.database.partition('_')[2]}'", "postgres"
+        )
+        for (database,) in copies:
+            clinic.execute(f"DROP DATABASE {database} WITH (FORCE)", "postgres")
+        clinic.execute(f"DROP ROLE {role}", "postgres")
         for path in folder.iterdir():
             path.unlink()
         folder.rmdir()

@@ -28,7 +28,7 @@ def states(connection: Connection, wanted: list[TriggerFile] | None = None) -> s
 
 def test_installed_everywhere_where_the_columns_are(connection: Connection) -> None:
     assert states(connection) == {"INSTALLED"}
-    assert connection.execute("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal").fetchone() == (36,)
+    assert connection.execute("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal").fetchone() == (50,)
 
 
 def test_installing_twice_locks_nothing_and_changes_nothing(clinic: Project) -> None:
@@ -39,7 +39,7 @@ def test_installing_twice_locks_nothing_and_changes_nothing(clinic: Project) -> 
         assert clinic.invoke("triggers.install").code == 0
         with psycopg.connect(**clinic.address.parameters, dbname=clinic.database) as third:
             assert install(third, CURRENT).numbers == {
-                "files": 7,
+                "files": 8,
                 "functions": 0,
                 "attached": 0,
                 "dropped": 0,
@@ -184,7 +184,7 @@ def test_columns_of_other_types_are_left_alone(connection: Connection) -> None:
 
 
 def test_a_renamed_table(connection: Connection) -> None:
-    connection.execute("ALTER TABLE patients RENAME TO clients; ALTER TABLE user_sessions RENAME TO visits")
+    connection.execute("ALTER TABLE parameter_settings RENAME TO clients; ALTER TABLE user_sessions RENAME TO visits")
     found = {(each.object, each.state) for each in status(connection, CURRENT) if each.state != "INSTALLED"}
     assert ("_100_timestamps on public.clients", "OUTDATED") in found
     assert ("_140_session_limit on public.user_sessions", "UNATTACHED") in found
@@ -384,7 +384,7 @@ def test_pgtap_agrees_with_status(clinic: Project) -> None:
             return len(states)
 
         connection.execute("SET search_path = public, tap; SELECT * FROM no_plan()")
-        assert agrees(status(connection, CURRENT)) == 59
+        assert agrees(status(connection, CURRENT)) == 82
         for table in ("staff", "users"):
             names = [row[0] for row in connection.execute(
                 "SELECT tgname FROM pg_trigger WHERE tgrelid = %s::regclass AND NOT tgisinternal", (table,))]  # fmt: skip

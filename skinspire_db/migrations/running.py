@@ -151,11 +151,14 @@ def apply(connection: Connection, here: Project, files: ScriptDirectory, script:
 
     connection.execute(b"SAVEPOINT revision")
     try:
-        with search_path.application(connection), alchemy(connection, called) as alchemist:
+        with alchemy(connection, called) as alchemist:
             sqlalchemy.event.listen(alchemist, "before_cursor_execute", _refuse_transaction_control)
             sqlalchemy.event.listen(alchemist, "before_cursor_execute", note)
             named_types.reuse(alchemist, connection)
-            _run(here, files, lambda _heads, _context: [make(files.revision_map, script)], connection=alchemist)
+            step = make(files.revision_map, script)
+            step.migration_fn = _of_application(step.migration_fn, connection)
+            # Alembic's own statements need no search path; only the revision is the application's.
+            _run(here, files, lambda _heads, _context: [step], connection=alchemist, version_table_schema="public")
             if called:
                 raise MigrationInvalid(f"it calls {called[0]}() of the driver's connection: a revision is one transaction")
         if _is_ended(connection):
@@ -245,6 +248,15 @@ def _run(here: Project, files: ScriptDirectory, steps: Callable[..., Any], **opt
             environment.run_migrations()
 
 
+def _of_application(migration: Callable[..., Any], connection: Connection) -> Callable[..., Any]:
+    @functools.wraps(migration)
+    def run(*arguments: Any, **options: Any) -> Any:
+        with search_path.application(connection):
+            return migration(*arguments, **options)
+
+    return run
+
+
 def _to_its_end(migration: Callable[..., Any], here: Project) -> Callable[..., Any]:
     """A revision's upgrade() or downgrade(), whose return says that all of it was run."""
 
@@ -278,7 +290,9 @@ def alchemy(connection: Connection, called: list[str] | None = None) -> Iterator
             "postgresql+psycopg://", creator=lambda: connection, poolclass=StaticPool, pool_reset_on_return=None,
             use_native_hstore=False,
         )  # fmt: skip
-        with engine.connect() as opened, opened.begin():
+        with search_path.application(connection):  # SQLAlchemy asks for the schema that names without one belong to
+            opened = engine.connect()
+        with opened, opened.begin():
             called.clear()  # SQLAlchemy has asked the server what it is, and rolled back
             yield opened
     finally:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skinspire_db import catalogue, drift, schema, spelling
+from skinspire_db import catalogue, drift, schema, search_path, spelling
 from skinspire_db.catalogue import Snapshot, head, properties
 from skinspire_db.errors import MigrationFailed, MigrationInvalid, UsageError
 from skinspire_db.migrations import losses, revisions, running, statements
@@ -78,7 +78,8 @@ def refuse_behind(connection: Connection, files: ScriptDirectory) -> None:
 
 def _casts(connection: Connection, old: str, new: str) -> bool:
     """Whether PostgreSQL makes one type of the other where a value is assigned: by a cast of its own, or into any string."""
-    row = connection.execute(
+    found = search_path.rows(
+        connection,
         """
         SELECT n.typcategory = 'S' OR EXISTS (
             SELECT FROM pg_cast WHERE castcontext IN ('a', 'i')
@@ -89,8 +90,8 @@ def _casts(connection: Connection, old: str, new: str) -> bool:
         WHERE o.oid = to_regtype(%s)
         """,
         (new, old),
-    ).fetchone()
-    return row == (True,)
+    )
+    return found == [(True,)]
 
 
 def _write(

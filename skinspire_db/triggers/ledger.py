@@ -148,11 +148,12 @@ class Wanted:
         from psycopg import sql
 
         condition = f"WHEN ({self.attachment.condition}) " if self.attachment.condition else ""
+        each = "STATEMENT" if self.attachment.when.upper().endswith("TRUNCATE") else "ROW"  # it has no rows
         return (
-            sql.SQL("CREATE OR REPLACE TRIGGER {} {} ON {} FOR EACH ROW {}EXECUTE FUNCTION {}({})")
+            sql.SQL("CREATE OR REPLACE TRIGGER {} {} ON {} FOR EACH {} {}EXECUTE FUNCTION {}({})")
             .format(
                 sql.Identifier(self.attachment.trigger), sql.SQL(self.attachment.when), sql.SQL(self.table),
-                sql.SQL(condition), sql.Identifier(self.attachment.function),
+                sql.SQL(each), sql.SQL(condition), sql.Identifier(self.attachment.function),
                 sql.SQL(", ").join(map(sql.Literal, self.arguments)),
             )
             .as_string(connection)

@@ -1,33 +1,34 @@
 -- Proves what sql/triggers/user_tracking.sql says. Runs in a transaction that is always rolled back.
+SET LOCAL search_path = pg_catalog, pg_temp;
 DO $$
 DECLARE
-    row hospitals;
+    row public.hospitals;
 BEGIN
     PERFORM set_config('app.current_user', '', true);
-    INSERT INTO hospitals (name) VALUES ('proof') RETURNING * INTO row;
+    INSERT INTO public.hospitals (name) VALUES ('proof') RETURNING * INTO row;
     PERFORM pg_temp.expect(row.created_by = left(session_user, 50) AND row.updated_by = left(session_user, 50), 'without an actor it is the database role');
-    UPDATE hospitals SET timezone = 'UTC', created_by = 'forged', updated_by = 'application' WHERE name = 'proof' RETURNING * INTO row;
+    UPDATE public.hospitals SET timezone = 'UTC', created_by = 'forged', updated_by = 'application' WHERE name = 'proof' RETURNING * INTO row;
     PERFORM pg_temp.expect(row.updated_by = 'application', 'what the application wrote counts');
     PERFORM pg_temp.expect(row.created_by = left(session_user, 50), 'created_by never changes again');
     PERFORM set_config('app.current_user', '9876543210', true);
-    UPDATE hospitals SET name = name WHERE name = 'proof' RETURNING * INTO row;
+    UPDATE public.hospitals SET name = name WHERE name = 'proof' RETURNING * INTO row;
     PERFORM pg_temp.expect(row.updated_by = 'application', 'an update that changes nothing names nobody');
-    UPDATE hospitals SET timezone = 'Asia/Tokyo', updated_by = 'other' WHERE name = 'proof' RETURNING * INTO row;
+    UPDATE public.hospitals SET timezone = 'Asia/Tokyo', updated_by = 'other' WHERE name = 'proof' RETURNING * INTO row;
     PERFORM pg_temp.expect(row.updated_by = '9876543210', 'app.current_user beats what was written');
-    INSERT INTO hospitals (name, created_by) VALUES ('proof 2', 'other') RETURNING * INTO row;
+    INSERT INTO public.hospitals (name, created_by) VALUES ('proof 2', 'other') RETURNING * INTO row;
     PERFORM pg_temp.expect(row.created_by = '9876543210' AND row.updated_by = '9876543210', 'and so it does on insert');
     PERFORM set_config('app.current_user', '', true);
-    UPDATE hospitals SET timezone = 'UTC' WHERE name = 'proof' RETURNING * INTO row;
+    UPDATE public.hospitals SET timezone = 'UTC' WHERE name = 'proof' RETURNING * INTO row;
     PERFORM pg_temp.expect(row.updated_by = left(session_user, 50), 'a former actor is not taken for this one');
-    INSERT INTO hospitals (name, created_by) VALUES ('proof 3', 'application') RETURNING * INTO row;
+    INSERT INTO public.hospitals (name, created_by) VALUES ('proof 3', 'application') RETURNING * INTO row;
     PERFORM pg_temp.expect(row.created_by = 'application' AND row.updated_by = 'application', 'what was written counts on insert');
     PERFORM set_config('app.current_user', repeat('x', 80), true);
-    INSERT INTO hospitals (name) VALUES ('proof 4') RETURNING * INTO row;
+    INSERT INTO public.hospitals (name) VALUES ('proof 4') RETURNING * INTO row;
     PERFORM pg_temp.expect(row.created_by = repeat('x', 50), 'a long actor is cut, not refused');
     -- A generated column, which is an argument of the trigger, is no change.
     PERFORM set_config('app.current_user', '', true);
     CREATE TEMP TABLE proof_both (what text, again text GENERATED ALWAYS AS (what || '!') STORED, created_by text, updated_by text);
-    CREATE TRIGGER proof BEFORE INSERT OR UPDATE ON proof_both FOR EACH ROW EXECUTE FUNCTION user_tracking('again');
+    CREATE TRIGGER proof BEFORE INSERT OR UPDATE ON pg_temp.proof_both FOR EACH ROW EXECUTE FUNCTION public.user_tracking('again');
     INSERT INTO proof_both (what, updated_by) VALUES ('a', 'application');
     UPDATE proof_both SET what = what;
     PERFORM pg_temp.expect((SELECT updated_by = 'application' FROM proof_both), 'a generated column alone is no change');
@@ -36,8 +37,8 @@ BEGIN
     -- Tables with one of the two columns.
     CREATE TEMP TABLE proof_created (what text, created_by varchar(50));
     CREATE TEMP TABLE proof_updated (what text, updated_by varchar(50));
-    CREATE TRIGGER proof BEFORE INSERT OR UPDATE ON proof_created FOR EACH ROW EXECUTE FUNCTION creator_tracking();
-    CREATE TRIGGER proof BEFORE INSERT OR UPDATE ON proof_updated FOR EACH ROW EXECUTE FUNCTION updater_tracking();
+    CREATE TRIGGER proof BEFORE INSERT OR UPDATE ON pg_temp.proof_created FOR EACH ROW EXECUTE FUNCTION public.creator_tracking();
+    CREATE TRIGGER proof BEFORE INSERT OR UPDATE ON pg_temp.proof_updated FOR EACH ROW EXECUTE FUNCTION public.updater_tracking();
     PERFORM set_config('app.current_user', 'actor', true);
     INSERT INTO proof_created VALUES ('a', 'other');
     INSERT INTO proof_updated VALUES ('a', 'other');
