@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from skinspire_db import search_path
 from skinspire_db.catalogue import Snapshot, head, properties, snapshot, split
 
 if TYPE_CHECKING:
@@ -68,9 +69,10 @@ def again(connection: Connection, first: Snapshot) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     now = dict(first)
     for _ in range(ROUNDS):
-        generated = {key: text for key, sql in _generated(now) if (text := _read_again(connection, key, sql))}
-        for statement in (*_made_anew(now), *_functions(connection)):
-            _try(connection, statement)
+        with search_path.application(connection):
+            generated = {key: text for key, sql in _generated(now) if (text := _read_again(connection, key, sql))}
+            for statement in (*_made_anew(now), *_functions(connection)):
+                _try(connection, statement)
         then = snapshot(connection)
         for key, text in generated.items():
             then[key] = then[key].replace(properties(then[key])["generated"], text.strip(), 1)

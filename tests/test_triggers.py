@@ -323,7 +323,7 @@ def test_verify_has_three_views_and_the_proofs(clinic: Project) -> None:
     )
     assert clinic.invoke("triggers.verify", "--functions").code == 0
     outcome = clinic.invoke("triggers.verify", "--counts")
-    assert outcome.code == 1 and "public.users: 5 of 6 triggers" in outcome.err
+    assert outcome.code == 1 and "public.users: 7 of 8 triggers" in outcome.err
     assert "2 of 2 triggers, and 1 of others" in outcome.out
     outcome = clinic.invoke("triggers.verify", "--critical")
     assert outcome.code == 1 and "_120_password_hashing on public.users" in outcome.err

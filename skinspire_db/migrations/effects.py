@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from skinspire_db import search_path
+
 if TYPE_CHECKING:
     from skinspire_db.connections import Connection
 
@@ -124,7 +126,7 @@ def state(connection: Connection) -> State:
     """The state that two of which are compared."""
     objects = {
         Known(int(row[1]), int(row[2]), int(row[3])): Found(row[0], row[4], *row[5:])
-        for row in connection.execute(OBJECTS.encode()).fetchall()
+        for row in search_path.rows(connection, OBJECTS)
     }
     counted = connection.execute(ROWS.encode()).fetchone() or (0, 0, 0)
     return State(objects, (int(counted[0] or 0), int(counted[1] or 0), int(counted[2] or 0)))

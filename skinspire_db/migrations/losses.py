@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from skinspire_db import search_path
 from skinspire_db.triggers.files import OPAQUE
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def of(connection: Connection, sql: str) -> list[str]:
 
     sql = OPAQUE.sub(lambda found: " " if found[0].startswith(("--", "/*")) else found[0], sql)
     try:
-        with connection.transaction():  # a savepoint
+        with connection.transaction(), search_path.application(connection):  # a savepoint
             return [loss for statement in _split(sql, ";") for loss in _of_statement(connection, statement)]
     except psycopg.Error as error:
         return [f"what it loses could not be looked at: {error.diag.message_primary or type(error).__name__}"]
