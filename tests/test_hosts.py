@@ -136,6 +136,27 @@ def test_a_session_that_comes_out_elsewhere_does_nothing(clinic: Project, monkey
         connections.connect(to, "test").close()
 
 
+def test_a_role_that_may_not_ask_for_the_system_identifier(clinic: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on some hosted servers; here in one database only, so that both answers meet in one operation."""
+    role = f"plain_{clinic.database}"
+    clinic.execute(
+        f"CREATE ROLE {role} LOGIN PASSWORD 'p'; REVOKE EXECUTE ON FUNCTION pg_catalog.pg_control_system() FROM PUBLIC"
+    )
+    monkeypatch.chdir(clinic.root)
+    monkeypatch.setenv("DEV_DATABASE_URL", clinic.url(clinic.database, user=role, password="p"))
+    settings._tool_table.cache_clear()
+    settings._dotenv.cache_clear()
+    to = connections.target(environment.resolve("dev"))
+    try:
+        with to.pin.operation():
+            connections.connect(to, "test").close()
+            assert to.pin.server and to.pin.server.system is None and not to.pin.pooled
+            connections.maintenance(to, "test").close()
+            connections.connect(to, "test").close()
+    finally:
+        clinic.execute(f"DROP ROLE {role}")
+
+
 # Two servers
 
 

@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import psycopg
 import pytest
@@ -16,6 +17,15 @@ from test_hosts import application
 from skinspire_db.server import EmbeddedServer
 
 pytestmark = pytest.mark.slow
+
+
+class Pair(NamedTuple):
+    """A clinic on a primary, the hosts of the primary and of its standby, and the primary itself."""
+
+    project: Project
+    primary: str
+    standby: str
+    server: EmbeddedServer
 
 
 def replicated(primary: EmbeddedServer, standby: EmbeddedServer) -> None:
@@ -59,8 +69,7 @@ def caught_up(project: Project, primary: EmbeddedServer, standby: EmbeddedServer
 
 
 @pytest.fixture
-def pair(make_project: Callable[..., Project], tmp_path: Path) -> Iterator[tuple[Project, str, str]]:
-    """A clinic on a primary, and the hosts of the primary and of its standby."""
+def pair(make_project: Callable[..., Project], tmp_path: Path) -> Iterator[Pair]:
     primary, standby = (EmbeddedServer(throw_away_home(tmp_path / name), durable=False) for name in ("primary", "standby"))
     try:
         replicated(primary, standby)
@@ -73,7 +82,7 @@ def pair(make_project: Callable[..., Project], tmp_path: Path) -> Iterator[tuple
         outcome = project.invoke("db.setup")
         assert outcome.code == 0, outcome.err
         caught_up(project, primary, standby)
-        yield project, *hosts
+        yield Pair(project, *hosts, primary)
         project.env = {}
     finally:
         standby.destroy()
@@ -84,8 +93,8 @@ def at(project: Project, *hosts: str, options: str = "") -> str:
     return f"postgresql://{project.address.user}:{project.address.password}@{','.join(hosts)}/clinic{options}"
 
 
-def test_a_backup_is_made_on_a_standby_and_nothing_else(pair: tuple[Project, str, str]) -> None:
-    project, primary, standby = pair
+def test_a_backup_is_made_on_a_standby_and_nothing_else(pair: Pair) -> None:
+    project, primary, standby = pair.project, pair.primary, pair.standby
     project.env["DEV_DATABASE_URL"] = at(project, standby)
     outcome = project.invoke("backup.create")
     assert outcome.code == 0, outcome.err
@@ -116,8 +125,11 @@ def test_a_backup_is_made_on_a_standby_and_nothing_else(pair: tuple[Project, str
         assert outcome.code == 0, (command, outcome.err)
 
 
-def test_of_two_hosts_the_primary_is_found(pair: tuple[Project, str, str]) -> None:
-    project, primary, standby = pair
+def test_of_two_hosts_the_primary_is_found(pair: Pair) -> None:
+    project, primary, standby = pair.project, pair.primary, pair.standby
+    project.env["DEV_DATABASE_URL"] = at(project, standby, primary)
+    outcome = project.invoke("db.setup")
+    assert outcome.code == 2 and "target_session_attrs=read-write" in outcome.err, outcome.err
     project.env["DEV_DATABASE_URL"] = at(project, standby, primary, options="?target_session_attrs=read-write")
     for command in (["db.setup"], ["backup.create"], ["backup.verify", "--full"], ["db.doctor"]):
         outcome = project.invoke(*command)
@@ -129,6 +141,8 @@ def test_of_two_hosts_the_primary_is_found(pair: tuple[Project, str, str]) -> No
             print(session.execute(text("SELECT pg_is_in_recovery()")).scalar_one())
     """
     assert application(project, code) == "False\n"
-    project.env["DEV_DATABASE_URL"] = at(project, standby, primary)
-    outcome = project.invoke("db.setup")
-    assert outcome.code == 2 and "target_session_attrs=read-write" in outcome.err, outcome.err
+    pair.server.stop()
+    with psycopg.connect(at(project, standby), autocommit=True) as connection:
+        connection.execute("SELECT pg_promote()")
+    assert application(project, code) == "False\n", "after the failover the other one serves"
+    assert project.invoke("db.prepare").code == 0
