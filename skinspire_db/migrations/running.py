@@ -39,7 +39,10 @@ ENDS_A_TRANSACTION = re.compile(  # a savepoint, and a way back to it, does not
 
 @dataclass(frozen=True)
 class RevisionState:
-    """A revision and whether the database has it: applied, pending, or unknown, when the database names one without file."""
+    """A revision and whether the database has it: applied, pending, or unknown.
+
+    Unknown is one that the database names and no file has, and each that may have come before it.
+    """
 
     revision: str
     state: str
@@ -73,9 +76,10 @@ def states(connection: Connection, here: Project, files: ScriptDirectory) -> lis
     at = current(connection)
     known = {script.revision: script for script in files.walk_revisions()}
     applied = _applied(files, [revision for revision in at if revision in known])
+    other = "unknown" if set(at) - known.keys() else "pending"  # what came before a file that is missing, nobody can say
     found = [
         RevisionState(
-            script.revision, "applied" if script.revision in applied else "pending", script.doc, revisions.path(script, here)
+            script.revision, "applied" if script.revision in applied else other, script.doc, revisions.path(script, here)
         )
         for script in reversed(list(known.values()))
     ]

@@ -31,11 +31,11 @@ def install(connection: Connection, files: list[TriggerFile], *, others: bool = 
     """
     bookkeeping.ensure(connection)
     entries = ledger.read(connection)
-    count = attached = off = 0
+    count = attached = off = noted = 0
     functions: dict[str, dict[str, str]] = {}
     for file in files:
-        functions[file.name], ran = _functions(connection, file, entries)
-        count += len(functions[file.name]) if ran else 0
+        functions[file.name], made = _functions(connection, file, entries)
+        count += made
     kept = {name: entry for name, entry in entries.items() if name not in functions} if not others else {}
     _refuse_two_makers(files, functions | {name: entry.functions for name, entry in kept.items()})
     among = ledger.tables(connection)
@@ -46,19 +46,21 @@ def install(connection: Connection, files: list[TriggerFile], *, others: bool = 
         attached += changed
         if entry is None or (entry.sha256, entry.functions, entry.triggers) != (file.sha256, functions[file.name], triggers):
             ledger.write(connection, file, functions[file.name], triggers)
+            noted += entry is not None and entry.sha256 != file.sha256
         off += len(triggers) if entry and entry.disabled_by else 0
     numbers: dict[str, int | str] = {
         "files": len(files), "functions": count, "attached": attached,
         "dropped": _drop_leftovers(connection, entries, kept, wanted, functions),
     }  # fmt: skip
-    return Summary(numbers | ({"left_disabled": off} if off else {}))
+    return Summary(numbers | ({"new_versions": noted} if noted else {}) | ({"left_disabled": off} if off else {}))
 
 
-def _functions(connection: Connection, file: TriggerFile, entries: dict[str, Entry]) -> tuple[dict[str, str], bool]:
-    """The file's functions as they are now, signature -> fingerprint, and whether the file had to be run for that."""
+def _functions(connection: Connection, file: TriggerFile, entries: dict[str, Entry]) -> tuple[dict[str, str], int]:
+    """The file's functions as they are now, signature -> fingerprint, and how many of them were others before, or missing."""
     entry = entries.get(file.name)
-    if entry and entry.sha256 == file.sha256 and ledger.fingerprints(connection, entry.functions) == entry.functions:
-        return entry.functions, False
+    before = ledger.fingerprints(connection, entry.functions) if entry else {}
+    if entry and entry.sha256 == file.sha256 and before == entry.functions:
+        return entry.functions, 0
     made, changed = made_by(connection, file)
     if foreign := changed - {signature for each in entries.values() for signature in each.functions}:
         signature = foreign.pop()
@@ -66,7 +68,7 @@ def _functions(connection: Connection, file: TriggerFile, entries: dict[str, Ent
             f"{file.path}: function {signature} exists already, and no trigger file made it",
             remedy=f"rename one of the two, or drop it if nobody needs it: DROP FUNCTION {signature}",
         )
-    return made, True
+    return made, sum(before.get(signature) != fingerprint for signature, fingerprint in made.items())
 
 
 def _refuse_two_makers(files: list[TriggerFile], functions: dict[str, dict[str, str]]) -> None:

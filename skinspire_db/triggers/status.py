@@ -138,7 +138,10 @@ def diff(connection: Connection, files: list[TriggerFile], *, others: bool = Tru
     lines: list[str] = []
     for file in files:
         entry = entries.get(file.name) or Entry(0, "", {}, {})
-        lines += _diff_functions(connection, file, entry) + _diff_triggers(connection, file, entry)
+        found = _diff_functions(connection, file, entry) + _diff_triggers(connection, file, entry)
+        if not found and entry.sha256 not in ("", file.sha256):
+            found = [f"{file.name}: {_outdated(file, entry)}; they make the same functions and triggers"]
+        lines += found
     for name in sorted(entries.keys() - {file.name for file in files}) if others else ():
         gone = Entry(0, "", entries[name].functions, entries[name].triggers)
         for signature, definition in ledger.definitions(connection, gone.functions).items():

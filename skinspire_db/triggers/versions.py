@@ -112,8 +112,10 @@ def bump(name: str | None, *, dry: bool = False) -> Bumped:
     """Give an edited file its next version: its former text goes to archive/, its new one into triggers.lock.
 
     A version that was never committed is nobody's but yours: it is locked anew under its number. A file that was not edited
-    gets the next version too, ready to be edited. Raises UsageError for an unknown name, TriggerFileInvalid when the former
-    text can be found neither in the file nor in git's history; then nothing was written.
+    gets the next version too, ready to be edited, once: one whose text is still the former version's keeps its number.
+
+    Raises UsageError for an unknown name, TriggerFileInvalid when the former text can be found neither in the file nor in
+    git's history; then nothing was written.
     """
     names = sorted({path.stem for path in folder().glob("*.sql")})
     if name not in names:
@@ -126,16 +128,27 @@ def bump(name: str | None, *, dry: bool = False) -> Bumped:
     version = max(versions)
     edited = file.sha256 != versions[version]
     former = None
-    if version:
+    if version and (edited or not _is_the_former_text(file, version)):
         former = _former(file, version, versions[version]) if edited else file.text
     now = version if version and former is None else version + 1
     frozen = archived(name, version) if former is not None else None
-    text = re.sub(r"^(\s*version\s*=\s*)\d+", rf"\g<1>{now}", file.text, count=1, flags=re.MULTILINE)
+    text = _numbered(file.text, now)
     if not re.search(rf"^\s*version\s*=\s*{now}\s*(#|$)", text, re.MULTILINE):
         raise TriggerFileInvalid(f"{file.path}:{file.line('version')}: the version is no plain number", remedy=f"write {now}")
     if not dry:
         _write(file.path, text, frozen, former, now)
     return Bumped(name, now, frozen, edited)
+
+
+def _numbered(text: str, version: int) -> str:
+    """The text with this version in its header."""
+    return re.sub(r"^(\s*version\s*=\s*)\d+", rf"\g<1>{version}", text, count=1, flags=re.MULTILINE)
+
+
+def _is_the_former_text(file: TriggerFile, version: int) -> bool:
+    """Whether the version is one that was made ready to be edited, and was not."""
+    path = archived(file.name, version - 1)
+    return path.exists() and _numbered(read_file(path, file.name).text, version) == file.text
 
 
 def _former(file: TriggerFile, version: int, sha256: str) -> str | None:
