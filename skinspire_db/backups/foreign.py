@@ -14,6 +14,7 @@ from typing import IO, Any, Literal
 
 from skinspire_db import connections
 from skinspire_db.backups.sql import bare, pieces
+from skinspire_db.backups.statements import GRANTED, OWNED, Judge, refused
 from skinspire_db.client_tools import ClientTools, ended
 from skinspire_db.connections import Target
 from skinspire_db.errors import BackupInvalid
@@ -33,13 +34,23 @@ POLICY = re.compile(  # all up to the roles, for an expression or a name can hol
 )
 # What names roles, and can be made when all else is there.
 LATER = r"\d+; \d+ \d+ ((DEFAULT )?ACL|POLICY|COMMENT .*POLICY) "
+PUBLICATIONS = r"\d+; \d+ \d+ (PUBLICATION|COMMENT .*PUBLICATION) "
+# Entries of others' archives that touch more than the database, and what the judge calls them.
+OUTSIDE_ENTRIES = (
+    r"\d+; \d+ \d+ (COMMENT - )?(SUBSCRIPTION|EVENT TRIGGER|SERVER|USER MAPPING|FOREIGN DATA WRAPPER|FOREIGN TABLE) "
+)
+ENTRIES_LEFT_OUT = (
+    "other servers",
+    "event triggers",
+    "extensions that only a superuser may make",
+    "system functions' rights",
+)
 DEFINITIONS = r"\d+; \d+ \d+ (?!TABLE DATA |BLOBS |SEQUENCE SET |MATERIALIZED VIEW DATA )"  # large objects' owners too
 ENCODING = "SET client_encoding = "
 GRANTS = ("GRANT ", "REVOKE ", "ALTER DEFAULT PRIVILEGES ")
-# What concerns another database than the one that is restored into, and what drops things from an empty one.
-ELSEWHERE = re.compile(
-    r"(CREATE|DROP|ALTER|COMMENT ON|SECURITY LABEL .*ON) DATABASE |(GRANT|REVOKE) .* ON DATABASE |ALTER ROLE .* IN DATABASE "
-    r"|DROP (?!.* IF EXISTS)"
+# What drops things, which are not there in an empty database.
+CLEANS = re.compile(
+    r"DROP (?!.* IF EXISTS)"
     r"|SELECT pg_catalog\.lo_unlink\("
     rf"|ALTER TABLE (IF EXISTS )?(ONLY )?{NAME}(\.{NAME})? (ALTER COLUMN {NAME} )?DROP (CONSTRAINT|DEFAULT|IDENTITY)",
     re.DOTALL,
@@ -48,7 +59,6 @@ CREATED = re.compile(
     r"(ENCODING|LOCALE_PROVIDER|LOCALE|LC_COLLATE|LC_CTYPE|ICU_LOCALE|ICU_RULES|BUILTIN_LOCALE) = ('(?:[^']|'')*'|\w+)"
 )
 EARLY = 50  # statements: among the first so many, pg_dump has its CREATE DATABASE
-COMMAND = re.compile(rb"\\(connect|restrict|unrestrict)\b")
 STAMP = re.compile(r"(COPY|INSERT INTO) skinspire_tools\.stamp ?\(([^)]*)\)(?: VALUES \((.*)\);)?", re.DOTALL)
 
 
@@ -165,23 +175,31 @@ def sequences(tools: ClientTools, archive: Path, to: Target) -> dict[str, list[A
 
 
 def restore(
-    tools: ClientTools, archive: Archive, aside: Target, present: set[str], jobs: int, *, prove: bool = False
+    tools: ClientTools,
+    archive: Archive,
+    aside: Target,
+    present: set[str],
+    jobs: int,
+    *,
+    lent: Target | None = None,
+    judge: Judge | None = None,
 ) -> list[str]:
     """Restore into the empty database, stopping at the first error; roles that are not `present` are mapped to whom connects.
+    An archive of others is restored by a lesser role, as which `lent` connects, and is looked at first by the `judge`.
 
-    Returns what was mapped or left out, a sentence each. Raises StepFailed with what pg_restore or psql said, and where it is
-    to be proved, BackupInvalid for an archive whose rows are not all there, which pg_restore does not notice.
+    Returns what was mapped or left out, a sentence each. Raises StepFailed with what pg_restore said, and of others' archives
+    BackupInvalid for one with statements that no pg_dump writes, or whose rows are not all there, which pg_restore does not
+    notice.
     """
-    if archive.kind == "sql":
-        return _restore_sql(tools, archive, aside, present)
     path = str(archive.path)
-    if prove:
+    if judge:
         _prove_complete(tools, archive, aside)
-    strangers = missing(tools, archive.path, aside, present)
+    strangers = missing(tools, archive.path, aside, present, judge)
+    strangers.lent = lent is not None and lent != aside
     options = ["--exit-on-error", *([f"--jobs={jobs}"] if archive.kind == "archive" else [])]
     with strangers.left_out(tools, archive.path, aside) as without:
-        tools.run("pg_restore", aside, *options, *without, path)
-    return strangers.settle(tools, archive.path, aside)
+        tools.run("pg_restore", lent or aside, *options, *without, path)
+    return [*strangers.settle(tools, archive.path, aside), *(judge.notes() if judge else [])]
 
 
 @dataclass
@@ -197,14 +215,16 @@ class Strangers:
     left: int = 0  # grants
     dropped: set[str] = field(default_factory=set)  # policies, as NAME ON TABLE
     robbed: set[str] = field(default_factory=set)  # of those who are present: owners to whom nothing could be given back
+    lent: bool = False  # a lesser role restores, which can give nothing to others
+    outside: list[str] = field(default_factory=list)  # of others' archives: how pg_restore's list calls what is left out
 
     def __bool__(self) -> bool:
-        return bool(self.owners or self.grantees or self.subjects)
+        return bool(self.owners or self.grantees or self.subjects or self.lent or self.outside)
 
     @property
     def options(self) -> list[str]:
         """What pg_restore needs for every part of the archive."""
-        return ["--no-owner"] if self.owners else []
+        return ["--no-owner"] if self.owners or self.lent else []
 
     def look(self, text: str) -> None:
         """Note the strangers of a statement."""
@@ -241,24 +261,34 @@ class Strangers:
             yield []
             return
         listing = tools.run("pg_restore", to, "--list", str(archive), connect=False)
-        with _listed([line for line in listing.splitlines() if not re.match(LATER, line)]) as file:
+        later = [LATER, *self.outside, *([PUBLICATIONS] if self.lent else [])]
+        with _listed([line for line in listing.splitlines() if not any(re.match(each, line) for each in later)]) as file:
             yield [f"--use-list={file}", *self.options]
 
     def settle(self, tools: ClientTools, archive: Path, aside: Target) -> list[str]:
         """Grants and policies, without those of strangers. Returns what was mapped or left out."""
         if not self:
             return []
-        if self.owners:
+        if self.lent:
+            self._bring(tools, archive, aside, PUBLICATIONS, ("CREATE PUBLICATION ", "ALTER PUBLICATION "))
+        if self.owners or self.lent:
             self._give_back(tools, archive, aside)
+        self._bring(tools, archive, aside, LATER, ("CREATE POLICY ", "COMMENT ON "))
+        return self.notes(aside)
+
+    def _bring(self, tools: ClientTools, archive: Path, aside: Target, entries: str, begins: tuple[str, ...]) -> None:
+        """The archive's statements that begin so, and grants, without those of strangers."""
         with tempfile.TemporaryFile() as every, script(tools) as kept:
-            every.write(_part(tools, archive, aside, LATER).encode(errors="surrogateescape"))
+            every.write(_part(tools, archive, aside, entries).encode(errors="surrogateescape"))
             every.seek(0)
             for _, piece in pieces(every):
                 text = bare(piece).decode(errors="surrogateescape").strip()
-                if text.startswith((ENCODING, *GRANTS, "CREATE POLICY ", "COMMENT ON ")) and self.keeps(text):
+                wanted = (
+                    text.startswith((ENCODING, *begins)) or GRANTED.fullmatch(text) or (not self.lent and _is_grant(text))
+                )
+                if wanted and self.keeps(text):
                     kept.write(f"{self.without(text)}\n")
             kept.run(aside)
-        return self.notes(aside)
 
     def _give_back(self, tools: ClientTools, archive: Path, aside: Target) -> None:
         """What pg_restore's --no-owner took from those who are here too; each at once, or it would be many locks."""
@@ -272,7 +302,11 @@ class Strangers:
                 text = bare(piece).decode(errors="surrogateescape").strip()
                 if text.startswith(ENCODING):
                     kept.write(f"{text}\n")
-                if (owner := OWNER.fullmatch(text)) and _name(owner[1]) in self.present - {aside.user}:
+                if (
+                    (owner := OWNER.fullmatch(text))
+                    and _name(owner[1]) in self.present - {aside.user}
+                    and OWNED.fullmatch(text)
+                ):
                     kept.write(f"{text}\n" if able else "")
                     self.robbed |= set() if able else {_name(owner[1])}
             kept.run(aside)
@@ -293,14 +327,21 @@ class Strangers:
         return notes
 
 
-def missing(tools: ClientTools, archive: Path, to: Target, present: set[str]) -> Strangers:
-    """Roles that the archive names and that do not exist."""
+def missing(tools: ClientTools, archive: Path, to: Target, present: set[str], judge: Judge | None = None) -> Strangers:
+    """Roles that the archive names and that do not exist. An archive of others is judged at the same time."""
     strangers = Strangers(present)
     with tempfile.TemporaryFile() as file:
         file.write(_part(tools, archive, to, DEFINITIONS).encode(errors="surrogateescape"))
         file.seek(0)
-        for _, piece in pieces(file):
-            strangers.look(bare(piece).decode(errors="surrogateescape").strip())
+        for kind, piece in pieces(file):
+            text = bare(piece)
+            strangers.look(text.decode(errors="surrogateescape").strip())
+            if judge and kind == "statement" and text and judge.verdict(text) == "refuse":
+                raise refused(text, archive)
+    if judge:
+        strangers.outside = [OUTSIDE_ENTRIES, *(f".* EXTENSION (- )?{re.escape(each)}\\b" for each in judge.unsafe)]
+        if odd := [texts[0] for what, texts in judge.left.items() if what not in ENTRIES_LEFT_OUT]:
+            raise refused(odd[0].encode(errors="surrogateescape"), archive)
     return strangers
 
 
@@ -340,25 +381,8 @@ def _prove_complete(tools: ClientTools, archive: Archive, aside: Target) -> None
         )
 
 
-def _restore_sql(tools: ClientTools, archive: Archive, aside: Target, present: set[str]) -> list[str]:
-    """Plain SQL goes through psql in one transaction, without what leads elsewhere or names roles that are missing."""
-    strangers = Strangers(present)
-    with archive.path.open("rb") as file, script(tools) as kept:
-        for kind, piece in pieces(file):
-            if kind == "command":
-                if not COMMAND.match(piece):
-                    shown = bare(piece).decode(errors="replace").strip()[:60]
-                    raise BackupInvalid(f"{archive.path} holds commands for psql: {shown}", remedy="use a dump by pg_dump")
-            elif kind == "rows":
-                kept.write(piece)
-            else:
-                text = bare(piece).decode(errors="surrogateescape").strip()
-                strangers.look(text)
-                if strangers.keeps(text) and not ELSEWHERE.match(text):
-                    changed = strangers.without(text)
-                    kept.write(piece if changed == text else f"{changed}\n")
-        kept.run(aside)
-    return strangers.notes(aside)
+def _is_grant(text: str) -> bool:
+    return text.startswith(GRANTS)
 
 
 def _names(text: str) -> set[str]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from shlex import quote
 
 from skinspire_db import connections, environment, fingerprint, properties, safety
-from skinspire_db.backups import foreign, store
+from skinspire_db.backups import foreign, plain, store
+from skinspire_db.backups.restorer import restorer
 from skinspire_db.backups.store import Backup, Manifest
 from skinspire_db.client_tools import ClientTools, client_tools
 from skinspire_db.connections import Target
@@ -157,7 +158,7 @@ def fill(source: Source, aside: Target, jobs: int, build: Build) -> None:
         tools = client_tools(max(server, source.archive.server_version))
         with watched(aside, size, build.report.transfer):
             quick = with_options(aside, "-c synchronous_commit=off -c maintenance_work_mem=256MB")
-            notes = foreign.restore(tools, source.archive, quick, present, jobs, prove=source.manifest is None)
+            notes = _restore(tools, source, quick, present, jobs, build)
         connections.settle(connection)  # nothing waited for the disk, and a crash by now would have taken what was restored
         for note in notes:
             build.note(note)
@@ -165,6 +166,20 @@ def fill(source: Source, aside: Target, jobs: int, build: Build) -> None:
             connections.autocommit(connection)
             for left in properties.write(connection, aside.database, source.manifest.properties):
                 build.note(f"left out: {left}")
+
+
+def _restore(tools: ClientTools, source: Source, aside: Target, present: set[str], jobs: int, build: Build) -> list[str]:
+    """A backup of ours as it is; a dump of others by a role that can do nothing but fill the new database."""
+    if source.manifest:
+        return foreign.restore(tools, source.archive, aside, present, jobs)
+    with contextlib.closing(connections.connect(aside, build.operation)) as connection:
+        judge = plain.judge(connection)
+    with restorer(aside, build.note) as lent:
+        if source.archive.kind == "sql":
+            notes = plain.restore(tools, source.archive, aside, lent, present, judge)
+        else:
+            notes = foreign.restore(tools, source.archive, aside, present, jobs, lent=lent, judge=judge)
+    return [*notes, *plain.refuse_what_would_run(aside, source.archive.path)]
 
 
 def refuse_elsewhere(name: str, to: Target) -> None:

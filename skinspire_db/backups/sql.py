@@ -9,38 +9,86 @@ from typing import IO, Literal
 Kind = Literal["statement", "rows", "command"]
 # What begins something in which no statement ends, and what ends a statement. A command for psql begins with a backslash,
 # wherever no string is.
-OPENS = re.compile(rb"--[^\n]*|/\*|(?<![\w$])[eE]'|'|\"|(?<![\w$])\$(?:[A-Za-z_\x80-\xff][\w\x80-\xff]*)?\$|;|\\")
+OPENS = re.compile(rb"--[^\n]*|/\*|(?<![\w$])[eE]'|'|\"|(?<![\w$])\$(?:[A-Za-z_\x80-\xff][\w\x80-\xff]*)?\$|[;()]|\\")
 ESCAPED = re.compile(rb"\\.|''|'", re.DOTALL)
 PLAIN = re.compile(rb"''|'")
 NAME = re.compile(rb'""|"')
 COMMENT = re.compile(rb"/\*|\*/")
-COPY = re.compile(rb"\s*COPY .* FROM stdin;\s*", re.IGNORECASE | re.DOTALL)
+COPY = re.compile(rb"\s*COPY .* FROM stdin\b[^;]*;\s*(--.*)?", re.IGNORECASE | re.DOTALL)
 COMMENTS = re.compile(rb"--[^\n]*\n?|\s+")
+NOTHING = re.compile(rb"\s*(--[^\n]*\s*)?")
+FUNCTION = re.compile(r"CREATE (OR REPLACE )?(FUNCTION|PROCEDURE)\b")
 
 
 def pieces(file: IO[bytes]) -> Iterator[tuple[Kind, bytes]]:
-    """The whole file in order, nothing left out. A statement is everything up to its semicolon and the line's end, comments
-    before it too; rows are what follows a COPY ... FROM stdin, to its last line.
+    """The whole file in order, nothing left out, divided as psql does. A statement is everything up to its semicolon,
+    comments before it too; rows are what follows a COPY ... FROM stdin, to its last line.
     """
     statement, state = b"", State()
     for line in file:
-        if line.startswith(b"\\") and not state.inside and not bare(statement):
-            yield "statement", statement  # comments
-            yield "command", line
-            statement, state = b"", State()
-            continue
-        statement += line
-        state.read(line)
-        if state.command:
-            yield "command", statement
-            statement, state = b"", State()
-        elif state.ended:
-            yield "statement", statement
-            if COPY.fullmatch(bare(statement)):
-                yield from _rows(file)
-            statement, state = b"", State()
+        rest = line
+        while rest:
+            if rest is line and line.startswith(b"\\") and not state.inside and not bare(statement):
+                yield "statement", statement  # comments
+                yield "command", line
+                statement, state = b"", State()
+                break
+            end = state.read(rest)
+            statement, rest = statement + rest[:end], rest[end:]
+            if state.command:
+                yield "command", statement + rest
+                statement, state = b"", State()
+                break
+            if state.ended and _is_whole(statement):
+                if NOTHING.fullmatch(rest):
+                    statement, rest = statement + rest, b""
+                yield "statement", statement
+                if COPY.fullmatch(bare(statement)):
+                    if rest:  # psql would take it for what follows the rows
+                        yield "command", rest
+                        rest = b""
+                    yield from _rows(file)
+                statement, state = b"", State()
     if statement:
         yield "statement", statement
+
+
+def _is_whole(statement: bytes) -> bool:
+    """Whether a semicolon ends it here, and is not one of those in a function's BEGIN ATOMIC ... END; psql's own rule."""
+    if not FUNCTION.match(text := normal(statement, strings=False)):
+        return True
+    inside = parentheses = 0
+    for word in re.findall(r"[^\W\d][\w$]*|[()]", text):
+        parentheses += {"(": 1, ")": -1}.get(word, 0)
+        if not parentheses:
+            inside += (word == "BEGIN") + (word == "CASE" and inside > 0) - (word == "END" and inside > 0)
+    return not inside
+
+
+def normal(statement: bytes, *, strings: bool = True) -> str:
+    """The statement on one line, without comments, its words in capitals; strings and quoted names are as they are, or with
+    `strings=False` empty.
+    """
+    text, at = "", 0
+    while at < len(statement):
+        found = OPENS.search(statement, at)
+        between = statement[at : found.start() if found else None].decode(errors="surrogateescape")
+        between = re.sub(r"\s+", " ", between).upper()
+        text += between[1:] if text.endswith(" ") and between.startswith(" ") else between
+        if found is None:
+            break
+        at = found.end()
+        if found[0] in (b";", b"\\", b"(", b")"):
+            text += found[0].decode()
+        elif found[0].startswith(b"--"):
+            text = f"{text.rstrip(' ')} "
+        else:
+            state = State()
+            state.open(found[0])
+            at = state.skip(statement, at)
+            quoted = statement[found.start() : at].decode(errors="surrogateescape") if strings else "''"
+            text = f"{text.rstrip(' ')} " if found[0] == b"/*" else text + quoted
+    return text.strip()
 
 
 def bare(statement: bytes) -> bytes:
@@ -62,36 +110,39 @@ class State:
 
     def __init__(self) -> None:
         self.inside: bytes = b""
-        self.depth = 0
+        self.depth = self.parentheses = 0
         self.ended = False
         self.command = False
 
-    def read(self, line: bytes) -> None:
-        """Go through another line."""
+    def read(self, line: bytes) -> int:
+        """Go through another line, up to a semicolon that ends the statement. Returns how far that was."""
         self.ended = False
         at = 0
-        while at < len(line):
-            at = self._skip(line, at) if self.inside else self._look(line, at)
+        while at < len(line) and not self.ended:
+            at = self.skip(line, at) if self.inside else self._look(line, at)
+        return at
+
+    def open(self, token: bytes) -> None:
+        """A string, name, body or comment begins."""
+        self.inside, self.depth = (b"e'" if token in (b"e'", b"E'") else token), 1
 
     def _look(self, line: bytes, at: int) -> int:
         found = OPENS.search(line, at)
-        rest = line[at : found.start()] if found else line[at:]
-        if self.ended and rest.strip():
-            self.ended = False  # another statement has begun on this line
         if found is None:
             return len(line)
         token = found[0]
         if token == b"\\":
             self.command = True
             return len(line)
-        if token == b";":
-            self.ended = True
+        if token in (b"(", b")"):
+            self.parentheses = max(0, self.parentheses + (1 if token == b"(" else -1))
+        elif token == b";":
+            self.ended = not self.parentheses
         elif not token.startswith(b"--"):
-            self.ended = False
-            self.inside, self.depth = (b"e'" if token in (b"e'", b"E'") else token), 1
+            self.open(token)
         return found.end()
 
-    def _skip(self, line: bytes, at: int) -> int:
+    def skip(self, line: bytes, at: int) -> int:
         """To the end of the string, name, body or comment, if it is in this line."""
         if self.inside.startswith(b"$"):
             end = line.find(self.inside, at)
