@@ -17,6 +17,8 @@ from skinspire_db.connections import Target
 from skinspire_db.errors import StepFailed, ToolMissing
 from skinspire_db.settings import project
 
+SETTINGS = {"transaction_timeout": 17}  # that pg_restore sets, and the version that has brought them
+UNKNOWN = re.compile(rb'unrecognized configuration parameter "(%s)"' % "|".join(SETTINGS).encode())
 LIVE: set[Any] = set()  # the programs that are running
 
 
@@ -64,6 +66,27 @@ class ClientTools:
         if process.returncode:
             raise StepFailed(f"{name} failed: {said(err)}", remedy=remedy_of(err))
         return out.decode(errors="surrogateescape")  # a dump's own encoding, which goes back to a program as it came
+
+    def restore(self, to: Target, *arguments: str) -> None:
+        """Run pg_restore into the target, up to the first error. Raises StepFailed with what it said.
+
+        A server that is older than the programs does not know every setting that they begin with, and pg_restore cannot be
+        told to leave one out: there it goes on after errors, and none but those may have been.
+        """
+        if not self._sets_too_much(to):
+            self.run("pg_restore", to, "--exit-on-error", *arguments)
+            return
+        process = self.start("pg_restore", to, *arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        with ended(process):
+            err = process.communicate()[1]
+        wrong = [line for line in err.splitlines(keepends=True) if b" error: " in line and not UNKNOWN.search(line)]
+        if process.returncode and (wrong or b"errors ignored on restore" not in err):
+            raise StepFailed(f"pg_restore failed: {said(b''.join(wrong) or err)}", remedy=remedy_of(b"".join(wrong) or err))
+
+    def _sets_too_much(self, to: Target) -> bool:
+        with contextlib.closing(connections.connect(to, "lookup")) as connection:
+            there = connection.info.server_version // 10_000
+        return any(there < since <= self.major for since in SETTINGS.values())
 
 
 def client_tools(server_version: int) -> ClientTools:

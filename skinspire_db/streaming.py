@@ -157,7 +157,7 @@ def stream(
         if missing:
             strangers = foreign.missing(tools, Path(archive), aside, present)
         with strangers.left_out(tools, Path(archive), aside) as options:
-            tools.run("pg_restore", aside, "--exit-on-error", "--section=pre-data", *options, archive)
+            tools.restore(aside, "--section=pre-data", *options, archive)
             entries = _entries(tools.run("pg_restore", source, "--list", *options, archive, connect=False))
         restore = _Restore(tools, aside, archive, Path(folder), entries, jobs, strangers.options)
         with watched(source, sum(table.size for table in wanted), transfer), ThreadPoolExecutor(max_workers=jobs) as pool:
@@ -176,7 +176,7 @@ def stream(
             tools.run("pg_dump", source, "-Fc", *only, f"--snapshot={snapshot}", f"--file={large}")
             others = foreign.missing(tools, large, aside, present) if missing else strangers
             with others.left_out(tools, large, aside) as options:
-                tools.run("pg_restore", aside, "--exit-on-error", *options, str(large))
+                tools.restore(aside, *options, str(large))
             notes = others.settle(tools, large, aside)
         sequences = _sequences_and_views(connection, aside)  # before event triggers are there, which a REFRESH would fire
         restore.rest()
@@ -205,8 +205,8 @@ class _Restore:
     def _run(self, lines: list[str], name: str) -> None:
         if lines:
             (self.folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogateescape")
-            options = ("--exit-on-error", f"--jobs={self.jobs}", "--section=post-data", f"--use-list={self.folder / name}")
-            self.tools.run("pg_restore", self.aside, *options, *self.options, self.archive)
+            options = (f"--jobs={self.jobs}", "--section=post-data", f"--use-list={self.folder / name}")
+            self.tools.restore(self.aside, *options, *self.options, self.archive)
 
 
 def _entries(listing: str) -> dict[int, str]:

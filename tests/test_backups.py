@@ -463,6 +463,23 @@ def test_what_a_protected_environment_holds_goes_nowhere_else(kept: Project, mak
         elsewhere = kept.invoke("backup.restore", "--env=dev", f"--file={file}")
         assert elsewhere.code == 2, "also where nobody has declared that environment"
     assert kept.dump() == before and leftovers(kept) == []
+    # Without its stamp, and with another one, its journal still says whose it is; nothing is restored before it is read.
+    test = database(kept, "TEST")
+    kept.execute("UPDATE skinspire_tools.journal SET environment = 'live'", test)
+    for change in ("DELETE FROM skinspire_tools.stamp", "INSERT INTO skinspire_tools.stamp (environment) VALUES ('dev')"):
+        kept.execute(change, test)
+        for options in (
+            ["-Fp"],
+            ["-Fc"],
+            ["-Fp", "--inserts"],
+            ["-Fp", "--column-inserts", "--rows-per-insert=9", "--quote-all-identifiers"],
+        ):
+            file = pg_dump(kept, "without.dump", *options)
+            outcome = live.invoke("backup.restore", "--env=dev", f"--file={file}", f"--confirm={kept.database}", "--json")
+            assert outcome.code == 2 and "patients' data" in outcome.json["error"]["message"], (change, options, outcome.out)
+            assert outcome.json["steps"][-1]["name"] == "restore" and leftovers(kept) == []
+    assert kept.dump() == before
+    kept.execute("UPDATE skinspire_tools.stamp SET environment = 'live'", test)
     assert live.invoke("backup.restore", "--env=live").code == 2, "without a confirmation"
     assert live.invoke("backup.restore", "--env=live", f"--confirm={database(kept, 'TEST')}").code == 0
 

@@ -59,7 +59,9 @@ CREATED = re.compile(
     r"(ENCODING|LOCALE_PROVIDER|LOCALE|LC_COLLATE|LC_CTYPE|ICU_LOCALE|ICU_RULES|BUILTIN_LOCALE) = ('(?:[^']|'')*'|\w+)"
 )
 EARLY = 50  # statements: among the first so many, pg_dump has its CREATE DATABASE
-STAMP = re.compile(r"(COPY|INSERT INTO) skinspire_tools\.stamp ?\(([^)]*)\)(?: VALUES \((.*)\);)?", re.DOTALL)
+COPIED = re.compile(r'COPY "?skinspire_tools"?\."?(stamp|journal)"? ?\(([^)]*)\)')
+INSERTED = re.compile(r'INSERT INTO "?skinspire_tools"?\."?(stamp|journal)"?[ (]')
+ENTRY = r"\('[0-9a-f-]{36}', '(?:[^']|'')*', '([^']*)', '([^']*)'"  # of the journal, as INSERT has it
 
 
 @dataclass(frozen=True)
@@ -115,32 +117,41 @@ def with_version(tools: ClientTools, archive: Archive, to: Target) -> Archive:
     return replace(archive, server_version=int(found[1]) * 10_000 if found else 0)
 
 
-def stamp(tools: ClientTools, archive: Archive, to: Target) -> str | None:
-    """Which environment's the dump says it is; None when it has no stamp. Nothing is restored for that."""
+def whose(tools: ClientTools, archive: Archive, to: Target) -> tuple[str | None, str | None]:
+    """Which environment's the dump says it is, by its stamp and by the last entry of its journal; None where it has none.
+    Nothing is restored for that.
+    """
     with tempfile.TemporaryFile() as file:
         if archive.kind == "sql":
             with archive.path.open("rb") as whole:
-                return _stamp_in(whole)
-        only = ("--data-only", "--schema=skinspire_tools", "--table=stamp", "--file=-")
+                return _whose_in(whole)
+        only = ("--data-only", "--schema=skinspire_tools", "--table=stamp", "--table=journal", "--file=-")
         file.write(tools.run("pg_restore", to, *only, str(archive.path), connect=False).encode(errors="surrogateescape"))
         file.seek(0)
-        return _stamp_in(file)
+        return _whose_in(file)
 
 
-def _stamp_in(file: IO[bytes]) -> str | None:
-    columns: list[str] | None = None
+def _whose_in(file: IO[bytes]) -> tuple[str | None, str | None]:
+    stamp: str | None = None
+    entries: list[tuple[str, str]] = []  # when, whose
+    table, columns = "", [""]
     for kind, piece in pieces(file):
         text = bare(piece).decode(errors="replace")
-        if kind == "rows" and columns and text.strip() != "\\.":
-            return text.rstrip("\n").split("\t")[columns.index("environment")]
-        columns = columns if kind == "rows" else None
-        if kind == "statement" and (found := STAMP.match(text)):
-            columns = [each.strip() for each in found[2].split(",")]
-            if found[3]:
-                return found[3].split(", ")[columns.index("environment")].strip("'")
-        elif kind == "statement" and text.startswith("INSERT INTO skinspire_tools.stamp VALUES ("):
-            return text.partition("VALUES (")[2].split(", ")[1].strip("'")
-    return None
+        if kind == "rows" and table and text.strip() != "\\.":
+            row = dict(zip(columns, text.rstrip("\r\n").split("\t"), strict=False))
+            if table == "stamp":
+                stamp = row.get("environment")
+            else:
+                entries.append((row.get("started_at", ""), row.get("environment", "")))
+        elif kind == "statement" and (found := COPIED.match(text)):
+            table, columns = found[1], [each.strip(' "\n') for each in found[2].split(",")]
+        elif kind == "statement":
+            table = ""
+            if (found := INSERTED.match(text)) and found[1] == "stamp":
+                stamp = next(iter(re.findall(r"\((?:true|false), '([^']*)'", text)), stamp)
+            elif found:
+                entries += [(when, name) for name, when in re.findall(ENTRY, text)]
+    return stamp, max(entries)[1] if entries else None
 
 
 def locale(tools: ClientTools, archive: Archive, to: Target) -> str:
@@ -196,9 +207,9 @@ def restore(
         _prove_complete(tools, archive, aside)
     strangers = missing(tools, archive.path, aside, present, judge)
     strangers.lent = lent is not None and lent != aside
-    options = ["--exit-on-error", *([f"--jobs={jobs}"] if archive.kind == "archive" else [])]
+    options = [f"--jobs={jobs}"] if archive.kind == "archive" else []
     with strangers.left_out(tools, archive.path, aside) as without:
-        tools.run("pg_restore", lent or aside, *options, *without, path)
+        tools.restore(lent or aside, *options, *without, path)
     return [*strangers.settle(tools, archive.path, aside), *(judge.notes() if judge else [])]
 
 

@@ -54,8 +54,9 @@ def _verify(backup: Backup, build: Build, *, full: bool, jobs: int) -> None:
         store.mark_verified(backup, "files")
         return
     with build.step("restore") as summary:
-        source = restoring.Source.of(backup)
-        aside = restoring.scratch(client_tools(backup.manifest.server_version), source, build)
+        source, tools = restoring.Source.of(backup), client_tools(backup.manifest.server_version)
+        restoring.refuse_by_contents(tools, source, build)
+        aside = restoring.scratch(tools, source, build)
         restoring.fill(source, aside, jobs, build)
         after = fingerprint.take(aside, build.operation, jobs=jobs)
         parts = restoring.compared(build)

@@ -82,8 +82,7 @@ def _build(source: Source, backup: Backup | None, jobs: int, build: Build) -> Ta
     _check(source, backup, build)
     with build.step("restore") as summary:
         tools, source = _known(source, build)
-        if source.manifest is None:
-            _refuse_unknown(foreign.stamp(tools, source.archive, build.to), source, build)
+        refuse_by_contents(tools, source, build)
         aside = scratch(tools, source, build)
         fill(source, aside, jobs, build)
         _refuse_stamp(aside, build.to)
@@ -123,11 +122,15 @@ def _known(source: Source, build: Build) -> tuple[ClientTools, Source]:
     return tools, replace(source, archive=foreign.with_version(tools, source.archive, build.to))
 
 
-def _refuse_unknown(stamp: str | None, source: Source, build: Build) -> None:
-    """A dump by others says in the stamp whose it is, if it was a database of ours; if not, a person has to."""
-    if stamp is not None:
-        refuse_elsewhere(stamp, build.to)
-    elif build.confirm != build.to.database:
+def refuse_by_contents(tools: ClientTools, source: Source, build: Build) -> None:
+    """Look at all in the archive that says whose it is: its stamp, and the last entry of its journal. Without a stamp a dump
+    by others needs a person who says so. Raises GuardRefused; nothing is restored by then.
+    """
+    stamp, journal = foreign.whose(tools, source.archive, build.to)
+    for name in (stamp, journal):
+        if name is not None:
+            refuse_elsewhere(name, build.to)
+    if stamp is None and not source.manifest and build.confirm != build.to.database:
         raise GuardRefused(
             f"{source.archive.path} has no stamp: nothing says whose data it is",
             remedy=f"if it may be in {build.to.environment}: invoke backup.restore --env={build.to.environment}"

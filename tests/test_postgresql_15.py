@@ -1,0 +1,102 @@
+"""A server of PostgreSQL 15, the oldest that is supported, with client programs of 17: everything that uses both."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Project, throw_away_home
+from test_copying import database
+
+from skinspire_db import binaries
+from skinspire_db.server import EmbeddedServer
+
+FOLDER = next((each for each in binaries.usual_folders() if binaries._major(each) == 15), None)
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(FOLDER is None, reason="no server programs of PostgreSQL 15 were found")]
+
+
+@pytest.fixture(scope="module")
+def oldest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A project whose databases are on a server of PostgreSQL 15; the client programs are the usual ones."""
+    root = tmp_path_factory.mktemp("oldest")
+    (root / "pyproject.toml").write_text("[tool.skinspire_db]\n")
+    server = EmbeddedServer(throw_away_home(root / "home"), durable=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SKINSPIRE_PG_BIN", str(FOLDER))
+        project = Project(root, server.start())
+        patch.delenv("SKINSPIRE_PG_BIN")
+        project.env = {f"{name}_DATABASE_URL": project.url(f"{name.lower()}_oldest") for name in ("DEV", "TEST")}
+        try:
+            assert project.query("SHOW server_version_num", "postgres")[0][0].startswith("15")
+            outcome = project.invoke("db.setup")
+            assert outcome.code == 0, outcome.err
+            yield project
+        finally:
+            patch.setenv("SKINSPIRE_PG_BIN", str(FOLDER))
+            server.destroy()
+
+
+def test_no_drift_after_setup(oldest: Project) -> None:
+    outcome = oldest.invoke("db.drift")
+    assert outcome.code == 0, outcome.out
+
+
+def test_backup_proof_and_restore(oldest: Project) -> None:
+    """With rows of many kinds, and a role that owns something and is gone when it is restored."""
+    oldest.execute(
+        "CREATE ROLE ghost; GRANT CREATE ON SCHEMA public TO ghost; CREATE TABLE theirs AS SELECT generate_series(1, 9) n;"
+        "ALTER TABLE theirs OWNER TO ghost; GRANT SELECT ON patients TO ghost; SELECT lo_from_bytea(4711, 'large')"
+    )
+    rows = oldest.query("SELECT count(*) FROM patients")
+    made = oldest.invoke("backup.create")
+    assert made.code == 0, made.err
+    full = oldest.invoke("backup.verify", "--full", "--json")
+    assert full.code == 0 and [check["status"] for check in full.json["checks"]] == ["pass"] * 3, full.out
+    oldest.execute("DELETE FROM patients; REASSIGN OWNED BY ghost TO skinspire; DROP OWNED BY ghost; DROP ROLE ghost")
+    outcome = oldest.invoke("backup.restore")
+    assert outcome.code == 0 and "ghost: what was theirs" in outcome.err, outcome.err
+    assert oldest.query("SELECT count(*) FROM patients") == rows
+    undone = oldest.invoke("db.undo")
+    assert undone.code == 0 and oldest.query("SELECT count(*) FROM patients") == [(0,)], undone.err
+    assert oldest.invoke("backup.restore").code == 0
+
+
+@pytest.mark.parametrize("method", ["stream", "template"])
+def test_a_copy(oldest: Project, method: str) -> None:
+    outcome = oldest.invoke("db.copy", "--source=dev", "--target=test", f"--method={method}")
+    assert outcome.code == 0, outcome.err
+    of = "SELECT count(*) FROM patients"
+    assert oldest.query(of, database(oldest, "TEST")) == oldest.query(of)
+
+
+@pytest.mark.parametrize("options", [["-Fp"], ["-Fc"], ["-Fd"]])
+def test_a_dump_by_others(oldest: Project, options: list[str]) -> None:
+    from test_hostile_dumps import of_others
+
+    file = of_others(oldest, *options, file=f"of-others{options[0]}")
+    outcome = oldest.invoke("backup.restore", f"--file={file}")
+    assert outcome.code == 0, outcome.err
+
+
+def test_what_is_wrong_in_an_archive_is_not_passed_over(oldest: Project, tmp_path: Path) -> None:
+    """pg_restore goes on after its own setting was refused, and every other error counts."""
+    from test_hostile_dumps import of_others
+
+    oldest.execute(
+        "CREATE FUNCTION fails(a int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN IF current_database() ~ 'scratch' THEN RAISE 'no'; END IF; RETURN 1; END $$"
+    )
+    oldest.execute("CREATE TABLE bait (a int); INSERT INTO bait VALUES (1); CREATE INDEX ON bait (public.fails(a))")
+    try:
+        file = of_others(oldest, "-Fc", file="fails.dump")
+        rows = oldest.query("SELECT count(*) FROM patients")
+        outcome = oldest.invoke("backup.restore", f"--file={file}")
+        assert (
+            outcome.code == 1
+            and "pg_restore failed: no" in outcome.err
+            and oldest.query("SELECT count(*) FROM patients") == rows
+        )
+    finally:
+        oldest.execute("DROP TABLE bait; DROP FUNCTION fails")
+    assert os.environ.get("SKINSPIRE_PG_BIN") is None
