@@ -159,8 +159,9 @@ def test_an_archive(attacked: tuple[Project, dict[str, str]]) -> None:
     project, names = attacked
     project.execute(
         f"""CREATE TABLE bait (a int); INSERT INTO bait VALUES (1);
-        CREATE FUNCTION evil(a int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
-            IF current_database() ~ 'scratch' THEN EXECUTE 'ALTER ROLE {names["victim"]} SUPERUSER'; END IF; RETURN 1; END $$;
+        CREATE FUNCTION deed() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+            IF current_database() ~ 'scratch' THEN EXECUTE 'ALTER ROLE {names["victim"]} SUPERUSER'; END IF; END $$;
+        CREATE FUNCTION evil(a int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN PERFORM public.deed(); RETURN 1; END $$;
         CREATE INDEX ON bait (public.evil(a))"""
     )
     file, before = of_others(project, "-Fc", file="archive.dump"), server(project, names["victim"])

@@ -13,7 +13,9 @@ from test_copying import database
 from skinspire_db import binaries
 from skinspire_db.server import EmbeddedServer
 
-FOLDER = next((each for each in binaries.usual_folders() if binaries._major(each) == 15), None)
+FOLDER = next(
+    (each for each in binaries.usual_folders() if binaries.major_of(each, "postgres", "initdb", "pg_ctl") == 15), None
+)
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(FOLDER is None, reason="no server programs of PostgreSQL 15 were found")]
 
 

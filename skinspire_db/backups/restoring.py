@@ -60,9 +60,8 @@ def restore(target: Environment, folder: Path | None = None, *, file: str | None
 def _look(source: Source, backup: Backup | None, build: Build) -> None:
     """All that is refused before anything is restored."""
     _check(source, backup, build)
-    if source.manifest is None:
-        tools, source = _known(source, build)
-        _refuse_unknown(foreign.stamp(tools, source.archive, build.to), source, build)
+    tools, source = _known(source, build)
+    refuse_by_contents(tools, source, build)
 
 
 def _check(source: Source, backup: Backup | None, build: Build) -> None:
