@@ -22,7 +22,7 @@ from skinspire_db.binaries import Account, Binaries, find_binaries, unprivileged
 from skinspire_db.checkouts import ROOT_HOMES, Abandoned, abandoned, forget, identity
 from skinspire_db.environment import Environment
 from skinspire_db.errors import GuardRefused, ServerFailed
-from skinspire_db.settings import Project, replace, write_atomically
+from skinspire_db.settings import Project, remove, replace, write_atomically
 
 T = TypeVar("T")
 
@@ -191,10 +191,11 @@ class EmbeddedServer:
 
     def _delete_cluster(self) -> None:
         half_deleted = self.home / "data.new"
-        shutil.rmtree(half_deleted, ignore_errors=True)
+        remove(half_deleted)
         if self.exists:
             replace(self.data, half_deleted)  # from here on there is no cluster, however far the deleting comes
-        shutil.rmtree(half_deleted, ignore_errors=True)
+        if not remove(half_deleted):
+            raise ServerFailed(f"not all of {half_deleted} could be deleted", remedy="run as its owner")
 
     def _same_boot(self) -> bool:
         """Whether the computer has run without a break since the cluster was made. What a throw-away server had not written

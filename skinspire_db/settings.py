@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 import tomllib
@@ -116,6 +117,16 @@ def replace(old: Path, new: Path) -> None:
             if time.monotonic() >= deadline:
                 raise
             time.sleep(0.05)
+
+
+def remove(folder: Path) -> bool:
+    """Delete a folder with all that is in it, trying again on Windows as replace() does. Returns whether it is gone."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists() or time.monotonic() >= deadline:
+            return not folder.exists()
+        time.sleep(0.05)
 
 
 @cache

@@ -41,6 +41,7 @@ QUICK = f"{SPELLING} -c synchronous_commit=off -c maintenance_work_mem=256MB -c 
 PLAIN = f"{SPELLING} -c row_security=off"
 LOCKED = 100  # tables that one transaction fills; with those of others, three locks for each must have room in the server
 SMALL = 8 << 20  # bytes: tables of less go together, as text; two programs for each would take longer than their rows
+PUMPING: set[Any] = set()  # the connections whose bytes go through this process
 # Windows' psql reads and writes its standard streams as text, which damages rows in binary and ends at a 0x1A byte.
 PIPES = sys.platform != "win32"
 TABLES = """
@@ -170,6 +171,9 @@ def stream(
             except BaseException:  # Ctrl-C too: nothing goes on in the background
                 pool.shutdown(wait=False, cancel_futures=True)
                 end_all()
+                for pumping in list(PUMPING):
+                    with contextlib.suppress(Exception):
+                        pumping.cancel()
                 raise
         if large_objects and connection.execute("SELECT 1 FROM pg_largeobject_metadata LIMIT 1").fetchone():
             only = ("--data-only", "--large-objects", "--exclude-table-data=*.*")
@@ -267,13 +271,17 @@ class _Pipes:
             contextlib.closing(connections.connect(self.aside, "copy")) as new,
         ):
             old.execute(f"SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY; {self._begin()[1]}".encode())
-            for table in tables:
-                emptied, fill = table.write
-                new.execute(emptied.encode())
-                with old.cursor().copy(table.read.encode()) as read, new.cursor().copy(fill.encode()) as write:
-                    for block in read:
-                        write.write(block)
-                new.commit()
+            PUMPING.update((old, new))
+            try:
+                for table in tables:
+                    emptied, fill = table.write
+                    new.execute(emptied.encode())
+                    with old.cursor().copy(table.read.encode()) as read, new.cursor().copy(fill.encode()) as write:
+                        for block in read:
+                            write.write(block)
+                    new.commit()
+            finally:
+                PUMPING.difference_update((old, new))
 
     def _pump(self, what: str, reads: list[str], writes: list[str], last: str = "") -> None:
         """Let the writer read what the reader prints; `last` is what the writer has to say when it is at the end."""

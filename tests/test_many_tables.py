@@ -92,6 +92,7 @@ def test_a_server_with_little_room(alone: tuple[Project, EmbeddedServer]) -> Non
     assert project.invoke("db.reset", "--env=test").code == 0
 
 
+@pytest.mark.timeout(3600)
 def test_two_thousand_tables(alone: tuple[Project, EmbeddedServer]) -> None:
     project, _ = alone
     (project.root / "models.py").write_text(MODELS.format(tables=2000))

@@ -137,6 +137,31 @@ def test_what_cannot_be_renamed_for_the_moment_is_tried_again(patience: int, ren
         folder.rmdir()
 
 
+@pytest.mark.skipif(
+    sys.platform == "win32" or os.geteuid() != 0, reason="needs another account than root's, whom no mode stops"
+)
+def test_a_cluster_that_cannot_be_deleted_whole_is_not_called_gone(tmp_path: Path) -> None:
+    """As on Windows, where a scanner has a file open."""
+    home = throw_away_home(tmp_path)
+    (home / "data" / "base").mkdir(parents=True)
+    for name in ("PG_VERSION", "base/1"):
+        (home / "data" / name).write_text("17\n")
+    for path in (home, home / "data", home / "data" / "PG_VERSION"):
+        os.chown(path, 65534, 65534)
+    code = (
+        "import os, filelock, psycopg; from pathlib import Path; from skinspire_db.errors import ServerFailed\n"
+        "from skinspire_db.server import EmbeddedServer\n"
+        f"os.setgroups([]); os.setgid(65534); os.setuid(65534); server = EmbeddedServer(Path({str(home)!r}))\n"
+        "try:\n    server.destroy()\nexcept ServerFailed as error:\n    print(error.message)\n"
+    )
+    try:
+        done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True)
+        assert f"not all of {home / 'data.new'} could be deleted" in done.stdout, done.stderr
+    finally:
+        EmbeddedServer(home).destroy()
+    assert not home.exists()
+
+
 def test_ci_checks_the_types_of_every_platform() -> None:
     text = (CHECKOUT / ".ci/run").read_text()
     assert all(f".venv/bin/mypy{platform}\n" in text for platform in ("", " --platform win32", " --platform darwin"))
