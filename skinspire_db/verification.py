@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db import bookkeeping, schema, search_path
+from skinspire_db import bookkeeping, row_checks, schema, search_path
 from skinspire_db.binaries import OLDEST_MAJOR
 from skinspire_db.connections import sentence
 from skinspire_db.environment import Policy
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 # Also gives back the locks on what was looked at: thousands of tables have more than a server has room for.
 GIVE_BACK, LOCKED = "ROLLBACK TO SAVEPOINT verification", 100
 ADMINISTRATORS = ("System Administrator", "Hospital Administrator")
-# bcrypt, Werkzeug's scrypt and pbkdf2, argon2: what somebody can sign in with.
-HASH = r"^(\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}|scrypt:\d+:\d+:\d+\$.+\$[0-9a-f]{128}|pbkdf2:\w+:\d+\$.+\$[0-9a-f]+|\$argon2.+)$"
 
 
 class Failed(Exception):
@@ -153,7 +151,7 @@ def _administrator(subject: Subject) -> str:
         WHERE r.role_name = ANY (%s) AND u.is_active AND NOT u.is_deleted AND u.password_hash ~ %s
           AND (u.locked_until IS NULL OR u.locked_until <= now())
         """,
-        (list(ADMINISTRATORS), HASH),
+        (list(ADMINISTRATORS), row_checks.HASH),
     )
     _expect(bool(able), "no administrator is active, unlocked and has a password")
     if not subject.policy.test_data:
@@ -212,6 +210,63 @@ def _write(subject: Subject) -> str:
     return "a row was written, read back and rolled back"
 
 
+def _foreign_keys(subject: Subject) -> str:
+    off = [name for (name,) in search_path.rows(subject.connection, row_checks.SWITCHED_OFF)]
+    _expect(not off, f"switched off: {', '.join(off)}")
+    loose, looked_at = row_checks.loose_rows(subject.connection)
+    _expect(not loose, "; ".join(loose))
+    return f"no row refers to nothing by one of {looked_at} foreign keys, and all of them are on"
+
+
+def _storage(subject: Subject) -> str:
+    tables = sorted(subject.wanted.columns)
+    unlogged = {name for name in tables if _is_made_unlogged(subject, name)}
+    parameters = {"tables": tables, "logged": [name for name in tables if name not in unlogged]}
+    wrong = [name for (name,) in search_path.rows(subject.connection, row_checks.PASSED_BY, parameters)]
+    _expect(not wrong, "; ".join(wrong))
+    return f"{len(tables)} tables keep what is written to them, without rules in place of it"
+
+
+def _is_made_unlogged(subject: Subject, table: str) -> bool:
+    """Whether the models themselves say UNLOGGED."""
+    name = table.removeprefix("public.")
+    return any(
+        each.startswith("CREATE UNLOGGED TABLE") and each.split()[3].strip('"') == name for each in subject.wanted.statements
+    )
+
+
+def _rows_of(name: str) -> Callable[[Subject], str]:
+    """The check that looks at the rows of these rules, but for those whose trigger file the project leaves out."""
+
+    def check(subject: Subject) -> str:
+        names = {file.name for file in subject.files}
+        rules = [rule for rule in row_checks.RULES[name] if rule.file in names]
+        found = row_checks.broken(subject.connection, rules, reference.expected()["hospitals"][0])
+        _expect(not found, "; ".join(found))
+        return f"all rows: {', '.join(rule.looked_at for rule in rules) or 'none, as the trigger files are left out'}"
+
+    return check
+
+
+def _hashing(subject: Subject) -> str:
+    """A row is right now; the next one is only when no other trigger undoes what ours has done."""
+    looked_at = _rows_of("passwords")(subject)
+    if not any(file.name == "password_hashing" for file in subject.files):
+        return looked_at
+    _stamp(subject)
+    user, written = "SKINSPIRE_CHECK", "not a hash"
+    for statement in (
+        "INSERT INTO public.users (user_id, entity_type, entity_id, password_hash)"
+        " VALUES (%s, 'staff', gen_random_uuid(), %s)",
+        "UPDATE public.users SET password_hash = %s WHERE user_id = %s",
+    ):
+        values = (user, written) if statement.startswith("INSERT") else (f"{written} either", user)
+        subject.connection.execute(statement.encode(), values)
+        row = _one(subject, "SELECT password_hash ~ %s FROM public.users WHERE user_id = %s", (row_checks.HASH, user))
+        _expect(row == (True,), f"a password that {statement.split()[0]} writes stays as it was written")
+    return f"{looked_at}; a plain one was written, was hashed, and rolled back"
+
+
 CHECKS: dict[str, Callable[[Subject], str]] = {
     "connection": _connection,
     "server version": _server_version,
@@ -222,6 +277,12 @@ CHECKS: dict[str, Callable[[Subject], str]] = {
     "reference data": _reference,
     "administrator": _administrator,
     "sequences": _sequences,
+    "foreign keys": _foreign_keys,
+    "storage": _storage,
+    "passwords": _hashing,
+    "tenants": _rows_of("tenants"),
+    "hospitals": _rows_of("hospitals"),
+    "sessions and logins": _rows_of("sessions and logins"),
     "write": _write,
 }
 

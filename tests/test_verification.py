@@ -8,6 +8,12 @@ from conftest import Project
 from skinspire_db import safety
 from skinspire_db.verification import CHECKS
 
+CROSSED = (
+    "SET session_replication_role = replica; INSERT INTO hospitals (name, is_active) VALUES ('A', false), ('B', false);"
+    "INSERT INTO role_master (role_id, hospital_id, role_name) OVERRIDING SYSTEM VALUE SELECT -1, hospital_id, 'R' FROM hospitals WHERE name = 'A';"
+    "INSERT INTO module_master (module_id, hospital_id, module_name) OVERRIDING SYSTEM VALUE SELECT -1, hospital_id, 'M' FROM hospitals"
+    " WHERE name = 'B'; "
+)
 DAMAGE = [
     ("stamp", "UPDATE skinspire_tools.stamp SET environment = 'test'", "stamped test, not dev"),
     ("stamp", "DELETE FROM skinspire_tools.stamp", "no stamp"),
@@ -30,6 +36,23 @@ DAMAGE = [
     ("administrator", "SET session_replication_role = replica; UPDATE user_role_mapping SET is_active = false", "no administrator"),
     ("sequences", "UPDATE role_master SET role_id = 100 WHERE role_name = 'Nurse'", "role_master.role_id at 100"),
     ("sequences", "SELECT setval('module_master_module_id_seq', 1)", "is at 1, module_master.module_id at 16"),
+    ("passwords", "SET session_replication_role = replica; UPDATE users SET password_hash = 'plain' WHERE entity_type = 'patient'", "no hash"),
+    ("passwords", "CREATE FUNCTION undo() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.password_hash := ''plain''; RETURN NEW; END';"
+     " CREATE TRIGGER zzz BEFORE INSERT OR UPDATE ON users FOR EACH ROW EXECUTE FUNCTION undo()", "stays as it was written"),
+    ("foreign keys", "SET session_replication_role = replica; DELETE FROM hospitals", "rows refer to nothing"),
+    ("foreign keys", "SET session_replication_role = replica; UPDATE patients SET branch_id = gen_random_uuid()", "fk_patients_hospital_id_branch_id"),
+    ("foreign keys", "ALTER TABLE patients DISABLE TRIGGER ALL", "switched off: fk_patients_hospital_id"),
+    ("storage", "CREATE RULE gone AS ON INSERT TO login_history DO INSTEAD NOTHING", "rule gone on login_history"),
+    ("storage", "ALTER TABLE login_history SET UNLOGGED", "login_history is UNLOGGED"),
+    ("hospitals", "SET session_replication_role = replica; DELETE FROM user_role_mapping m USING role_master r"
+     " WHERE r.role_id = m.role_id AND role_name = 'Hospital Administrator'", "without an administrator"),
+    ("sessions and logins", "SET session_replication_role = replica; INSERT INTO user_sessions (user_id, token, expires_at)"
+     " SELECT min(user_id), n::text, now() + interval '1 h' FROM users, generate_series(1, 9) AS n GROUP BY n", "too many active sessions"),
+    ("sessions and logins", "UPDATE users SET failed_login_attempts = 9", "not locked"),
+    ("tenants", CROSSED + "INSERT INTO user_role_mapping (user_id, role_id) SELECT min(user_id), -1 FROM users", "role of another hospital"),
+    ("tenants", CROSSED + "INSERT INTO role_module_access (role_id, module_id) VALUES (-1, -1)", "between two hospitals"),
+    ("tenants", CROSSED + "UPDATE module_master SET parent_module = -1 WHERE module_id > 1", "under another hospital's module"),
+    ("tenants", CROSSED + "UPDATE patients SET hospital_id = (SELECT hospital_id FROM hospitals WHERE name = 'B')", "of another hospital"),
     ("write", "CREATE RULE ignore AS ON INSERT TO parameter_settings DO INSTEAD NOTHING", "is not there"),
 ]  # fmt: skip
 
