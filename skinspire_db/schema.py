@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from skinspire_db import bookkeeping, search_path
 from skinspire_db.cache import cached
+from skinspire_db.connections import sentence
 from skinspire_db.errors import InvalidSetting, PermissionMissing, Refused, StepFailed
 from skinspire_db.project_models import constraint_name
 from skinspire_db.project_models import metadata as metadata
@@ -61,6 +62,7 @@ OBJECTS = f"""
                       OR d.deptype = 'i' AND d.classid = 'pg_proc'::regclass))  -- a range type's own functions
     ORDER BY name
 """  # noqa: S608
+SHOWN = 160  # characters of a statement that was refused
 TYPE_OR_SEQUENCE = re.compile(r'CREATE (TYPE|DOMAIN|SEQUENCE) ((?:"(?:[^"]|"")+"|[\w$]+|\.)+)')
 DROP_ORDER = ("VIEW", "MATERIALIZED VIEW", "TABLE", "FOREIGN TABLE", "SEQUENCE", "ROUTINE", "DOMAIN", "TYPE", "SCHEMA")
 
@@ -294,9 +296,39 @@ def _create_statements(models: MetaData, wanted: list[Table]) -> list[str]:
 
 
 def _execute(connection: Connection, statements: list[str]) -> None:
-    if statements:
-        with search_path.application(connection):
-            connection.execute(";\n".join(statements).encode())  # one round trip
+    """Run them where the application's names are found. Raises StepFailed with the statement that PostgreSQL refuses."""
+    import psycopg
+    from psycopg import errors
+
+    if not statements:
+        return
+    with search_path.application(connection):
+        connection.execute(b"SAVEPOINT statements")
+        try:
+            connection.execute(";\n".join([*statements, "RELEASE SAVEPOINT statements"]).encode())
+        except (psycopg.OperationalError, errors.InsufficientPrivilege):  # locks, the disk, the connection, rights
+            raise
+        except psycopg.Error:
+            connection.execute(b"ROLLBACK TO SAVEPOINT statements")
+            for statement in statements:  # one by one: PostgreSQL does not say which of many it was
+                _execute_one(connection, statement)
+            raise
+
+
+def _execute_one(connection: Connection, statement: str) -> None:
+    import psycopg
+
+    try:
+        connection.execute(statement.encode())
+    except psycopg.Error as error:
+        shown = " ".join(statement.split())
+        if (position := error.diag.statement_position) and len(shown) > SHOWN:
+            start = max(0, len(" ".join(statement[: int(position) - 1].split())) - SHOWN // 2)
+            shown = f"{'...' if start else ''}{shown[start : start + SHOWN]}"
+        shown = shown if len(shown) <= SHOWN else f"{shown[: SHOWN - 3]}..."
+        raise StepFailed(
+            f"{sentence(error)}; the statement: {shown}; the database is as it was", remedy="correct the model that says so"
+        ) from None
 
 
 def _missing_types(connection: Connection, models: MetaData) -> list[tuple[str, str]]:

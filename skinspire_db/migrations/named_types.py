@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from skinspire_db import search_path
+
 if TYPE_CHECKING:
     import sqlalchemy
 
@@ -37,13 +39,13 @@ def reuse(alchemist: sqlalchemy.Connection, connection: Connection) -> None:
 
 def _is_there(connection: Connection, dialect: Any, kind: Any) -> bool:
     """An enum with at least these labels, or a domain of the same type."""
-    row = connection.execute(LIVE, (dialect.identifier_preparer.format_type(kind),)).fetchone()
-    if row is None:
+    live = search_path.rows(connection, LIVE, (dialect.identifier_preparer.format_type(kind),))
+    if not live:
         return False
-    found, labels, base = row
+    found, labels, base = live[0]
     if hasattr(kind, "enums"):
         return bool(found == "e") and set(kind.enums) <= set(labels)
-    wanted = connection.execute(
-        "SELECT format_type(to_regtype(%s), NULL)", (kind.data_type.compile(dialect=dialect),)
-    ).fetchone()
-    return bool(found == "d") and wanted is not None and str(base).partition("(")[0] == wanted[0]
+    [(wanted,)] = search_path.rows(
+        connection, "SELECT format_type(to_regtype(%s), NULL)", (kind.data_type.compile(dialect=dialect),)
+    )
+    return bool(found == "d" and str(base).partition("(")[0] == wanted)

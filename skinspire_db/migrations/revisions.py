@@ -37,7 +37,9 @@ def directory(here: Project) -> ScriptDirectory:
 
     project_models.load(here)
     locations = [str(each) for each in folders(here) if each.is_dir()]
-    found = ScriptDirectory(str(CORE), version_locations=locations, messaging_opts={"quiet": True})
+    found = ScriptDirectory(
+        str(CORE), version_locations=locations, recursive_version_locations=True, messaging_opts={"quiet": True}
+    )
     with refusals(), project_models.kept(), project_code.running(here), warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         list(found.walk_revisions())
@@ -48,9 +50,16 @@ def directory(here: Project) -> ScriptDirectory:
 
 def heads(here: Project) -> list[str]:
     """The newest revisions; more than one when two people wrote one each. Raises MigrationInvalid as directory() does."""
-    files = [str(path) for each in folders(here) for path in (each, *sorted(each.glob("*.py")))]
+    files = [str(path) for each in folders(here) for path in (each, *_inside(each))]
     found: list[str] = cached(here, "heads", lambda: sorted(directory(here).get_heads()), also=files)
     return found
+
+
+def _inside(folder: Path) -> list[Path]:
+    """The files, and the folders that others can come into; a revision may lie in a folder of its own."""
+    return sorted(
+        each for each in folder.rglob("*") if each.suffix == ".py" or (each.is_dir() and each.name != "__pycache__")
+    )
 
 
 def one_head(here: Project) -> str | None:
@@ -99,7 +108,7 @@ def refusals() -> Iterator[None]:
         raise MigrationInvalid(f"the revision files cannot be used: {error}", remedy=remedy) from None
     except Exception as error:  # whatever a file does when it is read: its author reads this
         at = (error.__cause__ or error).__traceback__  # a StopIteration comes wrapped
-        frames = [each for each in traceback.extract_tb(at) if Path(each.filename).parent.name == VERSIONS]
+        frames = [each for each in traceback.extract_tb(at) if VERSIONS in Path(each.filename).parts]
         where = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}: " if frames else ""
         if isinstance(error, ProjectCodeEnded):
             message = f"the revision files cannot be used: {where}{error.message}"
