@@ -68,12 +68,14 @@ def copy(
     if source.policy.protected:
         raise GuardRefused(
             f"{source.name} is protected: what it holds is patients' data, and never copied to another environment",
-            remedy=f"invoke db.setup --env={target.name} makes invented people",
+            remedy=f"invoke db.setup --env={target.name} makes invented people"
+            if target.policy.test_data
+            else f"invoke db.prepare --env={target.name} makes the tables and the reference data",
         )
     if target.policy.protected:
         raise GuardRefused(
             f"{target.name} is protected: nothing is copied over it",
-            remedy=f"invoke backup.restore --env={target.name} restores a backup of its own",
+            remedy=f"invoke backup.list --env={target.name} shows what can be restored to it",
         )
     if schema_only and tables:
         raise UsageError("--schema-only copies no rows, --tables those of some tables", remedy="give one of the two")

@@ -130,7 +130,7 @@ def look(connection: Connection, to: Target, here: Project, wanted: schema.Bluep
         first = found[0]
         summary.drift = f"{counted(len(found), 'difference')}: {first.kind} {first.name}: {first.state}"
         behind = running.current(connection) != revisions.heads(here)
-        summary.remedy = "invoke migrate.upgrade --env={env}" if behind else _remedy(first)
+        summary.remedy = running.way_on(connection, here) if behind else _remedy(first)
     return summary
 
 
@@ -138,7 +138,7 @@ def _remedy(first: Difference) -> str:
     if first.kind == "extension" and first.state == "missing":
         return "invoke migrate.upgrade --env={env}"
     if first.kind in WRITTEN:
-        return 'invoke migrate.new --env={env} -m "...", or correct the database by hand'
+        return "invoke migrate.new --env={env} --message=changes, or correct the database by hand"
     if first.kind in ("trigger", "function") and first.state != "extra":
         return "invoke triggers.install --env={env}"
     return "correct it by hand, then invoke db.drift --env={env}"

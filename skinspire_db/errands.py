@@ -15,6 +15,7 @@ from skinspire_db.environment import Environment
 from skinspire_db.errors import ChecksFailed, Interrupted, SkinspireError
 from skinspire_db.pipeline import Report, Result, StepResult, translation
 from skinspire_db.plan import Plan, add_errand, planning
+from skinspire_db.remedies import shortened
 from skinspire_db.summary import Summary, counted
 
 
@@ -124,4 +125,4 @@ class Errand:
         for step in result.steps:
             if bad := [check for check in step.summary.checks if check.status != "pass"]:
                 count = f"{len(bad)} of {counted(len(step.summary.checks), 'check')} did not pass"
-                raise ChecksFailed(f"{step.name}: {count}: {bad[0].name}: {bad[0].detail}")
+                raise ChecksFailed(f"{step.name}: {count}: {bad[0].name}: {shortened(bad[0].detail)}")

@@ -16,8 +16,8 @@ from skinspire_db.seeding.bulk import Options
 OPERATION = "dev.onboard"
 ENVIRONMENTS = ("dev", "test")
 NEXT = {
-    "invoke db.inspect --env={}": "what the database holds",
-    "invoke db.shell --env={}": "psql in it",
+    "invoke db.inspect --env={env}": "what the database holds",
+    "invoke db.shell --env={env}": "psql in it",
     "invoke dev.test": "the tests",
 }
 
@@ -68,7 +68,7 @@ def onboard(name: str | None, options: Callable[[Environment], Options], report:
     started = time.monotonic()
     environments = chosen(name)
     first = environments[0].name
-    together = Onboarded(next={command.format(first): what for command, what in NEXT.items()})
+    together = Onboarded(next={command.format(env=first): what for command, what in NEXT.items()})
     try:
         for each in environments:
             together.done.append(series(each, options(each), report).run(report=report))

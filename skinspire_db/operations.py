@@ -74,7 +74,9 @@ def install_triggers(
     """
     files = versions.current(environment.project)
     if at_version is not None and name is None:
-        raise UsageError("--at-version needs --name", remedy="invoke triggers.install --name=... --at-version=...")
+        raise UsageError(
+            "--at-version needs --name", remedy=f"invoke triggers.install --name={files[0].name} --at-version={at_version}"
+        )
     chosen = files if name is None else [versions.pick(files, name)]
     if name is not None and at_version is not None:
         chosen = [versions.at(name, at_version)]
@@ -262,7 +264,7 @@ def _compare_models(environment: Environment, connection: Connection) -> Summary
     summary = Summary({"differences": len(differences)}, lines=differences)
     if differences:
         summary.drift = f"no revision makes the database what the models say: {differences[0]}"
-        summary.remedy = 'invoke migrate.new --env={env} -m "...", then invoke migrate.upgrade --env={env}'
+        summary.remedy = "invoke migrate.new --env={env} --message=changes, then invoke migrate.upgrade --env={env}"
     return summary
 
 

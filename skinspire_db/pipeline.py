@@ -26,6 +26,7 @@ from skinspire_db.errors import (
     TableLocked,
 )
 from skinspire_db.plan import Plan, add_pipeline, planning
+from skinspire_db.remedies import of_check, shortened
 from skinspire_db.summary import ONCE, SignIn, Summary, counted
 
 if TYPE_CHECKING:
@@ -296,9 +297,10 @@ class Pipeline:
 
     def _failed(self, step: str, summary: Summary, to: Target) -> ChecksFailed:
         bad = [check for check in summary.checks if check.status != "pass"]
+        count = f"{len(bad)} of {counted(len(summary.checks), 'check')} did not pass"
         return ChecksFailed(
-            f"{step}: {len(bad)} of {counted(len(summary.checks), 'check')} did not pass: {bad[0].name}: {bad[0].detail}",
-            remedy=None if self.keeps else f"invoke {self.operation}{self.arguments} --env={to.environment} --verbose",
+            f"{step}: {count}: {bad[0].name}: {shortened(bad[0].detail)}",
+            remedy=None if self.keeps else of_check(bad[0].name, f"invoke {self.operation}{self.arguments} --verbose"),
         )
 
     def _commit(self, connection: Connection, to: Target, entry: uuid.UUID, result: Result) -> None:
@@ -422,7 +424,7 @@ def translation(
         holders = safety.blockers(to, operation, connection.info.backend_pid if connection else 0)
         return TableLocked(
             f"{during}: waited {to.policy.lock_timeout:g} s for a table that is held by {holders}; {AS_IT_WAS}",
-            remedy="end that transaction and run it again",
+            remedy=f"end that transaction, which invoke db.activity --env={to.environment} shows, and run it again",
         )
     if isinstance(error, errors.DiskFull):
         return StepFailed(f"{during}: the server's disk is full; {AS_IT_WAS}", remedy="free some space and run it again")
@@ -448,7 +450,7 @@ def translation(
     if isinstance(error, errors.UndefinedTable):
         return StepFailed(
             f"{during}: {sentence(error)}; {AS_IT_WAS}",
-            remedy=f"invoke db.create --env={to.environment}, or db.setup for a new database",
+            remedy=f"invoke db.create --update-only --env={to.environment}",
         )
     where = f" (table {error.diag.table_name})" if error.diag.table_name else ""
     return StepFailed(f"{during}: {sentence(error)}{where}; {AS_IT_WAS}")

@@ -15,6 +15,7 @@ from skinspire_db.errands import Build, Errand
 from skinspire_db.errors import DatabaseMissing, GuardRefused, Interrupted, OutcomeUnknown, SkinspireError, StepFailed
 from skinspire_db.pipeline import AS_IT_WAS, Result, translated, translation
 from skinspire_db.plan import Plan, missing
+from skinspire_db.remedies import complete
 from skinspire_db.summary import Summary, counted
 
 if TYPE_CHECKING:
@@ -133,7 +134,9 @@ class Replacement(Errand):
             build.note(f"{counted(len(ended), 'session', 'were', 'was')} ended: {', '.join(ended)}")
         summary.numbers = {"databases": 2 if holder else 1, "sessions_ended": len(ended)}
         if holder:
-            summary.lines.append(f"the former database is kept: invoke db.undo --env={to.environment} brings it back")
+            back = f"invoke db.undo --env={to.environment}"
+            back = complete(back, to.environment, given=True, database=to.database, protected=to.policy.protected)
+            summary.lines.append(f"the former database is kept: {back} brings it back")
 
 
 def _look_at_former(to: Target, operation: str) -> None:

@@ -227,7 +227,9 @@ class EmbeddedServer:
             shutil.rmtree(half_made, ignore_errors=True)
             raise ServerFailed(
                 f"initdb could not make {self.data}: {_reason(done.stdout)}",
-                remedy="free some space, or set SKINSPIRE_PG_HOME to a folder that you can write",
+                remedy=f"free some space on the disk of {self.home}"
+                if "No space left" in done.stdout
+                else "set SKINSPIRE_PG_HOME to a folder that the server's account can reach and write",
             )
         with (half_made / "postgresql.conf").open("a", encoding="utf-8") as file:
             file.write(CONFIGURATION + (DURABLE if self.durable else THROW_AWAY))

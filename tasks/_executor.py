@@ -62,6 +62,7 @@ def as_exit(error: Any, task: str | None, given: dict[str, Any]) -> Exit:
     from skinspire_db.errors import OutputLost
     from skinspire_db.rendering import printable
 
+    error.remedy = error.remedy and _completed(error, given.get("env") or given.get("target"))
     if _json(given) and not isinstance(error, OutputLost):
         blank = {
             "operation": task,
@@ -88,6 +89,19 @@ def as_exit(error: Any, task: str | None, given: dict[str, Any]) -> Exit:
         else ""
     )
     return Exit(f"error: {printable(error.message)}{remedy}", code=error.exit_code)
+
+
+def _completed(error: Any, env: str | None) -> str:
+    """The error's remedy for the environment that was meant; as it is where none can be found out."""
+    from skinspire_db import environment, remedies
+    from skinspire_db.errors import SkinspireError
+
+    try:
+        chosen = environment.resolve(env)
+    except SkinspireError:
+        return str(error.remedy)
+    database, protected = error.result.get("database") or "", chosen.policy.protected
+    return remedies.complete(error.remedy, chosen.name, given=env is not None, database=database, protected=protected)
 
 
 def refuse_lost_output() -> None:

@@ -310,7 +310,7 @@ def test_a_failed_tests_database_is_kept(app: Sample, workers: str) -> None:
     result = app.run("--keep-failed-db", "-n", workers)
     result.assert_outcomes(failed=4, errors=1, passed=1, xfailed=1)
     kept = re.findall(
-        r"^psql postgresql://skinspire@127\.0\.0\.1:\d+/(skinspire_kept_\w+)$", result.stdout.str(), re.MULTILINE
+        r"^\S*psql postgresql://skinspire@127\.0\.0\.1:\d+/(skinspire_kept_\w+)$", result.stdout.str(), re.MULTILINE
     )
     assert len(kept) == 5 and set(kept) < app.databases()
     for name in kept:
@@ -896,7 +896,10 @@ def test_the_checkouts_own_server(app: Sample, monkeypatch: pytest.MonkeyPatch, 
         monkeypatch.setenv("SKINSPIRE_PG_HOME", str(homes[0]))
         failing = "from application import *\ndef test_one(db_session):\n    assert patients() == 0\n"
         app.write("test_sample", failing)
-        assert f"(password in {beside / 'password'})" in app.run("--keep-failed-db").stdout.str()
+        said = app.run("--keep-failed-db").stdout.str()
+        [line] = [line for line in said.splitlines() if line.startswith('PGPASSWORD="$(cat ')]
+        typed = subprocess.run(["bash", "-c", f"{line} -Atc 'SELECT 41 + 1'"], capture_output=True, text=True, timeout=60)
+        assert typed.stdout == "42\n", f"{line}: {typed.stderr}"
         embedded = EmbeddedServer(beside, durable=False)
         embedded.stop()
         (beside / "boot").write_text("another run of the computer")

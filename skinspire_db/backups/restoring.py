@@ -23,6 +23,8 @@ from skinspire_db.replacement import Replacement
 from skinspire_db.settings import expanded
 from skinspire_db.streaming import with_options
 
+# A backup that is made now holds what is to be replaced.
+WITHOUT = "invoke db.undo --env={env}, if a copy or restore replaced what is wanted; else invoke db.setup --env={env}"
 REPLACES = "replace what {} holds"
 
 
@@ -49,7 +51,7 @@ def restore(target: Environment, folder: Path | None = None, *, file: str | None
         source = Source(foreign.recognise(given))
         backup = None
     else:
-        backup = store.pick(where, target.name, file)
+        backup = store.pick(where, target.name, file, WITHOUT)
         source = Source.of(backup)
     work = partial(_build, source, backup, number_of_jobs(jobs))
     arguments = f" --file={quote(file)}" if file else ""

@@ -7,6 +7,7 @@ given up, has a name that begins with a dot and never counts.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -124,7 +125,7 @@ def complete(folder: Path, environment: str | None = None) -> tuple[list[Backup]
     return sorted(mine, key=lambda each: (each.manifest.taken, each.name), reverse=True), broken
 
 
-def pick(folder: Path, environment: str, name: str | None) -> Backup:
+def pick(folder: Path, environment: str, name: str | None, otherwise: str = "invoke backup.create --env={env}") -> Backup:
     """The backup that is called so, or is at that path; the environment's newest when none is named. Raises UsageError."""
     if name:
         path = folder / name if (folder / name).is_dir() else expanded(name)
@@ -135,9 +136,7 @@ def pick(folder: Path, environment: str, name: str | None) -> Backup:
         return read(path)
     found, _ = complete(folder, environment)
     if not found:
-        raise UsageError(
-            f"there is no backup of {environment} in {folder}", remedy=f"invoke backup.create --env={environment}"
-        )
+        raise UsageError(f"there is no backup of {environment} in {folder}", remedy=otherwise.replace("{env}", environment))
     return found[0]
 
 
@@ -184,7 +183,7 @@ def mark_verified(backup: Backup, how: str) -> None:
             (backup.path / VERIFIED).chmod(0o600)
         except OSError as error:
             says = f"that {backup.name} was looked at cannot be noted: {error.strerror}"
-            raise BackupInvalid(says, remedy="correct its permissions, or free some space") from None
+            raise BackupInvalid(says, remedy=writable(error, backup.path)) from None
 
 
 @contextlib.contextmanager
@@ -203,9 +202,7 @@ def unfinished(folder: Path, name: str) -> Iterator[Path]:
         lock = FileLock(folder / f"{partial.name}.lock")
         lock.acquire(timeout=0)
     except OSError as error:
-        raise BackupInvalid(
-            f"{folder} cannot be written: {error.strerror}", remedy="set backup.folder in invoke.yaml"
-        ) from None
+        raise BackupInvalid(f"{folder} cannot be written: {error.strerror}", remedy=writable(error, folder)) from None
     try:
         yield partial
         for path in partial.rglob("*"):
@@ -215,11 +212,18 @@ def unfinished(folder: Path, name: str) -> Iterator[Path]:
         _to_disk(folder)
     except OSError as error:
         says = f"the backup cannot be written: {error.strerror}"
-        raise BackupInvalid(says, remedy="free some space, or set backup.folder in invoke.yaml") from None
+        raise BackupInvalid(says, remedy=writable(error, folder)) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         lock.release()
         (folder / f"{partial.name}.lock").unlink(missing_ok=True)
+
+
+def writable(error: OSError, folder: Path) -> str:
+    """What lets a folder be written that could not be."""
+    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
+        return f"free some space on the disk of {folder}, and run it again"
+    return f"make {folder} writable for the account that runs this, or set backup.folder in invoke.yaml to another one"
 
 
 def remove_given_up(folder: Path) -> None:

@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 
     from skinspire_db.connections import Connection
 
+# A database that was made without migrations: what it lacks is made, then it is noted where it stands.
+ADOPT = (
+    "invoke db.create --update-only --env={env}, then, where invoke db.drift --env={env} finds nothing,"
+    " invoke migrate.stamp --env={env}"
+)
+AHEAD = "git pull; or, where invoke db.drift --env={env} finds nothing, invoke migrate.stamp --env={env}"
 TABLE = "public.alembic_version"
 NO_TRACE = "this revision left no trace"
 TRACE = "this revision may have left a trace: it has ended the transaction that it was in"
@@ -97,8 +103,17 @@ def refuse_unknown(connection: Connection, files: ScriptDirectory) -> None:
     if ahead := [revision for revision in current(connection) if revision not in known]:
         raise MigrationInvalid(
             f"the database is at {', '.join(ahead)}, which no revision file has: it is ahead of this code",
-            remedy="git pull, or invoke migrate.stamp --env={env} --to=REVISION if you know better",
+            remedy=AHEAD,
         )
+
+
+def way_on(connection: Connection, here: Project) -> str:
+    """What brings a database to the head that is not there: the remedy of a look, which must not lead to a refusal."""
+    at = current(connection)
+    if not at:
+        return ADOPT if _relations(connection) else "invoke migrate.upgrade --env={env}"
+    known = {script.revision for script in revisions.directory(here).walk_revisions()}
+    return AHEAD if set(at) - known else "invoke migrate.upgrade --env={env}"
 
 
 def next_up(connection: Connection, files: ScriptDirectory, to: str | None) -> Script | None:
@@ -108,7 +123,7 @@ def next_up(connection: Connection, files: ScriptDirectory, to: str | None) -> S
     if not at and (tables := _relations(connection)):
         raise MigrationInvalid(
             f"the database has {counted(len(tables), 'table')} and is at no revision: it was made without migrations",
-            remedy="if it is as the models say (invoke migrate.check --env={env}): invoke migrate.stamp --env={env}",
+            remedy=ADOPT,
         )
     target = revisions.named(files, to).revision if to is not None else "heads"
     if to is not None and target not in at and target in _applied(files, at):

@@ -161,7 +161,7 @@ def check(environment: Environment) -> Pipeline:
         summary = Summary({"pending": len(found)}, lines=[f"{each.revision} {each.message}" for each in found])
         if found:
             summary.drift = f"{counted(len(found), 'revision', 'are', 'is')} pending: {found[0].revision} {found[0].message}"
-            summary.remedy = "invoke migrate.upgrade --env={env}"
+            summary.remedy = running.way_on(connection, environment.project)
         return summary
 
     def models(connection: Connection) -> Summary:
@@ -228,7 +228,8 @@ def sql(environment: Environment, to: str | None = None) -> tuple[str, str]:
         at = running.current(connection)
         if len(at) > 1:
             raise UsageError(
-                f"the database is at {len(at)} heads: {', '.join(at)}", remedy="invoke migrate.merge, then migrate.upgrade"
+                f"the database is at {len(at)} heads: {', '.join(at)}",
+                remedy="invoke migrate.merge, then invoke migrate.upgrade --env={env}",
             )
         return at[0] if at else "base"
 

@@ -170,7 +170,7 @@ def _not_kept(error: MigrationFailed) -> MigrationFailed:
     says = error.message.replace("; this revision left no trace", "")
     return MigrationFailed(
         f"what was written fails on this database, and is not kept: {says}",
-        remedy="correct models or rows; or keep the file and correct it: invoke migrate.new --env={env} --keep -m ...",
+        remedy="correct models or rows; or keep and mend the file: invoke migrate.new --env={env} --keep --message=changes",
     )
 
 

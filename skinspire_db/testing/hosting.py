@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass, field
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db import connections, environment, safety
+from skinspire_db.binaries import find_binaries
 from skinspire_db.connections import Target
 from skinspire_db.environment import Environment
-from skinspire_db.errors import DatabaseMissing, GuardRefused, InvalidSetting
+from skinspire_db.errors import DatabaseMissing, GuardRefused, InvalidSetting, SkinspireError
 from skinspire_db.server import throw_away_server
 from skinspire_db.settings import Project, Setting
 from skinspire_db.urls import split_hosts
@@ -46,7 +49,16 @@ class Host:
         from sqlalchemy.engine import URL
 
         where = URL.create("postgresql", self.url.username, None, self.url.host, self.url.port, database)
-        return f"psql {where.render_as_string()}" + (f"  (password in {self.password_file})" if self.password_file else "")
+        try:
+            psql = str(find_binaries().tool("psql"))  # it may be on no PATH
+        except SkinspireError:
+            psql = "psql"
+        command = f"{quote(psql)} {quote(where.render_as_string())}"
+        if self.password_file is None:
+            return command
+        if os.name == "posix":
+            return f'PGPASSWORD="$(cat {quote(str(self.password_file))})" {command}'
+        return f"{command}  (password in {self.password_file})"
 
 
 def embedded(here: Project) -> Host:

@@ -121,7 +121,7 @@ def bump(name: str | None, *, dry: bool = False) -> Bumped:
     if name not in names:
         raise UsageError(
             f"there is no trigger file {name}" if name else "triggers.bump needs the name of a trigger file",
-            remedy=f"invoke triggers.bump --name=..., one of {', '.join(names)}",
+            remedy=f"invoke triggers.bump --name={names[0]}, or another of {', '.join(names)}",
         )
     file = read_file(folder() / f"{name}.sql")
     versions = read_lock().get(name, {0: ""})

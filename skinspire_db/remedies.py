@@ -1,0 +1,57 @@
+"""Remedies as they have to be typed: for the environment that was meant, and with the confirmation that it asks for."""
+
+from __future__ import annotations
+
+import re
+from shlex import quote
+
+COMMAND = re.compile(
+    r"invoke ((?:db|backup|migrate|triggers)\.\w+)"
+    r"((?: --?[a-z][\w-]*(?:[= ](?:\"[^\"]*\"|'[^']*'|[^\s,;:()-][^\s,;()]*))?)*)"
+)
+WITHOUT_ENV = ("triggers.bump",)
+CONFIRMED = ("db.undo", "migrate.stamp", "migrate.downgrade", "backup.restore")  # asked for in a protected environment
+
+OF_CHECKS = {  # what tells more of a check of db.verify that did not pass, or mends it
+    "stamp": "invoke db.doctor --env={env}",
+    "tables": "invoke db.drift --env={env}",
+    "constraints": "invoke db.drift --env={env}",
+    "triggers": "invoke triggers.status --env={env}",
+    "reference data": "invoke db.seed --env={env} --reference-only",
+}
+
+
+def of_check(name: str, otherwise: str) -> str:
+    """The remedy of a check that did not pass; by default the command that shows all of it."""
+    return OF_CHECKS.get(name, f"{otherwise} --env={{env}}")
+
+
+def shortened(text: str, longest: int = 160) -> str:
+    """The beginning of a long text; all of it is printed beside."""
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+def complete(text: str, environment: str, *, given: bool, database: str = "", protected: bool = False) -> str:
+    """The text with every command of ours in it as it helps when typed.
+
+    Args:
+        text: a remedy or another sentence with `invoke ...` in it.
+        environment: the one that the failed command was meant for.
+        given: whether it was typed; without --env the active one is meant, by the remedy too.
+        database: its database's name, for --confirm.
+        protected: whether it asks for confirmations. Making anew is no remedy there: db.prepare loses nothing.
+    """
+
+    def one(found: re.Match[str]) -> str:
+        command, flags = found[1], found[2]
+        elsewhere = re.search(r"--(?:env|target)[= ](?!" + re.escape(environment) + r"(?:\s|$))", flags)
+        if given and command not in WITHOUT_ENV and not re.search(r"--(?:env|target)\b", flags):
+            flags = f" --{'target' if command == 'db.copy' else 'env'}={environment}{flags}"
+        if protected and not elsewhere and "--confirm" not in flags:
+            if command == "db.setup":
+                command = "db.prepare"
+            elif command in CONFIRMED and database:
+                flags += f" --confirm={quote(database)}"
+        return f"invoke {command}{flags}"
+
+    return COMMAND.sub(one, text.replace("{env}", environment))
