@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import re
 import time
@@ -216,9 +217,12 @@ def begin(
 
 
 def autocommit(connection: Connection) -> None:
-    """End the connection's transaction, and let each statement from now on be one of its own."""
+    """End the connection's transaction, and let each statement from now on be one of its own, however long it takes: a
+    role's own time-out would end CREATE and DROP DATABASE.
+    """
     connection.rollback()
     connection.autocommit = True
+    connection.execute("SET statement_timeout = 0")
     connection.execute(f"SET search_path = {search_path.TOOLS}".encode())
 
 
@@ -276,15 +280,23 @@ def drop_unless_used(to: Target, operation: str, own_pid: int) -> None:
         pass  # an empty database stays behind; the next operation takes it for new
 
 
-def drop_database(to: Target, operation: str) -> None:
-    """Drop the database, whoever is connected to it, if it exists. Never raises a psycopg error."""
+def drop_database(to: Target, operation: str, over: Connection | None = None) -> None:
+    """Drop the database, whoever is connected to it, if it exists. Never raises a psycopg error. `over` is a connection to
+    another database of the server, whose transaction ends: the role may no longer be let in.
+    """
     import psycopg
     from psycopg import sql
 
+    drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(to.database))
+    with contextlib.suppress(psycopg.Error):
+        if over is not None:
+            autocommit(over)
+            over.execute(drop)
+            return
     try:
         with maintenance(to, operation) as connection:
             autocommit(connection)
-            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(to.database)))
+            connection.execute(drop)
     except (psycopg.Error, SkinspireError):
         pass  # a server that is gone; the next operation sweeps it up
 

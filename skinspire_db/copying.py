@@ -273,8 +273,9 @@ def _wanted(connection: Connection, choice: Choice) -> list[streaming.Table]:
 def _roles(connection: Connection, other: Connection) -> set[str]:
     """The roles of the target's server. Raises UsageError when it is older than the source's."""
     here, there = connection.info.server_version // 10_000, other.info.server_version // 10_000
+    other.execute("SET statement_timeout = 0")  # whatever the role's own is; the connection stays for a look at the end
     present = {role for (role,) in other.execute("SELECT rolname FROM pg_roles").fetchall()}
-    other.rollback()
+    other.commit()
     if there < here:
         raise UsageError(f"the source is PostgreSQL {here}, the target {there}", remedy="copy to a server that is not older")
     return present
@@ -285,6 +286,7 @@ def _copy_properties(start: Target, aside: Target, build: Build) -> None:
         contextlib.closing(connections.connect(start, build.operation)) as old,
         contextlib.closing(connections.connect(aside, build.operation)) as new,
     ):
+        connections.begin(old, start.policy, brief=True)
         connections.autocommit(new)
         for left in properties.write(new, aside.database, properties.read(old)):
             build.note(f"left out: {left}")

@@ -55,7 +55,7 @@ def database(
                 raise
             yield aside
         finally:
-            connections.drop_database(aside, operation)
+            connections.drop_database(aside, operation, over=watch)
 
 
 def new_name(to: Target) -> Target:

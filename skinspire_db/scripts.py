@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
+import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +19,8 @@ from skinspire_db.connections import Target
 from skinspire_db.errors import StepFailed
 
 QUIET = ("--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1")
-FOLDER = "skinspire-"  # how the name of a private temporary folder begins
+FOLDER, LOCK = "skinspire-db-", "in-use"  # how a temporary folder's name begins, and what in it says that its process lives
+AGE = 3  # seconds: of a younger one, the lock may not be taken yet
 
 
 @dataclass
@@ -39,6 +43,7 @@ class Script:
     def begin(self) -> None:
         """Write what comes first. psql then carries out no command of its own, whatever was overlooked."""
         self.write(f"\\restrict {self.word}\n" if self.tools.restricts else "")
+        self.write("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0;\n")  # whatever the role's own are
         self.write("BEGIN;\n" if self.transaction else "")
 
     def run(self, target: Target) -> None:
@@ -60,9 +65,32 @@ def script(tools: ClientTools, *, transaction: bool = True) -> Iterator[Script]:
 
     psql is given a name and not its standard input, which on Windows it reads as text: to the first 0x1A byte.
     """
-    with tempfile.TemporaryDirectory(prefix=FOLDER) as folder:
-        path = Path(folder) / "script.sql"
+    with private_folder() as folder:
+        path = folder / "script.sql"
         with path.open("wb") as file:
             made = Script(tools, file, path, transaction)
             made.begin()
             yield made
+
+
+@contextlib.contextmanager
+def private_folder() -> Iterator[Path]:
+    """A temporary folder for its owner's eyes only, gone at the end; what killed processes left is removed first."""
+    from filelock import FileLock
+
+    _sweep()
+    with tempfile.TemporaryDirectory(prefix=FOLDER) as name, FileLock(Path(name) / LOCK):
+        yield Path(name)
+
+
+def _sweep() -> None:
+    from filelock import FileLock, Timeout
+
+    for path in Path(tempfile.gettempdir()).glob(f"{FOLDER}*"):
+        with contextlib.suppress(OSError, Timeout):
+            found = path.lstat()
+            mine = not hasattr(os, "getuid") or found.st_uid == os.getuid()
+            if mine and stat.S_ISDIR(found.st_mode) and found.st_mtime < time.time() - AGE:
+                with FileLock(path / LOCK, timeout=0):
+                    pass
+                shutil.rmtree(path)

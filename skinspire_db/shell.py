@@ -6,9 +6,7 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO
 
 from skinspire_db import connections, safety
@@ -17,7 +15,7 @@ from skinspire_db.connections import Target
 from skinspire_db.environment import Environment, hide_password
 from skinspire_db.errors import InvalidSetting, ServerFailed, StepFailed, UsageError
 from skinspire_db.looking import looking, present
-from skinspire_db.scripts import FOLDER
+from skinspire_db.scripts import private_folder
 from skinspire_db.settings import expanded, write_atomically
 from skinspire_db.urls import SEVERAL, split_hosts
 
@@ -78,8 +76,8 @@ def shell(environment: Environment) -> None:
 
 def _run(psql: Psql, source: IO[bytes]) -> None:
     """Run a script to its last line. psql gets it as a file: Windows' psql would read a pipe to the first 0x1A byte."""
-    with tempfile.TemporaryDirectory(prefix=FOLDER) as folder:
-        script, end = Path(folder) / "standard-input", Path(folder) / "end"
+    with private_folder() as folder:
+        script, end = folder / "standard-input", folder / "end"
         with script.open("wb") as file:
             last = _spool(source, file)
             # \w is the one command that leaves a pending statement as it is. Among a COPY's rows that have no end, what is

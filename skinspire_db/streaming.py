@@ -12,7 +12,6 @@ import re
 import secrets
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from skinspire_db.connections import Target
 from skinspire_db.errors import StepFailed
 from skinspire_db.fingerprint import OIDS
 from skinspire_db.progress import Transfer, watched
-from skinspire_db.scripts import QUIET
+from skinspire_db.scripts import QUIET, private_folder
 
 if TYPE_CHECKING:
     from skinspire_db.connections import Connection
@@ -149,9 +148,9 @@ def stream(
         with_options(source, f"{PLAIN} -c lock_timeout={wait_ms}{forever}"),
         with_options(aside, QUICK + forever),
     )
-    with tempfile.TemporaryDirectory() as folder:
+    with private_folder() as folder:
         notes: list[str] = []
-        archive, large = str(Path(folder) / "definitions"), Path(folder) / "large_objects"
+        archive, large = str(folder / "definitions"), folder / "large_objects"
         tools.run("pg_dump", source, "-Fc", "--schema-only", f"--snapshot={snapshot}", f"--file={archive}")
         strangers = foreign.Strangers(present)
         missing = {role for (role,) in connection.execute("SELECT rolname FROM pg_roles").fetchall()} - present
@@ -160,11 +159,11 @@ def stream(
         with strangers.left_out(tools, Path(archive), aside) as options:
             tools.restore(aside, "--section=pre-data", *options, archive)
             entries = _entries(tools.run("pg_restore", source, "--list", *options, archive, connect=False))
-        restore = _Restore(tools, aside, archive, Path(folder), entries, jobs, strangers.options)
+        restore = _Restore(tools, aside, archive, folder, entries, jobs, strangers.options)
         with watched(source, sum(table.size for table in wanted), transfer), ThreadPoolExecutor(max_workers=jobs) as pool:
             pipes = _Pipes(tools, source, aside, snapshot)
             shares = [pool.submit(_fill, pipes, table, restore, filled) for table in wanted if table.size >= SMALL]
-            shares.append(pool.submit(pipes.small, [table for table in wanted if table.size < SMALL], Path(folder)))
+            shares.append(pool.submit(pipes.small, [table for table in wanted if table.size < SMALL], folder))
             try:
                 for share in wait(shares, return_when=FIRST_EXCEPTION).done:
                     share.result()

@@ -589,3 +589,20 @@ def backup(taken: datetime, verified: str) -> Backup:
         "dev", "d", at, "", 0, 0, [], {}, 0, [], {"tables": {}, "sequences": {}, "definitions": {}, "major": 17}, {}
     )
     return Backup(Path(at), manifest, verified)
+
+
+def test_a_folder_that_cannot_be_read(project: Project) -> None:
+    """It is not said to hold nothing: a file, a link to what is not there, and for others than root what is closed."""
+    assert project.invoke("backup.list").code == 0, "one that does not exist yet"
+    (project.root / "a-file").write_text("x")
+    (project.root / "dangling").symlink_to(project.root / "unmounted")
+    for name in ("a-file", "dangling"):
+        project.env["INVOKE_BACKUP_FOLDER"] = str(project.root / name)
+        for task in ("backup.list", "backup.prune", "backup.verify", "backup.restore"):
+            outcome = project.process(task)
+            assert outcome.code == 1 and "cannot be read" in outcome.err and " MB" not in outcome.out, (
+                name,
+                task,
+                outcome.out,
+                outcome.err,
+            )

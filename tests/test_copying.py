@@ -559,3 +559,52 @@ def test_a_copy_whose_lock_was_lost_changes_nothing(two: Project, monkeypatch: p
     outcome = two.invoke("db.copy", "--source=test", "--target=dev")
     assert outcome.code == 1 and "ended this session" in outcome.err and "as it was" in outcome.err
     assert all_databases(two) == before
+
+
+@pytest.mark.slow
+def test_a_role_that_is_shut_out_meanwhile(two: Project) -> None:
+    """What was made aside goes over the connection that is there."""
+    role, test = f"shut_{secrets.token_hex(4)}", database(two, "TEST")
+    two.execute(
+        f"CREATE ROLE {role} SUPERUSER LOGIN PASSWORD 'secret'; ALTER ROLE {role} SET statement_timeout = '10ms'", "postgres"
+    )
+    two.execute("INSERT INTO no_rows SELECT generate_series(1, 3000000)", test)
+    before = two.dump()
+    for name in ("DEV", "TEST"):
+        two.env[f"{name}_DATABASE_URL"] = two.url(database(two, name), user=role, password="secret")
+    try:
+        task = two.start("db.copy", "--source=test", "--target=dev", "--method=stream")
+        made = f"SELECT FROM pg_database WHERE datname ~ '^{two.database}_scratch_'"
+        while not two.query(made, "postgres"):
+            assert task.poll() is None, task.communicate()
+            time.sleep(0.01)
+        two.execute(f"ALTER ROLE {role} NOLOGIN", "postgres")
+        _, err = task.communicate(timeout=120)
+        assert task.returncode == 1 and "->" in err and "Traceback" not in err, err
+        assert two.query(made, "postgres") == [] and two.dump() == before
+        two.execute(f"ALTER ROLE {role} LOGIN", "postgres")
+        outcome = two.invoke("db.copy", "--source=test", "--target=dev", "--method=stream")
+        assert outcome.code == 0, outcome.err
+    finally:
+        for name in ("DEV", "TEST"):
+            two.env[f"{name}_DATABASE_URL"] = two.url(database(two, name))
+        for name in (two.database, test, *leftovers(two)):
+            two.execute(f"REASSIGN OWNED BY {role} TO skinspire", name)
+        two.execute(f"DROP ROLE {role}", "postgres")
+
+
+def test_what_killed_processes_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What belongs to a process that lives, or to another tool, stays."""
+    from skinspire_db import scripts
+
+    monkeypatch.setattr(scripts.tempfile, "tempdir", str(tmp_path))
+    left, theirs = tmp_path / "skinspire-db-left", tmp_path / "tmpx"
+    for folder in (left, theirs):
+        folder.mkdir()
+        (folder / "definitions").write_text("x")
+        os.utime(folder, (1, 1))
+    with scripts.private_folder() as living:
+        os.utime(living, (1, 1))
+        with scripts.private_folder():
+            assert not left.exists() and living.exists() and theirs.exists()
+    assert sorted(tmp_path.iterdir()) == [theirs]

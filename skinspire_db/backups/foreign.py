@@ -18,7 +18,7 @@ from skinspire_db.backups.statements import GRANTED, OWNED, Judge, refused
 from skinspire_db.client_tools import ClientTools, ended
 from skinspire_db.connections import Target
 from skinspire_db.errors import BackupInvalid
-from skinspire_db.scripts import script
+from skinspire_db.scripts import private_folder, script
 
 MAPPED = "roles that do not exist here"  # how a note on that begins
 HEAD = 4096  # bytes: enough for pg_dump's own head
@@ -359,12 +359,10 @@ def missing(tools: ClientTools, archive: Path, to: Target, present: set[str], ju
 @contextlib.contextmanager
 def _listed(lines: list[str]) -> Iterator[str]:
     """A file for pg_restore's --use-list."""
-    with tempfile.NamedTemporaryFile("w", suffix=".list", delete=False, encoding="utf-8", errors="surrogateescape") as file:
-        file.write("\n".join(lines) + "\n")
-    try:
-        yield file.name
-    finally:
-        Path(file.name).unlink()
+    with private_folder() as folder:
+        file = folder / "entries.list"
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogateescape")
+        yield str(file)
 
 
 def _part(tools: ClientTools, archive: Path, to: Target, entries: str) -> str:

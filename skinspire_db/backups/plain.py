@@ -120,6 +120,7 @@ def refuse_what_would_run(aside: Target, path: object) -> list[str]:
     sentence on functions that run with a superuser's rights, if there are any.
     """
     with contextlib.closing(connections.connect(aside, "restore")) as connection:
+        connections.begin(connection, aside.policy, brief=True)
         connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
         if odd := connection.execute(IN_THE_WAY.encode()).fetchone():
             raise BackupInvalid(

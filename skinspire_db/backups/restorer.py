@@ -32,7 +32,7 @@ def restorer(aside: Target, tell: Callable[[str], None]) -> Iterator[Target]:
     name = f"skinspire_restore_{secrets.token_hex(6)}"
     role, password = sql.Identifier(name), secrets.token_urlsafe(24)
     with contextlib.closing(connections.connect(aside, "backup.restore")) as admin:
-        admin.autocommit = True
+        connections.autocommit(admin)
         is_super, may_make = _rights(admin)
         if not (is_super or may_make):
             yield aside

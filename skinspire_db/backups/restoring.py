@@ -177,6 +177,7 @@ def _restore(tools: ClientTools, source: Source, aside: Target, present: set[str
     if source.manifest:
         return foreign.restore(tools, source.archive, aside, present, jobs)
     with contextlib.closing(connections.connect(aside, build.operation)) as connection:
+        connections.begin(connection, aside.policy, brief=True)
         judge = plain.judge(connection)
     with restorer(aside, build.note) as lent:
         if source.archive.kind == "sql":

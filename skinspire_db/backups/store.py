@@ -74,8 +74,15 @@ class Backup:
 
 
 def folder_of(here: Project, given: Path | None) -> Path:
-    """Where backups are: `given`, in the project unless it is an absolute path; by default backups/."""
-    return (here.root / (given or Path("backups"))).resolve()
+    """Where backups are: `given`, in the project unless it is an absolute path; by default backups/. Raises BackupInvalid for
+    a link to what is not there: a disk that is not mounted is no empty folder.
+    """
+    folder = here.root / (given or Path("backups"))
+    if folder.is_symlink() and not folder.exists():
+        raise BackupInvalid(
+            f"{folder} cannot be read: it leads to what is not there", remedy="set backup.folder in invoke.yaml"
+        )
+    return folder.resolve()
 
 
 def read(path: Path) -> Backup:
@@ -113,10 +120,21 @@ def _check(manifest: Manifest) -> None:
 
 
 def complete(folder: Path, environment: str | None = None) -> tuple[list[Backup], list[str]]:
-    """The complete backups of an environment, or of all, newest first, and sentences on those that cannot be used."""
+    """The complete backups of an environment, or of all, newest first, and sentences on those that cannot be used.
+
+    Raises BackupInvalid for a folder that cannot be read; one that does not exist yet has none.
+    """
     found, broken = [], []
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.is_dir() and not path.name.startswith("."):
+    try:
+        there = sorted(folder.iterdir()) if folder.exists() else []
+        folders = [path for path in there if path.is_dir()]
+    except OSError as error:
+        raise BackupInvalid(
+            f"{folder} cannot be read: {error.strerror}",
+            remedy="set backup.folder in invoke.yaml, or correct its permissions",
+        ) from None
+    for path in folders:
+        if not path.name.startswith("."):
             try:
                 found.append(read(path))
             except BackupInvalid as error:
