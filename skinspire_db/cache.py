@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import skinspire_db
-from skinspire_db.settings import Project, write_atomically
+from skinspire_db.settings import Project, make_folder, write_atomically
 
 # What differs between commands and means nothing.
 VOLATILE = {
@@ -36,7 +36,7 @@ def cached(here: Project, name: str, build: Callable[[], Any], also: Iterable[st
             return kept["value"]
     value = build()
     with contextlib.suppress(OSError):
-        here.state.mkdir(exist_ok=True)  # before the root is looked at, where models can lie: this changes it
+        make_folder(here.state)  # before the root is looked at, where models can lie: this changes it
     files = {file: _mark(file) for file in (*_loaded(), *also)}
     with contextlib.suppress(OSError):
         write_atomically(path, json.dumps({"key": key, "sum": _sum(value), "files": files, "value": value}))

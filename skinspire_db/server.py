@@ -22,7 +22,7 @@ from skinspire_db.binaries import Account, Binaries, find_binaries, unprivileged
 from skinspire_db.checkouts import ROOT_HOMES, Abandoned, abandoned, forget, identity
 from skinspire_db.environment import Environment
 from skinspire_db.errors import GuardRefused, ServerFailed
-from skinspire_db.settings import Project, remove, replace, write_atomically
+from skinspire_db.settings import Project, append, make_folder, remove, replace, write_atomically
 
 T = TypeVar("T")
 
@@ -231,19 +231,17 @@ class EmbeddedServer:
                 if "No space left" in done.stdout
                 else "set SKINSPIRE_PG_HOME to a folder that the server's account can reach and write",
             )
-        with (half_made / "postgresql.conf").open("a", encoding="utf-8") as file:
-            file.write(CONFIGURATION + (DURABLE if self.durable else THROW_AWAY))
+        append(half_made / "postgresql.conf", CONFIGURATION + (DURABLE if self.durable else THROW_AWAY))
         if not self.durable:
-            write_atomically(self.home / "boot", _boot() or "not known")
+            write_atomically(self.home / "boot", _boot() or "not known", owner=self._owner)
         replace(half_made, self.data)
 
     def _write_private(self, path: Path, text: str) -> None:
-        path.unlink(missing_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-        if self.account and sys.platform != "win32":
-            os.chown(path, self.account.uid, self.account.gid)
+        write_atomically(path, text, mode=0o600, owner=self._owner)
+
+    @property
+    def _owner(self) -> tuple[int, int] | None:
+        return (self.account.uid, self.account.gid) if self.account else None
 
     # Starting it
 
@@ -316,7 +314,8 @@ class EmbeddedServer:
             with socket.socket() as probe:
                 probe.bind(("127.0.0.1", 0))
                 port = probe.getsockname()[1]
-            write_atomically(self.home / "server.json", json.dumps({"port": port, "home": str(self.home.resolve())}) + "\n")
+            where = json.dumps({"port": port, "home": str(self.home.resolve())})
+            write_atomically(self.home / "server.json", f"{where}\n", owner=self._owner)
 
     def _answers(self) -> bool:
         """Whether OUR server answers: the password proves it to us, require_auth proves us that it knows the password."""
@@ -346,7 +345,7 @@ class EmbeddedServer:
             if self.home.parent == ROOT_HOMES:
                 ROOT_HOMES.mkdir(parents=True, exist_ok=True)
                 ROOT_HOMES.chmod(0o755)  # whatever root's umask is: the account must get through
-            self.home.mkdir(parents=True, exist_ok=True)
+            make_folder(self.home)
             foreign = {path.name for path in self.home.iterdir()} - set(FILES) - {"lost+found"}
             if foreign and not self.exists:
                 raise ServerFailed(

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import shutil
+import stat
 import sys
 import time
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from skinspire_db.errors import InvalidSetting
 
 PATIENCE = 5.0 if sys.platform == "win32" else 0.0  # seconds; elsewhere what may not be renamed now may not be later
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # for os.open(): a symbolic link is refused; Windows has no such flag
 STATE_FOLDER = ".skinspire"  # beside pyproject.toml, git-ignored: the active environment and the embedded server
 
 
@@ -87,15 +92,53 @@ def project() -> Project:
     return Project(found, _tool_table(found / "pyproject.toml") or {}, "where the package lies")
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` to `path` so that a reader sees the old file or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
+def write_atomically(path: Path, text: str, *, mode: int | None = None, owner: tuple[int, int] | None = None) -> None:
+    """Write `text` to `path` so that a reader sees the old file or the new one, never half of it.
+
+    Args:
+        path: The file; folders above it that are missing are made.
+        text: What will be in it.
+        mode: Its permissions; None leaves those of the file that is there, and gives a new one 0644.
+        owner: The ids of the account and group that it will belong to.
+    """
+    make_folder(path.parent)
+    if mode is None:
+        mode = stat.S_IMODE(path.stat().st_mode) if path.is_file() and not path.is_symlink() else 0o644
+    # Not to be guessed: whoever may write into the folder could have put a link there.
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(6)}.new")
     try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        with opened_new(temporary, mode, owner) as file:
+            file.write(text)
         replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def opened_new(path: Path, mode: int, owner: tuple[int, int] | None = None) -> Iterator[TextIO]:
+    """A new file, for writing, with this mode whatever the umask. Raises OSError where something is already."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINK, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
+        if sys.platform != "win32":
+            if owner:
+                os.fchown(descriptor, *owner)
+            os.fchmod(descriptor, mode)
+        yield file
+
+
+def append(path: Path, text: str) -> None:
+    """Write at the end of a file. Raises OSError where it is a link."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | NO_LINK), "a", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it that are missing, which others may read and nobody else write: whatever the umask."""
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    for each in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            each.mkdir(mode=0o700)
+            each.chmod(0o755)
 
 
 def expanded(path: str) -> Path:
