@@ -606,3 +606,25 @@ def test_a_folder_that_cannot_be_read(project: Project) -> None:
                 outcome.out,
                 outcome.err,
             )
+
+
+BARE = {
+    "a generated column": "CREATE TABLE g (a int, b int GENERATED ALWAYS AS (public.outer_one(a)) STORED); INSERT INTO g VALUES (1)",
+    "a constraint": "CREATE TABLE g (a int CONSTRAINT odd CHECK (public.outer_one(a) > 0)); INSERT INTO g VALUES (1)",
+}
+
+
+@pytest.mark.parametrize(
+    "kind", [each if each == "a generated column" else pytest.param(each, marks=pytest.mark.slow) for each in BARE]
+)
+def test_what_cannot_be_restored_is_said_when_it_is_backed_up(clinic: Project, kind: str) -> None:
+    clinic.execute(
+        "CREATE FUNCTION inner_one(a int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN a + 1; END';"
+        "CREATE FUNCTION outer_one(a int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN inner_one(a); END';"
+        + BARE[kind]
+    )
+    outcome = clinic.invoke("backup.create")
+    assert outcome.code == 1 and "public.outer_one(integer) calls something by its bare name" in outcome.err, outcome.err
+    assert list((clinic.root / "backups").glob("*")) == []
+    clinic.execute(outcome.err.partition("invoke db.shell: ")[2].strip())
+    assert clinic.invoke("backup.create").code == 0 and clinic.invoke("backup.verify", "--full").code == 0

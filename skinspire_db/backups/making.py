@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import skinspire_db
 from skinspire_db import connections, fingerprint, properties, safety, streaming
-from skinspire_db.backups import foreign, store
+from skinspire_db.backups import foreign, restorable, store
 from skinspire_db.backups.store import DATA, MANIFEST, TIME, Backup, Manifest
 from skinspire_db.client_tools import client_tools, ended, remedy_of, said
 from skinspire_db.connections import Target
@@ -94,6 +94,7 @@ def make(to: Target, folder: Path, jobs: int, report: Report, reason: str = "ask
     """
     with contextlib.closing(connections.connect(to, "backup.create")) as connection:
         snapshot = streaming.hold(connection, to)
+        restorable.check(connection)
         row = connection.execute("SELECT pg_database_size(current_database())").fetchone()
         assert row
         size, at = int(row[0]), datetime.now(UTC).strftime(TIME)
