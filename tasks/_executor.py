@@ -48,7 +48,9 @@ class SkinspireExecutor(Executor):
         if self.core and "debug" in self.core[0].args and self.core[0].args.debug.value:
             raise error
         task = tasks[-1] if tasks else None
-        raise as_exit(error, getattr(task, "name", None), getattr(task, "as_kwargs", {}))
+        given = getattr(task, "as_kwargs", {})
+        error.remedy = error.remedy and _completed(error, given.get("env") or given.get("target"))
+        raise as_exit(error, getattr(task, "name", None), given)
 
 
 def as_exit(error: Any, task: str | None, given: dict[str, Any]) -> Exit:
@@ -62,7 +64,6 @@ def as_exit(error: Any, task: str | None, given: dict[str, Any]) -> Exit:
     from skinspire_db.errors import OutputLost
     from skinspire_db.rendering import printable
 
-    error.remedy = error.remedy and _completed(error, given.get("env") or given.get("target"))
     if _json(given) and not isinstance(error, OutputLost):
         blank = {
             "operation": task,
