@@ -125,7 +125,9 @@ class OutcomeUnknown(SkinspireError):
 
 
 class SessionSpoiled(SkinspireError):
-    """A block inside a get_db_session block failed, and the outer one went on as if it had not; nothing was kept."""
+    """What was done inside a get_db_session block cannot be kept or undone as one: a block inside it failed, and the outer one
+    went on as if it had not; or something else ended its transaction.
+    """
 
 
 class NotCopied(SkinspireError):
