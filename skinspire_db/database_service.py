@@ -48,8 +48,8 @@ def get_db_session(
         UnknownEnvironment, InvalidSetting: when the block begins.
         ConnectionFailed, DatabaseMissing: at the first statement, after the policy's connect_retry.
         SessionSpoiled: at the end of the outermost block, when an inner one failed and its error was caught; in place of the
-            block's own error too, when a COMMIT or ROLLBACK inside it, in whatever way it was sent, has ended the transaction:
-            what the block had done may have left a trace then.
+            block's own error too, when a COMMIT or ROLLBACK inside it, however it was sent, has ended the transaction: what
+            the block had done may have left a trace then.
         Whatever the block raised. Nothing of it is left in the database then.
     """
     from skinspire_db.sessions import Block
