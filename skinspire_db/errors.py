@@ -125,8 +125,8 @@ class OutcomeUnknown(SkinspireError):
 
 
 class SessionSpoiled(SkinspireError):
-    """What was done inside a get_db_session block cannot be kept or undone as one: a block inside it failed, and the outer one
-    went on as if it had not; or something else ended its transaction.
+    """The work of a get_db_session block cannot be kept, or undone, as one: a block inside it failed, and the outer one went
+    on as if it had not; or something else ended its transaction.
     """
 
 
