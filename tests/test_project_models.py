@@ -99,8 +99,8 @@ def test_a_revision_may_use_the_models_and_changes_none(own: tuple[Project, str]
     project, module = own
     assert project.invoke("migrate.new", "-m", "things").code == 0
     [file] = (project.root / "migrations" / "versions").glob("*things.py")
-    assert f"import {module}" in file.read_text()
     file.write_text(file.read_text().replace("def upgrade", f"""
+import sqlalchemy as sa
 from {module} import Thing
 unique = sa.UniqueConstraint(Thing.__table__.c.label, name="spoils")
 sa.Index("spoils_too", Thing.__table__.c.label)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from conftest import Project
 from test_migrations import app, head, revision  # noqa: F401
@@ -54,10 +56,10 @@ def test_it_is_said_and_stays_in_the_history(app: Project) -> None:  # noqa: F81
     for task, verb, column in (("migrate.upgrade", "applied", "added"), ("migrate.downgrade", "taken back", "dropped")):
         outcome = app.invoke(task)
         said = " ".join(outcome.out.split())
-        assert outcome.code == 0 and f"novel novel {verb}, 1 column {column}, 1 column changed" in said, outcome
+        assert outcome.code == 0 and f"novel novel {verb}, 1 column {column}, 1 column" in said, outcome
         assert f"column public.staff.novel {column}" in said and "column public.staff.title changed: " in said
         told = " ".join(app.invoke("db.history").out.split())
-        assert f"novel novel {verb}, " in told and f"1 columns {column}" in told
+        assert f"novel novel {verb}, " in told and re.search(rf"\b1 columns? {column}", told)
     revision(app, "empty", "novel")
     outcome = app.invoke("migrate.upgrade", "--json")
     assert outcome.json["steps"][0]["summary"]["applied"] == "novel novel"
