@@ -55,7 +55,7 @@ def test_the_overview(clinic: Project) -> None:
     tables = {row["table"]: row for row in answer["tables"]}
     assert len(tables) == 13 and {row["schema"] for row in tables.values()} == {"public"}
     patients = tables["patients"]
-    assert (patients["columns"], patients["indexes"], patients["foreign_keys"], patients["triggers"]) == (22, 5, 2, 2)
+    assert (patients["columns"], patients["indexes"], patients["foreign_keys"], patients["triggers"]) == (22, 5, 2, 4)
     assert patients["bytes"] == clinic.query("SELECT pg_total_relation_size('patients')")[0][0]
     assert "crypt" not in {row["function"] for row in answer["functions"]}, "an extension's are not the application's"
     assert {row["extension"] for row in answer["extensions"]} == {"pgcrypto", "plpgsql"}
