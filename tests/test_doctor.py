@@ -364,7 +364,7 @@ def test_the_applications_role_is_whose_rights_are_looked_at(clinic: Project, ro
     clinic.env["DEV_ADMIN_URL"] = clinic.url(clinic.database)
     assert f"role {role} may read and write" in healthy(clinic)["rights"]
     clinic.execute(f'REVOKE SELECT ON patients FROM "{role}"')
-    follow(clinic, broken(clinic, "rights", f"role {role} lacks rights on 1 objects: SELECT on public.patients"))
+    follow(clinic, broken(clinic, "rights", f"role {role} lacks rights on 1 object: SELECT on public.patients"))
     healthy(clinic)
 
 
