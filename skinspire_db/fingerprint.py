@@ -41,6 +41,21 @@ SEQUENCES = """
     SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind = 'S' AND n.nspname !~ '^pg_' ORDER BY 1, 2
 """
+# Partitions below one that is divided by the hash of an enum, and the topmost such. Labels have other oids in a copy, so that
+# rows are in other partitions there; pg_dump (16 and newer) loads them through the root.
+REDIVIDED = """
+    WITH RECURSIVE up (leaf, at, level) AS (
+        SELECT oid, oid, 0 FROM pg_class WHERE relispartition AND relkind = 'r'
+        UNION ALL SELECT up.leaf, i.inhparent, up.level + 1 FROM up JOIN pg_inherits i ON i.inhrelid = up.at
+    )
+    SELECT DISTINCT ON (up.leaf) ln.nspname, l.relname, rn.nspname, r.relname
+    FROM up JOIN pg_partitioned_table p ON p.partrelid = up.at AND p.partstrat = 'h' AND EXISTS (
+        SELECT FROM unnest(p.partattrs::int2[]) AS k (n) JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = k.n
+        JOIN pg_type t ON t.oid = a.atttypid WHERE t.typtype = 'e')
+    JOIN pg_class l ON l.oid = up.leaf JOIN pg_namespace ln ON ln.oid = l.relnamespace
+    JOIN pg_class r ON r.oid = up.at JOIN pg_namespace rn ON rn.oid = r.relnamespace
+    ORDER BY up.leaf, up.level DESC
+"""
 # A row's text depends on these.
 SPELLING = """
     SET LOCAL DateStyle = ISO; SET LOCAL IntervalStyle = postgres; SET LOCAL extra_float_digits = 1;
@@ -98,9 +113,24 @@ def take(
         tables = pool.submit(rows, to, operation, at=snapshot, jobs=jobs, only=only, known=known, asking=asking)
         sequences = _values(first, [_name(*each) for each in first.execute(SEQUENCES).fetchall()])
         definitions = {key: _short(value) for key, value in catalogue.snapshot(first).items()}
-        found = tables.result()
+        found = _together(tables.result(), redivided(first))
         first.rollback()
         return Fingerprint(found, sequences, definitions, first.info.server_version // 10_000)
+
+
+def redivided(connection: Connection) -> dict[str, str]:
+    """Partitions whose rows can be in another one in a copy: quoted name -> that of the table that they all belong to."""
+    found = connection.execute(REDIVIDED.encode()).fetchall()
+    return {_name(*names[:2]): _name(*names[2:]) for names in found}
+
+
+def _together(found: Rows, roots: dict[str, str]) -> Rows:
+    """The rows with those of such partitions as one table's."""
+    kept = {name: row for name, row in found.items() if name not in roots}
+    for name in found.keys() & roots.keys():
+        count, hashed = kept.get(roots[name], [0, "0"])
+        kept[roots[name]] = [count + found[name][0], str(int(hashed) + int(found[name][1]))]
+    return dict(sorted(kept.items()))
 
 
 def rows(

@@ -23,7 +23,7 @@ from skinspire_db.backups import foreign
 from skinspire_db.client_tools import ClientTools, end_all, ended, remedy_of, said
 from skinspire_db.connections import Target
 from skinspire_db.errors import StepFailed
-from skinspire_db.fingerprint import OIDS
+from skinspire_db.fingerprint import OIDS, redivided
 from skinspire_db.progress import Transfer, watched
 from skinspire_db.scripts import QUIET, private_folder
 
@@ -73,6 +73,7 @@ class Table:
     """A table to copy. `columns` are those that hold values of their own; `entries` are its indexes' and constraints' oids.
 
     `expressions`, column -> SQL, take the place of columns: what is read is then a SELECT and no longer the bare table.
+    `root` is the table through which it is filled, where its rows can belong into another partition.
     """
 
     schema: str
@@ -82,6 +83,7 @@ class Table:
     binary: bool
     entries: frozenset[int]
     expressions: dict[str, str] = dataclasses.field(default_factory=dict)
+    root: str = ""
 
     @property
     def quoted(self) -> str:
@@ -102,7 +104,11 @@ class Table:
 
     @property
     def write(self) -> list[str]:
-        """The COPY that fills it; FREEZE, as nobody else sees the table yet, and a TRUNCATE, which FREEZE needs."""
+        """The COPY that fills it; FREEZE, as nobody else sees the table yet, and a TRUNCATE, which FREEZE needs. What can
+        belong into another partition goes through the root.
+        """
+        if self.root:
+            return [f"COPY {self.listed.replace(self.quoted, self.root, 1)} FROM STDIN (FORMAT {self.format})"]
         return [f"TRUNCATE ONLY {self.quoted}", f"COPY {self.listed} FROM STDIN (FORMAT {self.format}, FREEZE)"]
 
     @property
@@ -112,8 +118,9 @@ class Table:
 
 def tables(connection: Connection) -> list[Table]:
     """The tables of a database that have rows of their own, largest first."""
+    roots = redivided(connection)
     return [
-        Table(schema, name, size, columns, binary, frozenset(entries))
+        Table(schema, name, size, columns, binary, frozenset(entries), root=roots.get(_quote(schema, name), ""))
         for _, schema, name, size, columns, binary, entries in connection.execute(
             TABLES.format(oids=OIDS.format(kinds="'c'")).encode()
         ).fetchall()
@@ -226,7 +233,8 @@ def _entries(listing: str) -> dict[int, str]:
 
 def _fill(pipes: _Pipes, table: Table, restore: _Restore, filled: Callable[[set[str]], object]) -> None:
     pipes.large(table)
-    filled({table.quoted})
+    if not table.root:  # others may still put rows into it
+        filled({table.quoted})
     restore.of(table)
 
 
@@ -273,8 +281,9 @@ class _Pipes:
             PUMPING.update((old, new))
             try:
                 for table in tables:
-                    emptied, fill = table.write
-                    new.execute(emptied.encode())
+                    *first, fill = table.write
+                    for each in first:
+                        new.execute(each.encode())
                     with old.cursor().copy(table.read.encode()) as read, new.cursor().copy(fill.encode()) as write:
                         for block in read:
                             write.write(block)
