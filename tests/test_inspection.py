@@ -191,7 +191,7 @@ def test_postgresql_itself_refuses_to_write(clinic: Project, monkeypatch: pytest
         pytest.raises(Exception, match="cannot execute INSERT in a read-only transaction"),
         looking(to, "test") as connection,
     ):
-        connection.execute("INSERT INTO parameter_settings (param_code, param_value) VALUES ('x', 'y')")
+        connection.execute("INSERT INTO public.parameter_settings (param_code, param_value) VALUES ('x', 'y')")
 
 
 def test_nothing_is_changed(clinic: Project) -> None:
