@@ -120,7 +120,7 @@ def test_a_percent_sign_and_a_colon_stay_one(bench: Workbench, new_table: bool) 
     def column() -> Any:
         return Column("s", Text)
 
-    look = "INSERT INTO novel (s) VALUES ('5x') RETURNING g, d, e::text"
+    look = "INSERT INTO public.novel (s) VALUES ('5x') RETURNING g, d, e::text"
     _, found = bench.there_and_back(nothing if new_table else T(column), T(column, *PERCENT.values()), look=look)
     assert found == [("5x 7%", "50% :off", "5%")]
 
