@@ -254,6 +254,11 @@ def _hashing(subject: Subject) -> str:
     if not any(file.name == "password_hashing" for file in subject.files):
         return looked_at
     _stamp(subject)
+    # The least cost: at the default of 12 each of the two hashes takes a quarter of a second.
+    subject.connection.execute(
+        "INSERT INTO public.parameter_settings (param_code, param_value) VALUES ('PASSWORD_HASH_COST', '4')"
+        " ON CONFLICT (param_code) DO UPDATE SET param_value = EXCLUDED.param_value"
+    )
     user, written = "SKINSPIRE_CHECK", "not a hash"
     for statement in (
         "INSERT INTO public.users (user_id, entity_type, entity_id, password_hash)"

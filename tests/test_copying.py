@@ -388,7 +388,7 @@ def test_a_transaction_begins_without_a_snapshot(clinic: Project) -> None:
     with psycopg.connect(**clinic.address.parameters, dbname=clinic.database) as connection:
         connections.begin(connection, policy, brief=True, isolation="REPEATABLE READ READ ONLY")
         clinic.execute("DELETE FROM role_module_access")
-        assert connection.execute("SELECT count(*) FROM role_module_access").fetchone() == (0,)
+        assert connection.execute("SELECT count(*) FROM public.role_module_access").fetchone() == (0,)
 
 
 def test_dry_and_expressions(two: Project) -> None:

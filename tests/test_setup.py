@@ -48,8 +48,8 @@ def test_setup_prints_target_steps_and_how_to_sign_in(project: Project) -> None:
     outcome = project.invoke("db.setup", "--env=development")
     lines = outcome.out.splitlines()
     assert lines[0].startswith(f"dev: {project.database} on 127.0.0.1:")
-    assert [line.split()[0] for line in lines[1:6]] == STEPS
-    assert all(line.endswith(" s") for line in lines[1:6])
+    steps = [line for line in lines if re.match(r"  \w+ .* s$", line)]  # a long summary goes on below itself
+    assert [line.split()[0] for line in steps] == STEPS
     assert any("System Administrator" in line and "9999999999" in line for line in lines)
     assert lines[-1].startswith("db.setup: committed and read back")
 

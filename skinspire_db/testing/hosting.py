@@ -54,7 +54,7 @@ class Host:
         except SkinspireError:
             psql = "psql"
         command = f"{quote(psql)} {quote(where.render_as_string())}"
-        if self.password_file is None:
+        if not self.password_file:
             return command
         if os.name == "posix":
             return f'PGPASSWORD="$(cat {quote(str(self.password_file))})" {command}'
