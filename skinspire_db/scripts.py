@@ -19,7 +19,10 @@ from skinspire_db.connections import Target
 from skinspire_db.errors import StepFailed
 
 QUIET = ("--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1")
-FOLDER, LOCK = "skinspire-db-", "in-use"  # how a temporary folder's name begins, and what in it says that its process lives
+FOLDER, LOCK = (
+    "skinspire-db-private-",
+    "in-use",
+)  # how a temporary folder's name begins, and what in it says that its process lives
 AGE = 3  # seconds: of a younger one, the lock may not be taken yet
 
 
@@ -90,7 +93,8 @@ def _sweep() -> None:
         with contextlib.suppress(OSError, Timeout):
             found = path.lstat()
             mine = not hasattr(os, "getuid") or found.st_uid == os.getuid()
-            if mine and stat.S_ISDIR(found.st_mode) and found.st_mtime < time.time() - AGE:
+            old = stat.S_ISDIR(found.st_mode) and found.st_mtime < time.time() - AGE
+            if mine and old and (path / LOCK).is_file():  # without it, the folder is none of these
                 with FileLock(path / LOCK, timeout=0):
                     pass
                 shutil.rmtree(path)

@@ -48,12 +48,15 @@ def rows(connection: Connection, query: str, parameters: Any = None, row_factory
 
     The names in the query itself are looked up when the cursor is declared, before public is searched.
     """
+    import psycopg
+
+    if parameters is not None:  # in one message with others, the server binds none
+        query = psycopg.ClientCursor(connection).mogrify(query.encode(), parameters)
     with _transaction(connection), tools(connection), connection.cursor(row_factory=row_factory) as cursor:
-        cursor.execute(f"DECLARE naming NO SCROLL CURSOR FOR {query}".encode(), parameters)
-        cursor.execute(SWITCH)
-        found = cursor.execute("FETCH ALL FROM naming").fetchall()
-        cursor.execute("CLOSE naming")
-    return found
+        cursor.execute(f"DECLARE naming NO SCROLL CURSOR FOR {query}; {SWITCH}; FETCH ALL FROM naming; CLOSE naming".encode())
+        cursor.nextset()
+        cursor.nextset()
+        return cursor.fetchall()
 
 
 def several(connection: Connection, queries: Mapping[str, str]) -> dict[str, list[Any]]:

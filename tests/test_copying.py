@@ -598,13 +598,18 @@ def test_what_killed_processes_left_is_removed(tmp_path: Path, monkeypatch: pyte
     from skinspire_db import scripts
 
     monkeypatch.setattr(scripts.tempfile, "tempdir", str(tmp_path))
-    left, theirs = tmp_path / "skinspire-db-left", tmp_path / "tmpx"
-    for folder in (left, theirs):
+    left, theirs = (
+        tmp_path / f"{scripts.FOLDER}left",
+        [tmp_path / "tmpx", tmp_path / "skinspire-db-clone", tmp_path / f"{scripts.FOLDER}x"],
+    )
+    for folder in (left, *theirs):
         folder.mkdir()
         (folder / "definitions").write_text("x")
+        if folder is left:
+            (folder / scripts.LOCK).touch()
         os.utime(folder, (1, 1))
     with scripts.private_folder() as living:
         os.utime(living, (1, 1))
         with scripts.private_folder():
-            assert not left.exists() and living.exists() and theirs.exists()
-    assert sorted(tmp_path.iterdir()) == [theirs]
+            assert not left.exists() and living.exists() and all(each.exists() for each in theirs)
+    assert sorted(tmp_path.iterdir()) == sorted(theirs)
