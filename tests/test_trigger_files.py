@@ -162,7 +162,7 @@ def test_an_edit_without_a_bump_is_refused_before_anything_changes(
 @pytest.mark.parametrize(
     ("right", "wrong", "says"),
     [
-        ("CREATE OR REPLACE FUNCTION timestamps", "CREATE OR REPLACE FUNKTION timestamps", "syntax error"),
+        ("CREATE OR REPLACE FUNCTION public.timestamps", "CREATE OR REPLACE FUNKTION public.timestamps", "syntax error"),
         ("now());\n        NEW.updated_at", "now();\n        NEW.updated_at", "mismatched parentheses"),
         ("coalesce(NEW.created_at, now())", "coalesce(NEW.made_at, now())", 'record "new" has no field "made_at"'),
         (
@@ -339,11 +339,11 @@ def test_a_file_can_be_renamed_and_a_function_can_move(clinic: Project, sql: Pat
     folder = sql / "triggers"
     for part in (folder, folder / "verify"):
         (part / "role_assignment.sql").rename(part / "role_rules.sql")
-    (folder / "role_rules.sql").write_text((folder / "role_rules.sql").read_text().replace("version = 2", "version = 1"))
+    (folder / "role_rules.sql").write_text((folder / "role_rules.sql").read_text().replace("version = 3", "version = 1"))
     header = (folder / "role_rules.sql").read_text()
     (folder / "role_rules.sql").write_text(header)
     hashing = (folder / "password_hashing.sql").read_text()
-    moved = hashing[hashing.index("-- Recognised") : hashing.index("CREATE OR REPLACE FUNCTION password_hashing")]
+    moved = hashing[hashing.index("-- Recognised") : hashing.index("CREATE OR REPLACE FUNCTION public.password_hashing")]
     (folder / "password_hashing.sql").write_text(hashing.replace(moved, ""))
     (folder / "parameters.sql").write_text((folder / "parameters.sql").read_text() + moved)
     for name in ("role_rules", "password_hashing", "parameters"):
@@ -351,14 +351,14 @@ def test_a_file_can_be_renamed_and_a_function_can_move(clinic: Project, sql: Pat
     outcome = clinic.invoke("triggers.install", "--verify")
     assert outcome.code == 0, outcome.err
     assert clinic.invoke("triggers.status").code == 0
-    assert clinic.query("SELECT count(*) FROM pg_trigger WHERE tgname ~ '^_150'") == [(6,)]
+    assert clinic.query("SELECT count(*) FROM pg_trigger WHERE tgname ~ '^_150'") == [(10,)]
 
 
 def test_a_helper_that_others_need_cannot_be_left_out(clinic: Project) -> None:
     (clinic.root / "pyproject.toml").write_text('[tool.skinspire_db]\ndisabled_triggers = ["parameters"]\n')
     before = clinic.dump()
     outcome = clinic.invoke("triggers.install")
-    assert outcome.code == 1 and "function integer_parameter" in outcome.err and "does not exist" in outcome.err
+    assert outcome.code == 1 and "function public.integer_parameter" in outcome.err and "does not exist" in outcome.err
     assert clinic.dump() == before
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -300,7 +301,7 @@ def test_diff_shows_what_an_install_would_change(clinic: Project) -> None:
     assert "-disabled" in lines and "+enabled" in lines
     assert any(line.startswith("-CREATE TRIGGER _130_login_tracking BEFORE INSERT") for line in lines)
     assert clinic.dump() == before
-    assert clinic.invoke("triggers.diff", "--name=timestamps").err.startswith("error: 1 functions")
+    assert clinic.invoke("triggers.diff", "--name=timestamps").err.startswith("error: 1 function or trigger differs")
     assert clinic.invoke("triggers.install").code == 0
     assert clinic.invoke("triggers.diff").code == 0
 
@@ -324,7 +325,7 @@ def test_verify_has_three_views_and_the_proofs(clinic: Project) -> None:
     assert clinic.invoke("triggers.verify", "--functions").code == 0
     outcome = clinic.invoke("triggers.verify", "--counts")
     assert outcome.code == 1 and "public.users: 7 of 8 triggers" in outcome.err
-    assert "2 of 2 triggers, and 1 of others" in outcome.out
+    assert re.search(r"public\.staff +(\d) of \1 triggers, and 1 of others", outcome.out)
     outcome = clinic.invoke("triggers.verify", "--critical")
     assert outcome.code == 1 and "_120_password_hashing on public.users" in outcome.err
     outcome = clinic.invoke("triggers.verify")

@@ -33,7 +33,7 @@ OPAQUE = re.compile(
 )
 ATOMIC = re.compile(r"\bBEGIN\s+ATOMIC\b", re.IGNORECASE)
 IN_ATOMIC = re.compile(r"(\bAS\s+|\.\s*)?\b(CASE|END)\b", re.IGNORECASE)  # as a column's name it opens and closes nothing
-IN_FUNCTION = re.compile(r'PL/pgSQL function "?(\w+)"?(?:\([^)]*\))? (?:near )?line (\d+)')
+IN_FUNCTION = re.compile(r'PL/pgSQL function (?:"?\w+"?\.)?"?(\w+)"?(?:\([^)]*\))? (?:near )?line (\d+)')
 TRANSACTION_CONTROL = re.compile(
     r"(?:^|;)\s*(BEGIN|START|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE|PREPARE\s+TRANSACTION)\b", re.IGNORECASE
 )
@@ -95,7 +95,8 @@ class TriggerFile:
     def line_of(self, context: str) -> int | None:
         """The line of this file that PostgreSQL's error context leads to, the innermost if several; None if none does."""
         for name, line in IN_FUNCTION.findall(context):
-            if body := re.search(rf"\bFUNCTION\s+{re.escape(name)}\s*\(.*?(\$\w*\$)", self.text, re.DOTALL | re.IGNORECASE):
+            made = rf'\bFUNCTION\s+(?:"?\w+"?\.)?"?{re.escape(name)}"?\s*\(.*?(\$\w*\$)'
+            if body := re.search(made, self.text, re.DOTALL | re.IGNORECASE):
                 return self.text[: body.start(1)].count("\n") + int(line)
         return None
 

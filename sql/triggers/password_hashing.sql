@@ -11,10 +11,15 @@ DO $$
 DECLARE
     place text := (SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'pgcrypto');
 BEGIN
+    IF place IS NULL THEN  -- a database without tables, which come with the extension; nothing calls these before
+        place := 'public';
+        PERFORM set_config('check_function_bodies', 'off', true);
+    END IF;
     EXECUTE format('CREATE OR REPLACE FUNCTION public.bcrypt(password text, salt text) RETURNS text LANGUAGE sql IMMUTABLE STRICT'
         ' AS %L', format('SELECT %s.crypt(password, salt)', place));
     EXECUTE format('CREATE OR REPLACE FUNCTION public.bcrypt_salt(cost integer) RETURNS text LANGUAGE sql VOLATILE STRICT'
         ' AS %L', format('SELECT %s.gen_salt(''bf''::text, cost)', place));
+    PERFORM set_config('check_function_bodies', 'on', true);
 END
 $$;
 
