@@ -168,7 +168,7 @@ def test_an_edit_without_a_bump_is_refused_before_anything_changes(
         (
             "coalesce(NEW.created_at, now())",
             "nonesuch(NEW.created_at)",
-            "function nonesuch(timestamp with time zone) does not",
+            "function nonesuch(timestamp with time zone)",
         ),
         ("NEW.created_at := coalesce(", "COMMIT; NEW.created_at := coalesce(", "invalid transaction termination"),
     ],
