@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db.errors import ConnectionFailed
@@ -16,7 +15,8 @@ if TYPE_CHECKING:
 # Every name is qualified: the search path of the role or the database may lead to functions of others.
 IDENTITY = """
     SET LOCAL statement_timeout = 0;
-    SELECT {system}, pg_catalog.pg_postmaster_start_time(), pg_catalog.inet_server_addr(), pg_catalog.inet_server_port(),
+    SELECT {system}, pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time()),
+           pg_catalog.inet_server_addr(), pg_catalog.inet_server_port(),
            oid, datname, pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_recovery()
     FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
 """
@@ -28,7 +28,7 @@ class Server:
     """What tells one server from all others. `system` is None where the role may not ask for it."""
 
     system: int | None
-    started: datetime
+    started: float
     address: tuple[Any, int | None]
 
     def is_the_same(self, other: Server) -> bool:

@@ -407,7 +407,9 @@ def test_a_disk_that_fills_up(tmp_path: Path) -> None:
         task = halted(project, "copy", "db.copy", "--source=test", "--target=dev", "--method=stream", count=3)
         filler.write_bytes(b"x" * (180 << 20))
         _, err = task.communicate("go on\n", timeout=90)
-        assert task.returncode == 1 and ("No space left on device" in err or "disk is full" in err or "went away" in err), err
+        # Which of the server's words comes first is its affair: without room for its log it ends all sessions.
+        full = ("No space left on device", "disk is full", "went away", "crash of another server process")
+        assert task.returncode == 1 and any(each in err for each in full), err
         filler.unlink()
         assert project.invoke("db.verify").code == 0
         assert rows_and_definitions(project) == before

@@ -19,6 +19,7 @@ from skinspire_db import bookkeeping, connections, safety, schema
 from skinspire_db.errors import GuardRefused
 from skinspire_db.migrations import revisions
 from skinspire_db.seeding.bulk import Options
+from skinspire_db.summary import counted
 from skinspire_db.testing import hosting
 from skinspire_db.testing.hosting import Host
 from skinspire_db.triggers import versions
@@ -152,7 +153,7 @@ def _remove_half_made(host: Host, watch: Connection, name: str) -> None:
         foreign = safety.read_stamp(connection) is None and schema.objects(connection)
     if foreign:
         raise GuardRefused(
-            f"{to} holds {len(foreign)} objects and no stamp: it may be somebody else's",
+            f"{to} holds {counted(len(foreign), 'object')} and no stamp: it may be somebody else's",
             remedy=f'if it is not needed: DROP DATABASE "{name}"',
         )
     drop(watch, name)

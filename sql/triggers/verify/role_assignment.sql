@@ -22,11 +22,14 @@ BEGIN
         SELECT name, one, 'staff', gen_random_uuid() FROM unnest('{proof a,proof b,proof c}'::text[]) AS name;
     INSERT INTO public.user_role_mapping (user_id, role_id) VALUES ('proof a', own), ('proof a', system);
     INSERT INTO public.user_role_mapping (user_id, role_id, is_active) VALUES ('proof c', idle, false);
+    INSERT INTO public.role_master (role_id, hospital_id, role_name) VALUES (-6, one, 'Proof of a home');
+    INSERT INTO public.user_role_mapping (user_id, role_id) VALUES ('proof b', -6);
     FOREACH statement IN ARRAY ARRAY[
         format('INSERT INTO public.user_role_mapping (user_id, role_id) VALUES (''proof b'', %s)', other),
         format('INSERT INTO public.user_role_mapping (user_id, role_id, is_active) VALUES (''proof b'', %s, false)', other),
         format('INSERT INTO public.user_role_mapping (user_id, role_id) VALUES (''proof b'', %s)', idle),
         'UPDATE public.user_role_mapping SET is_active = true WHERE user_id = ''proof c''',
+        format('UPDATE public.users SET hospital_id = %L WHERE user_id = ''proof b''', two),
         format('UPDATE public.user_role_mapping SET role_id = %s WHERE user_id = ''proof c''', other)
     ] LOOP
         BEGIN
@@ -35,6 +38,7 @@ BEGIN
         EXCEPTION WHEN check_violation THEN
         END;
     END LOOP;
+    DELETE FROM public.user_role_mapping WHERE role_id = -6;
     FOREACH statement IN ARRAY ARRAY[
         format('DELETE FROM public.user_role_mapping WHERE role_id = %s', own),
         format('UPDATE public.user_role_mapping SET is_active = false WHERE role_id = %s', own),
