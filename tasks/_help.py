@@ -21,5 +21,12 @@ class Task(invoke.Task):
         opts = super().arg_opts(name, default, taken_names)
         return opts | {"names": [opts["names"][0], *([SHORT[name]] if name in SHORT else [])]}
 
+    def get_arguments(self, *arguments, **options):
+        help_texts = dict(self.help)  # Invoke takes each text out as it uses it: a second call would find none
+        try:
+            return super().get_arguments(*arguments, **options)
+        finally:
+            self.help = help_texts
+
 
 task = partial(invoke.task, klass=Task)
