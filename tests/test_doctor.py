@@ -450,11 +450,11 @@ def test_a_clock_that_is_wrong(clinic: Project, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_blocked_lock(clinic: Project) -> None:
     with clinic.connect(application_name="a long report") as holder, clinic.connect(application_name="the web") as waiter:
-        holder.execute("BEGIN; LOCK TABLE login_history IN ACCESS EXCLUSIVE MODE")
+        holder.execute("BEGIN; LOCK TABLE patients IN ACCESS EXCLUSIVE MODE")
         assert f"held by pid {holder.info.backend_pid} (a long report, for " in healthy(clinic)["locks"], (
             "held, and nobody waits"
         )
-        thread = threading.Thread(target=lambda: waiter.execute("SELECT count(*) FROM login_history"))
+        thread = threading.Thread(target=lambda: waiter.execute("SELECT count(*) FROM patients"))
         thread.start()
         try:
             deadline = time.monotonic() + 60
@@ -467,7 +467,7 @@ def test_a_blocked_lock(clinic: Project) -> None:
             broken(
                 clinic,
                 "locks",
-                f" s for login_history, which pid {holder.info.backend_pid} (a long report, idle in transaction) holds",
+                f" s for patients, which pid {holder.info.backend_pid} (a long report, idle in transaction) holds",
             )
             follow(clinic, remedy)
         finally:

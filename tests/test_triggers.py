@@ -312,6 +312,39 @@ def test_diff_of_a_file_that_is_gone(clinic: Project) -> None:
     assert outcome.code == 3 and "-CREATE OR REPLACE FUNCTION public.integer_parameter" in outcome.out
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DO $$ BEGIN EXECUTE (SELECT replace(replace(pg_get_triggerdef(oid), 'CREATE', 'CREATE OR REPLACE'), 'IS DISTINCT',"
+        " 'IS NOT DISTINCT') FROM pg_trigger WHERE tgrelid = 'patients'::regclass AND tgname = '_160_hospital_stays'); END $$",
+        "ALTER TABLE patients RENAME hospital_id TO clinic_id",
+    ],
+)
+def test_a_condition_that_changed_is_seen(clinic: Project, change: str) -> None:
+    """The ledger's text stands for a trigger that is as it was, and for no other."""
+    clinic.execute(change)
+    outcome = clinic.invoke("triggers.status")
+    assert outcome.code == 3 and "_160_hospital_stays on public.patients" in outcome.out
+
+
+def test_conditions_are_known_while_their_tables_are_held(clinic: Project) -> None:
+    """PostgreSQL opens a table to print a condition. A ledger of earlier tools learns their shape, and no trigger is remade."""
+    clinic.execute(
+        "UPDATE skinspire_tools.ledger SET triggers = (SELECT coalesce(jsonb_object_agg(key, value - 'shape'), '{}')"
+        " FROM jsonb_each(triggers))"
+    )
+    made = "SELECT oid, xmin::text FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1"
+    before = clinic.query(made)
+    assert clinic.invoke("triggers.install").code == 0
+    assert clinic.query(made) == before
+    held = "SELECT string_agg(DISTINCT tgrelid::regclass::text, ', ') FROM pg_trigger WHERE tgqual IS NOT NULL"
+    with clinic.connect() as holder:
+        [(tables,)] = clinic.query(held)
+        holder.execute(f"BEGIN; LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE")
+        assert clinic.invoke("triggers.status").code == 0
+        holder.execute("ROLLBACK")
+
+
 def test_verify_has_three_views_and_the_proofs(clinic: Project) -> None:
     outcome = clinic.invoke("triggers.verify", "--json")
     assert outcome.code == 0

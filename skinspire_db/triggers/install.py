@@ -236,9 +236,10 @@ def _attach(connection: Connection, file: TriggerFile, wanted: dict[str, Wanted]
         found = live.get((each.table, each.attachment.trigger))
         made[key] = {
             "table": each.table, "name": each.attachment.trigger, "how": each.how,
-            "definition": found.definition if found else "",
+            "definition": found.definition if found else "", "shape": found.shape if found else "",
         }  # fmt: skip
-        remade = known.get(key) != made[key]
+        # The shape differs in a restored database, and a ledger of earlier tools has none: it says nothing here.
+        remade = {**known.get(key, {}), "shape": made[key]["shape"]} != made[key]
         if remade:
             statements.append(each.statement(connection))
         # What is made is enabled; what exists is as it is.
@@ -250,7 +251,8 @@ def _attach(connection: Connection, file: TriggerFile, wanted: dict[str, Wanted]
             connection.execute("; ".join(statements).encode())
         live = ledger.live_triggers(connection)
         for key, each in wanted.items():
-            former, made[key]["definition"] = made[key]["definition"], live[each.table, each.attachment.trigger].definition
+            former, now = made[key]["definition"], live[each.table, each.attachment.trigger]
+            made[key] |= {"definition": now.definition, "shape": now.shape}
             if key not in known and former not in ("", made[key]["definition"]):
                 raise NotOurs(
                     f"trigger {each.attachment.trigger} on {each.table} exists already, and no trigger file made it",

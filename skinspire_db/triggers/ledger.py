@@ -14,7 +14,7 @@ from skinspire_db.triggers.files import Attachment, TriggerFile
 if TYPE_CHECKING:
     from skinspire_db.connections import Connection
 
-Made = dict[str, dict[str, str]]  # "table trigger" -> its table, name, how it was made, definition
+Made = dict[str, dict[str, str]]  # "table trigger" -> its table, name, how it was made, definition, shape
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class LiveTrigger:
-    """A trigger as PostgreSQL has it. One that fires on replicas alone, or not on every partition, counts as disabled."""
+    """A trigger as PostgreSQL has it. One that fires on replicas alone, or not on every partition, counts as disabled.
+
+    `shape` is a fingerprint of all that its definition is printed from.
+    """
 
     definition: str
     enabled: bool
     function: str
+    shape: str
 
 
 def read(connection: Connection) -> dict[str, Entry]:
@@ -110,20 +114,39 @@ def definitions(connection: Connection, signatures: Iterable[str]) -> dict[str, 
     )
 
 
-def live_triggers(connection: Connection) -> dict[tuple[str, str], LiveTrigger]:
-    """(table, trigger) -> all triggers that are not PostgreSQL's own."""
+def live_triggers(connection: Connection, entries: Iterable[Entry] = ()) -> dict[tuple[str, str], LiveTrigger]:
+    """(table, trigger) -> all triggers that are not PostgreSQL's own.
+
+    To print a condition PostgreSQL opens the table, and waits for whoever holds it exclusively. So a trigger whose shape is
+    still the one in `entries` has the definition that is there.
+    """
+    known = [(key, made["shape"], made["definition"]) for entry in entries for key, made in entry.triggers.items()
+             if "shape" in made]  # fmt: skip
     return {
         (table, name): LiveTrigger(*values)
         for table, name, *values in search_path.rows(
             connection,
             """
-            SELECT format('%I.%I', n.nspname, c.relname), t.tgname, pg_get_triggerdef(t.oid),
+            SELECT at.quoted, t.tgname,
+                   CASE WHEN known.definition IS NOT NULL THEN known.definition ELSE pg_get_triggerdef(t.oid) END,
                    t.tgenabled IN ('O', 'A') AND NOT EXISTS (
                        SELECT FROM pg_trigger part WHERE part.tgparentid = t.oid AND part.tgenabled NOT IN ('O', 'A')),
-                   t.tgfoid::regprocedure::text
+                   t.tgfoid::regprocedure::text, has.shape
             FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+            CROSS JOIN LATERAL (SELECT format('%%I.%%I', n.nspname, c.relname)) AS at (quoted)
+            CROSS JOIN LATERAL (
+                SELECT md5(row(t.tgtype, t.tgattr, t.tgargs, t.tgqual, t.tgconstrrelid, t.tgdeferrable, t.tginitdeferred,
+                               t.tgoldtable, t.tgnewtable, t.tgfoid::regprocedure::text,
+                               array_agg(a.attname::text ORDER BY a.attnum))::text)
+                FROM pg_depend d JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+                WHERE d.classid = 'pg_trigger'::regclass AND d.objid = t.oid AND d.refclassid = 'pg_class'::regclass
+                  AND d.refobjsubid > 0
+            ) AS has (shape)
+            LEFT JOIN unnest(%s::text[], %s::text[], %s::text[]) AS known (key, shape, definition)
+                ON known.key = at.quoted || ' ' || t.tgname AND known.shape = has.shape
             WHERE NOT t.tgisinternal AND t.tgparentid = 0
             """,
+            tuple([each[part] for each in known] for part in range(3)),
         )
     }
 

@@ -42,7 +42,7 @@ class TriggerState:
 def status(connection: Connection, files: list[TriggerFile]) -> list[TriggerState]:
     """The state of every function and trigger that the files or the ledger know."""
     entries = ledger.read(connection)
-    live = ledger.live_triggers(connection)
+    live = ledger.live_triggers(connection, entries.values())
     among = ledger.tables(connection)
     states: list[TriggerState] = []
     for file in files:
