@@ -308,7 +308,7 @@ def give_up(environment: Environment) -> Pipeline:
     def take_off(connection: Connection) -> Summary:
         connection.execute("DELETE FROM skinspire_tools.stamp")
         lines = [f"it is not {environment.name}'s any more: the tools leave it alone until an environment adopts it"]
-        return Summary({"stamp": "none", "before": environment.name}, lines=lines)
+        return Summary({"stamps_taken_off": 1}, lines=lines)
 
     danger = (
         f"take {environment.name}'s stamp off {{}}, and its protection: who adopts it may then copy and reset what it holds"

@@ -19,6 +19,7 @@ from skinspire_db.client_tools import ClientTools, ended
 from skinspire_db.connections import Target
 from skinspire_db.errors import BackupInvalid
 from skinspire_db.scripts import private_folder, script
+from skinspire_db.summary import counted
 
 MAPPED = "roles that do not exist here"  # how a note on that begins
 HEAD = 4096  # bytes: enough for pg_dump's own head
@@ -328,7 +329,7 @@ class Strangers:
         if self.owners:
             notes.append(f"{MAPPED}, {_shown(self.owners)}: what was theirs is {aside.user}'s now")
         if self.grantees:
-            notes.append(f"{MAPPED}, {_shown(self.grantees)}: {self.left} grants were left out")
+            notes.append(f"{MAPPED}, {_shown(self.grantees)}: {counted(self.left, 'grant', 'were', 'was')} left out")
         if self.robbed:
             whose = _shown(self.robbed)
             notes.append(f"{aside.user} is no superuser, and what was {whose}'s is {aside.user}'s now too")
