@@ -112,10 +112,10 @@ def take(
         snapshot = _begin(first, to, at)
         tables = pool.submit(rows, to, operation, at=snapshot, jobs=jobs, only=only, known=known, asking=asking)
         sequences = _values(first, [_name(*each) for each in first.execute(SEQUENCES).fetchall()])
-        definitions = {key: _short(value) for key, value in catalogue.snapshot(first).items()}
+        described = {key: _short(value) for key, value in catalogue.snapshot(first).items()}
         found = _together(tables.result(), redivided(first))
         first.rollback()
-        return Fingerprint(found, sequences, definitions, first.info.server_version // 10_000)
+        return Fingerprint(found, sequences, described, first.info.server_version // 10_000)
 
 
 def redivided(connection: Connection) -> dict[str, str]:

@@ -109,7 +109,7 @@ def prepare(environment: Environment, *, terminal: bool) -> Psql:
 
     to = present(environment)
     with looking(to, OPERATION) as connection:
-        stamp = safety.read_stamp(connection)
+        stamped = safety.read_stamp(connection)
         program = _psql(connection.info.server_version // 10000)
     parameters = connections.libpq_parameters(to, f"skinspire-db {OPERATION}")
     command = [program, "-d", make_conninfo(**{key: value for key, value in parameters.items() if key not in SECRET})]
@@ -119,18 +119,18 @@ def prepare(environment: Environment, *, terminal: bool) -> Psql:
         return Psql([*command, "-X", "-q", "-v", "ON_ERROR_STOP=1"], env)
     startup = environment.project.state / "psqlrc"
     try:
-        write_atomically(startup, _startup(_prompt(to, stamp.environment if stamp else None)))
+        write_atomically(startup, _startup(_prompt(to, stamped.environment if stamped else None)))
     except OSError as error:
         raise InvalidSetting(f"cannot write {startup}: {error.strerror}", remedy="run as the checkout's owner") from None
     return Psql(command, env | {"PSQLRC": str(startup)})
 
 
-def _prompt(to: Target, stamp: str | None) -> str:
+def _prompt(to: Target, stamped: str | None) -> str:
     """Which environment this is, in red where it is protected or the database says that it is another one."""
     label, red = to.environment, to.policy.protected
-    if stamp not in (None, to.environment):
+    if stamped not in (None, to.environment):
         # It stands in the database, and psql would run what is between backquotes.
-        label, red = f"{label}, stamped {re.sub(r'[^a-z0-9_-]', '?', stamp or '')}", True
+        label, red = f"{label}, stamped {re.sub(r'[^a-z0-9_-]', '?', stamped or '')}", True
     return f"{RED if red else ''}{label}{PLAIN if red else ''} %/%R%x%# "
 
 

@@ -49,7 +49,7 @@ def create(
                 connections.begin(holder, to.policy)
                 safety.admit(holder, to, build.operation, "", None, writes=False)
                 # Before the dump: a backup that is there and an operation that failed do not go together.
-                journal = _can_write_journal(holder, build)
+                can_record = _can_write_journal(holder, build)
             with build.step("dump") as summary:
                 made = make(to, where, count, build.report)
                 contents = made.manifest.contents
@@ -57,7 +57,7 @@ def create(
                 summary.numbers = {"tables": len(contents.tables), "rows": contents.rows, "MB": megabytes}
                 summary.lines = [str(made.path)]
                 summary.data = {"backup": made.name, "path": str(made.path)}
-            if not journal:
+            if not can_record:
                 build.note("the backup is not in the database's journal: the server only reads, as a standby does")
                 return
             # Only now: what this transaction changed, pg_dump would have waited for, and it for pg_dump.

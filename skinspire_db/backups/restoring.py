@@ -207,6 +207,6 @@ def refuse_elsewhere(name: str, to: Target) -> None:
 def _refuse_stamp(aside: Target, to: Target) -> None:
     """A dump by others says in the stamp whose it is, if it was a database of ours."""
     with contextlib.closing(connections.connect(aside, "backup.restore")) as connection:
-        stamp = safety.read_stamp(connection)
-    if stamp:
-        refuse_elsewhere(stamp.environment, to)
+        stamped = safety.read_stamp(connection)
+    if stamped:
+        refuse_elsewhere(stamped.environment, to)

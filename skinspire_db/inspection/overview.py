@@ -142,19 +142,19 @@ def without_waiting(connection: Connection, find: Callable[[], T]) -> T | None:
 
 def _about(connection: Connection, to: Target) -> Row:
     [about] = rows(connection, queries.ABOUT)
-    stamp = safety.read_stamp(connection)
+    stamped = safety.read_stamp(connection)
     return about | {
         "host": to.host, "port": to.port, "embedded": to.server is not None,
-        "stamp": {"environment": stamp.environment, "identity": stamp.identity} if stamp else None,
+        "stamp": {"environment": stamped.environment, "identity": stamped.identity} if stamped else None,
     }  # fmt: skip
 
 
 def note_the_stamp(connection: Connection, found: Inspection) -> None:
     """Say whose the database is, when it is not the environment's."""
-    stamp = safety.read_stamp(connection)
-    if stamp and stamp.environment != found.environment:
-        found.notes.append(f"this database is stamped {stamp.environment}, not {found.environment}")
-    elif stamp is None:
+    stamped = safety.read_stamp(connection)
+    if stamped and stamped.environment != found.environment:
+        found.notes.append(f"this database is stamped {stamped.environment}, not {found.environment}")
+    elif stamped is None:
         found.notes.append(f"this database has no stamp: nothing says that it is {found.environment}'s")
 
 

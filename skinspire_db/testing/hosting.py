@@ -114,12 +114,12 @@ def refuse_real(to: Target) -> None:
     """Raise GuardRefused when the database is stamped for an environment that is not for tests, whatever it is called."""
     try:
         with connections.connect(to, "tests") as connection:
-            stamp = safety.read_stamp(connection)
+            stamped = safety.read_stamp(connection)
     except DatabaseMissing:
         return
-    if stamp is not None and stamp.environment != ENVIRONMENT:
+    if stamped is not None and stamped.environment != ENVIRONMENT:
         raise GuardRefused(
-            f"{to} is stamped {stamp.environment}: no tests are run where it is",
+            f"{to} is stamped {stamped.environment}: no tests are run where it is",
             remedy="give the tests a server of their own, or none: the embedded one then serves",
         )
 
