@@ -8,10 +8,10 @@ __version__ = "0.1.0"
 
 # Where the public names come from; each is loaded when it is asked for, so that importing the package costs nothing.
 _PUBLIC = {
-    "Base": "skinspire_db.models",
-    "SoftDeleteMixin": "skinspire_db.models",
-    "TenantMixin": "skinspire_db.models",
-    "TimestampMixin": "skinspire_db.models",
+    "Base": "skinspire_db.clinic.models",
+    "SoftDeleteMixin": "skinspire_db.clinic.models",
+    "TenantMixin": "skinspire_db.clinic.models",
+    "TimestampMixin": "skinspire_db.clinic.models",
     "SkinspireError": "skinspire_db.errors",
 }
 

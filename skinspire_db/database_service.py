@@ -52,7 +52,7 @@ def get_db_session(
             the block had done may have left a trace then.
         Whatever the block raised. Nothing of it is left in the database then.
     """
-    from skinspire_db.sessions import Block
+    from skinspire_db.service.sessions import Block
 
     return Block(env, user, hospital_id, read_only)
 
@@ -62,18 +62,19 @@ def get_db_engine(env: str | None = None) -> Engine:
 
     Raises UnknownEnvironment, InvalidSetting, or ServerFailed when the embedded server cannot be started.
     """
-    from skinspire_db.engines import service
+    from skinspire_db.service.engines import service
 
     return service(env).engine
 
 
 def get_active_env() -> str:
     """The name of the active environment. Raises UnknownEnvironment when a setting names one that is not declared."""
-    from skinspire_db import environment, settings, standin
+    from skinspire_db.config import environment, project
+    from skinspire_db.service import test_override
 
-    if standin.current is not None:
-        return standin.current.environment.name
-    return str(environment.active(settings.project()).value)
+    if test_override.current is not None:
+        return test_override.current.environment.name
+    return str(environment.active(project.project()).value)
 
 
 def get_database_url(env: str | None = None) -> URL:
@@ -81,10 +82,12 @@ def get_database_url(env: str | None = None) -> URL:
 
     Raises UnknownEnvironment, InvalidSetting, or ServerFailed when the embedded server cannot be started.
     """
-    from skinspire_db import connections, engines, environment, standin
+    from skinspire_db.config import environment
+    from skinspire_db.postgres import target
+    from skinspire_db.service import engines, test_override
 
-    instead = standin.asked(env)
-    return engines.url(connections.target(instead.environment if instead else environment.resolve(env), application=True))
+    instead = test_override.asked(env)
+    return engines.url(target.target(instead.environment if instead else environment.resolve(env), application=True))
 
 
 def get_detached_copy(entity_or_list: T, *, include: Iterable[str] = ROLES) -> T:
@@ -99,7 +102,7 @@ def get_detached_copy(entity_or_list: T, *, include: Iterable[str] = ROLES) -> T
 
     Raises UsageError for what is no entity, and for a name in `include` that is no relationship.
     """
-    from skinspire_db.detached import copy
+    from skinspire_db.service.detached import copy
 
     copied: T = copy(entity_or_list, include, strict=include is not ROLES)
     return copied
@@ -114,7 +117,7 @@ def use_nested_transactions(on: bool) -> None:
 
     Holds for this thread or task, and for those that have not chosen themselves.
     """
-    from skinspire_db import sessions
+    from skinspire_db.service import sessions
 
     sessions.use_nested_transactions(on)
 
@@ -127,7 +130,7 @@ def close_db_connections() -> None:
     """
     import sys
 
-    if "skinspire_db.engines" in sys.modules:
-        from skinspire_db import engines
+    if "skinspire_db.service.engines" in sys.modules:
+        from skinspire_db.service import engines
 
         engines.close_all()

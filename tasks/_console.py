@@ -13,19 +13,19 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db import environment
-from skinspire_db.connections import Target
-from skinspire_db.errands import Errand
+from skinspire_db.config import environment
 from skinspire_db.errors import SkinspireError
-from skinspire_db.pipeline import Pipeline, Report, Result, Series, StepResult
-from skinspire_db.plan import Plan
-from skinspire_db.rendering import as_markdown, as_mermaid, as_text, printable, tabular
-from skinspire_db.summary import ONCE, Check, SignIn, told
+from skinspire_db.lifecycle.dry_run import Plan
+from skinspire_db.lifecycle.operation import Errand
+from skinspire_db.lifecycle.pipeline import Pipeline, Series
+from skinspire_db.lifecycle.result import ONCE, Check, Report, Result, SignIn, StepResult, told
+from skinspire_db.postgres.target import Target
+from skinspire_db.terminal.rendering import as_markdown, as_mermaid, as_text, printable, tabular
 
 if TYPE_CHECKING:
+    from skinspire_db.clinic.seed import Options
+    from skinspire_db.config.project import Setting
     from skinspire_db.inspection.overview import Inspection
-    from skinspire_db.seeding.bulk import Options
-    from skinspire_db.settings import Setting
 
 NARROWEST, WIDEST = 80, 106  # columns of a step's line
 
@@ -132,25 +132,25 @@ def diagnose(env: str | None, *, json: bool) -> None:
 
 def onboard(ctx: Any, env: str | None, options: Callable[[environment.Environment], Options], *, json: bool) -> None:
     """Run db.prepare and db.verify for dev and test, or with --dry show their plans, and what to type next."""
-    from skinspire_db import onboarding
+    from skinspire_db.operations import dev
 
     if ctx.config.run.dry:
         report, plans = ConsoleReport(quiet=json), []
-        for each in onboarding.chosen(env):
-            plans.append(onboarding.series(each, options(each)).plan(report=report))
+        for each in dev.chosen(env):
+            plans.append(dev.series(each, options(each)).plan(report=report))
             if not json:
                 _show_plan(plans[-1])
         if json:
             together = plans[0].as_dict() | {"environment": None, "database": None, "target": None}
             show_json(together | {"plans": [plan.as_dict() for plan in plans]})
         return
-    done = onboarding.onboard(env, options, ConsoleReport(quiet=json))
+    done = dev.onboard(env, options, ConsoleReport(quiet=json))
     if json:
         show_json(done.as_dict())
         return
     if made := [each for result in done.done for each in result.sign_in]:
         _show_sign_in(list(dict.fromkeys(made)))
-    say(f"{onboarding.OPERATION}: ready and verified, {done.seconds:.2f} s. Next:")
+    say(f"{dev.OPERATION}: ready and verified, {done.seconds:.2f} s. Next:")
     for command, what in done.next.items():
         say(f"  {command:<29} {what}")
 

@@ -62,7 +62,7 @@ def as_exit(error: Any, task: str | None, given: dict[str, Any]) -> Exit:
         given: the command's parameters.
     """
     from skinspire_db.errors import OutputLost
-    from skinspire_db.rendering import printable
+    from skinspire_db.terminal.rendering import printable
 
     if _json(given) and not isinstance(error, OutputLost):
         blank = {
@@ -94,8 +94,9 @@ def as_exit(error: Any, task: str | None, given: dict[str, Any]) -> Exit:
 
 def _completed(error: Any, env: str | None) -> str:
     """The error's remedy for the environment that was meant; as it is where none can be found out."""
-    from skinspire_db import environment, remedies
+    from skinspire_db.config import environment
     from skinspire_db.errors import SkinspireError
+    from skinspire_db.lifecycle import remedies
 
     try:
         chosen = environment.resolve(env)

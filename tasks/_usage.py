@@ -18,7 +18,7 @@ def refuse_mixed_environments(tasks: Sequence[Any]) -> None:
 
     Raises UsageError when some commands of a row name an environment, and others would go to another one.
     """
-    from skinspire_db import environment
+    from skinspire_db.config import environment
     from skinspire_db.errors import UsageError
 
     active, meant = None, []
@@ -128,7 +128,7 @@ def _unknown(error: ParseError) -> str:
 
 
 def _flag_of(context: Any, word: str) -> str | None:
-    from skinspire_db import environment
+    from skinspire_db.config import environment
     from skinspire_db.errors import SkinspireError
 
     try:

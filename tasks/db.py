@@ -13,11 +13,11 @@ SEED = {
 @task(help=ENV | SEED | CONFIRM | JSON)
 def setup(ctx, env=None, patients=None, doctors=None, random_seed=None, reference_only=False, confirm=None, json=False):
     """Make the database anew: reset, create, triggers, seed and verify, in one transaction."""
-    from skinspire_db import operations
+    from skinspire_db.operations import db
     from tasks import _console
 
     def make(chosen, report):
-        return operations.setup(chosen, _options(ctx, chosen, patients, doctors, random_seed, reference_only), report)
+        return db.setup(chosen, _options(ctx, chosen, patients, doctors, random_seed, reference_only), report)
 
     _console.operate(ctx, env, make, json=json, confirm=confirm)
 
@@ -25,11 +25,11 @@ def setup(ctx, env=None, patients=None, doctors=None, random_seed=None, referenc
 @task(help=ENV | SEED | CONFIRM | JSON)
 def prepare(ctx, env=None, patients=None, doctors=None, random_seed=None, reference_only=False, confirm=None, json=False):
     """After every pull: make the database if there is none, else bring it up to date; never resets, never loses a row."""
-    from skinspire_db import operations
+    from skinspire_db.operations import db
     from tasks import _console
 
     def make(chosen, report):
-        return operations.prepare(chosen, _options(ctx, chosen, patients, doctors, random_seed, reference_only), report)
+        return db.prepare(chosen, _options(ctx, chosen, patients, doctors, random_seed, reference_only), report)
 
     _console.operate(ctx, env, make, json=json, confirm=confirm)
 
@@ -37,19 +37,19 @@ def prepare(ctx, env=None, patients=None, doctors=None, random_seed=None, refere
 @task(help=ENV | CONFIRM | JSON)
 def reset(ctx, env=None, confirm=None, json=False):
     """Drop everything that the application owns; the stamp and the database itself stay."""
-    from skinspire_db import operations
+    from skinspire_db.operations import db
     from tasks import _console
 
-    _console.operate(ctx, env, lambda chosen, _: operations.reset(chosen), json=json, confirm=confirm)
+    _console.operate(ctx, env, lambda chosen, _: db.reset(chosen), json=json, confirm=confirm)
 
 
 @task(help=ENV | JSON | {"update-only": "add the tables, columns, constraints and indexes that are missing"})
 def create(ctx, env=None, update_only=False, json=False):
     """Make the tables, or with --update-only add what is missing and leave every row alone."""
-    from skinspire_db import operations
+    from skinspire_db.operations import db
     from tasks import _console
 
-    make = operations.create_missing if update_only else operations.create
+    make = db.create_missing if update_only else db.create
     _console.operate(ctx, env, lambda chosen, _: make(chosen), json=json)
 
 
@@ -66,7 +66,7 @@ COPY = {
 @task(help=COPY | JSON)
 def copy(ctx, source=None, target=None, method=None, schema_only=False, tables=None, jobs=None, json=False):
     """Make one environment's database an exact copy of another's, built aside, compared, and swapped in."""
-    from skinspire_db import copying
+    from skinspire_db.copies import copy
     from tasks import _console
 
     if source is None and target is None:  # whichever environment is active: what copy_test_to_dev did
@@ -75,7 +75,7 @@ def copy(ctx, source=None, target=None, method=None, schema_only=False, tables=N
 
     def make(chosen, _):
         options = {"method": method, "schema_only": schema_only, "tables": tables, "jobs": jobs or ctx.config.copy.jobs}
-        return copying.copy(source, chosen, **options)
+        return copy.copy(source, chosen, **options)
 
     _console.operate(ctx, target, make, json=json, given_by="--target")
 
@@ -83,7 +83,7 @@ def copy(ctx, source=None, target=None, method=None, schema_only=False, tables=N
 @task(help=ENV | CONFIRM | JSON)
 def undo(ctx, env=None, confirm=None, json=False):
     """Bring back the database that the last copy or restore replaced; the present one is kept for another undo."""
-    from skinspire_db import replacement
+    from skinspire_db.lifecycle import replacement
     from tasks import _console
 
     _console.operate(ctx, env, lambda chosen, _: replacement.undo(chosen), json=json, confirm=confirm)
@@ -92,11 +92,11 @@ def undo(ctx, env=None, confirm=None, json=False):
 @task(help=ENV | SEED | JSON)
 def seed(ctx, env=None, patients=None, doctors=None, random_seed=None, reference_only=False, json=False):
     """Apply the reference data, and invent people where test data is allowed."""
-    from skinspire_db import operations
+    from skinspire_db.operations import db
     from tasks import _console
 
     def make(chosen, report):
-        return operations.seed_data(chosen, _options(ctx, chosen, patients, doctors, random_seed, reference_only), report)
+        return db.seed_data(chosen, _options(ctx, chosen, patients, doctors, random_seed, reference_only), report)
 
     _console.operate(ctx, env, make, json=json)
 
@@ -104,19 +104,19 @@ def seed(ctx, env=None, patients=None, doctors=None, random_seed=None, reference
 @task(help=ENV | JSON | {"verbose": "say for every check what was looked at"})
 def verify(ctx, env=None, verbose=False, json=False):
     """Check the database and change nothing; anything but pass is exit code 1."""
-    from skinspire_db import operations
+    from skinspire_db.operations import db
     from tasks import _console
 
-    _console.operate(ctx, env, lambda chosen, _: operations.verify(chosen), json=json, verbose=verbose)
+    _console.operate(ctx, env, lambda chosen, _: db.verify(chosen), json=json, verbose=verbose)
 
 
 @task(help=ENV | JSON)
 def drift(ctx, env=None, json=False):
     """Compare the models and trigger files with the database, everything; exit code 3 when anything differs."""
-    from skinspire_db import operations
+    from skinspire_db.operations import db
     from tasks import _console
 
-    _console.operate(ctx, env, lambda chosen, _: operations.find_drift(chosen), json=json)
+    _console.operate(ctx, env, lambda chosen, _: db.find_drift(chosen), json=json)
 
 
 @task(
@@ -132,7 +132,7 @@ def drift(ctx, env=None, json=False):
 )
 def inspect(ctx, env=None, table=None, schema=None, section=None, format=None, exact=False, json=False):
     """Show what the database holds; PostgreSQL itself keeps this read only."""
-    from skinspire_db import environment
+    from skinspire_db.config import environment
     from skinspire_db.inspection import overview
     from tasks import _console
 
@@ -151,7 +151,7 @@ def doctor(ctx, env=None, json=False):
 @task(help=ENV | JSON)
 def activity(ctx, env=None, json=False):
     """Show who is connected, what runs, and who blocks whom."""
-    from skinspire_db import environment
+    from skinspire_db.config import environment
     from skinspire_db.inspection import activity
     from tasks import _console
 
@@ -161,7 +161,7 @@ def activity(ctx, env=None, json=False):
 @task(help=ENV | JSON | {"limit": "how many operations, the newest first"})
 def history(ctx, env=None, limit="20", json=False):
     """Show which operations changed the database: who, when, how long, and what they did."""
-    from skinspire_db import environment
+    from skinspire_db.config import environment
     from skinspire_db.inspection import activity
     from tasks import _console
 
@@ -173,31 +173,34 @@ def url(ctx, env=None, reveal=False, json=False):
     """Show the database's URL, its password hidden."""
     import sys
 
-    from skinspire_db import environment, shell
+    from skinspire_db.config import environment
+    from skinspire_db.terminal import psql
     from tasks import _console
 
     chosen = environment.resolve(env)
-    text = shell.url(chosen, reveal=reveal, terminal=sys.stdout.isatty())
+    text = psql.url(chosen, reveal=reveal, terminal=sys.stdout.isatty())
     _console.show_result("db.url", json=json, text=text, environment=chosen.name, url=text)
 
 
 @task(help=ENV)
 def shell(ctx, env=None):
     """Open psql in the database; its prompt says which environment it is, in red for a protected one."""
-    from skinspire_db import connections, environment, shell
+    from skinspire_db.config import environment
+    from skinspire_db.postgres import target
+    from skinspire_db.terminal import psql
     from tasks import _console
 
     chosen = environment.resolve(env)
     if ctx.config.run.dry:
-        shell.prepare(chosen, terminal=False)
-        _console.say(f"would open psql in {connections.target(chosen, start=False)}")
+        psql.prepare(chosen, terminal=False)
+        _console.say(f"would open psql in {target.target(chosen, start=False)}")
         return
-    shell.shell(chosen)
+    psql.shell(chosen)
 
 
 def _options(ctx, chosen, patients, doctors, random_seed, reference_only):
     """What was typed, else invoke.yaml's. A protected environment gets reference data unless people are asked for."""
-    from skinspire_db.seeding.bulk import Options
+    from skinspire_db.clinic.seed import Options
 
     asked = patients is not None or doctors is not None
     defaults = ctx.config.seed

@@ -6,7 +6,8 @@ from tasks._help import ENV, JSON, task
 @task(help=ENV | JSON)
 def switch(ctx, env=None, json=False):
     """Make an environment the active one of this checkout."""
-    from skinspire_db import environment, errors
+    from skinspire_db import errors
+    from skinspire_db.config import environment
     from tasks import _console
 
     if env is None:
@@ -23,7 +24,7 @@ def switch(ctx, env=None, json=False):
 @task(help=ENV | JSON)
 def status(ctx, env=None, json=False):
     """Show every setting and where it came from; connects to nothing."""
-    from skinspire_db import environment
+    from skinspire_db.config import environment
     from tasks import _console
 
     rows = environment.describe(env)
@@ -42,16 +43,16 @@ def status(ctx, env=None, json=False):
 @task(help=ENV | JSON | {"confirm": "the database's name: needed when it holds objects or another environment's stamp"})
 def stamp(ctx, env=None, confirm=None, json=False):
     """Stamp a database as this environment's, so that the tools may change it."""
-    from skinspire_db import operations
+    from skinspire_db.operations import db
     from tasks import _console
 
-    _console.operate(ctx, env, lambda chosen, _: operations.adopt(chosen), json=json, confirm=confirm)
+    _console.operate(ctx, env, lambda chosen, _: db.adopt(chosen), json=json, confirm=confirm)
 
 
 @task(help=ENV | JSON | {"confirm": "the database's name: needed in a protected environment, which gives its protection up"})
 def unstamp(ctx, env=None, confirm=None, json=False):
     """Take an environment's stamp off its database, so that another one may adopt what it holds."""
-    from skinspire_db import operations
+    from skinspire_db.operations import db
     from tasks import _console
 
-    _console.operate(ctx, env, lambda chosen, _: operations.give_up(chosen), json=json, confirm=confirm)
+    _console.operate(ctx, env, lambda chosen, _: db.give_up(chosen), json=json, confirm=confirm)

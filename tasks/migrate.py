@@ -9,66 +9,66 @@ MESSAGE = {"message": "what the revision does, in a few words"}
 @task(help=ENV | MESSAGE | JSON | {"keep": "keep the file also when it fails on this database"})
 def new(ctx, env=None, message=None, keep=False, json=False):
     """Write a revision from the difference between the models and the database."""
-    from skinspire_db.migrations import verbs
+    from skinspire_db.operations import migrate
     from tasks import _console
 
-    _console.operate(ctx, env, lambda chosen, _: verbs.new(chosen, message, keep=keep), json=json)
+    _console.operate(ctx, env, lambda chosen, _: migrate.new(chosen, message, keep=keep), json=json)
 
 
 @task(help=ENV | TO | CONFIRM | JSON)
 def upgrade(ctx, env=None, to=None, confirm=None, json=False):
     """Apply the pending revisions, each in a transaction of its own."""
-    from skinspire_db.migrations import verbs
+    from skinspire_db.operations import migrate
     from tasks import _console
 
-    _console.operate(ctx, env, lambda chosen, _: verbs.upgrade(chosen, to), json=json, confirm=confirm)
+    _console.operate(ctx, env, lambda chosen, _: migrate.upgrade(chosen, to), json=json, confirm=confirm)
 
 
 @task(help=ENV | CONFIRM | JSON | {"steps": "how many revisions to take back"})
 def downgrade(ctx, env=None, steps="1", confirm=None, json=False):
     """Take the last revision back."""
-    from skinspire_db.migrations import verbs
+    from skinspire_db.operations import migrate
     from tasks import _console
 
-    _console.operate(ctx, env, lambda chosen, _: verbs.downgrade(chosen, steps), json=json, confirm=confirm)
+    _console.operate(ctx, env, lambda chosen, _: migrate.downgrade(chosen, steps), json=json, confirm=confirm)
 
 
 @task(help=ENV | JSON)
 def status(ctx, env=None, json=False):
     """Show which revisions are applied, pending, or unknown to the files."""
-    from skinspire_db.migrations import verbs
+    from skinspire_db.operations import migrate
     from tasks import _console
 
-    _console.operate(ctx, env, lambda chosen, _: verbs.status(chosen), json=json)
+    _console.operate(ctx, env, lambda chosen, _: migrate.status(chosen), json=json)
 
 
 @task(help=ENV | JSON)
 def check(ctx, env=None, json=False):
     """For CI: exit code 3 when a revision is pending or the models differ from the database."""
-    from skinspire_db.migrations import verbs
+    from skinspire_db.operations import migrate
     from tasks import _console
 
-    _console.operate(ctx, env, lambda chosen, _: verbs.check(chosen), json=json)
+    _console.operate(ctx, env, lambda chosen, _: migrate.check(chosen), json=json)
 
 
 @task(help=ENV | TO | CONFIRM | JSON)
 def stamp(ctx, env=None, to=None, confirm=None, json=False):
     """Note that the database is at a revision, and run nothing."""
-    from skinspire_db.migrations import verbs
+    from skinspire_db.operations import migrate
     from tasks import _console
 
-    _console.operate(ctx, env, lambda chosen, _: verbs.stamp(chosen, to), json=json, confirm=confirm)
+    _console.operate(ctx, env, lambda chosen, _: migrate.stamp(chosen, to), json=json, confirm=confirm)
 
 
 @task(help=ENV | TO | JSON)
 def sql(ctx, env=None, to=None, json=False):
     """Print the SQL of the pending revisions, and run nothing."""
-    from skinspire_db import environment
-    from skinspire_db.migrations import verbs
+    from skinspire_db.config import environment
+    from skinspire_db.operations import migrate
     from tasks import _console
 
     chosen = environment.resolve(env)
-    database, text = verbs.sql(chosen, to)
+    database, text = migrate.sql(chosen, to)
     found = {"environment": chosen.name, "database": database, "sql": text}
     _console.show_result("migrate.sql", json=json, text=text.rstrip(), **found)
 
@@ -76,12 +76,12 @@ def sql(ctx, env=None, to=None, json=False):
 @task(help=ENV | MESSAGE | JSON)
 def merge(ctx, env=None, message=None, json=False):
     """Write a revision that joins two heads."""
-    from skinspire_db import environment
-    from skinspire_db.migrations import verbs
+    from skinspire_db.config import environment
+    from skinspire_db.operations import migrate
     from tasks import _console
 
     chosen = environment.resolve(env)
-    written = verbs.merge(chosen, message, dry=bool(ctx.config.run.dry))
+    written = migrate.merge(chosen, message, dry=bool(ctx.config.run.dry))
     if written is None:
         _console.show_result("migrate.merge", json=json, text="would write a revision that joins the heads", dry=True)
         return

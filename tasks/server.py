@@ -37,7 +37,7 @@ def stop(ctx, env=None, json=False):
 @task(help=ENV | JSON)
 def status(ctx, env=None, json=False):
     """Show whether the server runs, where, and which version it is; for root also those whose checkouts are gone."""
-    from skinspire_db.checkouts import abandoned
+    from skinspire_db.postgres.data_folders import abandoned
     from tasks import _console
 
     known, tests = _server(env).status().as_dict(), _tests().status().as_dict()
@@ -64,7 +64,7 @@ DESTROY = {
 @task(help=ENV | JSON | DESTROY)
 def destroy(ctx, env=None, confirm=None, orphans=False, json=False):
     """Delete the server with every database it holds, and that of the tests."""
-    from skinspire_db import server as library
+    from skinspire_db.postgres import embedded_server as library
     from tasks import _console
 
     if orphans:
@@ -84,14 +84,16 @@ def destroy(ctx, env=None, confirm=None, orphans=False, json=False):
 
 
 def _tests():
-    from skinspire_db import server, settings
+    from skinspire_db.config import project
+    from skinspire_db.postgres import embedded_server
 
-    return server.throw_away_server(settings.project())
+    return embedded_server.throw_away_server(project.project())
 
 
 def _server(env):
-    from skinspire_db import environment, server, settings
+    from skinspire_db.config import environment, project
+    from skinspire_db.postgres import embedded_server
 
     if env is None:
-        return server.project_server(settings.project())
-    return server.server_of(environment.resolve(env))
+        return embedded_server.project_server(project.project())
+    return embedded_server.server_of(environment.resolve(env))

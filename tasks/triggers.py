@@ -22,11 +22,11 @@ VIEWS = {
 )
 def install(ctx, env=None, name=None, at_version=None, verify=False, json=False):
     """Install the trigger files; what is right already is not touched."""
-    from skinspire_db import operations
+    from skinspire_db.operations import db
     from tasks import _console
 
     def make(chosen, _):
-        return operations.install_triggers(chosen, name=name, at_version=at_version, verify=verify)
+        return db.install_triggers(chosen, name=name, at_version=at_version, verify=verify)
 
     _console.operate(ctx, env, make, json=json)
 
@@ -34,14 +34,14 @@ def install(ctx, env=None, name=None, at_version=None, verify=False, json=False)
 @task(help=ENV | VIEWS | JSON | {"verbose": "show every check, not only what did not pass"})
 def verify(ctx, env=None, functions=False, critical=False, counts=False, proofs=False, verbose=False, json=False):
     """Look whether the triggers are there and prove what they do, in a transaction that is rolled back."""
-    from skinspire_db import operations
+    from skinspire_db.operations import db
     from tasks import _console
 
     asked = {"functions": functions, "critical": critical, "counts": counts, "proofs": proofs}
     views = [view for view, wanted in asked.items() if wanted]
 
     def make(chosen, _):
-        return operations.verify_triggers(chosen, views)
+        return db.verify_triggers(chosen, views)
 
     _console.operate(ctx, env, make, json=json, verbose=verbose or bool(views))
 
@@ -49,29 +49,29 @@ def verify(ctx, env=None, functions=False, critical=False, counts=False, proofs=
 @task(help=ENV | JSON)
 def status(ctx, env=None, json=False):
     """Show the state of every function and trigger; exit code 3 when one is not INSTALLED."""
-    from skinspire_db import operations
+    from skinspire_db.operations import db
     from tasks import _console
 
-    _console.operate(ctx, env, lambda chosen, _: operations.trigger_status(chosen), json=json)
+    _console.operate(ctx, env, lambda chosen, _: db.trigger_status(chosen), json=json)
 
 
 @task(help=ENV | NAME | JSON)
 def diff(ctx, env=None, name=None, json=False):
     """Show what an install would change: - is the database, + the file; exit code 3 when there is anything."""
-    from skinspire_db import operations
+    from skinspire_db.operations import db
     from tasks import _console
 
-    _console.operate(ctx, env, lambda chosen, _: operations.diff_triggers(chosen, name), json=json)
+    _console.operate(ctx, env, lambda chosen, _: db.diff_triggers(chosen, name), json=json)
 
 
 @task(help=ENV | NAME | CONFIRM | JSON)
 def disable(ctx, env=None, name=None, confirm=None, json=False):
     """Switch a file's triggers off, and record that this is wished: an install leaves them off."""
-    from skinspire_db import operations
+    from skinspire_db.operations import db
     from tasks import _console
 
     def make(chosen, _):
-        return operations.switch_triggers(chosen, name, enabled=False)
+        return db.switch_triggers(chosen, name, enabled=False)
 
     _console.operate(ctx, env, make, json=json, confirm=confirm)
 
@@ -79,16 +79,16 @@ def disable(ctx, env=None, name=None, confirm=None, json=False):
 @task(help=ENV | NAME | JSON)
 def enable(ctx, env=None, name=None, json=False):
     """Switch a file's triggers on again."""
-    from skinspire_db import operations
+    from skinspire_db.operations import db
     from tasks import _console
 
-    _console.operate(ctx, env, lambda chosen, _: operations.switch_triggers(chosen, name, enabled=True), json=json)
+    _console.operate(ctx, env, lambda chosen, _: db.switch_triggers(chosen, name, enabled=True), json=json)
 
 
 @task(help=NAME | JSON)
 def bump(ctx, name=None, json=False):
     """Give an edited trigger file its next version; the former one is frozen in sql/triggers/archive."""
-    from skinspire_db.triggers import versions
+    from skinspire_db.objects import versions
     from tasks import _console
 
     dry = bool(ctx.config.run.dry)

@@ -23,8 +23,8 @@ import psycopg
 import pytest
 from invoke import Program
 
-from skinspire_db import settings
-from skinspire_db.server import ROOT_HOMES, Address, EmbeddedServer
+from skinspire_db.config import project as settings
+from skinspire_db.postgres.embedded_server import ROOT_HOMES, Address, EmbeddedServer
 from skinspire_db.testing.modes import ClinicDatabase
 
 CHECKOUT = Path(__file__).parent.parent

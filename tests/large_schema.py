@@ -25,7 +25,7 @@ from sqlalchemy import (
 )  # fmt: skip
 from sqlalchemy.dialects.postgresql import DOMAIN, JSONB
 
-from skinspire_db.models.base import NAMING_CONVENTION
+from skinspire_db.clinic.models.base import NAMING_CONVENTION
 
 TABLES = 150
 # what a database made before the changes has otherwise than the models after them

@@ -24,9 +24,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_copying import database, everything, leftovers, without_names
 
-from skinspire_db.backups import store
-from skinspire_db.backups.sql import pieces
-from skinspire_db.backups.store import Backup, Manifest
+from skinspire_db.copies import backup_folder
+from skinspire_db.copies.backup_folder import Backup, Manifest
+from skinspire_db.copies.dump_sql import pieces
 
 
 @pytest.fixture
@@ -241,7 +241,7 @@ def test_a_backup_is_proved_where_roles_are_missing(clinic: Project) -> None:
 
 
 SLOW_HASH = """
-from skinspire_db import fingerprint
+from skinspire_db.catalog import fingerprint
 from invoke.main import program
 fingerprint.OF_RECORD = fingerprint.OF_TEXT = "(SELECT 0 FROM pg_sleep(60))"
 program.run(["invoke", "-r", {root!r}, "backup.create", "--env=dev"])
@@ -551,8 +551,8 @@ def test_prune(kept: Project) -> None:
     for days in (1, 2, 3, 40, 41, 80):
         copy = newest.with_name(f"dev-{days}")
         shutil.copytree(newest, copy)
-        edit(copy, created_at=(now - timedelta(days=days)).strftime(store.TIME))
-    store.mark_verified(store.read(newest.with_name("dev-41")), "restored")
+        edit(copy, created_at=(now - timedelta(days=days)).strftime(backup_folder.TIME))
+    backup_folder.mark_verified(backup_folder.read(newest.with_name("dev-41")), "restored")
     (newest.with_name("dev-damaged")).mkdir()
     arguments = ("backup.prune", "--daily=2", "--weekly=0", "--monthly=0", "--json")
     planned = kept.invoke(*arguments)
@@ -573,7 +573,7 @@ def test_what_is_kept(ages: list[int], daily: int, weekly: int, monthly: int, pr
     """The newest and the newest proved one always; and never more than was asked for."""
     start = datetime(2026, 3, 1, tzinfo=UTC)
     made = [backup(start - timedelta(hours=age * 7), "restored" if age >= proved else "") for age in sorted(ages)]
-    kept = store.kept(made, daily, weekly, monthly)
+    kept = backup_folder.kept(made, daily, weekly, monthly)
     assert made[0].name in kept
     verified = [each for each in made if each.verified]
     assert not verified or verified[0].name in kept
@@ -584,7 +584,7 @@ def test_what_is_kept(ages: list[int], daily: int, weekly: int, monthly: int, pr
 
 
 def backup(taken: datetime, verified: str) -> Backup:
-    at = taken.strftime(store.TIME)
+    at = taken.strftime(backup_folder.TIME)
     manifest = Manifest(
         "dev", "d", at, "", 0, 0, [], {}, 0, [], {"tables": {}, "sequences": {}, "definitions": {}, "major": 17}, {}
     )

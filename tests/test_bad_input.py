@@ -302,8 +302,8 @@ def test_models_that_cannot_be_loaded(make_project: Callable[..., Project], entr
     ],
 )  # fmt: skip
 def test_models_that_are_wrong(make_project: Callable[..., Project], source: str, says: str) -> None:
-    project = make_project('metadata = ["skinspire_db.models:Base", "wrong_models:Base"]\n')
-    header = "from sqlalchemy import Column, ForeignKey, Integer, Table\nfrom skinspire_db.models import Base\n"
+    project = make_project('metadata = ["skinspire_db.clinic.models:Base", "wrong_models:Base"]\n')
+    header = "from sqlalchemy import Column, ForeignKey, Integer, Table\nfrom skinspire_db.clinic.models import Base\n"
     (project.root / "wrong_models.py").write_text(header + source)
     for task in ("db.setup", "migrate.new"):
         outcome = project.process(task, *(["-m", "x"] if task == "migrate.new" else []))

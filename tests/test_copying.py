@@ -18,11 +18,12 @@ import psycopg
 import pytest
 from conftest import Project, dump, throw_away_home
 
-from skinspire_db import connections, scratch
-from skinspire_db.connections import Target
-from skinspire_db.environment import Policy
-from skinspire_db.server import EmbeddedServer
-from skinspire_db.streaming import Table
+from skinspire_db.config.environment import Policy
+from skinspire_db.copies.streaming import Table
+from skinspire_db.lifecycle import scratch
+from skinspire_db.postgres import connections, target
+from skinspire_db.postgres.embedded_server import EmbeddedServer
+from skinspire_db.postgres.target import Target
 
 METHODS = ["template", "stream"]
 # Everything that a database can hold.
@@ -400,8 +401,10 @@ def test_dry_and_expressions(two: Project) -> None:
 
 @pytest.mark.slow
 def test_progress_on_a_terminal(two: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    from skinspire_db import copying, environment, settings
-    from skinspire_db.pipeline import Report
+    from skinspire_db.config import environment
+    from skinspire_db.config import project as settings
+    from skinspire_db.copies import copy
+    from skinspire_db.lifecycle.result import Report
 
     told: list[Any] = []
 
@@ -413,7 +416,7 @@ def test_progress_on_a_terminal(two: Project, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setenv(name, value)
     settings._tool_table.cache_clear()
     two.execute("INSERT INTO no_rows SELECT generate_series(1, 2000000)", database(two, "TEST"))
-    copying.copy("test", environment.resolve("dev"), method="stream").run(report=Told())
+    copy.copy("test", environment.resolve("dev"), method="stream").run(report=Told())
     assert told and all(done <= total for done, total, _ in told) and max(rows for _, _, rows in told) > 0
 
 
@@ -445,13 +448,15 @@ def test_a_look_that_fails_ends_no_other(two: Project) -> None:
     """Of two looks at once, each fails for its own reason, or not at all."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from skinspire_db import connections, environment, fingerprint, settings
+    from skinspire_db.catalog import fingerprint
+    from skinspire_db.config import environment
+    from skinspire_db.config import project as settings
 
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor() as pool:
         for name, value in {"SKINSPIRE_PROJECT": str(two.root), **two.env}.items():
             patch.setenv(name, value)
         settings._tool_table.cache_clear()
-        dev, test = (connections.target(environment.resolve(name)) for name in ("dev", "test"))
+        dev, test = (target.target(environment.resolve(name)) for name in ("dev", "test"))
         test_name = database(two, "TEST")
         two.execute("CREATE TABLE slow AS SELECT n, n::numeric AS m FROM generate_series(1, 1500000) n")
         at_it = "SELECT pid FROM pg_stat_activity WHERE datname = '{}' AND state = 'active' AND {}"
@@ -471,7 +476,7 @@ def test_a_look_that_fails_ends_no_other(two: Project) -> None:
 
 
 def test_definitions_are_compared_when_roles_are_missing(two: Project) -> None:
-    from skinspire_db.fingerprint import Fingerprint, differences
+    from skinspire_db.catalog.fingerprint import Fingerprint, differences
 
     whole = {"index a on t": "1", "table t": "2", "grant t to ghost": "3", "policy p on t": "4", "constraint c on t": "5"}
     less = {"table t": "of another owner", "constraint c on t": "other"}
@@ -595,7 +600,7 @@ def test_a_role_that_is_shut_out_meanwhile(two: Project) -> None:
 
 def test_what_killed_processes_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What belongs to a process that lives, or to another tool, stays."""
-    from skinspire_db import scripts
+    from skinspire_db.postgres import scripts
 
     monkeypatch.setattr(scripts.tempfile, "tempdir", str(tmp_path))
     left, theirs = (

@@ -35,7 +35,8 @@ from sqlalchemy import ForeignKey, func, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, InternalError, InvalidRequestError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from skinspire_db import engines, sessions, settings, standin
+from skinspire_db.clinic.models import Hospital, RoleMaster, User, UserRoleMapping
+from skinspire_db.config import project as settings
 from skinspire_db.database_service import (
     close_db_connections,
     get_active_env,
@@ -46,8 +47,8 @@ from skinspire_db.database_service import (
     use_nested_transactions,
 )
 from skinspire_db.errors import ConnectionFailed, InvalidSetting, NotCopied, SessionSpoiled, UnknownEnvironment, UsageError
-from skinspire_db.models import Hospital, RoleMaster, User, UserRoleMapping
-from skinspire_db.server import EmbeddedServer
+from skinspire_db.postgres.embedded_server import EmbeddedServer
+from skinspire_db.service import engines, sessions, test_override
 
 POOL = "[tool.skinspire_db.environments.dev]\npool_size = 5\npool_overflow = 0\npool_timeout = 20\n"
 
@@ -64,8 +65,8 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Project], Pro
         close_db_connections()
         return project
 
-    monkeypatch.delenv(standin.TOLD, raising=False)
-    monkeypatch.setattr(standin, "guarding", False)  # these tests are of the door itself
+    monkeypatch.delenv(test_override.TOLD, raising=False)
+    monkeypatch.setattr(test_override, "guarding", False)  # these tests are of the door itself
     sessions._warned.clear()
     yield use
     gc.collect()
@@ -141,7 +142,7 @@ def test_a_constraint_that_only_the_commit_sees(app: Project) -> None:
 
 def test_a_killed_process_persists_nothing(app: Project) -> None:
     code = (
-        "import sys, time; from skinspire_db.database_service import *; from skinspire_db.models import Hospital\n"
+        "import sys, time; from skinspire_db.database_service import *; from skinspire_db.clinic.models import Hospital\n"
         "with get_db_session() as s:\n s.add(Hospital(name='t:killed')); s.flush(); print('ready', flush=True); time.sleep(60)"
     )
     task = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

@@ -18,7 +18,7 @@ import psycopg
 import pytest
 from conftest import Project, throw_away_home
 
-from skinspire_db.server import EmbeddedServer
+from skinspire_db.postgres.embedded_server import EmbeddedServer
 
 ASK = "ask the administrator for: "
 QUICK = "[tool.skinspire_db.environments.dev]\nconnect_timeout = 1\nlock_timeout = 0.3\n"

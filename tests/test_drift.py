@@ -11,7 +11,8 @@ import pytest
 from conftest import Project
 from large_schema import DIFFERENCES
 
-from skinspire_db import binaries, connections, scratch
+from skinspire_db.lifecycle import scratch
+from skinspire_db.postgres import programs, target
 
 # what is done, and the differences that it makes
 CHANGES = {
@@ -111,14 +112,14 @@ def test_all_of_them_together(clinic: Project) -> None:
 
 @pytest.mark.slow
 def test_what_the_models_say_is_made_anew_when_they_change(make_project: Callable[..., Project], template: str) -> None:
-    project = make_project('metadata = ["skinspire_db.models:Base", "clinic_app:Base"]\n')
+    project = make_project('metadata = ["skinspire_db.clinic.models:Base", "clinic_app:Base"]\n')
     project.execute(f'CREATE DATABASE "{project.database}" TEMPLATE {template}', "postgres")
-    (project.root / "clinic_app.py").write_text("from skinspire_db.models import Base\n")
+    (project.root / "clinic_app.py").write_text("from skinspire_db.clinic.models import Base\n")
     assert project.process("db.verify").code == 0, "what the models say is cached now, and no model is loaded by the next"
     assert project.process("db.drift").code == 0
     time.sleep(0.01)
     (project.root / "clinic_app.py").write_text(
-        "from sqlalchemy import Column, Integer, Table\nfrom skinspire_db.models import Base\n"
+        "from sqlalchemy import Column, Integer, Table\nfrom skinspire_db.clinic.models import Base\n"
         "Table('novel', Base.metadata, Column('id', Integer, primary_key=True))\n"
         "Table('looks', Base.metadata, Column('id', Integer, primary_key=True), info={'is_view': True})\n"
     )
@@ -159,7 +160,7 @@ def test_what_a_killed_one_left_is_swept_up(clinic: Project) -> None:
     task.kill()
     task.communicate()
     [dead] = left()
-    living = scratch.new_name(connections.Target("dev", None, {"dbname": clinic.database})).database  # type: ignore[arg-type]
+    living = scratch.new_name(target.Target("dev", None, {"dbname": clinic.database})).database  # type: ignore[arg-type]
     mine = f"{clinic.database}_scratch_deadbeefdead"
     alive = clinic.connect("postgres")
     alive.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (living,))
@@ -194,10 +195,10 @@ def test_partitions_and_what_extensions_own(clinic: Project) -> None:
 
 @pytest.mark.slow
 def test_extensions_of_the_application(make_project: Callable[..., Project]) -> None:
-    project = make_project('metadata = ["skinspire_db.models:Base", "citext_app:Base"]\nextensions = ["citext"]\n')
+    project = make_project('metadata = ["skinspire_db.clinic.models:Base", "citext_app:Base"]\nextensions = ["citext"]\n')
     (project.root / "citext_app.py").write_text(
         "from sqlalchemy import Column, Table\nfrom sqlalchemy.dialects.postgresql import CITEXT\n"
-        "from skinspire_db.models import Base\nTable('novel', Base.metadata, Column('id', CITEXT, primary_key=True))\n"
+        "from skinspire_db.clinic.models import Base\nTable('novel', Base.metadata, Column('id', CITEXT, primary_key=True))\n"
     )
     assert project.process("db.create").code == 0
     outcome = project.process("db.drift")
@@ -213,7 +214,7 @@ def test_extensions_of_the_application(make_project: Callable[..., Project]) -> 
 @pytest.fixture
 def large(make_project: Callable[..., Project]) -> Project:
     """A project with the core tables and 150 more, set up; `app` in its folder can be written anew."""
-    project = make_project('metadata = ["skinspire_db.models:Base", "large_app:metadata"]\n')
+    project = make_project('metadata = ["skinspire_db.clinic.models:Base", "large_app:metadata"]\n')
     project.env["PYTHONPATH"] = str(Path(__file__).parent)
     models(project, changed=False)
     outcome = project.process("db.setup", "--reference-only")
@@ -250,13 +251,13 @@ def test_twenty_changes_of_150_tables(large: Project) -> None:
 
 def others_binaries() -> list[Path]:
     """Folders with other servers than the wheel's, of any major version from 15 on."""
-    folders = [path for pattern in binaries.USUAL_FOLDERS for path in Path("/").glob(pattern) if (path / "initdb").exists()]
-    return [folder for folder in folders if (binaries.major_of(folder, "postgres") or 0) >= binaries.OLDEST_MAJOR]
+    folders = [path for pattern in programs.USUAL_FOLDERS for path in Path("/").glob(pattern) if (path / "initdb").exists()]
+    return [folder for folder in folders if (programs.major_of(folder, "postgres") or 0) >= programs.OLDEST_MAJOR]
 
 
 IN_APP = """
 from sqlalchemy import CheckConstraint, Column, Computed, Enum, ForeignKey, Identity, Index, Integer, String, Table, text
-from skinspire_db.models import Base
+from skinspire_db.clinic.models import Base
 Table("told", Base.metadata, Column("id", Integer, Identity(), primary_key=True), Column("parent_id", ForeignKey("told.id")),
       Column("s", String(9)), Column("m", Enum("sad", "happy", name="mood")), Column("w", Enum("a", "b", name="w", native_enum=False, create_constraint=True)),
       Column("g", Integer, Computed("CASE WHEN s IN ('a', 'b') THEN 1 END", persisted=True)), CheckConstraint("s IN ('a', 'b')", name="c"),
@@ -266,10 +267,10 @@ Table("told", Base.metadata, Column("id", Integer, Identity(), primary_key=True)
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "folder", others_binaries(), ids=lambda folder: f"PostgreSQL {binaries.major_of(folder, 'postgres')}"
+    "folder", others_binaries(), ids=lambda folder: f"PostgreSQL {programs.major_of(folder, 'postgres')}"
 )
 def test_other_majors_have_no_drift_after_setup(make_project: Callable[..., Project], folder: Path) -> None:
-    project = make_project('metadata = ["skinspire_db.models:Base", "in_app:Base"]\nmigrations = "migrations"\n')
+    project = make_project('metadata = ["skinspire_db.clinic.models:Base", "in_app:Base"]\nmigrations = "migrations"\n')
     (project.root / "in_app.py").write_text(IN_APP)
     project.env = {"SKINSPIRE_PG_BIN": str(folder)}
     try:

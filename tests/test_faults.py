@@ -21,9 +21,10 @@ import psycopg
 import pytest
 from conftest import CHECKOUT, Project, dump, throw_away_home
 
-from skinspire_db import connections, environment
-from skinspire_db.pinning import Pin
-from skinspire_db.server import EmbeddedServer
+from skinspire_db.config import environment
+from skinspire_db.config.server_pin import Pin
+from skinspire_db.postgres import connections, databases, target
+from skinspire_db.postgres.embedded_server import EmbeddedServer
 
 # step -> after how many of its statements it is stopped: somewhere between its first write and its last one
 MIDDLE = {"reset": 2, "create": 3, "triggers": 9, "seed": 9, "verify": 25, "commit": 1}
@@ -204,10 +205,10 @@ def test_kill_9_while_the_server_executes(step: str, statement: str, victim: str
 def test_ctrl_c_after_the_commit_does_not_say_that_nothing_was_done(own_server: Project) -> None:
     script = f"""
 from invoke.main import program
-from skinspire_db import safety
+from skinspire_db.lifecycle import journal
 def recorded(*_, **__):
     raise KeyboardInterrupt
-safety.recorded = recorded
+journal.recorded = recorded
 program.run(["invoke", "-r", {str(CHECKOUT)!r}, "db.seed", "--patients=23"])
 """
     done = subprocess.run(
@@ -249,7 +250,7 @@ def test_a_server_that_dies_after_a_dump_was_restored(own_server: Project, tmp_p
     script = f"""
 import os, signal, time
 from invoke.main import program
-from skinspire_db.backups import restoring
+from skinspire_db.copies import restore as restoring
 real = restoring._restore
 def restore(*arguments, **options):
     notes = real(*arguments, **options)
@@ -352,7 +353,7 @@ def test_sixty_first_operations_race(project: Project) -> None:
 
         def first(start: threading.Barrier = start) -> bool:
             start.wait(30)
-            connection, created = connections.open_database(replace(to, pin=Pin()), "race", create=True)
+            connection, created = databases.open_database(replace(to, pin=Pin()), "race", create=True)
             connection.close()
             return created
 
@@ -362,9 +363,9 @@ def test_sixty_first_operations_race(project: Project) -> None:
         project.execute(f'DROP DATABASE "{project.database}" WITH (FORCE)', "postgres")
 
 
-def target_of(project: Project) -> connections.Target:
+def target_of(project: Project) -> target.Target:
     parameters = {**project.address.parameters, "dbname": project.database}
-    return connections.Target("dev", environment.Policy(), parameters)
+    return target.Target("dev", environment.Policy(), parameters)
 
 
 @pytest.mark.slow

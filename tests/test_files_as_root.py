@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from skinspire_db import settings
+from skinspire_db.config import project as settings
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="file modes and symbolic links of POSIX")
 

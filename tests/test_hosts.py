@@ -13,9 +13,12 @@ import psycopg
 import pytest
 from conftest import Project, throw_away_home
 
-from skinspire_db import connections, environment, settings, standin, urls
+from skinspire_db.config import environment, urls
+from skinspire_db.config import project as settings
 from skinspire_db.errors import ConnectionFailed
-from skinspire_db.server import EmbeddedServer
+from skinspire_db.postgres import connections, target
+from skinspire_db.postgres.embedded_server import EmbeddedServer
+from skinspire_db.service import test_override
 
 
 def closed_port() -> int:
@@ -35,7 +38,7 @@ def application(project: Project, code: str) -> str:
     """What an application's process prints."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
-        env={key: value for key, value in project.environment.items() if key != standin.TOLD}, cwd=project.root, capture_output=True, text=True, timeout=60,
+        env={key: value for key, value in project.environment.items() if key != test_override.TOLD}, cwd=project.root, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -63,7 +66,7 @@ def test_lists_of_hosts_are_understood_and_shown(
     monkeypatch.setenv("DEV_DATABASE_URL", url)
     settings._tool_table.cache_clear()
     settings._dotenv.cache_clear()
-    to = connections.target(environment.resolve("dev"))
+    to = target.target(environment.resolve("dev"))
     assert str(to) == f"d on {shown}"
     assert (to.parameters["host"], str(to.parameters["port"])) == (host, port)
     hidden = environment.hide_password(url)
@@ -101,11 +104,11 @@ def test_a_failover_list_serves_tools_and_application(project: Project) -> None:
         from sqlalchemy import create_engine, text
         with get_db_session() as session:
             print(session.execute(text("SELECT count(*) FROM hospitals")).scalar_one() > 0)
-        from skinspire_db import connections, environment
+        from skinspire_db.postgres import target; from skinspire_db.config import environment
         with get_db_session(read_only=True) as session:
             print(session.execute(text("SHOW port")).scalar_one())
         url = get_database_url()
-        password = connections.target(environment.resolve()).parameters["password"]
+        password = target.target(environment.resolve()).parameters["password"]
         with create_engine(url.set(password=password)).connect() as connection:
             print(connection.execute(text("SHOW port")).scalar_one())
         """,
@@ -119,7 +122,7 @@ def test_a_session_that_comes_out_elsewhere_does_nothing(clinic: Project, monkey
     monkeypatch.setenv("DEV_DATABASE_URL", clinic.env["DEV_DATABASE_URL"])
     settings._tool_table.cache_clear()
     settings._dotenv.cache_clear()
-    to = connections.target(environment.resolve("dev"))
+    to = target.target(environment.resolve("dev"))
     aside = clinic.database + "_aside"
     with to.pin.operation():
         connections.connect(to, "test").close()
@@ -146,7 +149,7 @@ def test_a_role_that_may_not_ask_for_the_system_identifier(clinic: Project, monk
     monkeypatch.setenv("DEV_DATABASE_URL", clinic.url(clinic.database, user=role, password="p"))
     settings._tool_table.cache_clear()
     settings._dotenv.cache_clear()
-    to = connections.target(environment.resolve("dev"))
+    to = target.target(environment.resolve("dev"))
     try:
         with to.pin.operation():
             connections.connect(to, "test").close()
@@ -254,7 +257,7 @@ def test_a_server_that_goes_away_is_not_replaced_by_another(
     settings._tool_table.cache_clear()
     settings._dotenv.cache_clear()
     chosen = environment.resolve("dev")
-    to = connections.target(chosen)
+    to = target.target(chosen)
     with chosen.pin.operation():
         connections.connect(to, "test").close()
         assert to.where == f"127.0.0.1:{here.port}"

@@ -21,10 +21,10 @@ from conftest import CHECKOUT, Outcome, Project
 from markdown_it import MarkdownIt
 from psycopg import sql
 
-from skinspire_db import environment
+from skinspire_db.config import environment
 from skinspire_db.inspection import overview
-from skinspire_db.looking import looking
-from skinspire_db.rendering import printable
+from skinspire_db.lifecycle.read_only import looking
+from skinspire_db.terminal.rendering import printable
 
 FORMATS = ("table", "json", "markdown", "mermaid")
 HOSTILE = [
@@ -241,11 +241,11 @@ def test_neither_sqlalchemy_nor_alembic_is_loaded_where_no_url_is_parsed(clinic:
     """The embedded server's address is in a file; a URL is SQLAlchemy's to parse."""
     code = (
         "import sys\n"
-        "from skinspire_db import environment, rendering\n"
+        "from skinspire_db.config import environment; from skinspire_db.terminal import rendering\n"
         "from skinspire_db.inspection import activity, overview\n"
-        "from skinspire_db.connections import Target\n"
+        "from skinspire_db.postgres.target import Target\n"
         "to = Target('dev', environment.Policy(), dict(p.split('=', 1) for p in sys.argv[1:]))\n"
-        "overview.connections.target = lambda _: to\n"
+        "overview.target.target = lambda _: to\n"
         "chosen = environment.resolve('dev')\n"
         "print(len(rendering.as_text(overview.inspect(chosen, overview.Wanted()))) > 1000,"
         " [name for name in ('sqlalchemy', 'alembic') if name in sys.modules])\n"
@@ -507,14 +507,14 @@ def test_the_prompt_says_which_environment(make_project: Callable[..., Project],
 
 
 def test_no_password_among_psqls_arguments(clinic: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    from skinspire_db import shell
+    from skinspire_db.terminal import psql
 
     clinic.env["DEV_DATABASE_URL"] += "?sslpassword=hunter3"
     for name, value in (clinic.env | {"SKINSPIRE_PROJECT": str(clinic.root)}).items():
         monkeypatch.setenv(name, value)
-    psql = shell.prepare(environment.resolve("dev"), terminal=True)
-    assert clinic.address.password not in " ".join(psql.command) and "hunter3" not in " ".join(psql.command)
-    assert psql.env["PGPASSWORD"] == clinic.address.password and clinic.address.password not in repr(psql)
+    ready = psql.prepare(environment.resolve("dev"), terminal=True)
+    assert clinic.address.password not in " ".join(ready.command) and "hunter3" not in " ".join(ready.command)
+    assert ready.env["PGPASSWORD"] == clinic.address.password and clinic.address.password not in repr(ready)
 
 
 @pytest.mark.slow

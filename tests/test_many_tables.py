@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from conftest import Project, throw_away_home
 
-from skinspire_db.server import LOCKS, EmbeddedServer
+from skinspire_db.postgres.embedded_server import LOCKS, EmbeddedServer
 
 pytestmark = pytest.mark.slow
 MODELS = """
@@ -41,7 +41,7 @@ FINISH = (
 def alone(make_project: Callable[..., Project], tmp_path: Path) -> Iterator[tuple[Project, EmbeddedServer]]:
     """A project on an embedded server of its own."""
     home = throw_away_home(tmp_path)
-    project = make_project('metadata = ["skinspire_db.models:Base", "models:metadata"]\n')
+    project = make_project('metadata = ["skinspire_db.clinic.models:Base", "models:metadata"]\n')
     project.env = {"SKINSPIRE_PG_HOME": str(home)}
     server = EmbeddedServer(home, durable=False)
     try:

@@ -27,8 +27,11 @@ from sqlalchemy import (
 )  # fmt: skip
 from sqlalchemy.dialects.postgresql import ARRAY, ExcludeConstraint
 
-from skinspire_db import connections, drift, environment, schema, settings
-from skinspire_db.migrations import revisions, running, writing
+from skinspire_db.config import environment
+from skinspire_db.config import project as settings
+from skinspire_db.migrations import drift, revisions, running, writing
+from skinspire_db.postgres import connections, target
+from skinspire_db.schema import tables
 
 Models = Callable[[MetaData], Any]
 
@@ -41,7 +44,7 @@ class Workbench:
         monkeypatch.setenv("DEV_DATABASE_URL", project.env["DEV_DATABASE_URL"])
         settings._tool_table.cache_clear()
         self.project, self.monkeypatch, self.here = project, monkeypatch, settings.project()
-        self.to = connections.target(environment.resolve("dev"))
+        self.to = target.target(environment.resolve("dev"))
 
     def there_and_back(self, before: Models, after: Models, rows: str = "SELECT", look: str = "SELECT 1") -> tuple[str, Any]:
         """The revision's text, and what `look` finds after the upgrade of a database that had these rows."""
@@ -52,13 +55,13 @@ class Workbench:
             connection.autocommit = False
             try:
                 connections.begin(connection, self.to.policy)
-                schema.reset(connection)
-                schema.create(connection, schema.Blueprint.of(one))
+                tables.reset(connection)
+                tables.create(connection, tables.Blueprint.of(one))
                 running.mark(connection, revisions.directory(self.here).get_heads())
                 connection.execute(rows.encode())
-                first = drift._make(self.to, schema.Blueprint.of(one), [])
-                expected = drift._make(self.to, schema.Blueprint.of(other), [])
-                self.monkeypatch.setattr(schema, "metadata", lambda _: other)
+                first = drift._make(self.to, tables.Blueprint.of(one), [])
+                expected = drift._make(self.to, tables.Blueprint.of(other), [])
+                self.monkeypatch.setattr(tables, "metadata", lambda _: other)
                 written = writing.new(connection, self.here, "there", expected, attempt=True)
                 assert written is not None
                 assert [each for each in written.warnings if "it by hand" in each or "it fails" in each] == []

@@ -37,16 +37,20 @@ from sqlalchemy import (
 )  # fmt: skip
 from sqlalchemy.dialects.postgresql import DOMAIN, JSONB
 
-from skinspire_db import catalogue, connections, drift, environment, schema, settings
-from skinspire_db.migrations import revisions, running, writing
-from skinspire_db.models.base import NAMING_CONVENTION
+from skinspire_db.catalog import definitions as catalogue
+from skinspire_db.clinic.models.base import NAMING_CONVENTION
+from skinspire_db.config import environment
+from skinspire_db.config import project as settings
+from skinspire_db.migrations import drift, revisions, running, writing
+from skinspire_db.postgres import connections, target
+from skinspire_db.schema import tables
 
 APPOINTMENT = """
 import uuid
 from sqlalchemy import CheckConstraint, ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
-from skinspire_db.models import Base, TenantMixin, TimestampMixin
-from skinspire_db.models.base import UuidKey
+from skinspire_db.clinic.models import Base, TenantMixin, TimestampMixin
+from skinspire_db.clinic.models.base import UuidKey
 
 class Appointment(TimestampMixin, TenantMixin, Base):
     __tablename__ = "appointments"
@@ -63,9 +67,9 @@ class Appointment(TimestampMixin, TenantMixin, Base):
 @pytest.fixture
 def app(make_project: Callable[..., Project], template: str) -> Project:
     """A project with a folder of its own for revisions, whose dev database is set up."""
-    project = make_project('metadata = ["skinspire_db.models:Base", "clinic_app:Base"]\nmigrations = "migrations"\n')
+    project = make_project('metadata = ["skinspire_db.clinic.models:Base", "clinic_app:Base"]\nmigrations = "migrations"\n')
     project.execute(f'CREATE DATABASE "{project.database}" TEMPLATE {template}', "postgres")
-    (project.root / "clinic_app.py").write_text("from skinspire_db.models import Base\n")
+    (project.root / "clinic_app.py").write_text("from skinspire_db.clinic.models import Base\n")
     (project.root / "migrations" / "versions").mkdir(parents=True)
     return project
 
@@ -123,10 +127,10 @@ def test_an_appointment_there_and_back(app: Project) -> None:
     text = path.read_text()
     assert path.parent == app.root / "migrations" / "versions" and f"down_revision = '{head()}'" in text
     assert "minutes > 60" in text and "ck_appointments_minutes" in text and outcome.json["warnings"] == []
-    for task, tables in (("upgrade", 1), ("downgrade", 0), ("upgrade", 1)):
+    for task, count in (("upgrade", 1), ("downgrade", 0), ("upgrade", 1)):
         outcome = app.process(f"migrate.{task}")
         assert outcome.code == 0, outcome.err
-        assert app.query("SELECT count(*) FROM pg_class WHERE relname = 'appointments'") == [(tables,)]
+        assert app.query("SELECT count(*) FROM pg_class WHERE relname = 'appointments'") == [(count,)]
         ledger = app.query(
             "SELECT count(*) FROM skinspire_tools.ledger, jsonb_object_keys(triggers) k WHERE k ~ 'appointments'"
         )
@@ -167,12 +171,12 @@ def test_a_renamed_table_takes_its_names_along(make_project: Callable[..., Proje
     """A revision renames it; what is named after it follows by one that migrate.new writes, and nothing is made anew."""
     models = (
         "from sqlalchemy import Column, ForeignKey, Identity, Index, Integer, MetaData, String, Table\n"
-        "from skinspire_db.models import Base\n"
+        "from skinspire_db.clinic.models import Base\n"
         "Table('NAME', Base.metadata, Column('id', Integer, primary_key=True), Column('code', String(9), unique=True),\n"
         "      Column('n', Integer, Identity()), Column('parent_id', ForeignKey('NAME.id'), index=True))\n"
         "Table('other', Base.metadata, Column('id', ForeignKey('NAME.id'), primary_key=True))\n"
     )
-    app = make_project('metadata = ["skinspire_db.models:Base", "renamed_app:Base"]\nmigrations = "migrations"\n')
+    app = make_project('metadata = ["skinspire_db.clinic.models:Base", "renamed_app:Base"]\nmigrations = "migrations"\n')
     app.execute(f'CREATE DATABASE "{app.database}" TEMPLATE {template}', "postgres")
     (app.root / "renamed_app.py").write_text(models.replace("NAME", "before"))
     assert app.process("db.create", "--update-only").code == 0
@@ -193,7 +197,7 @@ def test_a_renamed_table_takes_its_names_along(make_project: Callable[..., Proje
 
 def test_a_view_mapped_as_a_table_is_left_alone(app: Project) -> None:
     (app.root / "clinic_app.py").write_text(
-        "from sqlalchemy import Column, Table, Uuid\nfrom skinspire_db.models import Base\n"
+        "from sqlalchemy import Column, Table, Uuid\nfrom skinspire_db.clinic.models import Base\n"
         "Table('patient_list', Base.metadata, Column('patient_id', Uuid, primary_key=True), info={'is_view': True}, extend_existing=True)\n"
     )
     app.execute("CREATE VIEW patient_list AS SELECT patient_id FROM patients")
@@ -437,7 +441,7 @@ MODELS = """
 from sqlalchemy import *
 from sqlalchemy.dialects.postgresql import *
 from sqlalchemy.types import TypeDecorator
-from skinspire_db.models import Base
+from skinspire_db.clinic.models import Base
 
 class Money(TypeDecorator):
     impl = Numeric
@@ -483,7 +487,7 @@ PAIRS = {
 @pytest.mark.parametrize("pair", PAIRS)
 def test_there_and_back(make_project: Callable[..., Project], template: str, pair: str) -> None:
     before, after = PAIRS[pair]
-    app = make_project('metadata = ["skinspire_db.models:Base", "pair_app:Base"]\n')
+    app = make_project('metadata = ["skinspire_db.clinic.models:Base", "pair_app:Base"]\n')
     app.execute(f'CREATE DATABASE "{app.database}" TEMPLATE {template}', "postgres")
     (app.root / "pair_app.py").write_text(MODELS + before)
     assert app.process("db.create", "--update-only").code == 0
@@ -658,7 +662,7 @@ def test_random_pairs_there_and_back(app: Project, monkeypatch: pytest.MonkeyPat
     settings._tool_table.cache_clear()
     here = settings.project()
     environment_ = environment.resolve("dev")
-    to = connections.target(environment_)
+    to = target.target(environment_)
 
     @examples(max_examples=30, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
     @given(before=SCHEMA, after=SCHEMA)
@@ -669,12 +673,12 @@ def test_random_pairs_there_and_back(app: Project, monkeypatch: pytest.MonkeyPat
         with app.connect() as connection:
             connection.autocommit = False
             connections.begin(connection, to.policy)
-            schema.reset(connection)
-            schema.create(connection, schema.Blueprint.of(one))
+            tables.reset(connection)
+            tables.create(connection, tables.Blueprint.of(one))
             running.mark(connection, revisions.directory(here).get_heads())
             first = catalogue.snapshot(connection)
-            expected = drift._make(to, schema.Blueprint.of(other), [])
-            monkeypatch.setattr(schema, "metadata", lambda _: other)
+            expected = drift._make(to, tables.Blueprint.of(other), [])
+            monkeypatch.setattr(tables, "metadata", lambda _: other)
             written = writing.new(connection, here, "there", expected, attempt=True)
             if written is None:
                 assert first == expected

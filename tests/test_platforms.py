@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from conftest import CHECKOUT, throw_away_home
 
-from skinspire_db import binaries, processes
 from skinspire_db.errors import ServerFailed
-from skinspire_db.server import EmbeddedServer
+from skinspire_db.postgres import processes, programs
+from skinspire_db.postgres.embedded_server import EmbeddedServer
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="tries with ps, a shell and file modes")
 
@@ -97,7 +97,7 @@ def test_the_folders_of_every_installer_are_found_newest_first(tmp_path: Path) -
     for folder in reversed(folders):
         (root / folder).mkdir(parents=True)
     (root / "Library/PostgreSQL/9").mkdir()
-    assert [each.relative_to(root).as_posix() for each in binaries.usual_folders(root)] == folders
+    assert [each.relative_to(root).as_posix() for each in programs.usual_folders(root)] == folders
 
 
 def test_programs_that_windows_cannot_load() -> None:
@@ -118,9 +118,9 @@ def test_what_cannot_be_renamed_for_the_moment_is_tried_again(patience: int, ren
     os.chown(folder, 65534, 65534)
     folder.chmod(0o500)
     code = (
-        "import os; from pathlib import Path; from skinspire_db import settings\n"
-        f"os.setgroups([]); os.setgid(65534); os.setuid(65534); settings.PATIENCE = {patience}; print('begun', flush=True)\n"
-        f"settings.replace(Path({str(folder / 'new')!r}), Path({str(folder / 'file')!r}))"
+        "import os; from pathlib import Path; from skinspire_db.config import project\n"
+        f"os.setgroups([]); os.setgid(65534); os.setuid(65534); project.PATIENCE = {patience}; print('begun', flush=True)\n"
+        f"project.replace(Path({str(folder / 'new')!r}), Path({str(folder / 'file')!r}))"
     )
     try:
         process = subprocess.Popen([sys.executable, "-c", code], cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -150,7 +150,7 @@ def test_a_cluster_that_cannot_be_deleted_whole_is_not_called_gone(tmp_path: Pat
         os.chown(path, 65534, 65534)
     code = (
         "import os, filelock, psycopg; from pathlib import Path; from skinspire_db.errors import ServerFailed\n"
-        "from skinspire_db.server import EmbeddedServer\n"
+        "from skinspire_db.postgres.embedded_server import EmbeddedServer\n"
         f"os.setgroups([]); os.setgid(65534); os.setuid(65534); server = EmbeddedServer(Path({str(home)!r}))\n"
         "try:\n    server.destroy()\nexcept ServerFailed as error:\n    print(error.message)\n"
     )

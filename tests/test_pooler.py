@@ -16,7 +16,7 @@ import pytest
 from conftest import Project
 from test_hosts import application, closed_port
 
-from skinspire_db.binaries import unprivileged_account
+from skinspire_db.postgres.programs import unprivileged_account
 
 pytestmark = [
     pytest.mark.slow,

@@ -10,11 +10,11 @@ import pytest
 from conftest import Project, throw_away_home
 from test_copying import database
 
-from skinspire_db import binaries
-from skinspire_db.server import EmbeddedServer
+from skinspire_db.postgres import programs
+from skinspire_db.postgres.embedded_server import EmbeddedServer
 
 FOLDER = next(
-    (each for each in binaries.usual_folders() if binaries.major_of(each, "postgres", "initdb", "pg_ctl") == 15), None
+    (each for each in programs.usual_folders() if programs.major_of(each, "postgres", "initdb", "pg_ctl") == 15), None
 )
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(FOLDER is None, reason="no server programs of PostgreSQL 15 were found")]
 

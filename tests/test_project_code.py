@@ -25,7 +25,7 @@ WAYS_OUT = (
 @pytest.fixture
 def app(make_project: Callable[..., Project], template: str) -> Project:
     """A project with models and a folder for revisions of its own, whose dev database is set up."""
-    project = make_project('metadata = ["skinspire_db.models:Base"]\n')
+    project = make_project('metadata = ["skinspire_db.clinic.models:Base"]\n')
     project.execute(f'CREATE DATABASE "{project.database}" TEMPLATE {template}', "postgres")
     (project.root / "migrations" / "versions").mkdir(parents=True)
     return project
@@ -97,7 +97,7 @@ def test_what_it_prints_is_not_our_answer(app: Project) -> None:
     """Not by print(), not by a program that it starts, not by a log that it opens at stdout."""
     noise = "import os, sys, logging; print('noise'); os.system('echo noise'); logging.StreamHandler(sys.stdout).emit("
     noise += "logging.makeLogRecord({'msg': 'noise'}))"
-    (app.root / "noisy.py").write_text(f"{noise}\nfrom skinspire_db.models import Base\n")
+    (app.root / "noisy.py").write_text(f"{noise}\nfrom skinspire_db.clinic.models import Base\n")
     (app.root / "pyproject.toml").write_text('[tool.skinspire_db]\nmetadata = ["noisy:Base"]\n')
     file = app.root / "migrations" / "versions" / f"{revision(app, 'loud', head())}.py"
     file.write_text(noise + "\n" + file.read_text().replace("def upgrade():\n    pass", f"def upgrade():\n    {noise}"))

@@ -52,7 +52,7 @@ NAMES = {
 def own(make_project: Callable[..., Project], template: str) -> tuple[Project, str]:
     """A project with models of its own beside the core's, whose dev database has the core's tables; and their module."""
     module = f"own_models_{secrets.token_hex(4)}"  # every one is imported in this process
-    project = make_project(f'metadata = ["skinspire_db.models:Base", "{module}:Base"]\n')
+    project = make_project(f'metadata = ["skinspire_db.clinic.models:Base", "{module}:Base"]\n')
     project.execute(f'CREATE DATABASE "{project.database}" TEMPLATE {template}', "postgres")
     (project.root / "migrations" / "versions").mkdir(parents=True)
     (project.root / f"{module}.py").write_text(MODELS)

@@ -13,7 +13,7 @@ from conftest import CHECKOUT, Outcome, Project
 from invoke import Task
 from invoke.loader import FilesystemLoader
 
-from skinspire_db import remedies
+from skinspire_db.lifecycle import remedies
 
 SOURCES = [path for folder in ("skinspire_db", "tasks") for path in sorted((CHECKOUT / folder).rglob("*.py"))]
 LIVE = '[tool.skinspire_db.environments.live]\nextends = "prod"\n'

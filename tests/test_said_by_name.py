@@ -25,7 +25,7 @@ from test_migrations import app, at, head, revision  # noqa: F401
 @pytest.mark.parametrize("task", ["db.create", "db.create --update-only", "db.drift"])
 def test_the_statement_that_is_refused(make_project: Callable[..., Project], wrong: str, says: str, task: str) -> None:
     module = f"wrong_{secrets.token_hex(4)}"
-    project = make_project(f'metadata = ["skinspire_db.models:Base", "{module}:models"]\n')
+    project = make_project(f'metadata = ["skinspire_db.clinic.models:Base", "{module}:models"]\n')
     (project.root / f"{module}.py").write_text("models = None\nimport sqlalchemy as sa\nmodels = sa.MetaData()\n"
         f"sa.Table('first', models, sa.Column('b', sa.Text), sa.Index('same', 'b'))\nsa.Table('second', models, {wrong})\n")  # fmt: skip
     project.execute(f'CREATE DATABASE "{project.database}"', "postgres")

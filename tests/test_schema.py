@@ -23,10 +23,12 @@ from sqlalchemy import (
     text,
 )
 
-from skinspire_db import bookkeeping, schema
+from skinspire_db.catalog import objects
+from skinspire_db.clinic.models import NAMING_CONVENTION, Base
+from skinspire_db.config.project import Project as Settings
 from skinspire_db.errors import ModelsInvalid, StepFailed
-from skinspire_db.models import NAMING_CONVENTION, Base
-from skinspire_db.settings import Project as Settings
+from skinspire_db.lifecycle import tool_schema
+from skinspire_db.schema import tables
 
 Connection = psycopg.Connection[Any]
 
@@ -50,7 +52,7 @@ def test_reset_takes_everything_of_the_application_and_nothing_else(clinic: Proj
     assert outcome.code == 0, outcome.out
     assert outcome.json["steps"][0]["summary"]["tables_dropped"] == 17
     with clinic.connect() as connection:
-        assert schema.objects(connection) == []
+        assert objects.all_objects(connection) == []
     assert clinic.query("SELECT * FROM skinspire_tools.stamp") == stamp
     assert clinic.query("SELECT extname FROM pg_extension ORDER BY 1") == [
         ("citext",),
@@ -123,7 +125,7 @@ def test_deleting_a_user_takes_its_rows_along(connection: Connection) -> None:
 
 
 def apply(connection: Connection, models: MetaData) -> None:
-    schema.create(connection, schema.Blueprint.of(models))
+    tables.create(connection, tables.Blueprint.of(models))
 
 
 def small(*extra: Any) -> MetaData:
@@ -137,7 +139,7 @@ def small(*extra: Any) -> MetaData:
 def empty(project: Project) -> Any:
     project.execute(f'CREATE DATABASE "{project.database}"', "postgres")
     with psycopg.connect(**project.address.parameters, dbname=project.database) as opened:
-        bookkeeping.ensure(opened)
+        tool_schema.ensure(opened)
         yield opened
         opened.rollback()
 
@@ -152,7 +154,7 @@ def test_create_missing_adds_only_what_is_missing(empty: Connection) -> None:
         Index("ix_child_live", "note", postgresql_where=text("id > 0")),
     )
     Table("other", more, Column("id", Integer, primary_key=True), Column("child_id", ForeignKey("child.id")))
-    summary = schema.create_missing(empty, more)
+    summary = tables.create_missing(empty, more)
     assert summary.lines == [
         "table public.other",
         "column public.child.note",
@@ -163,17 +165,17 @@ def test_create_missing_adds_only_what_is_missing(empty: Connection) -> None:
         "index ix_child_parent_id",
     ]
     assert empty.execute("SELECT id, note, parent_id FROM child").fetchall() == [(1, "x", None)]
-    assert schema.compare(empty, schema.Blueprint.of(more)) == []
-    assert schema.create_missing(empty, more).lines == []
+    assert tables.compare(empty, tables.Blueprint.of(more)) == []
+    assert tables.create_missing(empty, more).lines == []
 
 
 def test_create_missing_refuses_what_no_row_could_have(empty: Connection) -> None:
     apply(empty, small())
     empty.execute("INSERT INTO child VALUES (1)")
     with pytest.raises(StepFailed, match=r"child\.must is NOT NULL without a default, and the table has rows"):
-        schema.create_missing(empty, small(Column("must", Integer, nullable=False)))
+        tables.create_missing(empty, small(Column("must", Integer, nullable=False)))
     empty.execute("DELETE FROM child")
-    schema.create_missing(empty, small(Column("must", Integer, nullable=False)))
+    tables.create_missing(empty, small(Column("must", Integer, nullable=False)))
 
 
 def test_create_missing_with_enums(empty: Connection) -> None:
@@ -181,26 +183,26 @@ def test_create_missing_with_enums(empty: Connection) -> None:
     apply(empty, small(Column("kind", Enum("a", "b", name="kind_of"))))
     more = small(Column("kind", Enum("a", "b", name="kind_of")), Column("mood", Enum("happy", name="mood_of")))
     Table("other", more, Column("id", Integer, primary_key=True), Column("kind", Enum("a", "b", name="kind_of")))
-    assert schema.create_missing(empty, more).lines == ["table public.other", "type mood_of", "column public.child.mood"]
+    assert tables.create_missing(empty, more).lines == ["table public.other", "type mood_of", "column public.child.mood"]
     empty.execute("INSERT INTO other VALUES (1, 'b'); INSERT INTO child (id, mood) VALUES (1, 'happy')")
 
 
 def test_create_missing_brings_back_a_primary_key(empty: Connection) -> None:
     apply(empty, small())
     empty.execute("ALTER TABLE child DROP CONSTRAINT pk_child")
-    assert schema.create_missing(empty, small()).lines == ["constraint pk_child"]
+    assert tables.create_missing(empty, small()).lines == ["constraint pk_child"]
 
 
 def test_an_applications_own_table_gets_its_triggers(make_project: Callable[..., Project], template: str) -> None:
     """The old guide's example: a model, `db.create --update-only`, and the table is there with all that belongs to it."""
-    project = make_project('metadata = ["skinspire_db.models:Base", "clinic_app:Base"]\n')
+    project = make_project('metadata = ["skinspire_db.clinic.models:Base", "clinic_app:Base"]\n')
     project.execute(f'CREATE DATABASE "{project.database}" TEMPLATE {template}', "postgres")
     (project.root / "clinic_app.py").write_text(
         "import uuid\n"
         "from sqlalchemy import ForeignKey\n"
         "from sqlalchemy.orm import Mapped, mapped_column\n"
-        "from skinspire_db.models import Base, TenantMixin, TimestampMixin\n"
-        "from skinspire_db.models.base import UuidKey\n"
+        "from skinspire_db.clinic.models import Base, TenantMixin, TimestampMixin\n"
+        "from skinspire_db.clinic.models.base import UuidKey\n"
         "class Appointment(TimestampMixin, TenantMixin, Base):\n"
         "    __tablename__ = 'appointments'\n"
         "    appointment_id: Mapped[UuidKey]\n"
@@ -234,7 +236,7 @@ def test_compare(connection: Connection, change: str, difference: str | None) ->
         connection.execute("UPDATE staff SET title = 'X' WHERE title IS NULL")
     connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
     connection.execute(change.encode())
-    found = schema.compare(connection, schema.Blueprint.of(Base.metadata))
+    found = tables.compare(connection, tables.Blueprint.of(Base.metadata))
     assert found == ([difference] if difference else [])
 
 
@@ -243,9 +245,9 @@ def test_a_table_defined_twice(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -
         "from sqlalchemy import MetaData, Table\nmetadata = MetaData()\nTable('patients', metadata)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    here = Settings(tmp_path, {"metadata": ["skinspire_db.models:Base", "twice_models:metadata"]})
+    here = Settings(tmp_path, {"metadata": ["skinspire_db.clinic.models:Base", "twice_models:metadata"]})
     with pytest.raises(ModelsInvalid, match="table patients is defined twice"):
-        schema.metadata(here)
+        tables.metadata(here)
 
 
 def test_the_blueprint_is_built_anew_when_a_model_changes(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,18 +267,18 @@ def test_the_blueprint_is_built_anew_when_a_model_changes(tmp_path: Any, monkeyp
     monkeypatch.syspath_prepend(tmp_path)
     here = Settings(tmp_path, {"metadata": ["changing_models:metadata"]})
     write("a")
-    assert list(schema.blueprint(here).columns["public.t"]) == ["a"]
+    assert list(tables.blueprint(here).columns["public.t"]) == ["a"]
     sys.modules.pop("changing_models")
-    assert list(schema.blueprint(here).columns["public.t"]) == ["a"]
+    assert list(tables.blueprint(here).columns["public.t"]) == ["a"]
     assert "changing_models" not in sys.modules, "the second time comes from the cache"
     write("b_longer")
-    assert list(schema.blueprint(here).columns["public.t"]) == ["b_longer"]
+    assert list(tables.blueprint(here).columns["public.t"]) == ["b_longer"]
     monkeypatch.setenv("SOME_FEATURE", "on")
     sys.modules.pop("changing_models")
-    schema.blueprint(here)
+    tables.blueprint(here)
     assert "changing_models" in sys.modules, "models may read the environment"
     (tmp_path / ".skinspire/blueprint.json").write_text("{")
-    assert list(schema.blueprint(here).columns["public.t"]) == ["b_longer"]
+    assert list(tables.blueprint(here).columns["public.t"]) == ["b_longer"]
 
 
 def test_create_all_makes_what_db_create_makes(empty: Connection) -> None:
@@ -287,9 +289,9 @@ def test_create_all_makes_what_db_create_makes(empty: Connection) -> None:
     )
     Base.metadata.create_all(engine, checkfirst=False)
     empty.execute(";".join(statements).encode())
-    blueprint = schema.Blueprint.of(Base.metadata)
-    assert schema.compare(empty, blueprint) == []
-    assert schema.live_names(empty) >= {(table, name) for table, name in blueprint.names}
+    blueprint = tables.Blueprint.of(Base.metadata)
+    assert tables.compare(empty, blueprint) == []
+    assert tables.live_names(empty) >= {(table, name) for table, name in blueprint.names}
 
 
 def test_generate_uuid_as_the_default_of_a_key(clinic: Project) -> None:
@@ -298,7 +300,7 @@ def test_generate_uuid_as_the_default_of_a_key(clinic: Project) -> None:
     from sqlalchemy.dialects.postgresql import UUID
     from sqlalchemy.orm import Session, declarative_base
 
-    from skinspire_db.models import generate_uuid
+    from skinspire_db.clinic.models import generate_uuid
 
     class Appointment(declarative_base()):  # type: ignore[misc]
         __tablename__ = "guide_appointments"

@@ -135,7 +135,7 @@ def test_a_piped_script_where_pipes_are_read_as_text(clinic: Project, cutting: C
 @pytest.mark.slow
 def test_rows_are_pumped_where_pipes_are_text(clinic: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on Windows: through this process, large tables in binary."""
-    from skinspire_db import streaming
+    from skinspire_db.copies import streaming
 
     monkeypatch.setattr(streaming, "PIPES", False)
     clinic.execute(

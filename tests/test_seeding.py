@@ -15,11 +15,11 @@ from conftest import Project
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skinspire_db.environment import PRESETS
+from skinspire_db.clinic import people, reference
+from skinspire_db.clinic.people import person
+from skinspire_db.clinic.seed import Options, seed
+from skinspire_db.config.environment import PRESETS
 from skinspire_db.errors import GuardRefused, UsageError
-from skinspire_db.seeding import people, reference
-from skinspire_db.seeding.bulk import Options, seed
-from skinspire_db.seeding.people import person
 
 Connection = psycopg.Connection[Any]
 ALL_ROWS = "SELECT to_jsonb(p) - 'created_at' - 'updated_at' FROM {} p ORDER BY 1"
@@ -99,7 +99,7 @@ def test_the_same_seed_gives_the_same_rows_whatever_the_steps(clinic: Project) -
 
 
 def test_users_of_many_chunks(clinic: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skinspire_db.seeding.bulk.CHUNK", 7)
+    monkeypatch.setattr("skinspire_db.clinic.seed.CHUNK", 7)
     assert clinic.invoke("db.seed", "--patients=100").code == 0
     assert clinic.query("SELECT count(*), count(DISTINCT mrn) FROM patients") == [(100, 100)]
     assert clinic.query("SELECT count(*) FROM users WHERE entity_type = 'patient'") == [(100,)]

@@ -20,11 +20,12 @@ import psycopg
 import pytest
 from conftest import CHECKOUT, Project, throw_away_home
 
-from skinspire_db import checkouts, settings
-from skinspire_db import server as server_module
-from skinspire_db.binaries import find_binaries, unprivileged_account
+from skinspire_db.config import project as settings
 from skinspire_db.errors import GuardRefused, ServerFailed
-from skinspire_db.server import Address, EmbeddedServer
+from skinspire_db.postgres import data_folders
+from skinspire_db.postgres import embedded_server as server_module
+from skinspire_db.postgres.embedded_server import Address, EmbeddedServer
+from skinspire_db.postgres.programs import find_binaries, unprivileged_account
 
 ROOT = sys.platform != "win32" and os.geteuid() == 0
 
@@ -254,7 +255,7 @@ def homes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where root's servers lie; not the machine's own, which others use."""
     where = throw_away_home(Path())
     where.mkdir(mode=0o755)
-    monkeypatch.setattr(checkouts, "ROOT_HOMES", where)
+    monkeypatch.setattr(data_folders, "ROOT_HOMES", where)
     monkeypatch.setattr(server_module, "ROOT_HOMES", where)
     yield where
     for home in where.iterdir():

@@ -84,7 +84,7 @@ def test_a_failing_step_leaves_the_former_database(clinic: Project) -> None:
         "Table('extra', metadata, Column('id', Integer, primary_key=True, server_default=text('no_such_function()')))\n"
     )
     (clinic.root / "pyproject.toml").write_text(
-        '[tool.skinspire_db]\nmetadata = ["skinspire_db.models:Base", "models:metadata"]\n'
+        '[tool.skinspire_db]\nmetadata = ["skinspire_db.clinic.models:Base", "models:metadata"]\n'
     )
     outcome = clinic.process("db.setup", "--json")
     assert outcome.code == 1
@@ -96,7 +96,7 @@ def test_a_failing_step_leaves_the_former_database(clinic: Project) -> None:
 
 def test_a_database_that_was_created_is_dropped_when_the_operation_fails(project: Project) -> None:
     (project.root / "pyproject.toml").write_text(
-        '[tool.skinspire_db]\nmetadata = ["skinspire_db.models:Base", "models:metadata"]\n'
+        '[tool.skinspire_db]\nmetadata = ["skinspire_db.clinic.models:Base", "models:metadata"]\n'
     )
     (project.root / "models.py").write_text(
         "from sqlalchemy import Column, Integer, MetaData, Table, text\nmetadata = MetaData()\n"

@@ -9,7 +9,8 @@ import psycopg
 import pytest
 from conftest import Project, dump
 
-from skinspire_db import catalogue, drift, spelling
+from skinspire_db.catalog import definitions, spelling
+from skinspire_db.migrations import drift
 
 EVERYWHERE = """
     CREATE DOMAIN kind AS varchar(9) DEFAULT 'a' CHECK (VALUE IN ('a', 'b'));
@@ -44,18 +45,18 @@ def databases(project: Project) -> Iterator[list[str]]:
 def test_a_dump_and_restore_is_no_drift(project: Project, databases: list[str]) -> None:
     project.execute(EVERYWHERE, databases[0])
     with project.connect(databases[0]) as connection:
-        first = catalogue.snapshot(connection)
+        first = definitions.snapshot(connection)
         connection.execute("BEGIN")
         wanted = spelling.Expected(first, spelling.again(connection, first))
         connection.execute("ROLLBACK")
-        assert catalogue.snapshot(connection) == first
+        assert definitions.snapshot(connection) == first
     for before, after in itertools.pairwise(databases):
         sql = "\n".join(
             line for line in dump(project.address, before, "-s").splitlines() if not line.startswith("SELECT pg_cat")
         )
         project.execute(sql, after)
         with project.connect(after) as connection:
-            live = catalogue.snapshot(connection)
+            live = definitions.snapshot(connection)
         assert sum(live[key] != text for key, text in first.items()) >= 9, "as PostgreSQL spells it after its own words"
         assert [vars(each) for each in drift.compare(live, wanted, set())] == []
         differing = live | {"constraint told_s_check on public.told": "CHECK (((s)::text = 'a'::text))"}
@@ -86,6 +87,6 @@ def test_two_spellings_of_a_default(connection: psycopg.Connection[object]) -> N
             connection.execute(
                 f"CREATE TABLE said (c {kind} DEFAULT {default} CHECK (c::text <> 'CURRENT_TIMESTAMP'))".encode()
             )
-            found.append(catalogue.snapshot(connection))
+            found.append(definitions.snapshot(connection))
             connection.execute("DROP TABLE said")
         assert (list(drift.compare(found[0], found[1], set())) == []) is same, (kind, one, other)

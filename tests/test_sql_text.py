@@ -11,7 +11,7 @@ from conftest import Project
 from test_migrations import app, at, head, revision  # noqa: F401
 
 from skinspire_db.errors import TriggerFileInvalid
-from skinspire_db.triggers import files, install, status
+from skinspire_db.objects import files, install, status
 
 HEADER = '/*\nversion = 1\nsummary = "s"\norder = 1\n*/\n'
 ATOMIC = "CREATE FUNCTION f(a int) RETURNS text LANGUAGE sql BEGIN ATOMIC {} END"

@@ -14,7 +14,7 @@ import pytest
 from conftest import Project, throw_away_home
 from test_hosts import application
 
-from skinspire_db.server import EmbeddedServer
+from skinspire_db.postgres.embedded_server import EmbeddedServer
 
 pytestmark = pytest.mark.slow
 

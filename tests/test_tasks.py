@@ -15,7 +15,7 @@ from conftest import CHECKOUT, Project
 from invoke import Program
 from invoke.loader import FilesystemLoader
 
-from skinspire_db.summary import counted, told
+from skinspire_db.lifecycle.result import counted, told
 from tasks import _console
 
 README = (CHECKOUT / "README.md").read_text()
@@ -165,7 +165,7 @@ def test_a_bug_keeps_its_traceback_and_debug_shows_all(project: Project, monkeyp
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("skinspire_db.environment.resolve", broken)
+    monkeypatch.setattr("skinspire_db.config.environment.resolve", broken)
     monkeypatch.setenv("SKINSPIRE_PROJECT", str(project.root))
     with pytest.raises(ZeroDivisionError):
         Program().run(["invoke", "-r", str(CHECKOUT), "db.verify"])
@@ -188,7 +188,7 @@ def test_the_wheel_holds_the_sql(tmp_path: Path) -> None:
         "skinspire_db/sql/triggers/timestamps.sql",
         "skinspire_db/sql/triggers.lock",
     } <= names
-    assert {"skinspire_db/seeding/reference.toml", "skinspire_db/py.typed"} <= names
+    assert {"skinspire_db/clinic/reference.toml", "skinspire_db/py.typed"} <= names
     assert not any(name.startswith(("tests/", "tasks")) for name in names)
 
 

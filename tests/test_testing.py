@@ -21,11 +21,12 @@ import psycopg
 import pytest
 from conftest import throw_away_home, url
 
-from skinspire_db import settings, standin
+from skinspire_db.clinic.models import Patient, Staff, User
+from skinspire_db.clinic.seed import Options
+from skinspire_db.config import project as settings
 from skinspire_db.migrations import revisions
-from skinspire_db.models import Patient, Staff, User
-from skinspire_db.seeding.bulk import Options
-from skinspire_db.server import Address, EmbeddedServer
+from skinspire_db.postgres.embedded_server import Address, EmbeddedServer
+from skinspire_db.service import test_override
 from skinspire_db.testing import hosting, seeded, templates
 from skinspire_db.testing.changes import Changes
 from skinspire_db.testing.factories import Factory
@@ -42,7 +43,7 @@ APPLICATION = '''
 """What is tested: it knows nothing of tests."""
 from sqlalchemy import func, select, text
 from skinspire_db.database_service import get_active_env, get_database_url, get_db_engine, get_db_session
-from skinspire_db.models import Patient, User
+from skinspire_db.clinic.models import Patient, User
 
 def patients():
     with get_db_session(read_only=True) as session:
@@ -67,7 +68,7 @@ import os, subprocess, sys, uuid
 import psycopg, pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
-from skinspire_db.models import Patient, UserRoleMapping
+from skinspire_db.clinic.models import Patient, UserRoleMapping
 from application import *
 
 def test_without_a_database():
@@ -184,7 +185,7 @@ async def test_async(db, make_patient, mode):
 def app(pytester: pytest.Pytester, server: Address, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sample]:
     """A sample application whose tests use the run's cluster."""
     monkeypatch.setenv("TEST_DATABASE_URL", url(server, "nobody_made_this"))
-    for name in [name for name in os.environ if name.startswith(("PYTEST_XDIST", standin.TOLD))]:
+    for name in [name for name in os.environ if name.startswith(("PYTEST_XDIST", test_override.TOLD))]:
         monkeypatch.delenv(name)
     sample = Sample(pytester, server)
     yield sample
@@ -661,9 +662,9 @@ def test_other_projects_and_other_fixtures_are_left_alone(app: Sample, monkeypat
 
 def test_an_inner_run_leaves_the_outer_one_as_it_was(pytester: pytest.Pytester, db: ClinicDatabase) -> None:
     pytester.makepyfile("def test_one(): pass")
-    before = standin.guarding, standin.current
+    before = test_override.guarding, test_override.current
     pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:asyncio").assert_outcomes(passed=1)
-    assert (standin.guarding, standin.current) == before and before[1] is db
+    assert (test_override.guarding, test_override.current) == before and before[1] is db
 
 
 def test_a_url_that_leads_elsewhere(app: Sample) -> None:
@@ -985,7 +986,7 @@ LEAKS = '''
 import contextlib, gc, os, random
 import psycopg, pytest
 from sqlalchemy import text
-from skinspire_db import catalogue
+from skinspire_db.catalog import definitions as catalogue
 from skinspire_db.database_service import get_db_engine, get_db_session
 
 COUNT, MODES = int(os.environ["LEAKS"]), ("session", "database", "clone")

@@ -11,10 +11,10 @@ import psycopg
 import pytest
 from conftest import Project
 
-from skinspire_db import settings
-from skinspire_db.triggers import files, versions
-from skinspire_db.triggers.install import install
-from skinspire_db.triggers.proofs import prove
+from skinspire_db.config import project as settings
+from skinspire_db.objects import files, versions
+from skinspire_db.objects.install import install
+from skinspire_db.objects.proofs import prove
 
 Connection = psycopg.Connection[Any]
 CURRENT = versions.current(settings.Project(Path(), {}))

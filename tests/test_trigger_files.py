@@ -11,7 +11,7 @@ import pytest
 from conftest import Project
 
 from skinspire_db.errors import TriggerFileInvalid
-from skinspire_db.triggers import files, versions
+from skinspire_db.objects import files, versions
 
 NOW = files.read_file(files.folder() / "timestamps.sql").version
 HEADER = '/*\nversion = 1\nsummary = "s"\norder = 1\n*/\n'
@@ -116,7 +116,7 @@ def sql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of sql/ under version control, in place of the real one."""
     copy = tmp_path / "checkout" / "sql"
     shutil.copytree(files.folder().parent, copy)
-    monkeypatch.setattr("skinspire_db.bookkeeping.sql_folder", lambda: copy)
+    monkeypatch.setattr("skinspire_db.lifecycle.tool_schema.sql_folder", lambda: copy)
     git(copy, "init", "-q")
     commit(copy)
     return copy

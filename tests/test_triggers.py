@@ -12,11 +12,11 @@ import psycopg
 import pytest
 from conftest import Project
 
-from skinspire_db import settings
-from skinspire_db.triggers import files, versions
-from skinspire_db.triggers.files import TriggerFile
-from skinspire_db.triggers.install import install
-from skinspire_db.triggers.status import TriggerState, status
+from skinspire_db.config import project as settings
+from skinspire_db.objects import files, versions
+from skinspire_db.objects.files import TriggerFile
+from skinspire_db.objects.install import install
+from skinspire_db.objects.status import TriggerState, status
 
 Connection = psycopg.Connection[Any]
 CURRENT = versions.current(settings.Project(Path(), {}))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from conftest import Project
 
-from skinspire_db import safety
-from skinspire_db.verification import CHECKS
+from skinspire_db.inspection.verification import CHECKS
+from skinspire_db.lifecycle import lock
 
 CROSSED = (
     "SET session_replication_role = replica; INSERT INTO hospitals (name, is_active) VALUES ('A', false), ('B', false);"
@@ -113,5 +113,5 @@ def test_verbose_tells_what_was_looked_at(clinic: Project) -> None:
 def test_verify_needs_no_lock_and_takes_none(clinic: Project) -> None:
     """Somebody's operation is under way: looking must still be possible."""
     with clinic.connect() as other:
-        other.execute(f"BEGIN; SELECT pg_advisory_xact_lock({safety.LOCK_KEY})".encode())
+        other.execute(f"BEGIN; SELECT pg_advisory_xact_lock({lock.KEY})".encode())
         assert clinic.invoke("db.verify").code == 0

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from skinspire_db import environment
+from skinspire_db.config import environment
+from skinspire_db.config.project import Setting
 from skinspire_db.doctor import health, reach
 from skinspire_db.doctor.link import Broken, Case, NotAsked, Unknown
 from skinspire_db.errors import ChecksFailed, SkinspireError
-from skinspire_db.settings import Setting
-from skinspire_db.summary import Check
+from skinspire_db.lifecycle.result import Check
 
 Link = tuple[str, Callable[[Case], str]]
 

@@ -8,14 +8,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from skinspire_db import connections, safety, schema, search_path
-from skinspire_db.binaries import find_binaries
-from skinspire_db.connections import sentence
+from skinspire_db.catalog import objects
 from skinspire_db.doctor.link import Broken, Case, NotAsked, Unknown
 from skinspire_db.doctor.reach import is_local
+from skinspire_db.lifecycle import lock
+from skinspire_db.lifecycle import stamp as stamps
+from skinspire_db.lifecycle.result import counted
 from skinspire_db.migrations import revisions, running
-from skinspire_db.summary import counted
-from skinspire_db.triggers import status, versions
+from skinspire_db.objects import status, versions
+from skinspire_db.postgres import connections, search_path, target
+from skinspire_db.postgres.failures import sentence
+from skinspire_db.postgres.programs import find_binaries
+from skinspire_db.schema import tables
 
 TOOLS = ("psql", "pg_dump", "pg_restore")
 CLOCK_MAY_DIFFER = 5.0  # seconds
@@ -53,7 +57,7 @@ def application(case: Case) -> str:
     """Whether the application's URL leads to the database of the admin URL, perhaps through a pooler."""
     import psycopg
 
-    to = connections.target(case.project_environment, start=False, application=True)
+    to = target.target(case.project_environment, start=False, application=True)
     try:
         connections.open_once(to, "db.doctor").close()
     except psycopg.Error as error:
@@ -73,8 +77,8 @@ def stamp(case: Case) -> str:
     import psycopg
 
     try:
-        filled = safety.identify(case.open, case.to)  # raises GuardRefused with the remedy
-        found = safety.read_stamp(case.open)
+        filled = stamps.identify(case.open, case.to)  # raises GuardRefused with the remedy
+        found = stamps.read(case.open)
     except psycopg.errors.InsufficientPrivilege:
         case.open.rollback()
         schema_name, role = "skinspire_tools", _quoted(case, case.to.user)
@@ -106,11 +110,11 @@ def rights(case: Case) -> str:
 
 def extensions(case: Case) -> str:
     present = {name for (name,) in _rows(case, "SELECT extname FROM pg_extension")}
-    if missing := [name for name in schema.EXTENSIONS if name not in present]:
+    if missing := [name for name in tables.EXTENSIONS if name not in present]:
         if _rows(case, "SELECT 1 FROM pg_available_extensions WHERE name = %s", missing[0]):
             raise Broken(f"the extension {missing[0]} is missing", f"invoke db.create --update-only --env={case.name}")
         raise Broken(f"the server has no extension {missing[0]}", "install PostgreSQL's contrib package on the server")
-    return ", ".join(schema.EXTENSIONS)
+    return ", ".join(tables.EXTENSIONS)
 
 
 def tools(case: Case) -> str:
@@ -144,7 +148,7 @@ def locks(case: Case) -> str:
             f" which {blockers} holds",
             f"invoke db.activity --env={case.name}, and end that transaction",
         )
-    held = safety.holders(case.open, case.open.info.backend_pid)
+    held = lock.table_holders(case.open, case.open.info.backend_pid)
     return f"nobody waits; held by {'; '.join(held)}" if held else "nobody waits, and nobody holds any"
 
 
@@ -268,7 +272,7 @@ def _application_role(case: Case) -> str:
     [(role,)] = _rows(case, "SELECT current_user::text")
     if case.project_environment.admin is None:
         return str(role)
-    return connections.target(case.project_environment, start=False, application=True).user or str(role)
+    return target.target(case.project_environment, start=False, application=True).user or str(role)
 
 
 def _quoted(case: Case, role: str) -> str:
@@ -282,7 +286,7 @@ def _rows(case: Case, query: str, *parameters: Any) -> list[Any]:
 
 
 RIGHTS = f"""
-    WITH schemas AS ({schema.USER_SCHEMAS}), lacking (schema, kind, object, missing) AS (
+    WITH schemas AS ({objects.USER_SCHEMAS}), lacking (schema, kind, object, missing) AS (
         SELECT quote_ident(nspname), 'SCHEMA', quote_ident(nspname),
                CASE WHEN NOT has_schema_privilege(%s, oid, 'USAGE') THEN 'USAGE' END FROM schemas
         UNION ALL

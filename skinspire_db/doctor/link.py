@@ -6,13 +6,13 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from skinspire_db.connections import Target
-from skinspire_db.environment import Environment
+from skinspire_db.config.environment import Environment
+from skinspire_db.postgres.target import Target
 
 if TYPE_CHECKING:
     import psycopg
 
-    from skinspire_db.connections import Connection
+    from skinspire_db.postgres.connections import Connection
 
 
 @dataclass

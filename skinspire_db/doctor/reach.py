@@ -8,12 +8,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from skinspire_db import connections, environment, refusals
-from skinspire_db.connections import explain, libpq_parameters
+from skinspire_db.config import environment
+from skinspire_db.config.environment import url_setting
+from skinspire_db.config.urls import LOCAL_HOSTS
 from skinspire_db.doctor.link import Broken, Case
-from skinspire_db.environment import url_setting
 from skinspire_db.errors import DatabaseMissing
-from skinspire_db.urls import LOCAL_HOSTS
+from skinspire_db.postgres import connections, failures, target
+from skinspire_db.postgres.connections import explain
+from skinspire_db.postgres.target import libpq_parameters
 
 SSL_REQUEST = struct.pack("!ii", 8, 80877103)  # the first message of a client that would like TLS; a byte comes back
 # Where libpq looks when no host is named.
@@ -23,7 +25,7 @@ ATTEMPT_OF = "skinspire-db db.doctor"
 
 def settings(case: Case) -> str:
     case.environment = environment.resolve(case.name)
-    case.target = connections.target(case.environment, start=False)
+    case.target = target.target(case.environment, start=False)
     return f"{case.target}"
 
 
@@ -97,7 +99,7 @@ def tls(case: Case) -> str:
     mode = case.to.parameters.get("sslmode", "prefer")
     if case.refusal and _link(case) == "TLS":
         raise Broken(
-            f"sslmode={mode}: {refusals.reason(case.refusal)}",
+            f"sslmode={mode}: {failures.reason(case.refusal)}",
             f"correct the server's certificate or ssl = on, or sslmode and sslrootcert in {_setting(case)}",
         )
     if case.refusal and _is_let_in_encrypted(case):
@@ -113,19 +115,19 @@ def tls(case: Case) -> str:
 def password(case: Case) -> str:
     if case.refusal and _link(case) == "password":
         error = explain(case.refusal, case.to)
-        reason = error.message if "password" in error.message else refusals.reason(case.refusal)
+        reason = error.message if "password" in error.message else failures.reason(case.refusal)
         raise Broken(reason, f"correct user and password in {_setting(case)}; write special characters as %XX")
     if case.refusal and _link(case) == "host":
         kind = "hostssl" if case.to.parameters.get("sslmode") == "require" else "host"
         line = f"{kind} {case.to.database} {case.to.user} ADDRESS scram-sha-256"
-        raise Broken(refusals.reason(case.refusal), f"ask the administrator for a line in pg_hba.conf: {line}")
+        raise Broken(failures.reason(case.refusal), f"ask the administrator for a line in pg_hba.conf: {line}")
     return f"role {case.to.user} is let in"
 
 
 def connections_left(case: Case) -> str:
     if case.refusal and _link(case) == "limit":
         raise Broken(
-            f"the server lets nobody else in: {refusals.reason(case.refusal)}", refusals.more_connections(case.refusal)
+            f"the server lets nobody else in: {failures.reason(case.refusal)}", failures.more_connections(case.refusal)
         )
     return "there is room for a connection"
 
@@ -138,7 +140,7 @@ def database(case: Case) -> str:
         if "permission denied for database" in str(case.refusal):
             grant = f'GRANT CONNECT ON DATABASE "{case.to.database}" TO "{case.to.user}"'
             raise Broken(f"role {case.to.user} may not connect to {case.to.database}", f"ask the administrator for: {grant}")
-        raise Broken(refusals.reason(case.refusal), f"correct {_setting(case)}")
+        raise Broken(failures.reason(case.refusal), f"correct {_setting(case)}")
     return f"{case.to.database} exists"
 
 
@@ -198,10 +200,10 @@ def _attempt(case: Case) -> None:
         case.refusal = error
 
 
-def _link(case: Case) -> refusals.Kind:
+def _link(case: Case) -> failures.Kind:
     """Which link the refusal breaks."""
     assert case.refusal
-    return refusals.kind(case.refusal)
+    return failures.kind(case.refusal)
 
 
 def _is_let_in_encrypted(case: Case) -> bool:
@@ -214,5 +216,5 @@ def _is_let_in_encrypted(case: Case) -> bool:
     try:
         psycopg.connect(**libpq_parameters(encrypted, ATTEMPT_OF)).close()
     except psycopg.Error as error:
-        return refusals.kind(error) not in ("host", "TLS")  # then it is refused for another reason: TLS it would have taken
+        return failures.kind(error) not in ("host", "TLS")  # then it is refused for another reason: TLS it would have taken
     return True

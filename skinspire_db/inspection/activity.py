@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from skinspire_db import bookkeeping, connections
-from skinspire_db.environment import Environment
+from skinspire_db.config.environment import Environment
 from skinspire_db.errors import UsageError
 from skinspire_db.inspection import queries
 from skinspire_db.inspection.overview import Inspection, Row, note_the_stamp, rows
-from skinspire_db.looking import looking
-from skinspire_db.summary import told
+from skinspire_db.lifecycle import tool_schema
+from skinspire_db.lifecycle.read_only import looking
+from skinspire_db.lifecycle.result import told
+from skinspire_db.postgres import target
 
 
 def activity(environment: Environment) -> Inspection:
@@ -20,7 +21,7 @@ def activity(environment: Environment) -> Inspection:
     What other roles run is shown only to a member of pg_read_all_stats. Raises what looking() raises.
     """
     started = time.monotonic()
-    to = connections.target(environment)
+    to = target.target(environment)
     found = Inspection("db.activity", to.environment, to.database, str(to))
     with looking(to, found.operation) as connection:
         note_the_stamp(connection, found)
@@ -38,11 +39,11 @@ def history(environment: Environment, limit: str) -> Inspection:
     if not limit.isdecimal() or not 0 < int(limit) < 1_000_000:
         raise UsageError(f"--limit={limit} is no number of operations", remedy="invoke db.history --limit=20")
     started = time.monotonic()
-    to = connections.target(environment)
+    to = target.target(environment)
     found = Inspection("db.history", to.environment, to.database, str(to), sections={"journal": []})
     with looking(to, found.operation) as connection:
         note_the_stamp(connection, found)
-        if bookkeeping.exists(connection):
+        if tool_schema.exists(connection):
             found.sections["journal"] = rows(connection, queries.JOURNAL, limit=int(limit))
     for row in found.sections["journal"]:
         row["result"] = _result(row)

@@ -8,17 +8,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from skinspire_db import connections, safety, search_path
-from skinspire_db.connections import Target
-from skinspire_db.environment import Environment
+from skinspire_db.config.environment import Environment
 from skinspire_db.errors import SkinspireError, UsageError
 from skinspire_db.inspection import queries
-from skinspire_db.looking import looking
+from skinspire_db.lifecycle import stamp
+from skinspire_db.lifecycle.read_only import looking
 from skinspire_db.migrations import revisions, running
-from skinspire_db.triggers import ledger, status, versions
+from skinspire_db.objects import ledger, status, versions
+from skinspire_db.postgres import search_path, target
+from skinspire_db.postgres.target import Target
 
 if TYPE_CHECKING:
-    from skinspire_db.connections import Connection
+    from skinspire_db.postgres.connections import Connection
 
 Row = dict[str, Any]
 T = TypeVar("T")
@@ -92,7 +93,7 @@ def inspect(environment: Environment, wanted: Wanted) -> Inspection:
     table or schema that does not exist, and what looking() raises.
     """
     started = time.monotonic()
-    to = connections.target(environment)
+    to = target.target(environment)
     with looking(to, "db.inspect") as connection:
         found = Inspection("db.inspect", to.environment, to.database, str(to), _about(connection, to))
         note_the_stamp(connection, found)
@@ -142,7 +143,7 @@ def without_waiting(connection: Connection, find: Callable[[], T]) -> T | None:
 
 def _about(connection: Connection, to: Target) -> Row:
     [about] = rows(connection, queries.ABOUT)
-    stamped = safety.read_stamp(connection)
+    stamped = stamp.read(connection)
     return about | {
         "host": to.host, "port": to.port, "embedded": to.server is not None,
         "stamp": {"environment": stamped.environment, "identity": stamped.identity} if stamped else None,
@@ -151,7 +152,7 @@ def _about(connection: Connection, to: Target) -> Row:
 
 def note_the_stamp(connection: Connection, found: Inspection) -> None:
     """Say whose the database is, when it is not the environment's."""
-    stamped = safety.read_stamp(connection)
+    stamped = stamp.read(connection)
     if stamped and stamped.environment != found.environment:
         found.notes.append(f"this database is stamped {stamped.environment}, not {found.environment}")
     elif stamped is None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from skinspire_db.catalogue import Snapshot, plain, properties, split
+from skinspire_db.catalog.definitions import Snapshot, plain, properties, split
 from skinspire_db.migrations import losses
 
 Casts = Callable[[str, str], bool]  # whether PostgreSQL makes the second type of the first by itself

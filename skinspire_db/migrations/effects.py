@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from skinspire_db import search_path
+from skinspire_db.postgres import search_path
 
 if TYPE_CHECKING:
-    from skinspire_db.connections import Connection
+    from skinspire_db.postgres.connections import Connection
 
 SHOWN = 20  # of the objects by name; there can be thousands
 VERBS = ("added", "dropped", "renamed", "changed")

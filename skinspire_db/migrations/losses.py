@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from skinspire_db import search_path
-from skinspire_db.triggers.files import OPAQUE
+from skinspire_db.objects.files import OPAQUE
+from skinspire_db.postgres import search_path
 
 if TYPE_CHECKING:
-    from skinspire_db.connections import Connection
+    from skinspire_db.postgres.connections import Connection
 
 WORD = r'(?:"(?:[^"]|"")+"|[^\W\d][\w$]*)'
 NAME = rf"{WORD}(?:\s*\.\s*{WORD})*"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db import search_path
+from skinspire_db.postgres import search_path
 
 if TYPE_CHECKING:
     import sqlalchemy
 
-    from skinspire_db.connections import Connection
+    from skinspire_db.postgres.connections import Connection
 
 LIVE = """
     SELECT t.typtype::text, ARRAY(SELECT enumlabel FROM pg_enum WHERE enumtypid = t.oid),

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from skinspire_db.catalogue import Snapshot, properties, split
+from skinspire_db.catalog.definitions import Snapshot, properties, split
 
 
 @dataclass

@@ -9,15 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skinspire_db import project_code, project_models
-from skinspire_db.cache import cached
+import skinspire_db.clinic
+from skinspire_db.config import project_code
+from skinspire_db.config.cache import cached
+from skinspire_db.config.project import Project
 from skinspire_db.errors import MigrationInvalid, ProjectCodeEnded, UsageError
-from skinspire_db.settings import Project
+from skinspire_db.schema import models
 
 if TYPE_CHECKING:
     from alembic.script import Script, ScriptDirectory
 
-CORE = Path(__file__).parent
+CORE = Path(skinspire_db.clinic.__file__).parent / "migrations"
+TEMPLATES = Path(__file__).parent  # of what Alembic writes
 VERSIONS = "versions"
 
 
@@ -35,12 +38,12 @@ def directory(here: Project) -> ScriptDirectory:
     """
     from alembic.script import ScriptDirectory
 
-    project_models.load(here)
+    models.load(here)
     locations = [str(each) for each in folders(here) if each.is_dir()]
     found = ScriptDirectory(
-        str(CORE), version_locations=locations, recursive_version_locations=True, messaging_opts={"quiet": True}
+        str(TEMPLATES), version_locations=locations, recursive_version_locations=True, messaging_opts={"quiet": True}
     )
-    with refusals(), project_models.kept(), project_code.running(here), warnings.catch_warnings(record=True) as warned:
+    with refusals(), models.kept(), project_code.running(here), warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         list(found.walk_revisions())
     if twice := [str(each.message) for each in warned if "present more than once" in str(each.message)]:

@@ -13,19 +13,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db import project_code, project_models, schema, search_path
-from skinspire_db.connections import is_lost, sentence
+from skinspire_db.config import project_code
+from skinspire_db.config.project import Project
 from skinspire_db.errors import MigrationFailed, MigrationInvalid, ProjectCodeEnded, UsageError
+from skinspire_db.lifecycle.result import Summary, counted
 from skinspire_db.migrations import effects, losses, named_types, revisions
-from skinspire_db.settings import Project
-from skinspire_db.summary import Summary, counted
-from skinspire_db.triggers.files import statements_only
+from skinspire_db.objects.files import statements_only
+from skinspire_db.postgres import search_path
+from skinspire_db.postgres.failures import is_lost, sentence
+from skinspire_db.schema import models, tables
 
 if TYPE_CHECKING:
     import sqlalchemy
     from alembic.script import Script, ScriptDirectory
 
-    from skinspire_db.connections import Connection
+    from skinspire_db.postgres.connections import Connection
 
 # A database that was made without migrations: what it lacks is made, then it is noted where it stands.
 ADOPT = (
@@ -158,7 +160,7 @@ def apply(connection: Connection, here: Project, files: ScriptDirectory, script:
     import sqlalchemy
     from alembic.runtime.migration import MigrationStep
 
-    schema.create_extensions(connection, schema.extensions(here))
+    tables.create_extensions(connection, tables.extensions(here))
     make = MigrationStep.downgrade_from_script if down else MigrationStep.upgrade_from_script
     before = effects.state(connection)
     file = revisions.path(script, here)
@@ -281,7 +283,7 @@ def _to_its_end(migration: Callable[..., Any], here: Project) -> Callable[..., A
 
     @functools.wraps(migration)
     def run(*arguments: Any, **options: Any) -> None:
-        with project_models.kept(), project_code.running(here):
+        with models.kept(), project_code.running(here):
             left = migration(*arguments, **options)
         if inspect.isawaitable(left) or inspect.isgenerator(left) or inspect.isasyncgen(left):
             if inspect.iscoroutine(left):

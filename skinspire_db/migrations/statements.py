@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum, auto
 
-from skinspire_db.catalogue import Snapshot, head, plain, properties, split
+from skinspire_db.catalog.definitions import Snapshot, head, plain, properties, split
 from skinspire_db.migrations import columns, renames, types
 from skinspire_db.migrations.columns import Casts
 

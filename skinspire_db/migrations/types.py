@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from skinspire_db.catalogue import Snapshot, head, plain, properties, split
+from skinspire_db.catalog.definitions import Snapshot, head, plain, properties, split
 
 LABEL = re.compile(r"'(?:[^']|'')*'")
 MOVES = "a label goes or moves, or is used at once: its columns are rewritten, and a row that has one that goes makes it fail"

@@ -8,18 +8,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skinspire_db import catalogue, drift, schema, search_path, spelling
-from skinspire_db.catalogue import Snapshot, head, properties
+from skinspire_db.catalog import definitions, spelling
+from skinspire_db.catalog.definitions import Snapshot, head, properties
+from skinspire_db.catalog.spelling import Expected
+from skinspire_db.config.project import Project
 from skinspire_db.errors import MigrationFailed, MigrationInvalid, UsageError
-from skinspire_db.migrations import losses, revisions, running, statements
+from skinspire_db.migrations import drift, losses, revisions, running, statements
 from skinspire_db.migrations.statements import Statement
-from skinspire_db.settings import Project
-from skinspire_db.spelling import Expected
+from skinspire_db.postgres import search_path
+from skinspire_db.schema import tables
 
 if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
 
-    from skinspire_db.connections import Connection
+    from skinspire_db.postgres.connections import Connection
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def new(
     _folder(here)  # Alembic writes into none that it has not seen
     files = revisions.directory(here)
     refuse_behind(connection, files)
-    live = spelling.settled(catalogue.snapshot(connection), expected)
+    live = spelling.settled(definitions.snapshot(connection), expected)
     up = statements.lead(live, expected, lambda old, new: _casts(connection, old, new))
     if not up:
         return None
@@ -131,7 +133,7 @@ def _attempt(
     import psycopg
 
     files = revisions.directory(here)
-    script, before = revisions.named(files, revision), catalogue.snapshot(connection)
+    script, before = revisions.named(files, revision), definitions.snapshot(connection)
     connection.execute("SAVEPOINT attempt")
     try:
         running.apply(connection, here, files, script)
@@ -149,7 +151,7 @@ def _attempt(
 
 def _before(connection: Connection, expected: Snapshot, before: Snapshot, down: list[Statement]) -> Expected:
     """What was there before, with the words that PostgreSQL has for it since the downgrade said it again."""
-    before, after = spelling.settled(before, expected), catalogue.snapshot(connection)
+    before, after = spelling.settled(before, expected), definitions.snapshot(connection)
     of_both = expected.spellings if isinstance(expected, Expected) else {}
     spellings = {key: words for key, words in of_both.items() if before.get(key) == expected[key]}
     for key, definition in before.items():
@@ -176,8 +178,8 @@ def _not_kept(error: MigrationFailed) -> MigrationFailed:
 
 def remaining(connection: Connection, here: Project, wanted: Snapshot) -> list[str]:
     """What still differs and no trigger file brings, which follow after every revision."""
-    views = {schema.name_of(table) for table in schema.metadata(here).tables.values() if table.info.get("is_view")}
-    found = drift.compare(catalogue.snapshot(connection), wanted, views)
+    views = {tables.name_of(table) for table in tables.metadata(here).tables.values() if table.info.get("is_view")}
+    found = drift.compare(definitions.snapshot(connection), wanted, views)
     return [f"{each.kind} {each.name} {each.state}" for each in found if each.kind not in ("trigger", "function", "grant")]
 
 

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db import schema, verification
-from skinspire_db.triggers import versions
+from skinspire_db.inspection import verification
+from skinspire_db.objects import versions
+from skinspire_db.schema import tables
 
 if TYPE_CHECKING:
-    from skinspire_db.connections import Connection
+    from skinspire_db.postgres.connections import Connection
     from skinspire_db.testing.modes import ClinicDatabase
 
 SHOWN = 20  # rows that a failure names
@@ -112,7 +113,7 @@ def assert_valid(database: ClinicDatabase) -> None:
     here = database.environment.project
     connection = database.observer
     subject = verification.Subject(
-        connection, database.environment.name, database.environment.policy, schema.blueprint(here), versions.current(here)
+        connection, database.environment.name, database.environment.policy, tables.blueprint(here), versions.current(here)
     )
     with connection.transaction(force_rollback=True):
         summary = verification.verify(subject)

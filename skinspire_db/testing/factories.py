@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select
 
+from skinspire_db.clinic import reference
+from skinspire_db.clinic.models import Branch, Hospital, Patient, RoleMaster, Staff, User, UserRoleMapping
+from skinspire_db.clinic.people import KINDS, Kind, Person, person
+from skinspire_db.clinic.seed import ROLE_OF
 from skinspire_db.errors import UsageError
-from skinspire_db.models import Branch, Hospital, Patient, RoleMaster, Staff, User, UserRoleMapping
-from skinspire_db.seeding import reference
-from skinspire_db.seeding.bulk import ROLE_OF
-from skinspire_db.seeding.people import KINDS, Kind, Person, person
 
 if TYPE_CHECKING:
     from skinspire_db.testing.modes import ClinicDatabase

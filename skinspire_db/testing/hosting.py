@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db import connections, environment, safety
-from skinspire_db.binaries import find_binaries
-from skinspire_db.connections import Target
-from skinspire_db.environment import Environment
+from skinspire_db.config import environment
+from skinspire_db.config.environment import Environment
+from skinspire_db.config.project import Project, Setting
+from skinspire_db.config.urls import split_hosts
 from skinspire_db.errors import DatabaseMissing, GuardRefused, InvalidSetting, SkinspireError
-from skinspire_db.server import throw_away_server
-from skinspire_db.settings import Project, Setting
-from skinspire_db.urls import split_hosts
+from skinspire_db.lifecycle import stamp
+from skinspire_db.postgres import connections, target
+from skinspire_db.postgres.embedded_server import throw_away_server
+from skinspire_db.postgres.programs import find_binaries
+from skinspire_db.postgres.target import Target
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -42,7 +44,7 @@ class Host:
         return Environment(ENVIRONMENT, policy, Setting(SETTING, url, "pytest"), self.project)
 
     def target(self, database: str) -> Target:
-        return connections.target(self.environment(database))
+        return target.target(self.environment(database))
 
     def address(self, database: str) -> str:
         """How a person gets into it, without the password."""
@@ -114,7 +116,7 @@ def refuse_real(to: Target) -> None:
     """Raise GuardRefused when the database is stamped for an environment that is not for tests, whatever it is called."""
     try:
         with connections.connect(to, "tests") as connection:
-            stamped = safety.read_stamp(connection)
+            stamped = stamp.read(connection)
     except DatabaseMissing:
         return
     if stamped is not None and stamped.environment != ENVIRONMENT:

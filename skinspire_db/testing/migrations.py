@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from skinspire_db import catalogue, connections, drift, operations, safety, schema
-from skinspire_db.migrations import revisions, running, verbs
-from skinspire_db.triggers import proofs, versions
+from skinspire_db.catalog import definitions
+from skinspire_db.lifecycle import stamp
+from skinspire_db.migrations import drift, revisions, running
+from skinspire_db.objects import proofs, versions
+from skinspire_db.operations import db, migrate
+from skinspire_db.postgres import connections
+from skinspire_db.schema import tables
 
 if TYPE_CHECKING:
     from skinspire_db.testing.modes import ClinicDatabase
@@ -29,23 +33,23 @@ def test_revisions_go_up_down_and_up(db_empty: Database) -> None:
     _begin(db_empty)
     environment = db_empty.environment
     states = [_definitions(db_empty)]
-    upgrading = verbs.upgrade(environment)
+    upgrading = migrate.upgrade(environment)
     while (revision := upgrading.next()) is not None:
         revision.run()
         states.append(_definitions(db_empty))
         name = _at(db_empty)
-        verbs.downgrade(environment).run()
+        migrate.downgrade(environment).run()
         if len(states) == 2:  # the trigger files' functions, and extensions, come with the first revision but are not its own
             left = {key for key in _definitions(db_empty) if key.startswith(("function ", "extension ", "grant "))}
             states[0] |= {key: states[1].get(key) for key in left if "(" in key or key.startswith("extension ")}
         assert _definitions(db_empty) == states[-2], f"taking back {name} does not leave what was there before"
-        verbs.upgrade(environment, name).run()
+        migrate.upgrade(environment, name).run()
         assert _definitions(db_empty) == states[-1], f"{name} makes something else the second time"
     count = len(states) - 1
     if count:
-        verbs.downgrade(environment, count).run()
+        migrate.downgrade(environment, count).run()
         assert _definitions(db_empty) == states[0], "taking back all revisions does not leave what was there before"
-        verbs.upgrade(environment).run()
+        migrate.upgrade(environment).run()
         assert _definitions(db_empty) == states[-1], "all revisions make something else the second time"
 
 
@@ -54,10 +58,10 @@ def test_models_equal_migrations(db_empty: Database) -> None:
     _begin(db_empty)
     environment = db_empty.environment
     here = environment.project
-    verbs.upgrade(environment).run()
+    migrate.upgrade(environment).run()
     with contextlib.closing(connections.connect(db_empty.target, "tests")) as connection:
         connections.begin(connection, environment.policy)
-        found = drift.look(connection, db_empty.target, here, schema.blueprint(here), versions.current(here))
+        found = drift.look(connection, db_empty.target, here, tables.blueprint(here), versions.current(here))
     assert not found.lines, "\n".join(found.lines)
 
 
@@ -74,18 +78,18 @@ def _begin(database: Database) -> None:
     """Stamp it, so that revisions can be applied; a project without revisions has nothing to test."""
     if not revisions.heads(database.environment.project):
         pytest.skip("the project has no revisions")
-    operations.adopt(database.environment).run()
+    db.adopt(database.environment).run()
 
 
 def _definitions(database: Database) -> dict[str, Any]:
     with contextlib.closing(connections.connect(database.target, "tests")) as connection:
         connections.begin(connection, database.environment.policy)
-        return dict(catalogue.snapshot(connection))
+        return dict(definitions.snapshot(connection))
 
 
 def _at(database: Database) -> str:
     """The revision that it is at."""
     with contextlib.closing(connections.connect(database.target, "tests")) as connection:
         connections.begin(connection, database.environment.policy)
-        safety.identify(connection, database.target)
+        stamp.identify(connection, database.target)
         return running.current(connection)[0]

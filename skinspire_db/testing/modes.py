@@ -13,8 +13,8 @@ import sqlalchemy
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
-from skinspire_db.connections import sentence
 from skinspire_db.errors import UsageError
+from skinspire_db.postgres.failures import sentence
 from skinspire_db.testing.seeded import Seeded, Unrestorable
 from skinspire_db.testing.transaction import WORK_ON_THEIR_OWN, Escaped, Joined, Transaction, service_within
 from skinspire_db.testing.workshop import Database, Workshop
@@ -22,9 +22,9 @@ from skinspire_db.testing.workshop import Database, Workshop
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Engine
 
-    from skinspire_db.connections import Connection
-    from skinspire_db.engines import Service
-    from skinspire_db.environment import Environment
+    from skinspire_db.config.environment import Environment
+    from skinspire_db.postgres.connections import Connection
+    from skinspire_db.service.engines import Service
 
 Mode = Literal["session", "database", "clone"]
 MODES: tuple[Mode, ...] = ("session", "database", "clone")
@@ -179,7 +179,7 @@ class ClinicDatabase:
     @property
     def url(self) -> URL:
         """Where it is; the text form hides the password."""
-        from skinspire_db.engines import url
+        from skinspire_db.service.engines import url
 
         return url(self.database.target)
 

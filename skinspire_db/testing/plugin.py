@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from skinspire_db import standin
 from skinspire_db.errors import SkinspireError, UsageError
+from skinspire_db.service import test_override
 from skinspire_db.testing import fixtures
 from skinspire_db.testing.run import Run
 
@@ -57,10 +57,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Shut the application's door to its databases, before a conftest.py opens it: only a test's database is reached now."""
-    early_config.stash[FORMER] = (standin.guarding, standin.current, os.environ.get(standin.TOLD))
+    early_config.stash[FORMER] = (test_override.guarding, test_override.current, os.environ.get(test_override.TOLD))
     if early_config.getini("db_guard") and _is_of_skinspire():
-        standin.guarding, standin.current = True, None
-        os.environ[standin.TOLD] = "-"
+        test_override.guarding, test_override.current = True, None
+        os.environ[test_override.TOLD] = "-"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -82,8 +82,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         if run.noted is not None:
             shutil.rmtree(run.noted.parent, ignore_errors=True)
     if FORMER in config.stash:
-        standin.guarding, standin.current, told = config.stash[FORMER]
-        _set(standin.TOLD, told)
+        test_override.guarding, test_override.current, told = config.stash[FORMER]
+        _set(test_override.TOLD, told)
 
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist tells the controller of the collection next
@@ -159,7 +159,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     if run.current is not None:
         import psycopg
 
-        from skinspire_db.connections import sentence
+        from skinspire_db.postgres.failures import sentence
 
         try:
             with _told():
@@ -199,7 +199,7 @@ def database_of(request: pytest.FixtureRequest) -> Iterator[None]:
         database = run.use(mode, item, request)
     with _surroundings(database):
         yield
-    standin.current = run.current = None
+    test_override.current = run.current = None
     keep = item.stash.get(KEEP, None)
     if keep is not None:
         del item.stash[KEEP]  # it may run again
@@ -240,10 +240,10 @@ def _ours(item: Any) -> set[str]:
 
 
 def _is_of_skinspire() -> bool:
-    from skinspire_db import settings
+    from skinspire_db.config import project
 
     try:
-        return settings.project().found_by in ("SKINSPIRE_PROJECT", "the current folder")
+        return project.project().found_by in ("SKINSPIRE_PROJECT", "the current folder")
     except SkinspireError:  # a pyproject.toml that cannot be read; pytest tells
         return False
 
@@ -260,10 +260,10 @@ def _told() -> Iterator[None]:
 @contextlib.contextmanager
 def _surroundings(database: ClinicDatabase) -> Iterator[None]:
     """What processes that the test starts are told; what it chooses for get_db_session() is not the next test's choice."""
-    from skinspire_db import sessions
+    from skinspire_db.service import sessions
 
     name = database.environment.name
-    told = {"SKINSPIRE_ENV": name, "TEST_DATABASE_URL": str(database.environment.url.value), standin.TOLD: name}
+    told = {"SKINSPIRE_ENV": name, "TEST_DATABASE_URL": str(database.environment.url.value), test_override.TOLD: name}
     before = {name: os.environ.get(name) for name in told}
     nested = sessions._savepoints_by_default, sessions._savepoints.get()
     os.environ |= told

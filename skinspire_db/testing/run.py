@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from skinspire_db import standin
 from skinspire_db.errors import ConnectionFailed, SkinspireError
+from skinspire_db.service import test_override
 
 if TYPE_CHECKING:
     from skinspire_db.testing.hosting import Host
@@ -60,7 +60,7 @@ class Run:
         except psycopg.OperationalError:  # the server has died, or was started anew
             self.close()
             self.current = KINDS[mode](self.bench(request), item.nodeid)
-        standin.current = self.current
+        test_override.current = self.current
         return self.current
 
     def close(self) -> None:
@@ -73,8 +73,8 @@ class Run:
     def _prepare(self, request: pytest.FixtureRequest | None) -> None:
         import psycopg
 
-        from skinspire_db.connections import sentence
-        from skinspire_db.seeding.bulk import Options
+        from skinspire_db.clinic.seed import Options
+        from skinspire_db.postgres.failures import sentence
         from skinspire_db.testing.modes import Bench
         from skinspire_db.testing.workshop import Workshop
 
@@ -93,10 +93,10 @@ class Run:
         self.words = f"skinspire-db: {host.words}, template {template.name} {template.how}, {seconds:.2f} s"
 
     def _host(self, request: pytest.FixtureRequest | None) -> Host:
-        from skinspire_db import environment, settings
+        from skinspire_db.config import environment, project
         from skinspire_db.testing import hosting
 
-        here = settings.project()
+        here = project.project()
         for name, value in (
             ("--db-server", self.config.getoption("db_server")),
             ("db_server", self.config.getini("db_server")),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from skinspire_db.connections import Connection
+    from skinspire_db.postgres.connections import Connection
 
 FIRST_USER_OID = 16384
 PG_CLASS, PG_DATABASE, PG_DB_ROLE_SETTING = 1259, 1262, 2964  # fixed in PostgreSQL's own catalogue files

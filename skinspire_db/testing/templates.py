@@ -15,17 +15,20 @@ from typing import TYPE_CHECKING, Any
 from psycopg import sql
 
 import skinspire_db
-from skinspire_db import bookkeeping, connections, safety, schema
+from skinspire_db.catalog import objects
+from skinspire_db.clinic.seed import Options
 from skinspire_db.errors import GuardRefused
+from skinspire_db.lifecycle import stamp, tool_schema
+from skinspire_db.lifecycle.result import counted
 from skinspire_db.migrations import revisions
-from skinspire_db.seeding.bulk import Options
-from skinspire_db.summary import counted
+from skinspire_db.objects import versions
+from skinspire_db.postgres import connections
+from skinspire_db.schema import tables
 from skinspire_db.testing import hosting
 from skinspire_db.testing.hosting import Host
-from skinspire_db.triggers import versions
 
 if TYPE_CHECKING:
-    from skinspire_db.connections import Connection
+    from skinspire_db.postgres.connections import Connection
 
 PREFIX = "skinspire_template_"
 NAME = re.compile(PREFIX + "[0-9a-f]{12}")
@@ -66,14 +69,14 @@ def ensure(host: Host, watch: Connection, options: Options) -> Template:
 def fingerprint(host: Host, server_version: int, options: Options) -> str:
     """Twelve hexadecimal digits of everything that shapes the template: models, revisions, trigger files, seeds, versions."""
     here = host.project
-    folders = (Path(skinspire_db.__file__).parent, bookkeeping.sql_folder(), *revisions.folders(here))
+    folders = (Path(skinspire_db.__file__).parent, tool_schema.sql_folder(), *revisions.folders(here))
     files = {  # by their names below these folders: another checkout of the same files has the same template
         (str(path.relative_to(folder)), hashlib.sha256(path.read_bytes()).hexdigest())
         for folder in folders
         for path in folder.rglob("*")
         if path.suffix in (".py", ".toml", ".sql", ".lock")
     }
-    wanted = schema.blueprint(here)
+    wanted = tables.blueprint(here)
     facts: list[Any] = [
         vars(wanted) | {"statements": sorted(wanted.statements)},  # in which order is no difference
         [(file.name, file.sha256) for file in versions.current(here)],
@@ -129,11 +132,11 @@ def _usable(watch: Connection, name: str) -> bool:
 
 
 def _make(host: Host, watch: Connection, name: str, options: Options) -> None:
-    from skinspire_db import operations
+    from skinspire_db.operations import db
 
     _remove_half_made(host, watch, name)
     environment = host.environment(name)
-    operations.setup(environment, options).run()
+    db.setup(environment, options).run()
     describe(watch, name, project=str(host.project.root))
     try:
         # The last act: whatever stops us before, the template never was.
@@ -150,7 +153,7 @@ def _remove_half_made(host: Host, watch: Connection, name: str) -> None:
     to = host.target(name)
     hosting.refuse_real(to)
     with connections.connect(to, "tests") as connection:
-        foreign = safety.read_stamp(connection) is None and schema.objects(connection)
+        foreign = stamp.read(connection) is None and objects.all_objects(connection)
     if foreign:
         raise GuardRefused(
             f"{to} holds {counted(len(foreign), 'object')} and no stamp: it may be somebody else's",

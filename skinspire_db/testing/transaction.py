@@ -19,13 +19,13 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 from sqlalchemy import event
 
-from skinspire_db.engines import Service
-from skinspire_db.engines import url as url_of
 from skinspire_db.errors import UsageError
+from skinspire_db.service.engines import Service
+from skinspire_db.service.engines import url as url_of
 from skinspire_db.testing.workshop import Database
 
 if TYPE_CHECKING:
-    from skinspire_db.driver import Connection
+    from skinspire_db.service.driver import Connection
 
 COMMENTS = re.compile(r"/\*.*?\*/|--[^\n]*", re.DOTALL)
 READS = re.compile(r"\s*(SELECT|SHOW|FETCH|VALUES|EXPLAIN|WITH(?!.*\b(INSERT|UPDATE|DELETE|MERGE)\b))\b", re.I | re.DOTALL)

@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
-from skinspire_db import connections, driver, scratch, standin
-from skinspire_db.connections import Target
-from skinspire_db.environment import Environment
+from skinspire_db.clinic.seed import Options
+from skinspire_db.config.environment import Environment
 from skinspire_db.errors import ConnectionFailed, GuardRefused, PermissionMissing, UsageError
-from skinspire_db.seeding.bulk import Options
+from skinspire_db.lifecycle import scratch
+from skinspire_db.postgres import connections, target
+from skinspire_db.postgres.target import Target
+from skinspire_db.service import driver, test_override
 from skinspire_db.testing import templates
 from skinspire_db.testing.hosting import Host
 
 if TYPE_CHECKING:
-    from skinspire_db.connections import Connection
-    from skinspire_db.engines import Service
+    from skinspire_db.postgres.connections import Connection
+    from skinspire_db.service.engines import Service
 
 BASE = "skinspire_pytest"  # what the run's databases are called, with the ending of a scratch database
 KEPT_PREFIX = "skinspire_kept_"
@@ -32,7 +34,7 @@ class Database:
     def __init__(self, host: Host, name: str) -> None:
         self.name = name
         self.environment: Environment = host.environment(name)
-        self.target: Target = connections.target(self.environment)
+        self.target: Target = target.target(self.environment)
         self.ending = False  # the test is over, and what it used is put right
         self._service: Service | None = None
 
@@ -40,7 +42,7 @@ class Database:
         """Its engines, made when they are first asked for."""
         from sqlalchemy import event
 
-        from skinspire_db import engines
+        from skinspire_db.service import engines
 
         if self._service is None:
             self._service = made = engines.make(self.environment)
@@ -50,7 +52,7 @@ class Database:
 
             @event.listens_for(made.engine, "checkout")
             def refuse_another_test(_: Any, __: Any, ___: Any) -> None:
-                serving = standin.current.service() if standin.current is not None else None
+                serving = test_override.current.service() if test_override.current is not None else None
                 if serving is not made and not self.ending:
                     raise UsageError("this engine is another test's", remedy="call get_db_engine() whenever it is needed")
 
@@ -58,7 +60,7 @@ class Database:
 
     def connect(self) -> driver.Connection:
         """A connection in autocommit. Raises GuardRefused when it has come out anywhere else."""
-        opened = driver.connect(**connections.libpq_parameters(self.target, "skinspire-db test"), autocommit=True)
+        opened = driver.connect(**target.libpq_parameters(self.target, "skinspire-db test"), autocommit=True)
         if opened.info.dbname != self.name:
             opened.close()
             raise GuardRefused(f"the tests' server leads to {opened.info.dbname}, not {self.name}", remedy="correct its URL")

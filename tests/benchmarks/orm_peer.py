@@ -13,7 +13,7 @@ from pathlib import Path
 from sqlalchemy import URL, create_engine
 from sqlalchemy.orm import Session
 
-from skinspire_db.models import Patient, User, UserRoleMapping
+from skinspire_db.clinic.models import Patient, User, UserRoleMapping
 from tests.benchmarks.bench_seed import COLUMNS
 
 CONVERT = dict.fromkeys(("personal_info", "contact_info", "emergency_contact", "preferences"), json.loads)

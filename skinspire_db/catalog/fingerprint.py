@@ -1,0 +1,271 @@
+"""What a database holds, in little: rows and a hash of them for each table, definitions, and the sequences' values."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from skinspire_db.catalog import definitions
+from skinspire_db.postgres import connections
+from skinspire_db.postgres.target import Target
+
+if TYPE_CHECKING:
+    from skinspire_db.postgres.connections import Connection
+
+# Whether a column is of a type whose values are oids, or of one made of such, or of one of these kinds.
+OIDS = """
+    EXISTS (SELECT FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_type e ON e.oid = t.typelem
+            LEFT JOIN pg_type b ON b.oid = coalesce(nullif(t.typbasetype, 0), e.typbasetype)
+            LEFT JOIN pg_type be ON be.oid = b.typelem
+            WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+              AND (t.typname ~ '^_?reg' OR b.typname ~ '^_?reg' OR t.typtype IN ({kinds}) OR e.typtype IN ({kinds})
+                   OR b.typtype IN ({kinds}) OR be.typtype IN ({kinds})))
+"""
+# Every table that has rows of its own: also the tools', which a copy brings along, but not extensions', whose rows a dump
+# leaves to them, nor materialized views, which are made anew. The last column: whether the rows' own hash would be of oids,
+# which mean something else in a copy: an enum's label, a table's name.
+NAME = """format('"%%s"."%%s"', replace(n.nspname, '"', '""'), replace(c.relname, '"', '""'))"""
+TABLES = f"""
+    SELECT n.nspname, c.relname, pg_table_size(c.oid), {OIDS.format(kinds="'c', 'e'")}
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+      AND (%(only)s::text[] IS NULL OR {NAME} = ANY (%(only)s))
+    ORDER BY 3 DESC, 1, 2
+"""  # noqa: S608
+SEQUENCES = """
+    SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'S' AND n.nspname !~ '^pg_' ORDER BY 1, 2
+"""
+# Partitions below one that is divided by the hash of an enum, and the topmost such. Labels have other oids in a copy, so that
+# rows are in other partitions there; pg_dump (16 and newer) loads them through the root.
+REDIVIDED = """
+    WITH RECURSIVE up (leaf, at, level) AS (
+        SELECT oid, oid, 0 FROM pg_class WHERE relispartition AND relkind = 'r'
+        UNION ALL SELECT up.leaf, i.inhparent, up.level + 1 FROM up JOIN pg_inherits i ON i.inhrelid = up.at
+    )
+    SELECT DISTINCT ON (up.leaf) ln.nspname, l.relname, rn.nspname, r.relname
+    FROM up JOIN pg_partitioned_table p ON p.partrelid = up.at AND p.partstrat = 'h' AND EXISTS (
+        SELECT FROM unnest(p.partattrs::int2[]) AS k (n) JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = k.n
+        JOIN pg_type t ON t.oid = a.atttypid WHERE t.typtype = 'e')
+    JOIN pg_class l ON l.oid = up.leaf JOIN pg_namespace ln ON ln.oid = l.relnamespace
+    JOIN pg_class r ON r.oid = up.at JOIN pg_namespace rn ON rn.oid = r.relnamespace
+    ORDER BY up.leaf, up.level DESC
+"""
+# A row's text depends on these.
+SPELLING = """
+    SET LOCAL DateStyle = ISO; SET LOCAL IntervalStyle = postgres; SET LOCAL extra_float_digits = 1;
+    SET LOCAL bytea_output = hex
+"""
+CAST = re.compile(
+    r"::(?:character varying|double precision|time(?:stamp)? with(?:out)? time zone|[\w.\"]+)(?:\([\d, ]+\))?(?:\[\])*"
+)
+# The rows' own hash function takes half the time of their text's, but is the server's, of one major version.
+# Not t::text: whoever owns the table may have made a cast of its rows to text, which would run here.
+OF_RECORD, OF_TEXT = "hash_record_extended(t, 0)", "hashtextextended(format('%s', t), 0)"
+BATCH = 100  # sequences whose locks are held at once
+ASKING: set[Any] = set()  # the connections that are hashing tables
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """`tables`: quoted name -> [rows, hash]; `sequences`: quoted name -> [last value, is called]; `definitions`: as the
+    catalogue has them, name -> hash. Hashes can be compared with those of a server of the same `major` version only.
+    """
+
+    tables: dict[str, list[Any]]
+    sequences: dict[str, list[Any]]
+    definitions: dict[str, str]
+    major: int
+
+    @property
+    def rows(self) -> int:
+        return sum(rows for rows, _ in self.tables.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+Rows = dict[str, list[Any]]  # as in Fingerprint.tables
+
+
+def take(
+    to: Target,
+    operation: str,
+    *,
+    at: str | None = None,
+    jobs: int = 2,
+    only: set[str] | None = None,
+    known: Rows | None = None,
+) -> Fingerprint:
+    """The fingerprint of a database, taken by so many sessions on one snapshot: `at` is one that another session exported.
+
+    With `only`, the rows of other tables are not looked at; `known` are of tables whose rows need no second look. Raises what
+    connecting raises, and psycopg's errors.
+    """
+    asking: set[Any] = set()
+    with connections.connect(to, operation) as first, meanwhile(asking=asking) as pool:
+        snapshot = _begin(first, to, at)
+        tables = pool.submit(rows, to, operation, at=snapshot, jobs=jobs, only=only, known=known, asking=asking)
+        sequences = _values(first, [_name(*each) for each in first.execute(SEQUENCES).fetchall()])
+        described = {key: _short(value) for key, value in definitions.snapshot(first).items()}
+        found = _together(tables.result(), redivided(first))
+        first.rollback()
+        return Fingerprint(found, sequences, described, first.info.server_version // 10_000)
+
+
+def redivided(connection: Connection) -> dict[str, str]:
+    """Partitions whose rows can be in another one in a copy: quoted name -> that of the table that they all belong to."""
+    found = connection.execute(REDIVIDED.encode()).fetchall()
+    return {_name(*names[:2]): _name(*names[2:]) for names in found}
+
+
+def _together(found: Rows, roots: dict[str, str]) -> Rows:
+    """The rows with those of such partitions as one table's."""
+    kept = {name: row for name, row in found.items() if name not in roots}
+    for name in found.keys() & roots.keys():
+        count, hashed = kept.get(roots[name], [0, "0"])
+        kept[roots[name]] = [count + found[name][0], str(int(hashed) + int(found[name][1]))]
+    return dict(sorted(kept.items()))
+
+
+def rows(
+    to: Target,
+    operation: str,
+    *,
+    at: str | None = None,
+    jobs: int = 2,
+    only: set[str] | None = None,
+    known: Rows | None = None,
+    asking: set[Any] | None = None,
+) -> Rows:
+    """That part of the fingerprint which takes long. The connections that are at it are in `asking`."""
+    found, asking = dict(known or {}), set() if asking is None else asking
+    with connections.connect(to, operation) as first, meanwhile(jobs, asking) as pool:
+        snapshot = _begin(first, to, at)
+        # Asked for by name: another one's size cannot be had while it is being filled.
+        listed = first.execute(TABLES.encode(), {"only": None if only is None else list(only)}).fetchall()
+        wanted = [(name, by_text) for schema, table, _, by_text in listed if (name := _name(schema, table)) not in found]
+        queue = iter(wanted)  # the next one for whoever is done with his
+        shares = [pool.submit(_hash, to, operation, snapshot, queue, asking) for _ in wanted[:jobs]]
+        large = _large_objects(first) if only is None else None
+        for share in shares:
+            found |= share.result()
+        first.rollback()
+    return {name: found[name] for name in sorted(found)} | ({"large objects": large} if large else {})
+
+
+@contextlib.contextmanager
+def meanwhile(workers: int = 1, asking: set[Any] = ASKING) -> Iterator[ThreadPoolExecutor]:
+    """Threads for looks at databases while something else goes on. When the block fails, Ctrl-C too, they are given up, and
+    what the connections of `asking` are at with them, by default all of them.
+    """
+    pool = ThreadPoolExecutor(max_workers=workers)
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for connection in list(asking):
+            with contextlib.suppress(Exception):
+                connection.cancel()
+        raise
+    finally:
+        pool.shutdown()
+
+
+def differences(
+    one: Fingerprint, other: Fingerprint, *, of: Sequence[str] = ("tables", "sequences", "definitions")
+) -> Iterator[str]:
+    """How the other differs, a sentence each; empty when they are the same. Of two major versions only numbers are compared,
+    and which tables, sequences and definitions there are. The part "unowned" is the definitions but for who may do what.
+    """
+    for part in of:
+        here, there = (_unowned(each) if part == "unowned" else getattr(each, part) for each in (one, other))
+        for name in sorted(here.keys() | there.keys()):
+            what = {"tables": "table ", "sequences": "sequence "}.get(part, "") + name
+            if name not in there:
+                yield f"{what} is missing"
+            elif name not in here:
+                yield f"{what} is extra"
+            elif part == "tables" and here[name][0] != there[name][0]:
+                yield f"{what} has {there[name][0]} rows, not {here[name][0]}"
+            elif here[name] != there[name] and (part == "sequences" or one.major == other.major):
+                yield f"{what} differs"
+
+
+def _unowned(one: Fingerprint) -> dict[str, str]:
+    """The definitions without grants and policies; of those that name an owner, only that they are there."""
+    owned = ("schema ", "table ", "view ", "function ")
+    kept = {name: text for name, text in one.definitions.items() if not name.startswith(("grant ", "policy "))}
+    return {name: "" if name.startswith(owned) else text for name, text in kept.items()}
+
+
+def _values(connection: Connection, sequences: list[str]) -> Rows:
+    found: Rows = {}
+    for start in range(0, len(sequences), BATCH):
+        with connection.transaction(force_rollback=True):  # gives the locks back
+            for name in sequences[start : start + BATCH]:
+                query = f"SELECT last_value, is_called FROM {name}"  # noqa: S608
+                found[name] = list(connection.execute(query.encode()).fetchone() or ())
+    return found
+
+
+def _hash(to: Target, operation: str, snapshot: str, tables: Iterator[tuple[str, bool]], asking: set[Any]) -> Rows:
+    import psycopg
+
+    found: Rows = {}
+    with connections.connect(to, operation) as connection:
+        _begin(connection, to, snapshot)
+        ASKING.add(connection)
+        asking.add(connection)
+        try:
+            for name, by_text in tables:
+                try:
+                    found[name] = _rows(connection, name, OF_TEXT if by_text else OF_RECORD)
+                except psycopg.errors.UndefinedFunction:  # a type that has no hash function, json for one
+                    found[name] = _rows(connection, name, OF_TEXT)
+        finally:
+            ASKING.discard(connection)
+            asking.discard(connection)
+        connection.rollback()
+    return found
+
+
+def _rows(connection: Connection, table: str, hashed: str) -> list[Any]:
+    query = f"SELECT count(*), coalesce(sum({hashed}), 0)::text FROM ONLY {table} AS t"  # noqa: S608
+    with connection.transaction(force_rollback=True):  # gives the locks on the table, its indexes and its TOAST back
+        return list(connection.execute(query.encode()).fetchone() or ())
+
+
+def _large_objects(connection: Connection) -> list[Any] | None:
+    """Of all large objects; None where there are none, or the role may not read them."""
+    may = connection.execute("SELECT has_table_privilege('pg_largeobject', 'SELECT')").fetchone()
+    if may != (True,):
+        return None
+    query = "SELECT count(*), coalesce(sum(hashtextextended(loid::text || ' ' || pageno || data::text, 0)), 0)::text"
+    row = connection.execute(f"{query} FROM pg_largeobject".encode()).fetchone()
+    return list(row) if row and row[0] else None
+
+
+def _begin(connection: Connection, to: Target, snapshot: str | None) -> str:
+    """A transaction that sees one state of the database throughout; returns its snapshot's name for others."""
+    connections.begin(connection, to.policy, brief=True, isolation="REPEATABLE READ READ ONLY", snapshot=snapshot)
+    connection.execute(SPELLING)
+    row = None if snapshot else connection.execute("SELECT pg_export_snapshot()").fetchone()
+    return str(row[0]) if row else str(snapshot)
+
+
+def _name(schema: str, table: str) -> str:
+    from psycopg import sql
+
+    return sql.Identifier(schema, table).as_string()
+
+
+def _short(definition: str) -> str:
+    """After a dump and restore PostgreSQL writes some comparisons with other casts and parentheses: those do not count."""
+    return hashlib.sha256(re.sub(r"[\s()]", "", CAST.sub("", definition)).encode()).hexdigest()[:16]

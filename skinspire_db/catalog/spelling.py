@@ -1,0 +1,153 @@
+"""One meaning in several spellings: PostgreSQL writes some expressions otherwise when it has read its own words again.
+
+`s IN ('a', 'b')` on a varchar column is such a one: a dump and restore, or a revision, makes other text of it than a model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from skinspire_db.catalog.definitions import Snapshot, head, properties, snapshot, split
+from skinspire_db.postgres import search_path
+
+if TYPE_CHECKING:
+    from skinspire_db.postgres.connections import Connection
+
+ROUNDS = 3  # the second finds nothing new, as far as anybody has seen
+ASIDE = '"spelled again"'
+QUOTED = r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\""
+NOW = re.compile(rf"{QUOTED}|\bCURRENT_TIMESTAMP\b(?!\()|\btransaction_timestamp\(\)")
+TODAY = {"date": ("CURRENT_DATE", "now()"), "timestamp without time zone": ("LOCALTIMESTAMP", "now()")}
+CONSTANT = re.compile(
+    r"\(?(?:'(?P<quoted>(?:[^']|'')*)'|(?P<number>-?\d[\d.]*))\)?"
+    r"(?:::(?:smallint|integer|bigint|numeric|text|character varying|bpchar))?"
+)
+
+
+class Expected(dict[str, str]):
+    """A snapshot as the models and files would make it; `spellings` are other words of PostgreSQL's for the same, by key."""
+
+    def __init__(self, of: Snapshot, spellings: dict[str, list[str]]) -> None:
+        super().__init__(of)
+        self.spellings = spellings
+
+
+def settled(live: Snapshot, wanted: Snapshot) -> Snapshot:
+    """The live snapshot, with what only is spelled otherwise in the words of the wanted one."""
+    spellings = wanted.spellings if isinstance(wanted, Expected) else {}
+    found = dict(live)
+    for key in live.keys() & wanted.keys():
+        if live[key] != wanted[key]:
+            forms = (wanted[key], *spellings.get(key, ()))
+            if _alike(key, live[key]) in {_alike(key, form) for form in forms}:
+                found[key] = wanted[key]
+    return found
+
+
+def _alike(key: str, definition: str) -> str:
+    """The definition with one word for the transaction's beginning, and a default that is a constant without its cast."""
+    if key.startswith("function "):
+        return definition
+    alike = NOW.sub(lambda found: found[0] if found[0][0] in "'\"" else "now()", definition)
+    if key.startswith("column ") and (default := properties(alike).get("default")):
+        word, meaning = TODAY.get(properties(alike)["is"], ("", ""))
+        if default == word:
+            return alike.replace(f"\ndefault {default}", f"\ndefault {meaning}", 1)
+        if constant := CONSTANT.fullmatch(default):
+            value = constant["number"] if constant["quoted"] is None else constant["quoted"]
+            return alike.replace(f"\ndefault {default}", f"\ndefault {value}", 1)
+    return alike
+
+
+def again(connection: Connection, first: Snapshot) -> dict[str, list[str]]:
+    """Other words for what the database has, as they are after it was dumped and restored, once and again.
+
+    The database is an empty one of our own: what can be spelled otherwise is made anew in it.
+    """
+    found: dict[str, list[str]] = {}
+    now = dict(first)
+    for _ in range(ROUNDS):
+        with search_path.application(connection):
+            generated = {key: text for key, sql in _generated(now) if (text := _read_again(connection, key, sql))}
+            for statement in (*_made_anew(now), *_functions(connection)):
+                _try(connection, statement)
+        then = snapshot(connection)
+        for key, text in generated.items():
+            then[key] = then[key].replace(properties(then[key])["generated"], text.strip(), 1)
+        changed = [key for key, text in now.items() if then.get(key, text) != text]
+        if not changed:
+            break
+        for key in changed:
+            found.setdefault(key, []).append(then[key])
+            now[key] = then[key]
+    return found
+
+
+def _made_anew(now: Snapshot) -> Iterator[str]:
+    """Whatever has a cast in it: where PostgreSQL writes one that nobody wrote, it reads it otherwise."""
+    for key, definition in now.items():
+        kind, _, name = key.partition(" ")
+        if "::" not in definition:
+            continue
+        item, _, table = name.rpartition(" on ")
+        facts = properties(definition)
+        if kind == "constraint" and definition.startswith(("CHECK", "EXCLUDE")):
+            yield f"ALTER TABLE {table} DROP CONSTRAINT {item}; ALTER TABLE {table} ADD CONSTRAINT {item} {head(definition)}"
+        elif kind == "index":
+            yield f"DROP INDEX {split(table)[0]}.{item}; {head(definition)}"
+        elif kind == "trigger":
+            yield f"DROP TRIGGER {item} ON {table}; {head(definition)}"
+        elif kind == "column" and "default" in facts:
+            yield f"ALTER TABLE {split(name)[0]} ALTER {split(name)[1]} SET DEFAULT {facts['default']}"
+        elif kind == "type" and definition.startswith("domain "):
+            for line in definition.splitlines():
+                if line.startswith("default "):
+                    yield f"ALTER DOMAIN {name} SET {line}"
+                elif constraint := re.match(r'constraint ("(?:[^"]|"")+"|\S+) ', line):
+                    yield f"ALTER DOMAIN {name} DROP CONSTRAINT {constraint[1]}; ALTER DOMAIN {name} ADD {line}"
+        if (comment := facts.get("comment")) and kind in ("constraint", "trigger"):
+            yield f"COMMENT ON {kind} {item} ON {table} IS {comment}"
+
+
+def _functions(connection: Connection) -> list[str]:
+    """Those with a body that PostgreSQL keeps parsed, and writes in its own words."""
+    query = (
+        "SELECT pg_get_functiondef(p.oid) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace"
+        " WHERE p.prosqlbody IS NOT NULL AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
+    )
+    return [text for (text,) in connection.execute(query).fetchall()]
+
+
+def _generated(now: Snapshot) -> Iterator[tuple[str, str]]:
+    """Generated columns, each with the statement that makes another such column beside it."""
+    for key, definition in now.items():
+        if key.startswith("column ") and "::" in (expression := properties(definition).get("generated", "")):
+            table, kind = split(key.removeprefix("column "))[0], properties(definition)["is"]
+            yield key, f"ALTER TABLE {table} ADD {ASIDE} {kind} GENERATED ALWAYS AS ({expression}) STORED"
+
+
+def _read_again(connection: Connection, key: str, statement: str) -> str | None:
+    table = split(key.removeprefix("column "))[0]
+    if not _try(connection, statement):
+        return None
+    row = connection.execute(
+        "SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d JOIN pg_attribute a ON (a.attrelid, a.attnum)"
+        " = (d.adrelid, d.adnum) WHERE a.attrelid = %s::regclass AND a.attname = %s",
+        (table, ASIDE.strip('"')),
+    ).fetchone()
+    connection.execute(f"ALTER TABLE {table} DROP COLUMN {ASIDE}".encode())
+    return str(row[0]) if row else None
+
+
+def _try(connection: Connection, statement: str) -> bool:
+    """Run it, or leave all as it is: what cannot be made anew alone has no other words."""
+    import psycopg
+
+    try:
+        with connection.transaction():  # a savepoint
+            connection.execute(statement.encode())
+    except psycopg.Error:
+        return False
+    return True

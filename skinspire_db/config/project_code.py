@@ -1,0 +1,86 @@
+"""Code that the project brings, its models and revisions: run so that nothing but a normal return counts as success."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from skinspire_db.config.project import Project
+from skinspire_db.errors import ProjectCodeEnded
+
+REMEDY = "take that out; raise an exception where something is wrong"
+WAYS_OUT = ("_exit", "execv", "execve")  # of os; they end the process without an exception, perhaps with exit code 0
+
+
+@contextlib.contextmanager
+def running(here: Project) -> Iterator[None]:
+    """Run code of the project: its folder is the first on the path, and what it prints goes to stderr.
+
+    Exceptions and Ctrl-C pass. Raises ProjectCodeEnded, with the traceback of its cause, for every other way out: sys.exit(),
+    os._exit(), os.exec*(), GeneratorExit and whatever else is no Exception.
+    """
+    root = str(here.root)
+    sys.path[:] = [root, *(each for each in sys.path if each != root)]
+    with _output_to_stderr(), _no_way_out():
+        try:
+            yield
+        except (Exception, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            ended = ProjectCodeEnded(f"it {_told(error)} instead of returning", remedy=REMEDY)
+            raise ended.with_traceback(error.__traceback__) from None
+
+
+class _WayOut(BaseException):
+    """What os._exit() and its like do while the project's code runs."""
+
+
+def _told(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"calls sys.exit({'' if error.code is None else repr(error.code)})"
+    return str(error) if isinstance(error, _WayOut) else f"raises {type(error).__name__}"
+
+
+@contextlib.contextmanager
+def _no_way_out() -> Iterator[None]:
+    """A process that it forks may end as it likes."""
+    process = os.getpid()
+    kept = {name: getattr(os, name) for name in WAYS_OUT}
+
+    def instead(name: str, real: Any) -> Any:
+        def ended(*arguments: Any) -> NoReturn:
+            if os.getpid() != process:
+                real(*arguments)
+            raise _WayOut(f"calls os.{name}()")
+
+        return ended
+
+    for name, real in kept.items():
+        setattr(os, name, instead(name, real))
+    try:
+        yield
+    finally:
+        for name, real in kept.items():
+            setattr(os, name, real)
+
+
+@contextlib.contextmanager
+def _output_to_stderr() -> Iterator[None]:
+    """For what is printed, and for programs that are started: stdout holds our answer alone."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    try:
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    except OSError:  # one of them is closed
+        kept = None
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if kept is not None:
+            os.dup2(kept, 1)
+            os.close(kept)

@@ -1,0 +1,153 @@
+"""Making a backup: pg_dump and the fingerprint on one snapshot, then the manifest, then the name."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import skinspire_db
+from skinspire_db.catalog import fingerprint
+from skinspire_db.config.environment import Environment
+from skinspire_db.config.project import write_atomically
+from skinspire_db.copies import backup_folder, dump_files, restorable, streaming
+from skinspire_db.copies.backup_folder import DATA, MANIFEST, TIME, Backup, Manifest
+from skinspire_db.copies.copy import number_of_jobs
+from skinspire_db.errors import StepFailed
+from skinspire_db.lifecycle import guard, journal, stamp
+from skinspire_db.lifecycle.failures import translated
+from skinspire_db.lifecycle.operation import Build, Errand
+from skinspire_db.lifecycle.read_only import looking, present
+from skinspire_db.lifecycle.result import Report
+from skinspire_db.migrations import running
+from skinspire_db.objects import ledger
+from skinspire_db.postgres import connections, database_settings
+from skinspire_db.postgres.client_programs import client_tools, ended, remedy_of, said
+from skinspire_db.postgres.progress import watched
+from skinspire_db.postgres.target import Target
+
+if TYPE_CHECKING:
+    from skinspire_db.postgres.connections import Connection
+
+COMPRESSION = "zstd:1"  # smaller than gzip's default, in a third of its time
+
+
+def create(
+    environment: Environment, folder: Path | None = None, *, jobs: str | int = 2, report: Report | None = None
+) -> Errand:
+    """Back the environment's database up into a folder of its own."""
+    where, count = backup_folder.folder_of(environment.project, folder), number_of_jobs(jobs)
+
+    def work(build: Build) -> None:
+        to = build.to
+        with contextlib.closing(connections.connect(to, build.operation)) as holder:
+            with translated(to, build.operation, "preparation", holder):
+                connections.begin(holder, to.policy)
+                guard.admit(holder, to, build.operation, "", None, writes=False)
+                # Before the dump: a backup that is there and an operation that failed do not go together.
+                can_record = _can_write_journal(holder, build)
+            with build.step("dump") as summary:
+                made = make(to, where, count, build.report)
+                contents = made.manifest.contents
+                megabytes = f"{made.manifest.bytes / 1e6:.1f}"
+                summary.numbers = {"tables": len(contents.tables), "rows": contents.rows, "MB": megabytes}
+                summary.lines = [str(made.path)]
+                summary.data = {"backup": made.name, "path": str(made.path)}
+            if not can_record:
+                build.note("the backup is not in the database's journal: the server only reads, as a standby does")
+                return
+            # Only now: what this transaction changed, pg_dump would have waited for, and it for pg_dump.
+            with translated(to, build.operation, "journal", holder):
+                stamp.write(holder, to.environment)
+                journal.record(holder, build.operation, to.environment, 0.0, [each.as_dict() for each in build.result.steps])
+                holder.commit()
+
+    def look(build: Build) -> None:
+        with looking(present(environment), build.operation) as connection:
+            guard.admit(connection, build.to, build.operation, "", None, hold=False, writes=False)
+            client_tools(connection.info.server_version)
+        build.note(f"the backup would be in {where}")
+
+    return Errand("backup.create", environment, work, ("dump",), done="complete", look=look)
+
+
+def _can_write_journal(holder: Connection, build: Build) -> bool:
+    """Whether the database takes writes at all; where it does, the journal's line is written on trial.
+
+    Raises psycopg's errors when it cannot be written, because the role lacks a right for one.
+    """
+    if holder.execute("SHOW transaction_read_only").fetchone() == ("on",):
+        return False
+    with holder.transaction(force_rollback=True):  # gives back its locks, for which pg_dump would wait
+        stamp.write(holder, build.to.environment)
+        journal.record(holder, build.operation, build.to.environment, 0.0, [])
+    return True
+
+
+def make(to: Target, folder: Path, jobs: int, report: Report, reason: str = "asked for") -> Backup:
+    """Back a database up. Nobody is kept waiting: all is read on one snapshot. Raises StepFailed with what pg_dump said,
+    BackupInvalid when the folder cannot be written; nothing is left there then.
+    """
+    with contextlib.closing(connections.connect(to, "backup.create")) as connection:
+        snapshot = streaming.hold(connection, to)
+        restorable.check(connection)
+        row = connection.execute("SELECT pg_database_size(current_database())").fetchone()
+        assert row
+        size, at = int(row[0]), datetime.now(UTC).strftime(TIME)
+        name = f"{to.environment}-{at}"
+        while (folder / name).exists():
+            name += "x"
+        with backup_folder.unfinished(folder, name) as path, fingerprint.meanwhile() as pool:
+            look = partial(fingerprint.take, to, "backup.create", at=snapshot, jobs=jobs)
+            contents = pool.submit(look)
+            _dump(to, path / DATA, snapshot, jobs, size, report, connection.info.server_version)
+            sequences = dump_files.sequences(client_tools(connection.info.server_version), path / DATA, to)
+            files = _files(path)
+            found = dataclasses.replace(contents.result(), sequences=sequences)
+            manifest = Manifest(
+                environment=to.environment, database=to.database, created_at=at, tool_version=skinspire_db.__version__,
+                server_version=connection.info.server_version,
+                dump_version=client_tools(connection.info.server_version).major,
+                revisions=running.current(connection), triggers=_triggers(connection), size=size,
+                properties=database_settings.read(connection), fingerprint=found.as_dict(),
+                files=files, reason=reason,
+            )  # fmt: skip
+            write_atomically(path / MANIFEST, json.dumps(dataclasses.asdict(manifest)))
+        connection.rollback()
+    return backup_folder.read(folder / name)
+
+
+def _dump(to: Target, data: Path, snapshot: str, jobs: int, size: int, report: Report, server_version: int) -> None:
+    tools = client_tools(server_version)
+    options = [f"--jobs={jobs}", f"--compress={COMPRESSION}", f"--snapshot={snapshot}", f"--file={data}"]
+    options += ["--format=directory", f"--lock-wait-timeout={round(to.policy.lock_timeout * 1000)}"]
+    former = os.umask(0o077) if os.name == "posix" else None  # patients' data, for its owner's eyes only
+    try:
+        dump = tools.start("pg_dump", to, *options, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    finally:
+        if former is not None:
+            os.umask(former)
+    with ended(dump), watched(to, size, report.transfer):
+        complaint = dump.communicate()[1]
+    if dump.returncode:
+        raise StepFailed(f"pg_dump failed: {said(complaint)}", remedy=remedy_of(complaint))
+
+
+def _files(path: Path) -> dict[str, list[str | int]]:
+    found = sorted(each for each in (path / DATA).rglob("*") if each.is_file())
+    with ThreadPoolExecutor() as pool:
+        sums = pool.map(backup_folder.checksum, found)
+        return {each.relative_to(path).as_posix(): list(sum_) for each, sum_ in zip(found, sums, strict=True)}
+
+
+def _triggers(connection: Connection) -> dict[str, int]:
+    from skinspire_db.lifecycle import tool_schema
+
+    return {name: entry.version for name, entry in ledger.read(connection).items()} if tool_schema.exists(connection) else {}

@@ -1,0 +1,296 @@
+"""Copying one environment's database over another's: aside, compared, swapped in; the source is only read."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from skinspire_db.catalog import fingerprint
+from skinspire_db.config import environment
+from skinspire_db.config.environment import Environment
+from skinspire_db.copies import streaming
+from skinspire_db.errors import DatabaseMissing, GuardRefused, StepFailed, UsageError
+from skinspire_db.lifecycle import stamp
+from skinspire_db.lifecycle.operation import Build
+from skinspire_db.lifecycle.read_only import present
+from skinspire_db.lifecycle.replacement import Replacement
+from skinspire_db.lifecycle.result import counted
+from skinspire_db.postgres import connections, database_settings, progress
+from skinspire_db.postgres.client_programs import client_tools
+from skinspire_db.postgres.target import Target
+
+if TYPE_CHECKING:
+    from skinspire_db.postgres.connections import Connection
+
+METHODS = ("template", "stream")
+# What is copied of the tools' own rows when rows are left out: without these, triggers and revisions would be nobody's.
+ALWAYS = {'"skinspire_tools"."ledger"', '"public"."alembic_version"'}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was asked for: `method` is None where the tool chooses, `tables` empty for all of them."""
+
+    method: str | None
+    schema_only: bool
+    tables: tuple[str, ...]
+    jobs: int
+
+    @property
+    def whole(self) -> bool:
+        return not self.schema_only and not self.tables
+
+
+def copy(
+    source_name: str | None,
+    target: Environment,
+    *,
+    method: str | None = None,
+    schema_only: bool = False,
+    tables: str | None = None,
+    jobs: str | int = 2,
+) -> Replacement:
+    """Make the target's database an exact copy of the source's.
+
+    `method`: template (one server, nobody else connected to the source) or stream, by default the quicker that can be had.
+    `schema_only` leaves all rows out; `tables`, names with commas between, all but those of these tables and of what they
+    need through foreign keys. Raises UsageError and GuardRefused before anything is done: a protected environment's rows are
+    patients' and never copied elsewhere, and nothing is copied over a protected one.
+    """
+    if source_name is None:
+        raise UsageError("db.copy needs a source", remedy=f"invoke db.copy --source=test --target={target.name}")
+    source = environment.resolve(source_name, "--source")
+    if method is not None and method not in METHODS:
+        raise UsageError(f"there is no method {method}", remedy=f"--method={' or --method='.join(METHODS)}")
+    if source.name == target.name:
+        raise UsageError(f"source and target are both {source.name}", remedy="name two environments")
+    if source.policy.protected:
+        raise GuardRefused(
+            f"{source.name} is protected: what it holds is patients' data, and never copied to another environment",
+            remedy=f"invoke db.setup --env={target.name} makes invented people"
+            if target.policy.test_data
+            else f"invoke db.prepare --env={target.name} makes the tables and the reference data",
+        )
+    if target.policy.protected:
+        raise GuardRefused(
+            f"{target.name} is protected: nothing is copied over it",
+            remedy=f"invoke backup.list --env={target.name} shows what can be restored to it",
+        )
+    if schema_only and tables:
+        raise UsageError("--schema-only copies no rows, --tables those of some tables", remedy="give one of the two")
+    named = tuple(each.strip() for each in (tables or "").split(",") if each.strip())
+    if tables is not None and not named:
+        raise UsageError("--tables names no table", remedy="name some, as --tables=patients,staff, or leave it out")
+    choice = Choice(method, schema_only, named, number_of_jobs(jobs))
+    if method == "template" and not choice.whole:
+        raise UsageError("a template is copied whole", remedy="--method=stream, or leave --method out")
+    look = partial(_source, source, choice)
+    return Replacement("db.copy", target, partial(_build, source, choice), ("source", "copy", "compare"), look=look)
+
+
+def number_of_jobs(jobs: str | int) -> int:
+    """The number, from 1 to 64. Raises UsageError."""
+    if not str(jobs).isdecimal() or not 1 <= int(jobs) <= 64:
+        raise UsageError(f"--jobs={jobs} is no number from 1 to 64", remedy="leave --jobs out")
+    return int(jobs)
+
+
+def _build(source: Environment, choice: Choice, build: Build) -> Target:
+    start, connection, size, method = _source(source, choice, build)
+    if method == "template":
+        connection.close()
+        return _template(build, start, size)
+    return _stream(build, start, connection, choice)
+
+
+def _source(source: Environment, choice: Choice, build: Build) -> tuple[Target, Connection, int, str]:
+    """Where the source is, a connection to it, its size in bytes, and the method; nothing is changed."""
+    with build.step("source") as summary:
+        try:
+            start = present(source)
+            connection = build.stack.enter_context(contextlib.closing(connections.connect(start, build.operation)))
+        except DatabaseMissing as error:
+            error.remedy = f"invoke db.setup --env={source.name}"
+            raise
+        connections.require_direct(start, build.operation, writes=False)
+        connections.begin(connection, start.policy, brief=True)
+        stamp.identify(connection, start)
+        near = _same_server(connection, build.to)
+        size = _look(connection, start, build, near)
+        why = _why_no_template(connection, near) if choice.whole else "not all of it is copied"
+        method = choice.method or ("stream" if why else "template")
+        if choice.method == "template" and why:
+            raise UsageError(f"{start} cannot be a template: {why}", remedy="--method=stream, or leave --method out")
+        summary.numbers = {"database": start.database, "MB": round(size / 1e6), "method": method}
+        connection.rollback()
+    return start, connection, size, method
+
+
+def _look(connection: Connection, start: Target, build: Build, near: bool) -> int:
+    """The source's size in bytes; `near` is whether it is on the target's server. Raises UsageError when it is the target
+    itself, StepFailed when it would not fit.
+    """
+    row = connection.execute("SELECT pg_database_size(current_database()), current_database()").fetchone()
+    assert row
+    if near and row[1] == build.to.database:
+        raise UsageError(f"source and target are both {start}", remedy="correct one of the two URLs")
+    need_room(build.to, int(row[0]))
+    return int(row[0])
+
+
+def need_room(to: Target, size: int) -> None:
+    """Raise StepFailed when the server's disk has less free than `size` bytes; of a server elsewhere nobody can tell."""
+    if to.server is None:
+        return
+    free = shutil.disk_usage(to.server.home).free
+    if free < size * 1.05:
+        raise StepFailed(
+            f"it needs about {round(size / 1e6)} MB, and the server's disk has {round(free / 1e6)} MB free",
+            remedy="free some space, and run it again",
+        )
+
+
+def _same_server(connection: Connection, to: Target) -> bool:
+    """Whether the target is on the server of this connection: the same cluster, started at the same moment."""
+    query = "SELECT extract(epoch FROM pg_postmaster_start_time())::text, inet_server_port()"
+    with contextlib.closing(connections.maintenance(to, "lookup")) as other:
+        return connection.execute(query).fetchone() == other.execute(query).fetchone()
+
+
+def _why_no_template(connection: Connection, near: bool) -> str:
+    """Why the database of this connection cannot be closed for the moment and copied as a template; empty when it can."""
+    if not near:
+        return "it is on another server than the target"
+    mine = connection.execute(
+        "SELECT pg_has_role(datdba, 'USAGE') OR datistemplate FROM pg_database WHERE datname = current_database()"
+    ).fetchone()
+    if mine != (True,):
+        return "it belongs to another role"
+    others = connection.execute(
+        "SELECT count(*), string_agg(coalesce(nullif(application_name, ''), usename), ', ') FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+    ).fetchone()
+    return f"{counted(others[0], 'session', 'use', 'uses')} it ({others[1]})" if others and others[0] else ""
+
+
+def _template(build: Build, start: Target, size: int) -> Target:
+    import psycopg
+
+    with build.step("copy") as summary:
+        try:
+            with progress.made(build.to, size, build.report.transfer):
+                aside = build.scratch(template=start.database)
+        except psycopg.errors.ObjectInUse:
+            raise StepFailed(
+                f"others connected to {start} in the last moment", remedy="run it again with --method=stream"
+            ) from None
+        _copy_properties(start, aside, build)
+        summary.numbers = {"method": "template"}
+    with build.step("compare") as summary, fingerprint.meanwhile(2) as pool:
+        shares = [pool.submit(fingerprint.take, each, build.operation, jobs=1) for each in (start, aside)]
+        before, after = (share.result() for share in shares)
+        _compare(before, after, summary)
+    return aside
+
+
+def _stream(build: Build, start: Target, connection: Connection, choice: Choice) -> Target:
+    looks = build.stack.enter_context(fingerprint.meanwhile(2))
+    with build.step("copy") as summary:
+        snapshot = streaming.hold(connection, start)
+        wanted = _wanted(connection, choice)
+        only = None if choice.whole else {table.quoted for table in wanted}
+        before = looks.submit(fingerprint.take, start, build.operation, at=snapshot, jobs=1, only=only)
+        aside = build.scratch(locale=database_settings.locale(connection))
+        patient = streaming.with_options(aside, "-c idle_session_timeout=0")
+        witness = build.stack.enter_context(contextlib.closing(connections.connect(patient, build.operation)))
+        present = _roles(connection, witness)
+        tools = client_tools(connection.info.server_version)
+        looked: list[Future[fingerprint.Rows]] = []
+        sequences, notes = streaming.stream(
+            tools, start, aside, connection, snapshot, wanted, choice.jobs, build.report.transfer,
+            present=present, large_objects=choice.whole,
+            filled=lambda names: looked.append(looks.submit(fingerprint.rows, aside, build.operation, jobs=1, only=names)),
+        )  # fmt: skip
+        for note in notes:
+            build.note(note)
+        _copy_properties(start, aside, build)
+        summary.numbers = {"method": "stream", "tables": len(wanted), "jobs": choice.jobs}
+    with build.step("compare") as summary:
+        known = {name: row for each in looked for name, row in each.result().items()}
+        after = fingerprint.take(aside, build.operation, only=only, known=known)
+        # Where roles were mapped or left out, owners and grants cannot be the same.
+        of = ("tables", "sequences", "unowned") if notes else ("tables", "sequences", "definitions")
+        _compare(replace(before.result(), sequences=sequences), after, summary, of)
+        # Rows were looked at before they were on disk. Neither server has died since, or this raises; now they are there.
+        connection.rollback()
+        connections.settle(witness)
+        witness.close()
+    return aside
+
+
+def _compare(
+    before: fingerprint.Fingerprint,
+    after: fingerprint.Fingerprint,
+    summary: Any,
+    of: Sequence[str] = ("tables", "sequences", "definitions"),
+) -> None:
+    found = list(fingerprint.differences(before, after, of=of))
+    if found:
+        raise StepFailed(
+            f"the copy is not what the source is: {found[0]}" + (f", and {len(found) - 1} more" if found[1:] else ""),
+            remedy="run it again; if the source was written to meanwhile, with --method=stream",
+        )
+    summary.numbers = {"tables": len(after.tables), "rows": after.rows, "definitions": len(after.definitions)}
+
+
+def _wanted(connection: Connection, choice: Choice) -> list[streaming.Table]:
+    from psycopg import sql
+
+    found = streaming.tables(connection)
+    if choice.whole:
+        return found
+    names = {f"{table.schema}.{table.name}": table for table in found}
+    chosen: set[str] = set()
+    for name in choice.tables:
+        full = name if "." in name else f"public.{name}"
+        if full not in names:
+            raise UsageError(f"there is no table {name} in the source", remedy="correct --tables=patients,staff")
+        chosen.add(names[full].quoted)
+    needs = [
+        (sql.Identifier(*names[:2]).as_string(), sql.Identifier(*names[2:]).as_string())
+        for names in connection.execute(
+            "SELECT DISTINCT n.nspname, c.relname, rn.nspname, r.relname"
+            " FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " JOIN pg_class r ON r.oid = k.confrelid JOIN pg_namespace rn ON rn.oid = r.relnamespace WHERE k.contype = 'f'"
+        ).fetchall()
+    ]
+    while more := {referenced for referring, referenced in needs if referring in chosen} - chosen:
+        chosen |= more
+    return [table for table in found if table.quoted in chosen | ALWAYS]
+
+
+def _roles(connection: Connection, other: Connection) -> set[str]:
+    """The roles of the target's server. Raises UsageError when it is older than the source's."""
+    here, there = connection.info.server_version // 10_000, other.info.server_version // 10_000
+    other.execute("SET statement_timeout = 0")  # whatever the role's own is; the connection stays for a look at the end
+    present = {role for (role,) in other.execute("SELECT rolname FROM pg_roles").fetchall()}
+    other.commit()
+    if there < here:
+        raise UsageError(f"the source is PostgreSQL {here}, the target {there}", remedy="copy to a server that is not older")
+    return present
+
+
+def _copy_properties(start: Target, aside: Target, build: Build) -> None:
+    with (
+        contextlib.closing(connections.connect(start, build.operation)) as old,
+        contextlib.closing(connections.connect(aside, build.operation)) as new,
+    ):
+        connections.begin(old, start.policy, brief=True)
+        connections.autocommit(new)
+        for left in database_settings.write(new, aside.database, database_settings.read(old)):
+            build.note(f"left out: {left}")

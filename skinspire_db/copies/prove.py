@@ -1,0 +1,94 @@
+"""Proving a backup: its files by their checksums, or all of it by a restore into a scratch database."""
+
+from __future__ import annotations
+
+import subprocess
+from functools import partial
+from pathlib import Path
+
+from skinspire_db.catalog import fingerprint
+from skinspire_db.config.environment import Environment
+from skinspire_db.copies import backup, backup_folder, restore
+from skinspire_db.copies.backup_folder import Backup
+from skinspire_db.copies.copy import number_of_jobs
+from skinspire_db.errors import BackupInvalid, ChecksFailed
+from skinspire_db.lifecycle.operation import Build, Errand
+from skinspire_db.lifecycle.result import Check, Report
+from skinspire_db.postgres import target
+from skinspire_db.postgres.client_programs import client_tools
+from skinspire_db.postgres.target import Target
+
+
+def verify(
+    environment: Environment, folder: Path | None = None, *, file: str | None = None, full: bool = False, jobs: str | int = 2
+) -> Errand:
+    """Look whether a backup, by default the newest, is what was written; with `full`, restore it aside and compare."""
+    backup = backup_folder.pick(backup_folder.folder_of(environment.project, folder), environment.name, file)
+    steps = ("files", "restore") if full else ("files",)
+    look = partial(_look, backup, full=full)
+    work = partial(_verify, backup, full=full, jobs=number_of_jobs(jobs))
+    done = f"{backup.name} is as it was written" + (", and can be restored" if full else "")
+    return Errand("backup.verify", environment, work, steps, keeps=False, writes=True, done=done, look=look, connects=full)
+
+
+def _look(backup: Backup, build: Build, *, full: bool) -> bool:
+    """Whether the files are what was written; nothing is noted."""
+    if full:
+        restore.refuse_elsewhere(backup.manifest.environment, build.to)
+    with build.step("files") as summary:
+        wrong = backup_folder.damages(backup)
+        readable = "" if wrong else _readable(backup, build.to)
+        files = f"{len(backup.manifest.files)} as written"
+        summary.checks = [Check("files", "fail" if wrong else "pass", "; ".join(wrong[:3]) or files)]
+        if not wrong:
+            summary.checks.append(Check("archive", "fail" if readable else "pass", readable or "pg_restore can read it"))
+        summary.numbers = {"files": len(backup.manifest.files), "MB": f"{backup.manifest.bytes / 1e6:.1f}"}
+    return not wrong and not readable
+
+
+def _verify(backup: Backup, build: Build, *, full: bool, jobs: int) -> None:
+    if not _look(backup, build, full=full):
+        backup_folder.mark_verified(backup, "")
+        return
+    if not full:
+        backup_folder.mark_verified(backup, "files")
+        return
+    with build.step("restore") as summary:
+        source, tools = restore.Source.of(backup), client_tools(backup.manifest.server_version)
+        restore.refuse_by_contents(tools, source, build)
+        aside = restore.scratch(tools, source, build)
+        restore.fill(source, aside, jobs, build)
+        after = fingerprint.take(aside, build.operation, jobs=jobs)
+        parts = restore.compared(build)
+        found = list(fingerprint.differences(backup.manifest.contents, after, of=parts))
+        same = "as in the manifest" + (", but for who owns what and may do what" if "unowned" in parts else "")
+        summary.checks = [Check("contents", "fail" if found else "pass", "; ".join(found[:3]) or same)]
+        summary.numbers = {"tables": len(after.tables), "rows": after.rows}
+    backup_folder.mark_verified(backup, "" if found else "restored")
+
+
+def _readable(backup: Backup, to: Target) -> str:
+    """What pg_restore has to say against the archive; empty when it can read its table of contents."""
+    tools = client_tools(backup.manifest.server_version)
+    archive = str(backup.path / backup_folder.DATA)
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    listing = tools.start("pg_restore", to, "--list", archive, connect=False, **streams)
+    complaint = listing.communicate()[1]
+    return complaint.decode(errors="replace").strip() if listing.returncode else ""
+
+
+def precaution(environment: Environment, folder: Path | None, report: Report, operation: str) -> str:
+    """Take a backup and prove it by a restore, before an operation that could lose something; a sentence with its name.
+
+    Raises what making and verifying raise.
+    """
+    to = target.target(environment)
+    made = backup.make(to, backup_folder.folder_of(environment.project, folder), 2, report, f"before {operation}")
+    try:
+        verify(environment, folder, file=str(made.path), full=True).run()
+    except ChecksFailed as error:
+        error.message = f"the backup that is taken first could not be proved: {error.message}"
+        raise
+    if backup_folder.read(made.path).verified != "restored":
+        raise BackupInvalid(f"the backup that is taken first could not be proved: {made.path}", remedy="run it again")
+    return f"a backup was taken first, and proved by a restore: {made.path}"

@@ -1,0 +1,217 @@
+"""Restoring: into a scratch database, stopping at the first error, compared with the manifest, swapped in."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from shlex import quote
+
+from skinspire_db.catalog import fingerprint
+from skinspire_db.config import environment
+from skinspire_db.config.environment import Environment
+from skinspire_db.config.project import expanded
+from skinspire_db.copies import backup_folder, dump_files, plain_dump
+from skinspire_db.copies.backup_folder import Backup, Manifest
+from skinspire_db.copies.copy import need_room, number_of_jobs
+from skinspire_db.copies.dump_roles import restorer
+from skinspire_db.copies.streaming import with_options
+from skinspire_db.errors import BackupInvalid, ConnectionFailed, GuardRefused, SkinspireError, StepFailed
+from skinspire_db.lifecycle import stamp
+from skinspire_db.lifecycle.operation import Build
+from skinspire_db.lifecycle.replacement import Replacement
+from skinspire_db.postgres import connections, database_settings
+from skinspire_db.postgres.client_programs import ClientTools, client_tools
+from skinspire_db.postgres.progress import watched
+from skinspire_db.postgres.target import Target
+
+# A backup that is made now holds what is to be replaced.
+WITHOUT = "invoke db.undo --env={env}, if a copy or restore replaced what is wanted; else invoke db.setup --env={env}"
+REPLACES = "replace what {} holds"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is restored: an archive, and the manifest if it is a backup of ours."""
+
+    archive: dump_files.Archive
+    manifest: Manifest | None = None
+
+    @classmethod
+    def of(cls, backup: Backup) -> Source:
+        return cls(
+            dump_files.Archive(backup.path / backup_folder.DATA, "archive", backup.manifest.server_version), backup.manifest
+        )
+
+
+def restore(target: Environment, folder: Path | None = None, *, file: str | None = None, jobs: str | int = 2) -> Replacement:
+    """Make the environment's database what a backup holds: by default its newest one, or `file`, a backup's name or folder,
+    or a dump by pg_dump: a directory, a custom format file, or plain SQL.
+
+    Raises UsageError and BackupInvalid for a file that is not there or is no dump, before anything is done.
+    """
+    where = backup_folder.folder_of(target.project, folder)
+    if file and (given := expanded(file)).exists() and not (given / backup_folder.MANIFEST).exists():
+        source = Source(dump_files.recognise(given))
+        backup = None
+    else:
+        backup = backup_folder.pick(where, target.name, file, WITHOUT)
+        source = Source.of(backup)
+    work = partial(_build, source, backup, number_of_jobs(jobs))
+    arguments = f" --file={quote(file)}" if file else ""
+    steps, look = ("check", "restore", "compare"), partial(_look, source, backup)
+    return Replacement("backup.restore", target, work, steps, danger=REPLACES, arguments=arguments, look=look)
+
+
+def _look(source: Source, backup: Backup | None, build: Build) -> None:
+    """All that is refused before anything is restored."""
+    _check(source, backup, build)
+    tools, source = _known(source, build)
+    refuse_by_contents(tools, source, build)
+
+
+def _check(source: Source, backup: Backup | None, build: Build) -> None:
+    with build.step("check") as summary:
+        if backup:
+            refuse_elsewhere(backup.manifest.environment, build.to)
+            if wrong := backup_folder.damages(backup):
+                more = f", and {len(wrong) - 1} more" if wrong[1:] else ""
+                says = f"{backup.name} is not what was written: {wrong[0]}{more}"
+                raise BackupInvalid(says, remedy="invoke backup.list --env={env} shows others")
+        need_room(build.to, backup.manifest.size if backup else source.archive.size)
+        summary.numbers = {"files": len(backup.manifest.files) if backup else 1}
+        summary.lines.append(str(backup.path if backup else source.archive.path))
+
+
+def _build(source: Source, backup: Backup | None, jobs: int, build: Build) -> Target:
+    _check(source, backup, build)
+    with build.step("restore") as summary:
+        tools, source = _known(source, build)
+        refuse_by_contents(tools, source, build)
+        aside = scratch(tools, source, build)
+        fill(source, aside, jobs, build)
+        _refuse_stamp(aside, build.to)
+        summary.numbers = {"jobs": jobs}
+    with build.step("compare") as summary:
+        after = fingerprint.take(aside, build.operation, jobs=jobs)
+        summary.numbers = {"tables": len(after.tables), "rows": after.rows, "definitions": len(after.definitions)}
+        if source.manifest is None:
+            build.note("the dump has no manifest: that all rows are there is what the program that restored it says")
+            return aside
+        before = source.manifest.contents
+        if before.major != after.major:
+            build.note("the backup is of another major version of PostgreSQL: rows were counted, their contents not compared")
+        if found := list(fingerprint.differences(before, after, of=compared(build))):
+            more = f", and {len(found) - 1} more" if found[1:] else ""
+            raise StepFailed(
+                f"what was restored is not what was backed up: {found[0]}{more}",
+                remedy="invoke backup.list --env={env} shows others",
+            )
+    return aside
+
+
+def scratch(tools: ClientTools, source: Source, build: Build) -> Target:
+    """A scratch database with the encoding and locale of the one that was dumped, if the server has them."""
+    if locale := dump_files.locale(tools, source.archive, build.to):
+        try:
+            return build.scratch(locale=locale)
+        except ConnectionFailed as error:
+            build.note(f"the dump's {locale} cannot be had here, the server's own is used: {error.message}")
+    return build.scratch()
+
+
+def _known(source: Source, build: Build) -> tuple[ClientTools, Source]:
+    """Programs that can read the archive, and the archive with the version that it says it is of."""
+    with contextlib.closing(connections.maintenance(build.to, build.operation)) as connection:
+        tools = client_tools(max(connection.info.server_version, source.archive.server_version))
+    return tools, replace(source, archive=dump_files.with_version(tools, source.archive, build.to))
+
+
+def refuse_by_contents(tools: ClientTools, source: Source, build: Build) -> None:
+    """Look at all in the archive that says whose it is: its stamp, and the last entry of its journal. Without a stamp a dump
+    by others needs a person who says so. Raises GuardRefused; nothing is restored by then.
+    """
+    stamp, journal = dump_files.whose(tools, source.archive, build.to)
+    for name in (stamp, journal):
+        if name is not None:
+            refuse_elsewhere(name, build.to)
+    if stamp is None and not source.manifest and build.confirm != build.to.database:
+        raise GuardRefused(
+            f"{source.archive.path} has no stamp: nothing says whose data it is",
+            remedy=f"if it may be in {build.to.environment}: invoke backup.restore --env={build.to.environment}"
+            f" --file={quote(str(source.archive.path))} --confirm={quote(build.to.database)}",
+        )
+
+
+def compared(build: Build) -> tuple[str, ...]:
+    """Where roles were mapped or left out, owners and grants cannot be the same."""
+    mapped = any(note.startswith(dump_files.MAPPED) for note in build.result.notes)
+    return ("tables", "sequences", "unowned") if mapped else ("tables", "sequences", "definitions")
+
+
+def fill(source: Source, aside: Target, jobs: int, build: Build) -> None:
+    """Restore into the empty database, and say in notes what was mapped or left out. Raises StepFailed, BackupInvalid."""
+    patient = with_options(aside, "-c idle_session_timeout=0")
+    with contextlib.closing(connections.connect(patient, build.operation)) as connection:
+        server = connection.info.server_version
+        theirs, ours = source.archive.server_version // 10_000, server // 10_000
+        if theirs > ours:
+            raise BackupInvalid(
+                f"the dump is of PostgreSQL {theirs}, newer than the server's {ours}",
+                remedy="restore it to a server of that version or newer",
+            )
+        size = source.manifest.size if source.manifest else source.archive.size
+        present = {role for (role,) in connection.execute("SELECT rolname FROM pg_roles").fetchall()}
+        connection.rollback()
+        tools = client_tools(max(server, source.archive.server_version))
+        with watched(aside, size, build.report.transfer):
+            quick = with_options(aside, "-c synchronous_commit=off -c maintenance_work_mem=256MB")
+            notes = _restore(tools, source, quick, present, jobs, build)
+        connections.settle(connection)  # nothing waited for the disk, and a crash by now would have taken what was restored
+        for note in notes:
+            build.note(note)
+        if source.manifest:
+            connections.autocommit(connection)
+            for left in database_settings.write(connection, aside.database, source.manifest.properties):
+                build.note(f"left out: {left}")
+
+
+def _restore(tools: ClientTools, source: Source, aside: Target, present: set[str], jobs: int, build: Build) -> list[str]:
+    """A backup of ours as it is; a dump of others by a role that can do nothing but fill the new database."""
+    if source.manifest:
+        return dump_files.restore(tools, source.archive, aside, present, jobs)
+    with contextlib.closing(connections.connect(aside, build.operation)) as connection:
+        connections.begin(connection, aside.policy, brief=True)
+        judge = plain_dump.judge(connection)
+    with restorer(aside, build.note) as lent:
+        if source.archive.kind == "sql":
+            notes = plain_dump.restore(tools, source.archive, aside, lent, present, judge)
+        else:
+            notes = dump_files.restore(tools, source.archive, aside, present, jobs, lent=lent, judge=judge)
+    return [*notes, *plain_dump.refuse_what_would_run(aside, source.archive.path)]
+
+
+def refuse_elsewhere(name: str, to: Target) -> None:
+    """Raise GuardRefused for what a protected environment holds: it goes nowhere else. Of an environment that is not declared
+    here nobody knows.
+    """
+    if name == to.environment:
+        return
+    try:
+        protected = environment.resolve(name).policy.protected
+    except SkinspireError:
+        protected = True
+    if protected:
+        raise GuardRefused(
+            f"it is a backup of {name}, which is protected: patients' data, and never restored to another environment",
+            remedy=f"invoke backup.list --env={to.environment} shows those of {to.environment}",
+        )
+
+
+def _refuse_stamp(aside: Target, to: Target) -> None:
+    """A dump by others says in the stamp whose it is, if it was a database of ours."""
+    with contextlib.closing(connections.connect(aside, "backup.restore")) as connection:
+        stamped = stamp.read(connection)
+    if stamped:
+        refuse_elsewhere(stamped.environment, to)

@@ -1,0 +1,75 @@
+"""Which backups there are, and which are kept."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from skinspire_db.config.environment import Environment
+from skinspire_db.copies import backup_folder
+from skinspire_db.errors import UsageError
+from skinspire_db.lifecycle.operation import Build, Errand
+
+
+def listing(environment: Environment, folder: Path | None = None) -> Errand:
+    """The complete backups of the environment, newest first, and what cannot be used."""
+    where = backup_folder.folder_of(environment.project, folder)
+
+    def show(build: Build) -> None:
+        with build.step("backups") as summary:
+            found, broken = backup_folder.complete(where, environment.name)
+            summary.numbers = {"complete": len(found), "MB": f"{sum(each.manifest.bytes for each in found) / 1e6:.1f}"}
+            summary.rows = [_row(each) for each in found]
+            summary.data = {"folder": str(where), "backups": summary.rows, "unusable": broken}
+            for each in broken:
+                build.note(each)
+
+    return Errand("backup.list", environment, show, ("backups",), keeps=False, done=f"in {where}", connects=False)
+
+
+def _row(backup: backup_folder.Backup) -> dict[str, object]:
+    manifest = backup.manifest
+    return {
+        "name": backup.name,
+        "why": manifest.reason or "not said",
+        "taken": f"{manifest.taken:%Y-%m-%d %H:%M} UTC",
+        "rows": manifest.contents.rows,
+        "MB": f"{manifest.bytes / 1e6:.1f}",
+        "verified": {"restored": "by a restore", "files": "its files"}.get(backup.verified, "no"),
+    }
+
+
+def prune(
+    environment: Environment,
+    folder: Path | None = None,
+    *,
+    daily: int | str = 7,
+    weekly: int | str = 4,
+    monthly: int | str = 12,
+    apply: bool = False,
+) -> Errand:
+    """Which backups of the environment are kept, and with `apply` delete the others. Raises UsageError for no number."""
+    for name, value in {"daily": daily, "weekly": weekly, "monthly": monthly}.items():
+        if not str(value).isdecimal():
+            raise UsageError(f"--{name}={value} is no number", remedy=f"invoke backup.prune --{name}=7")
+    counts = int(daily), int(weekly), int(monthly)
+    work = partial(_prune, environment, backup_folder.folder_of(environment.project, folder), apply, counts)
+    done = "what was not to be kept is deleted" if apply else "nothing was deleted; --apply deletes"
+    return Errand("backup.prune", environment, work, ("prune",), keeps=apply, done=done, connects=False)
+
+
+def _prune(environment: Environment, where: Path, apply: bool, counts: tuple[int, int, int], build: Build) -> None:
+    with build.step("prune") as summary:
+        found, broken = backup_folder.complete(where, environment.name)
+        why = backup_folder.kept(found, *counts)
+        away = [each for each in found if each.name not in why]
+        for each in away if apply else []:
+            backup_folder.delete(each)
+        if apply and where.is_dir():
+            backup_folder.remove_given_up(where)
+        verb = "deleted" if apply else "to_delete"
+        summary.numbers = {"kept": len(why), verb: len(away)}
+        summary.rows = [_row(each) | {"kept as": why.get(each.name, verb.replace("_", " "))} for each in found]
+        summary.data = {"kept": why, verb: [each.name for each in away]}
+        for sentence in broken:
+            build.note(f"not counted and not deleted: {sentence}")

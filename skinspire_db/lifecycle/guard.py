@@ -1,0 +1,95 @@
+"""What stands between a command and somebody's data: stamp, guard, consent, lock, journal."""
+
+from __future__ import annotations
+
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from skinspire_db.catalog import objects
+from skinspire_db.errors import GuardRefused, SkinspireError
+from skinspire_db.lifecycle import lock, stamp
+from skinspire_db.lifecycle.result import counted
+from skinspire_db.postgres import connections, databases
+from skinspire_db.postgres.target import Target
+
+if TYPE_CHECKING:
+    from skinspire_db.postgres.connections import Connection
+
+
+def drop_if_new(to: Target, operation: str) -> None:
+    """Drop the database that this operation has created, unless somebody else has begun to use it meanwhile."""
+    import psycopg
+
+    try:
+        connection = connections.connect(to, operation)
+    except SkinspireError:
+        return
+    try:
+        if lock.try_take(connection) and stamp.read(connection) is None and not objects.all_objects(connection):
+            databases.drop_unless_used(to, operation, connection.info.backend_pid)
+    except psycopg.Error:
+        pass  # the server is gone; what it leaves is an empty database
+    finally:
+        connection.close()
+
+
+def require_confirmation(command: str, danger: str, to: Target, confirm: str | None) -> None:
+    """Let a dangerous operation pass; `danger` says what it would do. Raises GuardRefused in a protected environment without
+    the right confirmation, and anywhere when a confirmation was given that names another database.
+    """
+    if confirm == to.database or (confirm is None and not to.policy.protected):
+        return
+    wrong = f"--confirm={confirm} does not name it" if confirm is not None else f"{to.environment} is protected"
+    raise GuardRefused(
+        f"{command} would {danger.format(to)}: {wrong}",
+        remedy=f"invoke {command} --env={to.environment} --confirm={quote(to.database)}",
+    )
+
+
+def admit(
+    connection: Connection,
+    to: Target,
+    command: str,
+    danger: str,
+    confirm: str | None,
+    *,
+    hold: bool = True,
+    writes: bool = True,
+) -> bool:
+    """Lock, identify, guard. Returns whether the database holds anything that could be lost; raises what those raise, and
+    what connections.require_direct() raises; with `writes` False a standby will do.
+    Without `hold` no lock is taken: this is for a plan.
+
+    In this order, so that nothing changes between the look and the deed; but nobody is kept waiting for a database that is
+    refused anyway.
+    """
+
+    def look() -> bool:
+        filled = stamp.identify(connection, to)
+        if danger and (filled or confirm):
+            require_confirmation(command, danger, to, confirm)
+        return filled
+
+    connections.require_direct(to, command.partition(" ")[0], writes=writes)
+    if hold and not lock.try_take(connection):
+        look()
+        lock.take(connection, to)
+    return look()
+
+
+def consent_to_adopt(connection: Connection, to: Target, confirm: str | None) -> None:
+    """Let `env.stamp` pass. Raises GuardRefused unless confirmed, where the database is not empty and not ours yet."""
+    connections.require_direct(to, "env.stamp")
+    stamped = stamp.read(connection)
+    if former := stamped.environment if stamped else stamp.last_owner(connection):
+        stamp.refuse_protected(former, to.environment, str(to))
+    if confirm == to.database or (stamped and stamped.environment == to.environment):
+        return
+    found = len(objects.all_objects(connection))
+    if stamped is None and not found and confirm is None:
+        return
+    what = f"is stamped {stamped.environment}" if stamped else f"holds {counted(found, 'object')} and no stamp"
+    raise GuardRefused(
+        f"{to} {what}; stamping it {to.environment} lets the tools change it",
+        remedy=f"invoke env.stamp --env={to.environment} --confirm={quote(to.database)}",
+    )

@@ -1,0 +1,90 @@
+"""The operation lock: one operation at a time in a database, and who is in the way of the next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from skinspire_db.errors import OperationLocked, SkinspireError
+from skinspire_db.postgres import connections
+from skinspire_db.postgres.target import Target
+
+if TYPE_CHECKING:
+    from skinspire_db.postgres.connections import Connection
+
+
+KEY = 0x5C1F_DB  # one number for all operations: an advisory lock is a database's own
+
+
+def try_take(connection: Connection) -> bool:
+    """Take the database's one operation lock until the transaction ends, if nobody has it. Returns whether it is ours.
+
+    A transaction's lock cannot strand behind a pooler or a killed process.
+    """
+    return connection.execute("SELECT pg_try_advisory_xact_lock(%s)", (KEY,)).fetchone() == (True,)
+
+
+def holder(connection: Connection) -> str:
+    """The operation that has the database's lock, with its pid and how long; empty when none has."""
+    found = connection.execute(
+        """
+        SELECT a.pid, a.application_name, extract(epoch FROM clock_timestamp() - a.xact_start)::int
+        FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+        WHERE l.locktype = 'advisory' AND l.granted AND l.objid = %s AND l.classid = 0
+          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        """,
+        (KEY,),
+    ).fetchone()
+    return f"{found[1]} (pid {found[0]}{_age(found[2])})" if found else ""
+
+
+def take(connection: Connection, to: Target) -> None:
+    """Take the lock, waiting as long as the policy says. Raises OperationLocked with the holder's name."""
+    import psycopg
+
+    wait = round(to.policy.operation_wait * 1000)
+    connection.execute("SAVEPOINT before_lock")
+    try:
+        connection.execute("SELECT set_config('lock_timeout', %s, true)", (f"{wait}ms",))
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (KEY,))
+    except psycopg.errors.LockNotAvailable:
+        connection.execute("ROLLBACK TO before_lock")
+        who = holder(connection) or "another operation that has just ended"
+        raise OperationLocked(
+            f"{to} is in use by {who}; waited {to.policy.operation_wait:g} s", remedy="run it again when that has ended"
+        ) from None
+    connection.execute("SELECT set_config('lock_timeout', %s, true)", (f"{round(to.policy.lock_timeout * 1000)}ms",))
+
+
+def blockers(to: Target, operation: str, own_pid: int) -> str:
+    """Who holds locks on the application's tables: pid, application and how long its transaction is open."""
+    import psycopg
+
+    try:
+        with connections.connect(to, operation) as connection:
+            listed = table_holders(connection, own_pid)
+    except (psycopg.Error, SkinspireError):
+        listed = []
+    return "; ".join(listed) or "a transaction that has ended since"
+
+
+def table_holders(connection: Connection, own_pid: int) -> list[str]:
+    """Who but session `own_pid` and this one holds locks on tables, whose transaction is open longest first."""
+    rows = connection.execute(
+        """
+        SELECT a.pid, coalesce(nullif(a.application_name, ''), a.usename),
+               extract(epoch FROM clock_timestamp() - a.xact_start)::int,
+               string_agg(DISTINCT l.relation::regclass::text, ', ')
+        FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+        JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE l.granted AND l.locktype = 'relation' AND a.pid NOT IN (%s, pg_backend_pid())
+          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND c.relkind IN ('r', 'p', 'm', 'f')
+        GROUP BY 1, 2, 3 ORDER BY 3 DESC NULLS LAST
+        """,
+        (own_pid,),
+    ).fetchall()
+    return [f"pid {pid} ({name}{_age(age)}, {relations})" for pid, name, age, relations in rows]
+
+
+def _age(seconds: int | None) -> str:
+    return "" if seconds is None else f", for {seconds} s"

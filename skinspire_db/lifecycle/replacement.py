@@ -1,0 +1,183 @@
+"""The life of an operation that builds a database aside, checks it, and swaps it in under the real name."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from skinspire_db.config.environment import Environment
+from skinspire_db.errors import DatabaseMissing, GuardRefused, Interrupted, OutcomeUnknown, SkinspireError, StepFailed
+from skinspire_db.lifecycle import guard, journal, scratch, stamp
+from skinspire_db.lifecycle.dry_run import Plan, missing
+from skinspire_db.lifecycle.failures import AS_IT_WAS, translated, translation
+from skinspire_db.lifecycle.operation import Build, Errand
+from skinspire_db.lifecycle.remedies import complete
+from skinspire_db.lifecycle.result import Result, Summary, counted
+from skinspire_db.postgres import connections
+from skinspire_db.postgres.target import Target
+
+if TYPE_CHECKING:
+    from skinspire_db.postgres.connections import Connection
+
+
+@dataclass(frozen=True)
+class Replacement(Errand):
+    """An operation that replaces an environment's database: `work` makes the new one aside, and returns where it is.
+
+    When it has run, the new database has the target's name, was read back under it, and the former one is kept for `db.undo`.
+    Whatever is raised before the swap, the target is as it was; the swap is one transaction. What a kill -9 leaves aside, the
+    next operation of this kind drops. `danger` and `arguments` are as a Pipeline's. `back` is db.undo: what `work` returns is
+    the former database, and the present one takes its place.
+    """
+
+    danger: str = ""
+    arguments: str = ""
+    back: bool = False
+
+    def look_first(self, plan: Plan, confirm: str | None) -> None:
+        """Identify and guard the target, if there is one, and look whether the role may create databases."""
+        plan.steps += ["stamp", "swap"]
+        command = self.operation + self.arguments
+        with plan.look() as connection:
+            if connection is not None:
+                plan.admit(connection, command, self.danger, confirm)
+            elif not self.back:
+                plan.make_the_database()
+            elif plan.target.server and not plan.target.server.exists:
+                raise missing(plan.target)
+        if not self.back:
+            plan.may_create_databases()
+
+    def carry_out(self, build: Build, confirm: str | None) -> None:
+        """Admit, build, stamp, swap, and read back."""
+        started = time.monotonic()
+        to, result = build.to, build.result
+        holder = self._admit(to, confirm, build.stack)
+        build.confirm = confirm
+        new: Target = self.work(build)
+        with build.step("stamp") as summary:
+            entry = self._stamp(new, result, time.monotonic() - started)
+            summary.numbers = {"stamp": to.environment}
+        with build.step("swap") as summary:
+            result.commit = "begun"
+            self._swap(to, new, holder, entry, build, summary)
+            result.commit = "done"
+        if not journal.recorded(to, self.operation, entry):
+            raise OutcomeUnknown(
+                "the databases were swapped, but the new one could not be read back",
+                remedy=f"invoke db.verify --env={to.environment}",
+            )
+
+    def explain(self, error: SkinspireError, result: Result) -> None:
+        """Before the swap the database is as it was."""
+        if result.commit == "not begun" and error.exit_code == 1 and AS_IT_WAS not in error.message:
+            error.message += f"; {AS_IT_WAS}"
+
+    def interrupted(self, result: Result) -> SkinspireError:
+        """Ctrl-C in the swap leaves it to the server which of the two it is."""
+        if result.commit == "not begun":
+            return Interrupted(f"interrupted; {AS_IT_WAS}")
+        remedy = f"invoke db.verify --env={self.environment.name}"
+        return OutcomeUnknown("interrupted while the databases were swapped: it is the old one or the new one", remedy=remedy)
+
+    def _admit(self, to: Target, confirm: str | None, stack: contextlib.ExitStack) -> Connection | None:
+        """Lock, identify, guard the target; None when there is none yet.
+
+        No backup is taken first: the former database is kept, and it may be what is broken.
+        """
+        if not self.back:
+            _look_at_former(to, self.operation)
+        try:
+            holder = connections.connect(to, self.operation)
+        except DatabaseMissing:
+            stack.enter_context(scratch.alone(to, self.operation))
+            return None
+        stack.callback(holder.close)
+        with translated(to, self.operation, "preparation", holder):
+            connections.begin(holder, to.policy)
+            guard.admit(holder, to, self.operation + self.arguments, self.danger, confirm)
+        return holder
+
+    def _stamp(self, new: Target, result: Result, seconds: float) -> uuid.UUID:
+        """The new database says that it is the target's environment, with a journal of what it was before and of this."""
+        with contextlib.closing(connections.connect(new, self.operation)) as connection:
+            connections.begin(connection, new.policy, brief=True)
+            connection.execute("SET TRANSACTION READ WRITE")  # whatever the database's own setting, which was copied
+            stamp.write(connection, new.environment, renew=not self.back)
+            steps = [each.as_dict() for each in result.steps]
+            entry = journal.record(connection, self.operation, new.environment, seconds, steps)
+            connection.commit()
+        return entry
+
+    def _swap(
+        self, to: Target, new: Target, holder: Connection | None, entry: uuid.UUID, build: Build, summary: Summary
+    ) -> None:
+        import psycopg
+
+        try:
+            try:
+                ended = scratch.swap(to, new, self.operation, holder)
+            finally:
+                to.pin.databases.clear()  # from here on the names belong to other databases
+        except SkinspireError:
+            build.result.commit = "not begun"
+            raise
+        except psycopg.Error as error:
+            # The commit may have been carried out all the same: the name tells.
+            if journal.recorded(to, self.operation, entry):
+                return
+            build.result.commit = "not begun"
+            raise translation(error, to, self.operation, "swap") from None
+        if ended:
+            build.note(f"{counted(len(ended), 'session', 'were', 'was')} ended: {', '.join(ended)}")
+        summary.numbers = {"databases": 2 if holder else 1, "sessions_ended": len(ended)}
+        if holder:
+            back = f"invoke db.undo --env={to.environment}"
+            back = complete(back, to.environment, given=True, database=to.database, protected=to.policy.protected)
+            summary.lines.append(f"the former database is kept: {back} brings it back")
+
+
+def _look_at_former(to: Target, operation: str) -> None:
+    """What the swap will drop must be this environment's: raises GuardRefused when it is not."""
+    kept = scratch.former(to)
+    try:
+        scratch.identify(kept, operation)
+    except DatabaseMissing:
+        return
+    except GuardRefused as error:
+        error.message += "; it has the name of the former database, which this operation would drop"
+        error.remedy = f'rename it, in psql: ALTER DATABASE "{kept.database}" RENAME TO "{kept.database}_not_ours"'
+        raise
+
+
+def undo(environment: Environment) -> Replacement:
+    """Bring back the database that the last copy or restore replaced; the present one is kept, for another undo.
+
+    Raises StepFailed when none is kept, GuardRefused when it is stamped as another environment's.
+    """
+
+    def former(build: Build) -> Target:
+        with build.step("former") as summary:
+            found = scratch.former(build.to)
+            try:
+                with contextlib.closing(connections.connect(found, build.operation)) as connection:
+                    connections.begin(connection, found.policy)
+                    stamp.identify(connection, found)
+                    row = connection.execute(
+                        "SELECT operation, to_char(started_at, 'YYYY-MM-DD HH24:MI') FROM skinspire_tools.journal"
+                        " ORDER BY started_at DESC LIMIT 1"
+                    ).fetchone()
+            except DatabaseMissing:
+                raise StepFailed(
+                    f"no former database is kept of {build.to}", remedy=f"invoke backup.list --env={environment.name}"
+                ) from None
+            summary.numbers = {"database": found.database}
+            if row:
+                summary.lines.append(f"its last operation was {row[0]} on {row[1]} UTC")
+        return found
+
+    danger = "replace what {} holds by what it held before"
+    return Replacement("db.undo", environment, former, ("former",), danger=danger, back=True, look=former)

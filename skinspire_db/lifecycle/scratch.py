@@ -1,0 +1,241 @@
+"""Scratch databases: made aside on the target's server, swapped in under the real name, and swept up after a crash.
+
+Names: what is made aside is TARGET_scratch_ and twelve hexadecimal digits; what it replaced, for `db.undo`, TARGET_former_
+and six. The last six are a check of the whole name, so that no database of somebody else's is taken for one of these.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from skinspire_db.errors import OperationLocked, PermissionMissing, StepFailed
+from skinspire_db.lifecycle import lock, stamp
+from skinspire_db.postgres import connections, databases
+from skinspire_db.postgres.target import Target
+
+if TYPE_CHECKING:
+    from skinspire_db.postgres.connections import Connection
+
+LONGEST = 63  # bytes of a name; PostgreSQL cuts what is longer, and two names could become one
+SWAP_SECONDS = 30  # how long sessions that come back again and again are ended
+
+
+@contextlib.contextmanager
+def database(
+    to: Target,
+    operation: str,
+    *,
+    template: str | None = None,
+    locale: str = "ENCODING 'UTF8'",
+    tell: Callable[[str], None] = lambda _: None,
+) -> Iterator[Target]:
+    """A database beside the target's, empty with that locale or a copy of `template`; dropped at the end if it still has its
+    name.
+
+    As long as this process lives, an advisory lock says so; those of processes that died are dropped first. Raises
+    PermissionMissing when the role may not create databases, psycopg's ObjectInUse for a template that others use.
+    """
+    aside = new_name(to)
+    with contextlib.closing(connections.maintenance(to, operation)) as watch:
+        connections.require_direct(to, operation)
+        connections.begin(watch, to.policy, brief=True)
+        for name in sweep(to, operation, watch):
+            tell(f"a scratch database of an operation that died was dropped: {name}")
+        watch.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (aside.database,))
+        try:
+            try:
+                databases.create_database(aside, operation, template=template, locale=locale)
+            except PermissionMissing as error:
+                error.remedy = f'ask the administrator for: ALTER ROLE "{to.user}" CREATEDB'
+                raise
+            yield aside
+        finally:
+            databases.drop_database(aside, operation, over=watch)
+
+
+def new_name(to: Target) -> Target:
+    """A scratch database of the target's that does not exist yet."""
+    word = secrets.token_hex(3)
+    return _beside(to, f"_scratch_{word}", _check(to, word))
+
+
+def former(to: Target) -> Target:
+    """Where the database is that the last swap replaced."""
+    return _beside(to, "_former_", _check(to, "former"))
+
+
+def _beside(to: Target, ending: str, check: str) -> Target:
+    """The target's database with another name, on the same server."""
+    ending += check
+    name = to.database.encode()[: LONGEST - len(ending)].decode(errors="ignore") + ending
+    return dataclasses.replace(to, parameters=to.parameters | {"dbname": name})
+
+
+def _check(to: Target, word: str) -> str:
+    return hashlib.sha256(f"skinspire-db {word} {to.database}".encode()).hexdigest()[:6]
+
+
+def sweep(to: Target, operation: str, watch: Connection) -> list[str]:
+    """Drop the scratch databases of this target whose operations died. Returns their names."""
+    names = watch.execute("SELECT datname FROM pg_database WHERE datname ~ '_scratch_[0-9a-f]{12}$'").fetchall()
+    swept = []
+    for (name,) in names:
+        word, check = name[-12:-6], name[-6:]
+        ours = _check(to, word) == check and _beside(to, f"_scratch_{word}", check).database == name
+        if ours and _is_dead(watch, name):
+            databases.drop_database(dataclasses.replace(to, parameters=to.parameters | {"dbname": name}), operation)
+            swept.append(name)
+    return swept
+
+
+def swap(to: Target, new: Target, operation: str, holder: Connection | None) -> list[str]:
+    """Give `new` the target's name; what had it becomes the former database, and what was that is dropped. When `new` is the
+    former one, the two change places. All in one transaction.
+
+    A name proves nothing: each must be the database that this operation has looked at (its oid is in the target's pin), and
+    what is replaced or dropped must still have this environment's stamp.
+
+    `holder` has the target's operation lock, and is closed; None when the target does not exist. Returns who was connected,
+    and was sent away. Raises OperationLocked when another operation has come in between, StepFailed, ConnectionFailed or
+    GuardRefused when another database has one of the names now, StepFailed when others connect again and again; nothing has
+    changed then.
+    """
+    import psycopg
+
+    aside = new_name(to)
+    keep = former(to)
+    back = new.database == keep.database
+    looked_at = dict(to.pin.databases)
+    renames = [(to.database, aside.database), (new.database, to.database), (aside.database, keep.database)] if back else [
+        (keep.database, aside.database), (to.database, keep.database), (new.database, to.database),
+    ]  # fmt: skip
+    if holder is not None:
+        holder.execute("SELECT 1")  # it was ended, and the operation lock with it: not the moment to go on
+    names = [to.database, new.database, keep.database]
+    ended: list[str] = []
+    deadline = time.monotonic() + SWAP_SECONDS
+    with contextlib.closing(connections.maintenance(to, operation)) as connection:
+        while True:
+            for name in names:
+                if name in looked_at:
+                    ended += _send_away(connection, name, looked_at[name], operation, holder)
+            if holder is not None:
+                holder.close()
+                holder = None
+            for each in (to, keep):
+                if each.database in looked_at:
+                    identify(each, operation)
+            _wait_for_leaving(connection, names)
+            try:
+                with connection.transaction():
+                    connection.execute(connections.DURABLE)
+                    _rename(connection, to, renames, looked_at)
+                break
+            except psycopg.errors.ObjectInUse:  # somebody came back in between
+                if time.monotonic() > deadline:
+                    raise StepFailed(
+                        f"{to} could not be swapped: others connect again and again; the database is as it was",
+                        remedy="stop what connects, and run it again",
+                    ) from None
+    if not back:
+        databases.drop_database(aside, operation)  # if this is not reached, the next operation sweeps it up
+    return ended
+
+
+def identify(to: Target, operation: str) -> None:
+    """Make sure that this database is the environment's still. Raises GuardRefused for another's stamp, ConnectionFailed when
+    it is another one than was looked at.
+    """
+    with contextlib.closing(connections.connect(to, operation)) as connection:
+        connections.begin(connection, to.policy, brief=True)
+        stamp.identify(connection, to)
+
+
+def _rename(connection: Connection, to: Target, renames: list[tuple[str, str]], looked_at: dict[str, int]) -> None:
+    """Rename what is there of these, in order.
+
+    Raises OperationLocked or StepFailed, for the caller to roll back, when one of the names belongs to another database than
+    was looked at: before the renames, or in the moment of one of them.
+    """
+    from psycopg import sql
+
+    named = {name for rename in renames for name in rename}
+    wanted = {name: oid for name, oid in looked_at.items() if name in named}
+    if to.database not in wanted and to.database in _oids(connection, named):
+        raise OperationLocked(f"{to} was made by somebody else meanwhile", remedy="run it again")
+    same = _oids(connection, named) == wanted
+    for old, name in renames:
+        if same and old in wanted:
+            connection.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(old), sql.Identifier(name)))
+            wanted[name] = wanted.pop(old)
+    if not same or _oids(connection, named) != wanted:
+        raise StepFailed(
+            f"another database than this operation looked at is called {to.database}, or has a name of its former one;"
+            " nothing was renamed",
+            remedy="see who renamed it, and run it again",
+        )
+
+
+def _oids(connection: Connection, names: set[str]) -> dict[str, int]:
+    rows = connection.execute("SELECT datname, oid FROM pg_catalog.pg_database WHERE datname = ANY (%s)", (list(names),))
+    return dict(rows.fetchall())
+
+
+def _send_away(connection: Connection, database: str, oid: int, operation: str, holder: Connection | None) -> list[str]:
+    """End the sessions of a database, but no operation's of these tools. Returns who they were."""
+    own = holder.info.backend_pid if holder and not holder.closed else 0
+    working = connection.execute(
+        """
+        SELECT a.pid, a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+        WHERE l.locktype = 'advisory' AND l.granted AND l.objid = %s AND l.classid = 0 AND a.pid <> %s
+          AND l.database = %s
+        """,
+        (lock.KEY, own, oid),
+    ).fetchone()
+    if working:
+        raise OperationLocked(
+            f"{working[1]} (pid {working[0]}) began on {database} meanwhile", remedy="run it again when that has ended"
+        )
+    rows = connection.execute(
+        """
+        SELECT coalesce(nullif(application_name, ''), usename) || ' (pid ' || pid || ')', pg_terminate_backend(pid, 5000)
+        FROM pg_stat_activity WHERE datid = %s AND pid NOT IN (%s, pg_backend_pid())
+          AND coalesce(backend_type, 'client backend') = 'client backend'
+        """,
+        (oid, own),
+    ).fetchall()
+    connection.commit()
+    return [who for who, _ in rows if f"skinspire-db {operation}" not in who]
+
+
+def _wait_for_leaving(connection: Connection, databases: list[str]) -> None:
+    """For a moment, until those whose sessions have ended are gone: RENAME would look again after 0.1 s only."""
+    for _ in range(20):
+        here = connection.execute("SELECT 1 FROM pg_stat_activity WHERE datname = ANY (%s)", (databases,)).fetchone()
+        connection.commit()
+        if here is None:
+            break
+        time.sleep(0.005)
+
+
+def _is_dead(watch: Connection, name: str) -> bool:
+    return watch.execute("SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))", (name,)).fetchone() == (True,)
+
+
+@contextlib.contextmanager
+def alone(to: Target, operation: str) -> Iterator[None]:
+    """Be the only operation that makes a database of this name, which does not exist yet and so has no lock of its own.
+
+    Raises OperationLocked when another one is at it.
+    """
+    with contextlib.closing(connections.maintenance(to, operation)) as watch:
+        connections.begin(watch, to.policy, brief=True)
+        if not _is_dead(watch, to.database):
+            raise OperationLocked(f"another operation is making {to}", remedy="run it again when that has ended")
+        yield

@@ -1,0 +1,103 @@
+"""The stamp: the row in a database that says which environment it is, and its identity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from skinspire_db.catalog import objects
+from skinspire_db.config import environment as environments
+from skinspire_db.errors import GuardRefused
+from skinspire_db.lifecycle import tool_schema
+from skinspire_db.lifecycle.result import counted
+from skinspire_db.postgres.target import Target
+
+if TYPE_CHECKING:
+    from skinspire_db.postgres.connections import Connection
+
+
+GIVEN_UP = "env.unstamp"  # the operation by which an environment takes its own stamp off
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """Which environment a database says it is."""
+
+    environment: str
+    identity: str
+
+
+def read(connection: Connection) -> Stamp | None:
+    """The database's stamp, None when it has none."""
+    if connection.execute("SELECT to_regclass('skinspire_tools.stamp')").fetchone() == (None,):
+        return None
+    row = connection.execute("SELECT environment, identity::text FROM skinspire_tools.stamp").fetchone()
+    return Stamp(*row) if row else None
+
+
+def write(connection: Connection, environment: str, *, renew: bool = False) -> None:
+    """Stamp the database, with a new identity when it was another environment's, or with `renew`, when it is a copy.
+
+    Raises GuardRefused for another, protected environment's stamp: whoever asks, that is not taken off here.
+    """
+    if stamp := read(connection):
+        refuse_protected(stamp.environment, environment, "this database")
+    tool_schema.ensure(connection)
+    if renew:
+        connection.execute("DELETE FROM skinspire_tools.stamp")
+    connection.execute(
+        """
+        INSERT INTO skinspire_tools.stamp (environment) VALUES (%s)
+        ON CONFLICT (only_row) DO UPDATE SET (environment, identity, stamped_at, stamped_by)
+            = (EXCLUDED.environment, EXCLUDED.identity, EXCLUDED.stamped_at, EXCLUDED.stamped_by)
+        WHERE stamp.environment <> EXCLUDED.environment
+        """,
+        (environment,),
+    )
+
+
+def identify(connection: Connection, to: Target) -> bool:
+    """Make sure that this database is the environment's. Returns whether it holds tables, in a protected one anything at all.
+
+    Raises GuardRefused for another environment's stamp, and for a database that has objects but no stamp.
+    """
+    stamp = read(connection)
+    if stamp is None and (found := len(objects.all_objects(connection))):
+        raise GuardRefused(
+            f"{to} holds {counted(found, 'object')} and no stamp: it may be somebody else's",
+            remedy=f"if it is {to.environment}'s: invoke env.stamp --env={to.environment} --confirm={quote(to.database)}",
+        )
+    refuse_foreign(stamp, to)
+    return bool(objects.all_objects(connection)) if to.policy.protected else objects.count_tables(connection) > 0
+
+
+def refuse_foreign(stamp: Stamp | None, to: Target) -> None:
+    """Raise GuardRefused when the stamp is another environment's."""
+    if stamp and stamp.environment != to.environment:
+        raise GuardRefused(
+            f"{to} is stamped {stamp.environment}, not {to.environment}",
+            remedy=f"correct the URL of {to.environment}, or use --env={stamp.environment}",
+        )
+
+
+def refuse_protected(former: str, wanted: str, database: str) -> None:
+    """Raise GuardRefused when `database` belongs to another environment than the one that is wanted, and that is protected.
+
+    The remedy does not say how that environment gives it up: then the refusal would be the way to its patients' data.
+    """
+    if former != wanted and environments.is_protected(former):
+        raise GuardRefused(
+            f"{database} is {former}'s, which is protected: it is not made {wanted}'s",
+            remedy=f"correct the URL of {wanted}, or use --env={former}",
+        )
+
+
+def last_owner(connection: Connection) -> str | None:
+    """The environment of the last operation on a database without a stamp, None where it gave the database up itself."""
+    if connection.execute("SELECT pg_catalog.to_regclass('skinspire_tools.journal')").fetchone() == (None,):
+        return None
+    row = connection.execute(
+        "SELECT environment, operation FROM skinspire_tools.journal ORDER BY started_at DESC LIMIT 1"
+    ).fetchone()
+    return row[0] if row and row[1] != GIVEN_UP else None

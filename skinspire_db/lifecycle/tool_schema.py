@@ -1,0 +1,39 @@
+"""The schema skinspire_tools in every database of ours: stamp, journal, ledger, and the reference rows as applied."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from skinspire_db.postgres.connections import Connection
+
+
+def sql_folder() -> Path:
+    """The folder sql/: inside the package when installed from a wheel, beside it in a checkout."""
+    inside = Path(__file__).parent.parent / "sql"
+    return inside if inside.is_dir() else Path(__file__).parent.parent.parent / "sql"
+
+
+def exists(connection: Connection) -> bool:
+    """Whether this database has the tables; false also for one that an older version only began."""
+    parts = ("stamp", "journal", "ledger", "reference")
+    query = "SELECT count(to_regclass('skinspire_tools.' || part)) FROM unnest(%s::text[]) AS part"
+    return connection.execute(query, (list(parts),)).fetchone() == (len(parts),)
+
+
+def ensure(connection: Connection) -> None:
+    """Make the tables when they are missing or laid out by another version of the tools, in the caller's transaction."""
+    layout = (sql_folder() / "bookkeeping.sql").read_bytes()
+    mark = f"skinspire-db bookkeeping, layout {hashlib.sha256(layout).hexdigest()[:16]}"
+    found = connection.execute("SELECT obj_description(to_regnamespace('skinspire_tools')::oid, 'pg_namespace')").fetchone()
+    if found != (mark,) or not exists(connection):
+        connection.execute(layout)
+        connection.execute(f"COMMENT ON SCHEMA skinspire_tools IS '{mark}'".encode())
+
+
+def forget(connection: Connection) -> None:
+    """Empty what describes the application's objects and rows, which a reset has just dropped. Stamp and journal stay."""
+    if exists(connection):
+        connection.execute("DELETE FROM skinspire_tools.ledger; DELETE FROM skinspire_tools.reference")

@@ -1,0 +1,152 @@
+"""Any difference between what the models and trigger files say and what a database has.
+
+What they say is made for the moment in a database of its own on the same server, and read from the catalogues by the same
+queries as the live one: PostgreSQL writes both, so that nothing is compared in two spellings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from skinspire_db.catalog import spelling
+from skinspire_db.catalog.definitions import QUERIES, Snapshot, plain, properties, snapshot, split
+from skinspire_db.catalog.spelling import Expected
+from skinspire_db.config.cache import cached
+from skinspire_db.config.project import Project
+from skinspire_db.lifecycle import scratch
+from skinspire_db.lifecycle.result import Summary, counted
+from skinspire_db.migrations import revisions, running
+from skinspire_db.objects import install
+from skinspire_db.objects.files import TriggerFile
+from skinspire_db.postgres import connections
+from skinspire_db.postgres.target import Target
+from skinspire_db.schema import tables
+
+if TYPE_CHECKING:
+    from skinspire_db.postgres.connections import Connection
+
+OWNERS = ("table", "column", "view", "sequence", "function", "schema")  # what has parts: columns, constraints, grants
+WRITTEN = ("table", "column", "constraint", "index", "sequence", "type", "schema")  # what migrate.new makes a revision of
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An object that is `missing`, `extra`, or `differs`; `live` and `wanted` are its definitions, empty where it is not."""
+
+    kind: str
+    name: str
+    state: str
+    live: str
+    wanted: str
+
+    def as_dict(self) -> dict[str, str]:
+        return dict(vars(self))
+
+
+def expected(
+    connection: Connection, to: Target, here: Project, wanted: tables.Blueprint, files: list[TriggerFile]
+) -> Expected:
+    """The snapshot of a database that the models and trigger files would make, on the target's server.
+
+    It is made in a database that is dropped again; kept in .skinspire/ until something that shapes it changes. Raises
+    PermissionMissing when the role may not create databases.
+    """
+    # The blueprint may come from a cache itself, and then no module that it depends on is loaded now.
+    of = json.dumps([vars(wanted), [file.sha256 for file in files], connection.info.server_version])
+
+    def make() -> tuple[Snapshot, dict[str, list[str]]]:
+        made = _make(to, wanted, files)
+        return dict(made), made.spellings
+
+    return Expected(*cached(here, f"expected-{to.environment}", make, of=of))
+
+
+def _make(to: Target, wanted: tables.Blueprint, files: list[TriggerFile]) -> Expected:
+    with scratch.database(to, "db.drift") as aside, contextlib.closing(connections.connect(aside, "db.drift")) as connection:
+        connections.begin(connection, to.policy)
+
+        def settle() -> None:
+            connection.commit()
+            connections.begin(connection, to.policy)
+
+        tables.create(connection, wanted, settle)
+        install.install(connection, files)
+        made = snapshot(connection)
+        return Expected(made, spelling.again(connection, made))
+
+
+def compare(live: Snapshot, wanted: Snapshot, leave_alone: set[str]) -> Iterator[Difference]:
+    """How the live snapshot differs, but for what is only spelled otherwise. Of views in `leave_alone`, which the application
+    maps and makes itself, only that one is missing is a difference; of what is missing or extra as a whole, its parts are not
+    named.
+    """
+    live = spelling.settled(live, wanted)
+    kinds = sorted(QUERIES, key=len, reverse=True)  # "event trigger" begins with no other kind
+    changed = {key for key in live.keys() | wanted.keys() if live.get(key) != wanted.get(key)}
+    whole = {key for key in changed if key not in live or key not in wanted}
+    for key in sorted(changed):
+        kind = next(each for each in kinds if key.startswith(f"{each} "))
+        name = key.removeprefix(f"{kind} ")
+        definition = live.get(key, "") or wanted[key]
+        if (kind == "view" and plain(name) in leave_alone) or _is_part(kind, name, definition, whole):
+            continue
+        state = "missing" if key not in live else "extra" if key not in wanted else "differs"
+        yield Difference(kind, name, state, live.get(key, ""), wanted.get(key, ""))
+    there = {plain(key) for key in live if key.startswith(("view ", "table "))}
+    for view in sorted(leave_alone):
+        if not {f"view {view}", f"table {view}"} & there:
+            yield Difference("view", view, "missing", "", "a model is mapped to it; a revision has to make it")
+
+
+def _is_part(kind: str, name: str, definition: str, whole: set[str]) -> bool:
+    """Whether an object belongs to a table, column, view, function or schema that is missing or extra itself."""
+    match kind:
+        case "column":
+            owners = [split(name)[0]]
+        case "sequence":
+            facts = properties(definition)
+            column = facts.get("owned by") or facts.get("identity", "").removeprefix("of ")
+            owners = [column, split(column)[0]]
+        case "grant":
+            on = name.rpartition(" to ")[0]
+            owners = [on, on.removeprefix("schema "), split(on)[0]]
+        case _:
+            owners = [name.rpartition(" on ")[2]]
+    return any(
+        f"{owner} {each}" in whole for each in owners for owner in OWNERS if each and f"{owner} {each}" != f"{kind} {name}"
+    )
+
+
+def look(connection: Connection, to: Target, here: Project, wanted: tables.Blueprint, files: list[TriggerFile]) -> Summary:
+    """The differences, as a step's summary."""
+    found = list(compare(snapshot(connection), expected(connection, to, here, wanted, files), set(wanted.views)))
+    summary = Summary({"differences": len(found)}, data={"drift": [each.as_dict() for each in found]})
+    for each in found:
+        summary.lines.append(f"{each.kind} {each.name} {'' if each.state == 'differs' else 'is '}{each.state}")
+        if each.state == "differs":
+            summary.lines += [f"  - {_short(each.live)}", f"  + {_short(each.wanted)}"]
+    if found:
+        first = found[0]
+        summary.drift = f"{counted(len(found), 'difference')}: {first.kind} {first.name}: {first.state}"
+        behind = running.current(connection) != revisions.heads(here)
+        summary.remedy = running.way_on(connection, here) if behind else _remedy(first)
+    return summary
+
+
+def _remedy(first: Difference) -> str:
+    if first.kind == "extension" and first.state == "missing":
+        return "invoke migrate.upgrade --env={env}"
+    if first.kind in WRITTEN:
+        return "invoke migrate.new --env={env} --message=changes, or correct the database by hand"
+    if first.kind in ("trigger", "function") and first.state != "extra":
+        return "invoke triggers.install --env={env}"
+    return "correct it by hand, then invoke db.drift --env={env}"
+
+
+def _short(definition: str) -> str:
+    line = " ".join(definition.split())
+    return line if len(line) <= 110 else f"{line[:107]}..."

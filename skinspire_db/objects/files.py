@@ -1,0 +1,224 @@
+"""The trigger files of sql/triggers: what they say, and what makes one unusable."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from skinspire_db.errors import TriggerFileInvalid
+from skinspire_db.lifecycle import tool_schema
+
+NAME = re.compile(r"[a-z_][a-z0-9_]*")
+HEADER = re.compile(r"\s*/\*(.*?)\*/", re.DOTALL)
+REQUIRED: dict[str, type] = {"version": int, "summary": str, "order": int}
+OPTIONAL: dict[str, type] = {"attach": object, "when": str}
+ATTACH: dict[str, type] = {
+    "columns": list, "types": list, "without": list, "tables": list, "exclude": list, "when": str, "function": str,
+    "condition": str, "name": str, "order": int,
+}  # fmt: skip
+LETTER = r"A-Za-z_\u0080-\U0010ffff"  # what PostgreSQL takes for a letter
+COMMENT = r"/\*(?:[^/*]|\*(?!/)|/(?!\*))*\*/"
+for _ in range(7):  # they nest, which no regular expression can follow to any depth
+    COMMENT = rf"/\*(?:[^/*]|\*(?!/)|/(?!\*)|{COMMENT})*\*/"
+# What must not be searched for keywords: comments, strings, quoted names, function bodies.
+OPAQUE = re.compile(
+    rf"--[^\n]*|{COMMENT}|\b[eE]'(?:[^'\\]|''|\\.)*'|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\""
+    rf"|(?<![{LETTER}0-9$])(?P<tag>\$(?:[{LETTER}][{LETTER}0-9]*)?\$).*?(?P=tag)",
+    re.DOTALL,
+)
+ATOMIC = re.compile(r"\bBEGIN\s+ATOMIC\b", re.IGNORECASE)
+IN_ATOMIC = re.compile(r"(\bAS\s+|\.\s*)?\b(CASE|END)\b", re.IGNORECASE)  # as a column's name it opens and closes nothing
+IN_FUNCTION = re.compile(r'PL/pgSQL function (?:"?\w+"?\.)?"?(\w+)"?(?:\([^)]*\))? (?:near )?line (\d+)')
+TRANSACTION_CONTROL = re.compile(
+    r"(?:^|;)\s*(BEGIN|START|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE|PREPARE\s+TRANSACTION)\b", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A trigger that the tool makes: `function` on each of `tables` (of the schema public, if they name none), or on every
+    table that has all of `columns`, of one of `types` if there are any, and none of `without`; except those in `exclude`.
+    `when` is its timing and events, `condition` its WHEN clause or empty.
+    """
+
+    trigger: str
+    function: str
+    when: str
+    condition: str = ""
+    columns: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def may_meet(self, other: Attachment) -> bool:
+        """Whether a table can have both; said without a database, so only lists of table names rule it out."""
+        return not (self.tables and other.tables) or bool(set(self.tables) & set(other.tables))
+
+
+@dataclass(frozen=True)
+class TriggerFile:
+    """One file: its header's fields, its whole text, and the fingerprint of that."""
+
+    name: str
+    path: Path
+    version: int
+    summary: str
+    order: int
+    text: str = field(repr=False)
+    attachments: tuple[Attachment, ...] = ()
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @property
+    def proof(self) -> Path:
+        """The file that proves the behaviour; it need not exist."""
+        return self.path.parent / "verify" / f"{self.name}.sql"
+
+    @property
+    def critical(self) -> bool:
+        """Whether it names its tables: it guards accounts, and no column of a table tells when its trigger is missing."""
+        return any(attachment.tables for attachment in self.attachments)
+
+    def line(self, key: str) -> int:
+        """Where the header sets `key`; 1 when it does not."""
+        found = re.search(rf"^\s*(\[\[)?{key}\b", self.text, re.MULTILINE)
+        return self.text[: found.start()].count("\n") + 1 if found else 1
+
+    def line_of(self, context: str) -> int | None:
+        """The line of this file that PostgreSQL's error context leads to, the innermost if several; None if none does."""
+        for name, line in IN_FUNCTION.findall(context):
+            made = rf'\bFUNCTION\s+(?:"?\w+"?\.)?"?{re.escape(name)}"?\s*\(.*?(\$\w*\$)'
+            if body := re.search(made, self.text, re.DOTALL | re.IGNORECASE):
+                return self.text[: body.start(1)].count("\n") + int(line)
+        return None
+
+
+def folder() -> Path:
+    """Where the trigger files are."""
+    return tool_schema.sql_folder() / "triggers"
+
+
+def read_files(where: Path) -> list[TriggerFile]:
+    """The trigger files of a folder, in firing order.
+
+    Raises TriggerFileInvalid with file and line for one that cannot be used, and for two that would fire in no order.
+    """
+    paths = sorted(path for path in where.glob("*.sql") if not path.name.startswith("."))  # editors leave such behind
+    files = sorted((read_file(path) for path in paths), key=lambda file: (file.order, file.name))
+    for one, other in itertools.combinations(files, 2):
+        if one.order == other.order and any(a.may_meet(b) for a in one.attachments for b in other.attachments):
+            raise TriggerFileInvalid(
+                f"{other.path}:{other.line('order')}: order {other.order} is also {one.path.name}'s, and they may meet on"
+                " one table",
+                remedy="give one of them an order of its own",
+            )
+    return files
+
+
+def read_file(path: Path, name: str | None = None) -> TriggerFile:
+    """One trigger file, called `name` if not as its path.
+
+    Raises TriggerFileInvalid with file and line when it cannot be used.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise TriggerFileInvalid(
+            f"{path}:1: cannot be read: {error.strerror}", remedy=f"correct or remove {path.name}"
+        ) from None
+    if b"\r" in raw:
+        line = raw[: raw.index(b"\r")].count(b"\n") + 1
+        raise TriggerFileInvalid(f"{path}:{line}: line ends are CRLF", remedy=f"convert {path.name} to LF")
+    name = name or path.stem
+    if not NAME.fullmatch(name):
+        raise TriggerFileInvalid(f"{path}:1: {name!r} is no name for a trigger file", remedy="use a-z, 0-9 and _")
+    try:
+        text = raw.decode("utf-8-sig")  # Windows' editors begin a file with a mark
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise TriggerFileInvalid(f"{path}:{line}: not UTF-8", remedy=f"convert {path.name} to UTF-8") from None
+    fields = _header(path, text)
+    _refuse_transaction_control(path, text)
+    attach = fields.get("attach", [])
+    listed = [attach | {"when": fields.get("when")}] if isinstance(attach, dict) else attach
+    if not isinstance(listed, list):
+        raise TriggerFileInvalid(f"{path}:1: attach is neither a table nor a list of tables", remedy="correct the header")
+    attachments = tuple(_attachment(path, name, fields["order"], each) for each in listed)
+    if len({each.trigger for each in attachments}) < len(attachments):
+        raise TriggerFileInvalid(f"{path}:1: two attachments have one name", remedy="give one of them a name")
+    return TriggerFile(name, path, fields["version"], fields["summary"], fields["order"], text, attachments)
+
+
+def _header(path: Path, text: str) -> dict[str, Any]:
+    header = HEADER.match(text)
+    if header is None:
+        raise TriggerFileInvalid(f"{path}:1: there is no header", remedy="begin it with /* and TOML, as the other files do")
+    try:
+        fields = tomllib.loads(header[1])
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r"at line (\d+)", str(error))
+        line = text[: header.start(1)].count("\n") + (int(found[1]) if found else 1)
+        raise TriggerFileInvalid(f"{path}:{line}: the header is not TOML: {error}", remedy="correct the header") from None
+    for key, kind in REQUIRED.items():
+        if type(fields.get(key)) is not kind:
+            raise TriggerFileInvalid(f"{path}:1: the header needs {key}, {kind.__name__}", remedy="correct the header")
+    _refuse_unknown(path, fields, REQUIRED | OPTIONAL)
+    return fields
+
+
+def _attachment(path: Path, name: str, order: int, given: Any) -> Attachment:
+    _refuse_unknown(path, given, ATTACH)
+    function = given.get("function", name)
+    order = given.get("order", order)
+    lists = {key: tuple(given.get(key, ())) for key in ("columns", "types", "without", "tables", "exclude")}
+    trigger = f"_{order:03d}_{given.get('name', function)}"
+    attachment = Attachment(trigger, function, given.get("when") or "", given.get("condition", ""), **lists)
+    if not attachment.when or not (attachment.columns or attachment.tables):
+        raise TriggerFileInvalid(f"{path}:1: an attachment needs when, and columns or tables", remedy="correct the header")
+    if not 0 <= order <= 999:
+        raise TriggerFileInvalid(f"{path}:1: order is not from 0 to 999", remedy="triggers fire in the order of their names")
+    if len(attachment.trigger.encode()) > 63:
+        raise TriggerFileInvalid(f"{path}:1: the trigger name {attachment.trigger} is over 63 bytes", remedy="shorten it")
+    return attachment
+
+
+def _refuse_unknown(path: Path, given: Any, known: dict[str, type]) -> None:
+    if not isinstance(given, dict):
+        raise TriggerFileInvalid(f"{path}:1: attach is neither a table nor a list of tables", remedy="correct the header")
+    for key, value in given.items():
+        if key not in known:
+            raise TriggerFileInvalid(f"{path}:1: the header has an unknown key {key}", remedy="correct the header")
+        if value is not None and not isinstance(value, known[key]):
+            raise TriggerFileInvalid(f"{path}:1: {key} must be {known[key].__name__}", remedy="correct the header")
+
+
+def statements_only(sql: str) -> str:
+    """SQL with its comments, strings and function bodies blanked out rather than cut out, so that positions stay."""
+    shown = OPAQUE.sub(lambda found: _blank(found[0]), sql)
+    for body in ATOMIC.finditer(shown):
+        depth = 1
+        for word in IN_ATOMIC.finditer(shown, body.end()):
+            if not word[1]:
+                depth += 1 if word[2].upper() == "CASE" else -1
+            if depth == 0:
+                shown = shown[: body.start()] + _blank(shown[body.start() : word.end()]) + shown[word.end() :]
+                break
+    return shown
+
+
+def _blank(sql: str) -> str:
+    return re.sub(r"[^\n]", " ", sql)
+
+
+def _refuse_transaction_control(path: Path, text: str) -> None:
+    if found := TRANSACTION_CONTROL.search(statements_only(text)):
+        line = text[: found.start(1)].count("\n") + 1
+        raise TriggerFileInvalid(f"{path}:{line}: {found[1].upper()} in a trigger file", remedy="remove it")

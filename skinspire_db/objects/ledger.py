@@ -1,0 +1,253 @@
+"""What the database knows: the ledger of installed files, its live functions and triggers, and the tables to attach to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from skinspire_db.lifecycle import tool_schema
+from skinspire_db.objects.files import Attachment, TriggerFile
+from skinspire_db.postgres import search_path
+
+if TYPE_CHECKING:
+    from skinspire_db.postgres.connections import Connection
+
+Made = dict[str, dict[str, str]]  # "table trigger" -> its table, name, how it was made, definition, shape
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the ledger: a file as it was installed. `disabled_by` and `disabled_at` say who wished its triggers off."""
+
+    version: int
+    sha256: str
+    functions: dict[str, str]
+    triggers: Made
+    disabled_by: str | None = None
+    disabled_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class LiveTrigger:
+    """A trigger as PostgreSQL has it. One that fires on replicas alone, or not on every partition, counts as disabled.
+
+    `shape` is a fingerprint of all that its definition is printed from.
+    """
+
+    definition: str
+    enabled: bool
+    function: str
+    shape: str
+
+
+def read(connection: Connection) -> dict[str, Entry]:
+    """The entries by file name; none in a database that was never ours."""
+    if not tool_schema.exists(connection):
+        return {}
+    rows = connection.execute(
+        # A ledger laid out by an earlier version of the tools lacks the last two.
+        """
+        SELECT name, version, sha256, functions, triggers, to_jsonb(ledger) ->> 'disabled_by',
+               (to_jsonb(ledger) ->> 'disabled_at')::timestamptz
+        FROM skinspire_tools.ledger
+        """
+    ).fetchall()
+    return {name: Entry(*values) for name, *values in rows}
+
+
+def write(connection: Connection, file: TriggerFile, functions: dict[str, str], triggers: Made) -> None:
+    """Enter the file as installed now; a wish that its triggers be off stays."""
+    connection.execute(
+        """
+        INSERT INTO skinspire_tools.ledger (name, version, sha256, functions, triggers) VALUES (%s, %s, %s, %s, %s)
+        ON CONFLICT (name) DO UPDATE SET (version, sha256, functions, triggers, installed_at, installed_by)
+            = (EXCLUDED.version, EXCLUDED.sha256, EXCLUDED.functions, EXCLUDED.triggers, now(), session_user)
+        """,
+        (file.name, file.version, file.sha256, json.dumps(functions), json.dumps(triggers)),
+    )
+
+
+def wish(connection: Connection, name: str, *, enabled: bool) -> None:
+    """Record that the file's triggers are to be on, or off."""
+    connection.execute(
+        """
+        UPDATE skinspire_tools.ledger SET disabled_by = CASE WHEN %(enabled)s THEN NULL ELSE session_user END,
+               disabled_at = CASE WHEN %(enabled)s THEN NULL ELSE now() END
+        WHERE name = %(name)s
+        """,
+        {"name": name, "enabled": enabled},
+    )
+
+
+def forget(connection: Connection, name: str) -> None:
+    """Remove the file's entry."""
+    connection.execute("DELETE FROM skinspire_tools.ledger WHERE name = %s", (name,))
+
+
+def fingerprints(connection: Connection, signatures: Iterable[str]) -> dict[str, str]:
+    """signature -> fingerprint of the definition, owner included, for the functions that exist."""
+    return dict(
+        search_path.rows(
+            connection,
+            """
+            SELECT signature, md5(pg_get_functiondef(p.oid) || pg_get_userbyid(p.proowner))
+            FROM unnest(%s::text[]) AS signature JOIN pg_proc p ON p.oid = to_regprocedure(signature)
+            """,
+            (sorted(signatures),),
+        )
+    )
+
+
+def definitions(connection: Connection, signatures: Iterable[str]) -> dict[str, str]:
+    """signature -> CREATE FUNCTION statement and owner, for the functions that exist."""
+    return dict(
+        search_path.rows(
+            connection,
+            """
+            SELECT signature, pg_get_functiondef(p.oid) || '-- owner: ' || pg_get_userbyid(p.proowner)
+            FROM unnest(%s::text[]) AS signature JOIN pg_proc p ON p.oid = to_regprocedure(signature)
+            """,
+            (sorted(signatures),),
+        )
+    )
+
+
+def live_triggers(connection: Connection, entries: Iterable[Entry] = ()) -> dict[tuple[str, str], LiveTrigger]:
+    """(table, trigger) -> all triggers that are not PostgreSQL's own.
+
+    To print a condition PostgreSQL opens the table, and waits for whoever holds it exclusively. So a trigger whose shape is
+    still the one in `entries` has the definition that is there.
+    """
+    known = [(key, made["shape"], made["definition"]) for entry in entries for key, made in entry.triggers.items()
+             if "shape" in made]  # fmt: skip
+    return {
+        (table, name): LiveTrigger(*values)
+        for table, name, *values in search_path.rows(
+            connection,
+            """
+            SELECT at.quoted, t.tgname,
+                   CASE WHEN known.definition IS NOT NULL THEN known.definition ELSE pg_get_triggerdef(t.oid) END,
+                   t.tgenabled IN ('O', 'A') AND NOT EXISTS (
+                       SELECT FROM pg_trigger part WHERE part.tgparentid = t.oid AND part.tgenabled NOT IN ('O', 'A')),
+                   t.tgfoid::regprocedure::text, has.shape
+            FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+            CROSS JOIN LATERAL (SELECT format('%%I.%%I', n.nspname, c.relname)) AS at (quoted)
+            CROSS JOIN LATERAL (
+                SELECT md5(row(t.tgtype, t.tgattr, t.tgargs, t.tgqual, t.tgconstrrelid, t.tgdeferrable, t.tginitdeferred,
+                               t.tgoldtable, t.tgnewtable, t.tgfoid::regprocedure::text,
+                               array_agg(a.attname::text ORDER BY a.attnum))::text)
+                FROM pg_depend d JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+                WHERE d.classid = 'pg_trigger'::regclass AND d.objid = t.oid AND d.refclassid = 'pg_class'::regclass
+                  AND d.refobjsubid > 0
+            ) AS has (shape)
+            LEFT JOIN unnest(%s::text[], %s::text[], %s::text[]) AS known (key, shape, definition)
+                ON known.key = at.quoted || ' ' || t.tgname AND known.shape = has.shape
+            WHERE NOT t.tgisinternal AND t.tgparentid = 0
+            """,
+            tuple([each[part] for each in known] for part in range(3)),
+        )
+    }
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A trigger that a file should have on `table`, which is quoted; `arguments` are the table's generated columns."""
+
+    table: str
+    attachment: Attachment
+    arguments: tuple[str, ...]
+
+    @property
+    def how(self) -> str:
+        """How it is to be made, in words that change when it must be made anew."""
+        condition = f"WHEN ({self.attachment.condition}) " if self.attachment.condition else ""
+        arguments = f" {list(self.arguments)}" if self.arguments else ""
+        return f"{self.attachment.when} {condition}{self.attachment.function}{arguments}"
+
+    def statement(self, connection: Connection) -> str:
+        """The CREATE TRIGGER statement."""
+        from psycopg import sql
+
+        condition = f"WHEN ({self.attachment.condition}) " if self.attachment.condition else ""
+        each = "STATEMENT" if self.attachment.when.upper().endswith("TRUNCATE") else "ROW"  # it has no rows
+        return (
+            sql.SQL("CREATE OR REPLACE TRIGGER {} {} ON {} FOR EACH {} {}EXECUTE FUNCTION {}({})")
+            .format(
+                sql.Identifier(self.attachment.trigger), sql.SQL(self.attachment.when), sql.SQL(self.table),
+                sql.SQL(each), sql.SQL(condition), sql.Identifier(self.attachment.function),
+                sql.SQL(", ").join(map(sql.Literal, self.arguments)),
+            )
+            .as_string(connection)
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that triggers may be attached to: `columns` are name -> type, `generated` those that PostgreSQL computes.
+
+    A view or foreign table, `by_name`, has a trigger only where a file names it.
+    """
+
+    schema: str
+    name: str
+    quoted: str
+    columns: dict[str, str]
+    generated: tuple[str, ...]
+    by_name: bool = False
+
+    def suits(self, attachment: Attachment, named: list[str]) -> bool:
+        """Whether the attachment belongs on it; `named` are its tables with their schema."""
+        return (
+            (f"{self.schema}.{self.name}" in named if named or self.by_name else True)
+            and self.name not in attachment.exclude
+            and all(
+                column in self.columns and (not attachment.types or self.columns[column] in attachment.types)
+                for column in attachment.columns
+            )
+            and not any(column in self.columns for column in attachment.without)
+        )
+
+
+def tables(connection: Connection) -> list[Table]:
+    """The tables and views that exist now, but extensions', the tools' own, and partitions, which get their parent's."""
+    return [
+        Table(schema, name, quoted, dict(zip(columns, types, strict=True)), tuple(generated), by_name)
+        for schema, name, quoted, columns, types, generated, by_name in connection.execute(
+            """
+            SELECT n.nspname, c.relname, format('%I.%I', n.nspname, c.relname), has.columns, has.types, has.generated,
+                   c.relkind IN ('v', 'f')
+            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            CROSS JOIN LATERAL (
+                SELECT coalesce(array_agg(a.attname::text ORDER BY a.attnum), '{}') AS columns,
+                       coalesce(array_agg(format_type(a.atttypid, NULL) ORDER BY a.attnum), '{}') AS types,
+                       coalesce(array_agg(a.attname::text) FILTER (WHERE attgenerated <> ''), '{}') AS generated
+                FROM pg_attribute a
+                WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+            ) AS has
+            WHERE c.relkind IN ('r', 'p', 'v', 'f') AND NOT c.relispartition
+              AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'skinspire_tools')
+              AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+                              AND d.deptype = 'e')
+            ORDER BY 3
+            """
+        ).fetchall()
+    ]
+
+
+def wanted(among: list[Table], file: TriggerFile) -> dict[str, Wanted]:
+    """The triggers that the file should have on these tables, by "table trigger"."""
+    found: dict[str, Wanted] = {}
+    for attachment in file.attachments:
+        named = [qualified(table) for table in attachment.tables]
+        for table in among:
+            if table.suits(attachment, named):
+                found[f"{table.quoted} {attachment.trigger}"] = Wanted(table.quoted, attachment, table.generated)
+    return found
+
+
+def qualified(table: str) -> str:
+    """A table as a header names it, with its schema."""
+    return table if "." in table else f"public.{table}"

@@ -1,0 +1,151 @@
+"""Whether the triggers are there and do what they should: three views of what is there, and the behavioural proofs."""
+
+from __future__ import annotations
+
+import collections
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from skinspire_db.lifecycle.result import Check
+from skinspire_db.objects import ledger
+from skinspire_db.objects.files import TriggerFile
+from skinspire_db.objects.status import WHOLE, TriggerState, status
+from skinspire_db.postgres import search_path
+from skinspire_db.postgres.failures import sentence
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from skinspire_db.postgres.connections import Connection
+
+EXPECT = b"""
+CREATE OR REPLACE FUNCTION pg_temp.expect(holds boolean, what text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    -- Not ASSERT, which a setting turns off; and NULL does not hold.
+    IF holds IS NOT TRUE THEN
+        RAISE EXCEPTION '%', what USING ERRCODE = 'assert_failure';
+    END IF;
+END
+$$
+"""
+
+
+def prove(connection: Connection, files: list[TriggerFile]) -> list[Check]:
+    """Run the behavioural proof of each file that attaches something or has one; what they did is rolled back.
+
+    A proof calls pg_temp.expect(condition, what is expected). One that is missing, or whose triggers are not all attached,
+    is unknown.
+    """
+    connection.execute("SAVEPOINT proof")
+    checks = [_prove(connection, file, files) for file in files if file.attachments or file.proof.exists()]
+    connection.execute("RELEASE SAVEPOINT proof")
+    return checks
+
+
+def prove_able(connection: Connection, files: list[TriggerFile]) -> list[Check]:
+    """The proofs that can run here: of files whose tables exist and whose triggers nobody has switched off on purpose."""
+    off = _switched_off(connection)
+    able = [file for file in files if file.name not in off and file.proof.exists() and _tables_exist(connection, file)]
+    return prove(connection, able)
+
+
+def _tables_exist(connection: Connection, file: TriggerFile) -> bool:
+    if not file.attachments:  # functions alone: what they read is not known, but an empty database has none of it
+        found = connection.execute("SELECT to_regclass('public.parameter_settings') IS NOT NULL").fetchone()
+        return found == (True,)
+    return not _unattached(connection, file)
+
+
+def _unattached(connection: Connection, file: TriggerFile) -> list[str]:
+    """The triggers of the file that are on no table here: each that names its tables, or all of those that go by columns."""
+    on = {each.attachment for each in ledger.wanted(ledger.tables(connection), file).values()}
+    if any(each.tables for each in file.attachments):
+        return [each.trigger for each in file.attachments if each.tables and each not in on]
+    return [] if on else [each.trigger for each in file.attachments[:1]]
+
+
+def _switched_off(connection: Connection) -> set[str]:
+    return {name for name, entry in ledger.read(connection).items() if entry.disabled_by}
+
+
+def _prove(connection: Connection, file: TriggerFile, files: list[TriggerFile]) -> Check:
+    import psycopg
+
+    if not file.proof.exists():
+        return Check(file.name, "unknown", f"there is no {file.proof.parent.name}/{file.proof.name}")
+    if file.name in _switched_off(connection):
+        return Check(
+            file.name, "unknown", f"switched off on purpose; invoke triggers.enable --name={file.name} switches it on"
+        )
+    if missing := _unattached(connection, file):
+        return Check(file.name, "unknown", f"{missing[0]} is on no table; invoke db.create makes the tables")
+    try:
+        with search_path.application(connection):
+            connection.execute(EXPECT)
+            connection.execute(file.proof.read_bytes())
+        return Check(file.name, "pass", file.summary)
+    except psycopg.Error as error:
+        if connection.closed:
+            raise
+        if isinstance(error, psycopg.errors.UndefinedTable):
+            return Check(file.name, "unknown", f"could not run: {sentence(error)}; invoke db.create makes the tables")
+        return Check(file.name, "fail", f"{_where(error, file, files)}: {sentence(error)}")
+    finally:
+        if not connection.closed:
+            connection.execute("ROLLBACK TO SAVEPOINT proof")
+
+
+def _where(error: psycopg.Error, file: TriggerFile, files: list[TriggerFile]) -> str:
+    """File and line: of the trigger file whose function broke, else of the proof's expectation that did not hold."""
+    context = error.diag.context or ""
+    for each in files:
+        if line := each.line_of(context):
+            return f"{each.path}:{line}"
+    block = file.proof.read_text(encoding="utf-8-sig")
+    found = re.search(r"function inline_code_block line (\d+)", context)
+    start = block[: block.find("$$")].count("\n")
+    return f"{file.proof}:{start + int(found[1]) if found else 1}"
+
+
+def functions(connection: Connection, files: list[TriggerFile]) -> list[Check]:
+    """Whether every function is there, as its file made it."""
+    return [_check(each) for each in status(connection, files) if " on " not in each.object]
+
+
+def critical(connection: Connection, files: list[TriggerFile]) -> list[Check]:
+    """Whether the triggers that guard accounts are on their tables, enabled; see TriggerFile.critical."""
+    names = {file.name for file in files if file.critical}
+    states = [each for each in status(connection, files) if each.file in names]
+    return [_check(each) for each in states if " on " in each.object or each.object == WHOLE]
+
+
+def _check(each: TriggerState) -> Check:
+    return Check(
+        each.object,
+        "pass" if each.state == "INSTALLED" else "fail",
+        f"{each.file}: {each.note or f'version {each.installed}'}",
+    )
+
+
+def counts(connection: Connection, files: list[TriggerFile]) -> list[Check]:
+    """How many triggers each table has, beside how many the files ask for; others' triggers are counted apart."""
+    wanted: dict[str, set[str]] = collections.defaultdict(set)
+    among = ledger.tables(connection)
+    for file in files:
+        for each in ledger.wanted(among, file).values():
+            wanted[each.table].add(each.attachment.trigger)
+    have: dict[str, set[str]] = collections.defaultdict(set)
+    for table, name in ledger.live_triggers(connection):
+        have[table].add(name)
+    checks = []
+    for table in sorted(wanted.keys() | have.keys()):
+        ours = len(wanted[table] & have[table])
+        others = len(have[table] - wanted[table])
+        detail = f"{ours} of {len(wanted[table])} triggers" + (f", and {others} of others" if others else "")
+        checks.append(Check(table, "pass" if ours == len(wanted[table]) else "fail", detail))
+    return checks
+
+
+View = Callable[["Connection", list[TriggerFile]], list[Check]]
+VIEWS: dict[str, View] = {"functions": functions, "critical": critical, "counts": counts, "proofs": prove}

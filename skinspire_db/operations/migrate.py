@@ -1,0 +1,270 @@
+"""The migrate.* operations, as pipelines: each revision with its journal line and its triggers is one transaction."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from skinspire_db.config.environment import Environment
+from skinspire_db.config.project import Project
+from skinspire_db.errors import SkinspireError, UsageError
+from skinspire_db.lifecycle import stamp as stamps
+from skinspire_db.lifecycle.failures import translated
+from skinspire_db.lifecycle.pipeline import Pipeline, Series, Step
+from skinspire_db.lifecycle.read_only import present
+from skinspire_db.lifecycle.result import Summary, counted
+from skinspire_db.migrations import drift, losses, revisions, running, writing
+from skinspire_db.objects import install, proofs, versions
+from skinspire_db.objects.files import TriggerFile
+from skinspire_db.postgres import connections, target
+from skinspire_db.postgres.target import Target
+from skinspire_db.schema import tables
+
+if TYPE_CHECKING:
+    from alembic.script import Script
+
+    from skinspire_db.postgres.connections import Connection
+
+T = TypeVar("T")
+TAKES_BACK = "take back a revision of {}, with what its tables hold"
+
+
+def upgrade(environment: Environment, to: str | None = None) -> Series:
+    """Apply the pending revisions, up to `to` if that is given, and make what extensions are missing."""
+    files = revisions.directory(environment.project)
+    if to is None:
+        revisions.one_head(environment.project)
+
+    first = True
+
+    def missing(connection: Connection) -> list[str]:
+        return tables.missing_extensions(connection, tables.extensions(environment.project))
+
+    def following() -> Pipeline | None:
+        nonlocal first
+        script = look(environment, lambda connection: running.next_up(connection, files, to))
+        backs_up, first = first, False
+        if script is None:
+            return _extensions(environment) if look(environment, missing) else None
+        return _revision(environment, "migrate.upgrade", script, danger=_danger(environment, script), backs_up=backs_up)
+
+    return Series("migrate.upgrade", environment, following, ("revision", "triggers", "proofs"))
+
+
+def _extensions(environment: Environment) -> Pipeline:
+    """Every revision makes them, too: this is for where none is pending."""
+    wanted = tables.extensions(environment.project)
+
+    def make(connection: Connection) -> Summary:
+        missing = tables.missing_extensions(connection, wanted)
+        tables.create_extensions(connection, wanted)
+        return Summary({"extensions_created": len(missing)}, lines=[f"extension {each}" for each in missing])
+
+    return Pipeline("migrate.upgrade", environment, (Step("extensions", make),))
+
+
+def _danger(environment: Environment, script: Script) -> str:
+    """What a protected environment must confirm to before this revision, empty where it loses nothing."""
+    if not environment.policy.protected:
+        return ""
+    files = revisions.directory(environment.project)
+    text = running.statements(environment.project, files, revisions.named(files, script.revision))
+    if text is None:
+        return f"apply {script.revision} to {{}}, and what that loses cannot be told beforehand: it reads the database"
+    lost = look(environment, lambda connection: losses.of(connection, text))
+    said = "; ".join(lost).replace("{", "{{").replace("}", "}}")
+    return f"apply {script.revision} to {{}}, and lose what it holds: {said}" if lost else ""
+
+
+def downgrade(environment: Environment, steps: str | int = 1) -> Series:
+    """Take back the last revisions, as many as `steps` says."""
+    if not str(steps).isdecimal() or int(steps) < 1:
+        raise UsageError(f"--steps={steps} is no number of revisions", remedy="invoke migrate.downgrade --steps=1")
+    files = revisions.directory(environment.project)
+    left = int(steps)
+
+    def enough(connection: Connection) -> None:
+        states = running.states(connection, environment.project, files)
+        applied = sum(each.state == "applied" for each in states)
+        if 0 < applied < left:
+            raise UsageError(
+                f"--steps={steps}, but the database has {counted(applied, 'revision')}",
+                remedy=f"invoke migrate.downgrade --env={environment.name} --steps={applied}",
+            )
+
+    def following() -> Pipeline | None:
+        nonlocal left
+        if left == int(steps):
+            look(environment, enough)
+        if left == 0:
+            return None
+        backs_up = left == int(steps)
+        left -= 1
+        script = look(environment, lambda connection: running.next_down(connection, files))
+        return _revision(environment, "migrate.downgrade", script, danger=TAKES_BACK, backs_up=backs_up, down=True)
+
+    return Series("migrate.downgrade", environment, following, ("revision", "triggers", "proofs"))
+
+
+def _revision(
+    environment: Environment, operation: str, script: Script, *, danger: str = "", backs_up: bool, down: bool = False
+) -> Pipeline:
+    files = revisions.directory(environment.project)
+
+    def run(connection: Connection) -> Summary:
+        # Looked at again under the lock: somebody else may have been faster.
+        now = running.next_down(connection, files) if down else running.next_up(connection, files, script.revision)
+        if now is None or now.revision != script.revision:
+            return Summary({"by_another_operation": f"{script.revision} {script.doc}"})
+        return running.apply(connection, environment.project, files, script, down=down)
+
+    triggers = versions.current(environment.project)
+
+    def prove(connection: Connection) -> Summary:
+        """A revision can take from a trigger function what it reads; PostgreSQL would say so at somebody's next login."""
+        checks = proofs.prove_able(connection, triggers)
+        return Summary({"checks": len(checks), "passed": sum(check.status == "pass" for check in checks)}, checks=checks)
+
+    steps = (Step("revision", run), Step("triggers", partial(install.install, files=triggers)), Step("proofs", prove))
+    return Pipeline(operation, environment, steps, danger=danger, backs_up=backs_up)
+
+
+def status(environment: Environment) -> Pipeline:
+    """Which revisions are applied, pending, or unknown to the files."""
+    files = revisions.directory(environment.project)
+
+    def look(connection: Connection) -> Summary:
+        states = running.states(connection, environment.project, files)
+        numbers: dict[str, int | str] = {
+            state: sum(each.state == state for each in states) for state in ("applied", "pending", "unknown")
+        }
+        heads = revisions.heads(environment.project)
+        return Summary(
+            numbers | {"heads": len(heads)},
+            rows=[
+                {"revision": each.revision, "state": each.state, "what": each.message, "file": each.file} for each in states
+            ],
+            data={"revisions": [each.as_dict() for each in states], "heads": heads},
+        )
+
+    return Pipeline("migrate.status", environment, (Step("status", look),), keeps=False)
+
+
+def check(environment: Environment) -> Pipeline:
+    """For CI: exit code 3 when a revision is pending, or the models differ from the database."""
+    files = revisions.directory(environment.project)
+    revisions.one_head(environment.project)
+    wanted = _wanted(environment)
+
+    def pending(connection: Connection) -> Summary:
+        running.refuse_unknown(connection, files)
+        found = [each for each in running.states(connection, environment.project, files) if each.state == "pending"]
+        summary = Summary({"pending": len(found)}, lines=[f"{each.revision} {each.message}" for each in found])
+        if found:
+            summary.drift = f"{counted(len(found), 'revision', 'are', 'is')} pending: {found[0].revision} {found[0].message}"
+            summary.remedy = running.way_on(connection, environment.project)
+        return summary
+
+    def models(connection: Connection) -> Summary:
+        return drift.look(connection, *wanted)
+
+    return Pipeline("migrate.check", environment, (Step("revisions", pending), Step("drift", models)), keeps=False)
+
+
+def new(environment: Environment, message: str | None, *, keep: bool = False) -> Pipeline:
+    """Write a revision from the difference between models and database; with `keep` also one that fails when it is tried."""
+    revisions.directory(environment.project)
+    if not message or not message.strip():
+        raise UsageError("migrate.new needs a message", remedy='invoke migrate.new -m "add appointments"')
+    wanted = _wanted(environment)
+
+    def write(connection: Connection) -> Summary:
+        expected = drift.expected(connection, *wanted)
+        attempt = not environment.policy.protected
+        written = writing.new(connection, environment.project, message, expected, attempt=attempt, keep=keep)
+        if written is None:
+            left = writing.remaining(connection, environment.project, expected)
+            lines = [_by_hand(each, environment) for each in left]
+            return Summary({"changes": 0}, lines=lines, data={"revision": None, "file": None, "warnings": left})
+        lines = [written.file, *(f"careful: {each}" for each in written.warnings)]
+        data = {"revision": written.revision, "file": written.file, "warnings": written.warnings}
+        return Summary({"changes": written.changes}, lines=lines, data=data)
+
+    def behind(connection: Connection) -> None:
+        writing.refuse_behind(connection, revisions.directory(environment.project))
+
+    revisions.one_head(environment.project)
+    return Pipeline("migrate.new", environment, (Step("compare", write, behind),), keeps=False, writes=True)
+
+
+def _by_hand(missing: str, environment: Environment) -> str:
+    """What is to do about a difference of which no revision can be made."""
+    if missing.startswith("extension ") and missing.endswith(" missing"):
+        return f"careful: invoke migrate.upgrade --env={environment.name} makes it: {missing}"
+    return f"careful: no revision can make it, do it by hand: {missing}"
+
+
+def stamp(environment: Environment, to: str | None = None) -> Pipeline:
+    """Note that the database is at a revision, by default the head, or at none (`base`), and run nothing."""
+    files = revisions.directory(environment.project)
+    if to == "base":
+        head = None
+    else:
+        head = revisions.one_head(environment.project) if to is None else revisions.named(files, to).revision
+
+    def mark(connection: Connection) -> Summary:
+        before = running.current(connection)
+        running.mark(connection, [head] if head else [])
+        return Summary({"revision": head or "none", "before": ", ".join(before) or "none"})
+
+    return Pipeline("migrate.stamp", environment, (Step("stamp", mark),), danger="change what {} says of its revisions")
+
+
+def sql(environment: Environment, to: str | None = None) -> tuple[str, str]:
+    """The database's name, and the SQL of what is pending, not run."""
+    files = revisions.directory(environment.project)
+
+    def start(connection: Connection) -> str:
+        running.refuse_unknown(connection, files)
+        at = running.current(connection)
+        if len(at) > 1:
+            raise UsageError(
+                f"the database is at {len(at)} heads: {', '.join(at)}",
+                remedy="invoke migrate.merge, then invoke migrate.upgrade --env={env}",
+            )
+        return at[0] if at else "base"
+
+    at = look(environment, start)
+    return target.target(environment).database, running.sql(environment.project, files, at, to)
+
+
+def merge(environment: Environment, message: str | None, *, dry: bool = False) -> writing.Written | None:
+    """Write a revision that joins two heads; with `dry` only look whether there are two. Raises UsageError."""
+    files = revisions.directory(environment.project)
+    writing.refuse_one_head(files)
+    return None if dry else writing.merge(environment.project, files, message)
+
+
+def _wanted(environment: Environment) -> tuple[Target, Project, tables.Blueprint, list[TriggerFile]]:
+    """What drift is measured against."""
+    here = environment.project
+    return target.target(environment), here, tables.blueprint(here), versions.current(here)
+
+
+def look(environment: Environment, at: Callable[[Connection], T]) -> T:
+    """What `at` finds on a connection of its own; whatever it did is rolled back.
+
+    Raises DatabaseMissing, and GuardRefused for a database that is not this environment's: nothing is said of it.
+    """
+    to = present(environment)
+    with to.pin.operation(), contextlib.closing(connections.connect(to, "migrate")) as connection:
+        try:
+            connections.begin(connection, to.policy)
+            with translated(to, "migrate", "look", connection):
+                stamps.identify(connection, to)
+                return at(connection)
+        except SkinspireError as error:
+            error.remedy = error.remedy and error.remedy.replace("{env}", environment.name)
+            raise

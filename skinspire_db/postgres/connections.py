@@ -1,0 +1,203 @@
+"""Opening connections for the tools: to exactly the database that the environment names, under its policy."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from skinspire_db.config.environment import (
+    Policy,
+    admin_setting,
+)
+from skinspire_db.errors import (
+    ConnectionFailed,
+    GuardRefused,
+    InvalidSetting,
+    PermissionMissing,
+    SkinspireError,
+)
+from skinspire_db.postgres import failures, search_path
+from skinspire_db.postgres.failures import absence, refusal
+from skinspire_db.postgres.target import Target, libpq_parameters
+
+if TYPE_CHECKING:
+    import psycopg
+
+    Connection = psycopg.Connection[Any]
+
+PAUSES = (0.05, 0.2, 0.5)  # seconds between tries to connect to a database that is there
+MAINTENANCE_DATABASES = ("postgres", "template1")  # where one asks whether a database exists, and makes it
+# Whatever the role's or the server's own setting: what is called committed stays so when the server dies the next moment.
+DURABLE = "SET LOCAL synchronous_commit = on"
+SETTINGS_OF_LONG_TRANSACTIONS = """
+DO $$
+BEGIN
+    -- So that a server notices within a second that our process was killed. Not every platform can.
+    SET LOCAL client_connection_check_interval = '1s';
+EXCEPTION WHEN invalid_parameter_value THEN
+    NULL;
+END
+$$
+"""
+
+
+def connect(to: Target, operation: str, *, database: str | None = None) -> Connection:
+    """Open a connection for `operation`, which is the application_name that others see. Not in autocommit.
+
+    An embedded server that does not answer is started. Raises DatabaseMissing, ConnectionFailed, or InvalidSetting for a
+    URL with unknown options; none of their texts holds the password.
+    """
+    import psycopg
+
+    started = False
+    for pause in (*PAUSES, None):
+        try:
+            return open_once(to, operation, database)
+        except psycopg.Error as error:
+            failure = error
+        if to.server and not started:
+            started = True
+            to.parameters.update(to.server.start().parameters)  # its port may be another one now
+            continue
+        refused = refusal(failure, to)
+        exists = None if refused else _exists(to, database or to.database)
+        if not exists or pause is None:
+            raise refused or absence(failure, to, database or to.database, exists)
+        time.sleep(pause)  # it was not there a moment ago: another operation has made it, or decides whether to drop it
+    raise AssertionError
+
+
+def require_direct(to: Target, operation: str, *, writes: bool = True) -> None:
+    """Refuse an operation that cannot be done where its first connection came out; nothing has been done yet.
+
+    A pooler in transaction mode hands each transaction another session: locks, snapshots and what pg_dump sets would be
+    lost, or left to the application. One in session mode does not know the databases that are made aside.
+
+    Raises:
+        InvalidSetting: A pooler is in between.
+        GuardRefused: The operation `writes`, and the server is a standby.
+    """
+    if to.pin.pooled:
+        admin = admin_setting(to.environment)
+        raise InvalidSetting(
+            f"{to.setting} leads through a pooler, and {operation} needs PostgreSQL itself",
+            remedy=f"set {admin}=postgresql://user:password@host:5432/{to.database}, with PostgreSQL's own host and port",
+        )
+    if writes and to.pin.standby:
+        raise GuardRefused(
+            f"{to} is a standby, which only reads: {operation} needs the primary",
+            remedy=f"name the primary in {to.setting}; target_session_attrs=read-write finds it among several hosts",
+        )
+
+
+def begin(
+    connection: Connection,
+    policy: Policy,
+    *,
+    brief: bool = False,
+    isolation: str = "READ COMMITTED",
+    snapshot: str | None = None,
+) -> None:
+    """Start a transaction under the policy's time-outs, whatever the database's or the role's own settings are.
+
+    Everything is set for this transaction only, so that nothing sticks to a connection that a pooler hands on. A `brief`
+    one only looks something up. The `isolation` is as SET TRANSACTION calls it; `snapshot` is one that another session has
+    exported.
+    """
+    from psycopg import sql
+
+    connection.execute(
+        sql.SQL(
+            # A snapshot older than the operation lock would not see what its last holder committed.
+            "SET TRANSACTION ISOLATION LEVEL {isolation}; {snapshot} SET LOCAL quote_all_identifiers = off;"
+            "SET LOCAL TimeZone = 'UTC'; {pin}; SET LOCAL statement_timeout = 0;"
+            "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = {milliseconds}{forever}; {durable}"
+        ).format(
+            pin=sql.SQL(search_path.PIN),
+            durable=sql.SQL(DURABLE),  # no query may be among these: it would take the snapshot
+            isolation=sql.SQL(isolation),
+            forever=sql.SQL("; SET LOCAL transaction_timeout = 0" if connection.info.server_version >= 170_000 else ""),
+            snapshot=sql.SQL("SET TRANSACTION SNAPSHOT {};").format(snapshot) if snapshot else sql.SQL(""),
+            milliseconds=sql.Literal(round(policy.lock_timeout * 1000)),
+        )
+    )
+    if not brief:
+        connection.execute(SETTINGS_OF_LONG_TRANSACTIONS)
+
+
+def autocommit(connection: Connection) -> None:
+    """End the connection's transaction, and let each statement from now on be one of its own, however long it takes: a
+    role's own time-out would end CREATE and DROP DATABASE.
+    """
+    connection.rollback()
+    connection.autocommit = True
+    connection.execute("SET statement_timeout = 0")
+    connection.execute(f"SET search_path = {search_path.TOOLS}".encode())
+
+
+def settle(connection: Connection) -> None:
+    """Wait until all that has been committed on the server is on its disk. Raises psycopg's OperationalError when the server
+    died since the connection was opened, and may have lost some of it.
+    """
+    # A transaction that writes no WAL waits for none, even if it has an id.
+    connection.execute(
+        f"{search_path.PIN}; {DURABLE}; SELECT pg_catalog.pg_logical_emit_message(true, 'skinspire-db', ''::text)".encode()
+    )
+    connection.commit()
+
+
+def open_once(to: Target, operation: str, database: str | None = None) -> Connection:
+    """One attempt to connect, to the server that the operation is on.
+
+    Raises psycopg's errors, and ConnectionFailed when it led to another server.
+    """
+    import psycopg
+
+    other = {"dbname": database} if database else {}
+    connection = psycopg.connect(**(libpq_parameters(to, f"skinspire-db {operation}") | other))
+    try:
+        to.pin.prove(connection, moves=to.server is not None)
+        connection.execute(search_path.PIN)  # for this transaction; begin() says it for those that follow
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def maintenance(to: Target, operation: str) -> Connection:
+    """A connection to a database that every server has, on the target's server.
+
+    Raises PermissionMissing when the role may not connect to it, ConnectionFailed when a limit or the server keeps it out.
+    """
+    import psycopg
+
+    for database in MAINTENANCE_DATABASES:
+        try:
+            return open_once(to, operation, database)
+        except psycopg.Error as error:
+            failure = error
+    said = f"role {to.user} reaches neither {' nor '.join(MAINTENANCE_DATABASES)} on {to.where}: {failures.reason(failure)}"
+    kind = failures.kind(failure)
+    if kind == "limit":
+        raise ConnectionFailed(said, remedy=failures.more_connections(failure)) from failure
+    if kind == "host" or "permission denied" in str(failure):
+        grant = f'GRANT CONNECT ON DATABASE {MAINTENANCE_DATABASES[0]} TO "{to.user}"'
+        raise PermissionMissing(said, remedy=f"ask the administrator for: {grant}") from failure
+    raise ConnectionFailed(said, remedy=f"invoke db.doctor --env={to.environment}") from failure
+
+
+def _exists(to: Target, database: str) -> bool | None:
+    """Whether the database exists; None when nobody could be asked."""
+    import psycopg
+
+    try:
+        with maintenance(to, "lookup") as connection:
+            return connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,)).fetchone() is not None
+    except (psycopg.Error, SkinspireError):
+        return None
+
+
+def explain(error: psycopg.Error, to: Target, database: str | None = None) -> SkinspireError:
+    """What psycopg said when no connection could be had, in our words, with a remedy, and without the password."""
+    database = database or to.database
+    return refusal(error, to) or absence(error, to, database, _exists(to, database))

@@ -1,0 +1,114 @@
+"""Making and dropping whole databases, which no transaction can hold."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from skinspire_db.errors import ConnectionFailed, DatabaseMissing, PermissionMissing, SkinspireError
+from skinspire_db.postgres.connections import PAUSES, autocommit, connect, maintenance, require_direct
+from skinspire_db.postgres.failures import sentence
+from skinspire_db.postgres.target import Target
+
+if TYPE_CHECKING:
+    from skinspire_db.postgres.connections import Connection
+
+
+def open_database(to: Target, operation: str, *, create: bool) -> tuple[Connection, bool]:
+    """Open a connection; with `create`, a database that does not exist is made first. Returns it, and whether it was made.
+
+    Raises what connect() raises, and PermissionMissing when the role may not create databases, with what to ask the
+    administrator for.
+    """
+    created = False
+    for pause in (*PAUSES, None):
+        try:
+            return connect(to, operation), created
+        except DatabaseMissing:
+            if not create or pause is None:
+                raise
+        # Another first operation may be faster, and drop what it made when it fails.
+        created = create_database(to, operation)
+    raise AssertionError
+
+
+def drop_unless_used(to: Target, operation: str, own_pid: int) -> None:
+    """Drop the database, which nobody but session `own_pid` may be using. Never raises a psycopg error.
+
+    Nobody can come in between the look and the DROP, which would otherwise wait for them and then take what they made.
+    """
+    import psycopg
+    from psycopg import sql
+
+    database = sql.Identifier(to.database)
+    try:
+        with maintenance(to, operation) as connection:
+            autocommit(connection)
+            connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(database))
+            others = connection.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND pid <> %s", (to.database, own_pid)
+            ).fetchone()
+            if others == (0,):
+                connection.execute("SELECT pg_terminate_backend(%s, 5000)", (own_pid,))
+                connection.execute(sql.SQL("DROP DATABASE {}").format(database))
+            else:
+                connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(database))
+    except (psycopg.Error, SkinspireError):
+        pass  # an empty database stays behind; the next operation takes it for new
+
+
+def drop_database(to: Target, operation: str, over: Connection | None = None) -> None:
+    """Drop the database, whoever is connected to it, if it exists. Never raises a psycopg error. `over` is a connection to
+    another database of the server, whose transaction ends: the role may no longer be let in.
+    """
+    import psycopg
+    from psycopg import sql
+
+    drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(to.database))
+    with contextlib.suppress(psycopg.Error):
+        if over is not None:
+            autocommit(over)
+            over.execute(drop)
+            return
+    try:
+        with maintenance(to, operation) as connection:
+            autocommit(connection)
+            connection.execute(drop)
+    except (psycopg.Error, SkinspireError):
+        pass  # a server that is gone; the next operation sweeps it up
+
+
+def create_database(to: Target, operation: str, *, template: str | None = None, locale: str = "ENCODING 'UTF8'") -> bool:
+    """CREATE DATABASE, empty with that locale or as a copy of `template`; returns False when somebody else was faster.
+
+    A template that does not fit into the server's shared buffers is copied as files (STRATEGY FILE_COPY), a smaller one by
+    way of the buffers and the WAL, which spares the two checkpoints (PostgreSQL manual, CREATE DATABASE).
+
+    Raises PermissionMissing, ConnectionFailed, and psycopg's ObjectInUse for a template that others are connected to.
+    """
+    import psycopg
+    from psycopg import sql
+
+    with maintenance(to, operation) as connection:
+        require_direct(to, operation)
+        autocommit(connection)
+        make = f"CREATE DATABASE {{}} TEMPLATE {{}} {locale.replace('{', '{{').replace('}', '}}')}"
+        if template:
+            large = connection.execute(
+                "SELECT pg_database_size(%s) > pg_size_bytes(current_setting('shared_buffers'))", (template,)
+            ).fetchone()
+            make = f"CREATE DATABASE {{}} TEMPLATE {{}} STRATEGY {'FILE_COPY' if large == (True,) else 'WAL_LOG'}"
+        try:
+            connection.execute(sql.SQL(make).format(sql.Identifier(to.database), sql.Identifier(template or "template0")))
+        except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):  # the latter in the same instant
+            return False
+        except psycopg.errors.InsufficientPrivilege:
+            raise PermissionMissing(
+                f"role {to.user} may not create the database {to.database}",
+                remedy=f'ask the administrator for: CREATE DATABASE "{to.database}" OWNER "{to.user}"',
+            ) from None
+        except psycopg.errors.ObjectInUse:
+            raise
+        except psycopg.Error as error:
+            raise ConnectionFailed(f"cannot create the database {to.database}: {sentence(error)}") from None
+    return True

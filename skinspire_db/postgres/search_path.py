@@ -1,0 +1,83 @@
+"""Which schemas PostgreSQL searches for names without a schema.
+
+A role that may create objects in public can make a function or operator whose argument types match a call better than
+PostgreSQL's own, and whoever makes that call runs the role's code. So the tools' own queries never search public;
+only what makes the application's objects does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from skinspire_db.postgres.connections import Connection
+
+TOOLS = "pg_catalog, pg_temp"  # pg_temp last: without it, temporary tables and types would be found before all others
+PIN = f"SET LOCAL search_path = {TOOLS}"
+SCHEMA_OF_PGCRYPTO = (
+    "SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'pgcrypto'"
+)
+# Hosted servers keep extensions in a schema of their own; the functions of pgcrypto must be found there too.
+SWITCH = f"""
+    SELECT pg_catalog.set_config('search_path', 'public, '
+        || coalesce((SELECT quote_ident(nspname) || ', ' FROM ({SCHEMA_OF_PGCRYPTO} AND n.nspname <> 'public') AS found), '')
+        || 'pg_temp', true)
+"""  # noqa: S608
+
+
+@contextlib.contextmanager
+def application(connection: Connection) -> Iterator[None]:
+    """Search the application's schema while the block runs: for its DDL, trigger files, proofs and revisions."""
+    with tools(connection):
+        connection.execute(SWITCH)
+        yield
+
+
+@contextlib.contextmanager
+def tools(connection: Connection) -> Iterator[None]:
+    """Search PostgreSQL's own schema alone while the block runs. After an error the setting is rolled back with the rest."""
+    former = connection.execute(f"SELECT pg_catalog.current_setting('search_path'); {PIN}".encode()).fetchone()
+    yield
+    connection.execute("SELECT pg_catalog.set_config('search_path', %s, true)", former)
+
+
+def rows(connection: Connection, query: str, parameters: Any = None, row_factory: Any = None) -> list[Any]:
+    """The rows of a query of ours that prints objects' names: those of public without their schema, as people write them.
+
+    The names in the query itself are looked up when the cursor is declared, before public is searched.
+    """
+    import psycopg
+
+    if parameters is not None:  # in one message with others, the server binds none
+        query = psycopg.ClientCursor(connection).mogrify(query.encode(), parameters)
+    with _transaction(connection), tools(connection), connection.cursor(row_factory=row_factory) as cursor:
+        cursor.execute(f"DECLARE naming NO SCROLL CURSOR FOR {query}; {SWITCH}; FETCH ALL FROM naming; CLOSE naming".encode())
+        cursor.nextset()
+        cursor.nextset()
+        return cursor.fetchall()
+
+
+def several(connection: Connection, queries: Mapping[str, str]) -> dict[str, list[Any]]:
+    """The rows of several such queries without parameters, all of them in a few round trips."""
+    found: dict[str, list[Any]] = {}
+    numbers = range(len(queries))
+    with _transaction(connection), tools(connection):
+        declared = [f"DECLARE naming_{n} NO SCROLL CURSOR FOR {query}" for n, query in enumerate(queries.values())]
+        connection.execute("; ".join(declared).encode())
+        connection.execute(SWITCH)
+        fetched = connection.execute("; ".join(f"FETCH ALL FROM naming_{n}" for n in numbers).encode())
+        for name in queries:
+            found[name] = fetched.fetchall()
+            fetched.nextset()
+        connection.execute("; ".join(f"CLOSE naming_{n}" for n in numbers).encode())
+    return found
+
+
+def _transaction(connection: Connection) -> contextlib.AbstractContextManager[Any]:
+    """A transaction where none is open yet, which a connection in autocommit needs for a cursor."""
+    from psycopg.pq import TransactionStatus
+
+    idle = connection.info.transaction_status == TransactionStatus.IDLE
+    return connection.transaction() if connection.autocommit and idle else contextlib.nullcontext()

@@ -1,0 +1,186 @@
+"""The models that a project declares, as one MetaData: as PostgreSQL gets them, whatever else is loaded with them."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import re
+import traceback
+import weakref
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from skinspire_db.config import project_code
+from skinspire_db.config.project import Project
+from skinspire_db.errors import ModelsInvalid, ProjectCodeEnded
+
+if TYPE_CHECKING:
+    from sqlalchemy import Index, MetaData, Table
+    from sqlalchemy.schema import Constraint
+
+DEFAULT_METADATA = ["skinspire_db.clinic.models:Base"]
+DDL_EVENTS = ("before_create", "after_create")
+
+_loaded: weakref.WeakSet[MetaData] = weakref.WeakSet()
+
+
+def metadata(here: Project) -> MetaData:
+    """The tables of the project: those of every entry of `metadata` in [tool.skinspire_db], as one MetaData.
+
+    Constraints and indexes that are for other databases (`ddl_if`) are taken off. Raises ModelsInvalid when an entry cannot
+    be imported, two of them define one table, or a foreign key points to a table or column that nobody defines.
+    """
+    from sqlalchemy import MetaData
+
+    found = load(here)
+    together = found[0] if len(found) == 1 else MetaData()
+    for each in found:
+        for table in each.tables.values():
+            _take_off_what_is_for_others(table)
+        if each is not together:  # one, so that a foreign key may point from an application's table to a core table
+            _copy(each, together)
+    if len(found) > 1:
+        together.naming_convention = MetaData().naming_convention
+    _refuse_loose_ends(together)
+    return together
+
+
+def load(here: Project) -> list[MetaData]:
+    """Import the models. Raises ModelsInvalid for an entry that cannot be imported, ProjectCodeEnded for one that exits."""
+    found: list[MetaData] = []
+    entries = here.config.get("metadata", DEFAULT_METADATA)
+    for entry in [entries] if isinstance(entries, str) else entries:
+        loaded = _load(entry, here)
+        if not any(loaded is each for each in found):
+            found.append(loaded)
+    _loaded.update(found)
+    return found
+
+
+@contextlib.contextmanager
+def kept() -> Iterator[None]:
+    """What is run meanwhile adds nothing to the models that are loaded: a revision may attach a constraint to one."""
+    before = {each: {table: {*table.constraints, *table.indexes} for table in each.tables.values()} for each in _loaded}
+    try:
+        yield
+    finally:
+        for each, tables in before.items():
+            for table in set(each.tables.values()) - tables.keys():
+                each.remove(table)
+            for table, items in tables.items():
+                for item in {*table.constraints, *table.indexes} - items:
+                    _take_off(item, table)
+
+
+def _copy(models: MetaData, together: MetaData) -> None:
+    """Put copies of all its tables and sequences there, named by its own naming convention."""
+    from sqlalchemy.schema import conv
+    from sqlalchemy.types import SchemaType
+
+    together.naming_convention = models.naming_convention
+    _copy_ddl_events(models, together)
+    for table in models.tables.values():
+        if table.key in together.tables:
+            raise ModelsInvalid(f"table {table.key} is defined twice", remedy="correct metadata in pyproject.toml")
+        copied = table.to_metadata(together)
+        _copy_ddl_events(table, copied)
+        _take_off_what_is_for_others(copied)
+        items: list[Constraint | Index] = [*copied.constraints, *copied.indexes]
+        for item in items:  # the next models have another convention
+            if (name := constraint_name(item)) is not None:
+                item.name = conv(name)
+        for column in copied.columns:  # the copy takes every enum and domain for one of the table's schema
+            if isinstance(column.type, SchemaType):
+                column.type.schema = getattr(table.columns[column.name].type, "schema", None)
+    for sequence in models._sequences.values():  # SQLAlchemy has no public way to those that no column uses
+        if sequence.column is None:
+            sequence._copy()._set_metadata(together)
+
+
+def _copy_ddl_events(source: Any, copied: Any) -> None:
+    """DDL that is to be run with the tables, which a copy leaves out; the types' own events come with its columns."""
+    from sqlalchemy import event
+    from sqlalchemy.schema import ExecutableDDLElement
+
+    for name in DDL_EVENTS:
+        present = list(getattr(copied.dispatch, name))
+        for each in getattr(source.dispatch, name):
+            if isinstance(each, ExecutableDDLElement) and each not in present:
+                event.listen(copied, name, each)
+
+
+def _take_off_what_is_for_others(table: Table) -> None:
+    from sqlalchemy.dialects.postgresql import psycopg
+    from sqlalchemy.schema import Constraint, CreateIndex
+
+    compiler = psycopg.dialect().ddl_compiler(psycopg.dialect(), None)  # type: ignore[no-untyped-call, arg-type]
+    items: list[Constraint | Index] = [*table.constraints, *table.indexes]
+    for item in items:
+        if isinstance(item, Constraint):
+            wanted = item._should_create_for_compiler(compiler)
+        else:
+            rule = item._ddl_if
+            wanted = rule is None or rule._should_execute(CreateIndex(item), item, None, compiler)
+        if not wanted:
+            _take_off(item, table)
+
+
+def _take_off(item: Any, table: Table) -> None:
+    table.indexes.discard(item)
+    table.constraints.discard(item)
+    for column in table.columns:
+        column.constraints.discard(item)
+    for key in getattr(item, "elements", ()):  # of a foreign key
+        table.foreign_keys.discard(key)
+        key.parent.foreign_keys.discard(key)
+
+
+def _refuse_loose_ends(models: MetaData) -> None:
+    """SQLAlchemy resolves a foreign key when it is first needed, which would be in the middle of an operation."""
+    from sqlalchemy import exc
+
+    for table in models.tables.values():
+        for key in table.foreign_keys:
+            try:
+                _ = key.column
+            except exc.NoReferenceError as error:
+                what = "column" if isinstance(error, exc.NoReferencedColumnError) else "table"
+                raise ModelsInvalid(
+                    f"the foreign key of column {table.key}.{key.parent.name} points to {key.target_fullname}:"
+                    f" no model defines that {what}",
+                    remedy="correct the ForeignKey, or add the model's module to metadata in pyproject.toml",
+                ) from None
+
+
+def _load(entry: str, here: Project) -> MetaData:
+    from sqlalchemy import MetaData
+
+    module_name, _, attribute = str(entry).partition(":")
+    remedy = f"correct metadata in {here.root / 'pyproject.toml'}"
+    if not re.fullmatch(r"\w+(\.\w+)*", module_name):
+        raise ModelsInvalid(f"metadata names {entry!r}, which is no module:attribute", remedy=remedy)
+    try:
+        with project_code.running(here):
+            loaded: Any = getattr(importlib.import_module(module_name), attribute or "Base")
+    except Exception as error:  # whatever the module does when it is imported: its author reads this
+        own = [each for each in traceback.extract_tb(error.__traceback__) if each.filename.startswith(str(here.root))]
+        where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+        says = " ".join(str(getattr(error, "message", error)).split()) or type(error).__name__
+        message = f"the models {entry} cannot be loaded: {says}{where}"
+        if isinstance(error, ProjectCodeEnded):
+            raise ProjectCodeEnded(message, remedy=error.remedy) from None
+        raise ModelsInvalid(message, remedy=remedy) from None
+    loaded = getattr(loaded, "metadata", loaded)
+    if not isinstance(loaded, MetaData):
+        raise ModelsInvalid(f"{entry} is neither a declarative base nor a MetaData", remedy=remedy)
+    return loaded
+
+
+def constraint_name(constraint: Constraint | Index) -> str | None:
+    """The name, by the naming convention where the model gives none; None when PostgreSQL chooses it."""
+    if constraint.name is None:
+        return None
+    from sqlalchemy.dialects.postgresql import psycopg
+
+    named = psycopg.dialect().identifier_preparer.format_constraint(constraint)  # type: ignore[no-untyped-call]
+    return None if named is None else str(named).strip('"').replace('""', '"')

@@ -1,0 +1,263 @@
+"""SQLAlchemy engines for the application: one per environment and process, their pools, reconnecting, and forks."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import re
+import sys
+import threading
+import time
+import weakref
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import sqlalchemy
+from sqlalchemy import event
+from sqlalchemy.engine import URL, Engine
+
+from skinspire_db.config import environment
+from skinspire_db.config.environment import Environment, Policy
+from skinspire_db.config.server_pin import Pin
+from skinspire_db.postgres import connections, target
+from skinspire_db.postgres.target import Target
+from skinspire_db.service import driver, test_override
+
+log = logging.getLogger("skinspire_db")
+# What no waiting mends. Everything else that hinders a connection may be a server that restarts.
+LASTING = re.compile(r"password|authenticat|does not exist|pg_hba|certificate|support SSL|translate host|invalid|permission")
+REPLICA_PAUSE = 30.0  # seconds for which a replica that did not answer is left alone
+NOT_THE_APPLICATIONS = (
+    str(Path(__file__).parent.parent) + os.sep,
+    str(Path(sqlalchemy.__file__).parent) + os.sep,
+    contextlib.__file__,
+    "<",  # code that SQLAlchemy generates
+)
+
+
+@dataclass(eq=False)
+class Service:
+    """An environment's engines in this process. `reader` shares the engine's pool, and PostgreSQL refuses writes on it."""
+
+    environment: Environment
+    engine: Engine
+    reader: Engine
+    replica: Engine | None = None
+    replica_down_until: float = 0.0
+    replica_silent: bool = False
+    unreturned: dict[int, str] = field(default_factory=dict)  # checked-out connections, and the place that took each
+    closed: bool = False
+    in_loops: Counter[int] = field(default_factory=Counter)  # thread -> open units of the coroutines it runs
+
+    @property
+    def policy(self) -> Policy:
+        return self.environment.policy
+
+    def close(self) -> None:
+        """Close the pools; a connection that is in use is closed when it is given back."""
+        self.closed = True
+        for engine in (self.engine, self.replica):
+            if engine is not None:
+                engine.dispose()
+
+
+_services: dict[str | None, Service] = {}
+_lock = threading.Lock()
+_inherited: list[Any] = []  # a forked child keeps its parent's pools alive: to collect them would end the connections
+
+
+def service(env: str | None) -> Service:
+    """The engines of an environment, made at the first call; settings are read then, and not again until close_all().
+
+    Raises UnknownEnvironment, InvalidSetting, or ServerFailed when the embedded server cannot be started.
+    """
+    if (instead := test_override.asked(env)) is not None:
+        return instead.service()
+    if (found := _services.get(env)) is not None:
+        return found
+    with _lock:
+        if env not in _services:
+            chosen = environment.resolve(env)
+            _services[env] = _services[chosen.name] = _services.get(chosen.name) or make(chosen)
+        return _services[env]
+
+
+def close_all() -> None:
+    """Close this process's pools; a connection that is in use is closed when it is given back."""
+    with _lock:
+        services = set(_services.values())
+        _services.clear()
+    for each in services:
+        _report(each)
+        each.close()
+
+
+def place() -> str:
+    """File and line of the application's code that is calling, ours and SQLAlchemy's left out."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(NOT_THE_APPLICATIONS):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def make(chosen: Environment) -> Service:
+    """Engines for an environment, of the caller's own: service() does not know them."""
+    policy = chosen.policy
+    # Each of the application's connections goes to any of the URL's hosts, so that it survives a failover.
+    engine = _engine(target.target(chosen, application=True), policy, policy.connect_retry)
+    made = Service(chosen, engine, engine.execution_options(postgresql_readonly=True))
+    if (replica := target.replica(chosen)) is not None:
+        # One that does not answer is not waited for: the primary is there.
+        made.replica = _engine(replica, policy, 0.0).execution_options(postgresql_readonly=True)
+    for each in (made.engine, made.replica):
+        if each is not None:
+            _watch(each, made)
+    return made
+
+
+def _engine(to: Target, policy: Policy, patience: float) -> Engine:
+    return sqlalchemy.create_engine(
+        url(to),
+        creator=lambda: _connect(to, policy, patience),
+        pool_size=policy.pool_size,
+        max_overflow=policy.pool_overflow,
+        pool_timeout=policy.pool_timeout,
+        pool_recycle=round(policy.pool_recycle),
+        pool_pre_ping=True,
+        hide_parameters=True,  # an error's text goes into logs, and the parameters are patients' data
+    )
+
+
+def url(to: Target) -> URL:
+    """The target as SQLAlchemy writes it; its text form hides the password."""
+    known = {"user": "username", "password": "password", "host": "host", "dbname": "database"}
+    parts: dict[str, Any] = {name: to.parameters.get(key) for key, name in known.items()}
+    query: dict[str, Any] = {
+        key: str(value)
+        for key, value in to.parameters.items()
+        if key not in (*known, "port") and value != "" and "password" not in key
+    }
+    if "," in (host := str(parts["host"] or "")):
+        parts["host"] = None
+        query |= {"host": host, "port": ",".join(port or "5432" for _, port in to.addresses)}
+    return URL.create("postgresql+psycopg", port=int(to.port) if to.port.isdecimal() else None, query=query, **parts)
+
+
+def _connect(to: Target, policy: Policy, patience: float) -> psycopg.Connection[Any]:
+    """Open a connection, waiting up to `patience` seconds for a server that restarts; an embedded one is started.
+
+    Raises what connections.explain() makes of the failure.
+    """
+    # A pooler in transaction mode gives each transaction another server session, which does not know our statements.
+    prepared: dict[str, Any] = {"prepare_threshold": None} if policy.transaction_pooler else {}
+    deadline = time.monotonic() + patience
+    pause = 0.05
+    while True:
+        try:
+            return driver.connect(**target.libpq_parameters(to, f"skinspire {to.environment}"), **prepared)
+        except psycopg.OperationalError as error:
+            if LASTING.search(str(error)) or time.monotonic() + pause > deadline:
+                raise connections.explain(error, replace(to, pin=Pin())) from None
+        if to.server:
+            to.parameters.update(to.server.start().parameters)  # its port may be another one now
+        time.sleep(pause)
+        pause = min(pause * 2, 1.0)
+
+
+def replica_connection(of: Service) -> sqlalchemy.Connection | None:
+    """A connection to the replica, None when there is none or it does not answer; that is logged once."""
+    from skinspire_db.errors import SkinspireError
+
+    if of.replica is None or time.monotonic() < of.replica_down_until:
+        return None
+    try:
+        connection = of.replica.connect()
+    except sqlalchemy.exc.TimeoutError:  # all are in use, which is no outage
+        raise
+    except (SkinspireError, sqlalchemy.exc.SQLAlchemyError) as error:
+        of.replica_down_until = time.monotonic() + REPLICA_PAUSE
+        if not of.replica_silent:
+            reason = getattr(error, "message", type(error).__name__)
+            log.warning("the replica of %s does not answer, the primary serves: %s", of.environment.name, reason)
+        of.replica_silent = True
+        return None
+    if of.replica_silent:
+        log.warning("the replica of %s answers again", of.environment.name)
+        of.replica_silent = False
+    return connection
+
+
+def has_room(of: Service, read_only: bool) -> bool:
+    """Whether the pool that will serve can give a connection without waiting."""
+    replica = of.replica if read_only and time.monotonic() >= of.replica_down_until else None
+    pool: Any = (replica or of.engine).pool
+    return bool(pool.checkedout() < of.policy.pool_size + of.policy.pool_overflow)
+
+
+# What was not given back
+
+
+def _watch(engine: Engine, of: Service) -> None:
+    """Note who takes a connection, log it when the garbage collector, not the code, gave it back, and close what comes back
+    after close_all().
+    """
+
+    @event.listens_for(engine, "checkin")
+    def gave(_: Any, record: Any) -> None:
+        taken = record.info.pop("taken", None)
+        where = of.unreturned.pop(id(record), None)
+        if where and taken is not None and taken() is None:
+            log.warning("a connection to %s that was opened at %s was never given back", of.environment.name, where)
+        if of.closed:
+            record.close()
+
+    if not of.policy.report_unclosed:
+        return
+
+    @event.listens_for(engine, "checkout")
+    def took(_: Any, record: Any, proxy: Any) -> None:
+        record.info["taken"] = weakref.ref(proxy)
+        of.unreturned[id(record)] = place()
+
+
+def _report(of: Service) -> None:
+    for where in list(of.unreturned.values()):
+        log.warning("a connection to %s that was opened at %s is still open", of.environment.name, where)
+
+
+def keep_inherited(*parents: Any) -> None:
+    """In a forked child: never collect what is the parent's."""
+    _inherited.append(parents)
+
+
+def _after_fork() -> None:
+    """In the child: leave the parent's connections alone, and make our own."""
+    global _lock
+    _lock = threading.Lock()
+    served = {test_override.current.service()} if test_override.current is not None else set()
+    for each in served | set(_services.values()):
+        for engine in (each.engine, each.replica):
+            if engine is not None:
+                _inherited.append(engine.pool)
+                engine.dispose(close=False)
+        each.unreturned.clear()
+        each.in_loops.clear()
+    # The services stay: an application may hold their engines. A unit of work that was open is the parent's.
+    if sessions := sys.modules.get("skinspire_db.service.sessions"):
+        sessions.forget_inherited()
+
+
+def _at_exit() -> None:
+    with contextlib.suppress(Exception):  # the interpreter is going down
+        for each in set(_services.values()):
+            _report(each)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)
