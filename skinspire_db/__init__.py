@@ -13,14 +13,19 @@ _PUBLIC = {
     "TenantMixin": "skinspire_db.clinic.models",
     "TimestampMixin": "skinspire_db.clinic.models",
     "SkinspireError": "skinspire_db.errors",
+    "pipeline": "skinspire_db.pipelines",
 }
 
-__all__ = ["Base", "SkinspireError", "SoftDeleteMixin", "TenantMixin", "TimestampMixin", "__version__"]
+_MODULES = ("steps",)
+
+__all__ = ["Base", "SkinspireError", "SoftDeleteMixin", "TenantMixin", "TimestampMixin", "__version__", "pipeline", "steps"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
+    if name not in _PUBLIC and name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
     return getattr(importlib.import_module(_PUBLIC[name]), name)

@@ -83,11 +83,11 @@ def get_database_url(env: str | None = None) -> URL:
     Raises UnknownEnvironment, InvalidSetting, or ServerFailed when the embedded server cannot be started.
     """
     from skinspire_db.config import environment
-    from skinspire_db.postgres import target
+    from skinspire_db.postgres.target import target_of
     from skinspire_db.service import engines, test_override
 
     instead = test_override.asked(env)
-    return engines.url(target.target(instead.environment if instead else environment.resolve(env), application=True))
+    return engines.url(target_of(instead.environment if instead else environment.resolve(env), application=True))
 
 
 def get_detached_copy(entity_or_list: T, *, include: Iterable[str] = ROLES) -> T:

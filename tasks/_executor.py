@@ -14,7 +14,7 @@ from typing import Any
 from invoke.exceptions import Exit
 from invoke.executor import Executor
 
-from tasks import _usage
+from . import _usage
 
 
 class SkinspireExecutor(Executor):
@@ -62,6 +62,7 @@ def as_exit(error: Any, task: str | None, given: dict[str, Any]) -> Exit:
         given: the command's parameters.
     """
     from skinspire_db.errors import OutputLost
+    from skinspire_db.lifecycle.remedies import as_typed
     from skinspire_db.terminal.rendering import printable
 
     if _json(given) and not isinstance(error, OutputLost):
@@ -74,11 +75,11 @@ def as_exit(error: Any, task: str | None, given: dict[str, Any]) -> Exit:
         }
         failure = {"ok": False, "exit_code": error.exit_code, "error": error.as_dict()}
         try:
-            print(json.dumps(blank | error.result | failure, default=str), flush=True)
+            print(as_typed(json.dumps(blank | error.result | failure, default=str)), flush=True)
         except OSError as lost:
-            from tasks import _console
+            from skinspire_db.terminal import console
 
-            _console.forget_output()
+            console.forget_output()
             if not isinstance(lost, BrokenPipeError):  # said where it can be read
                 return Exit(f"error: {printable(error.message)}", code=error.exit_code)
         return Exit(code=error.exit_code)
@@ -89,7 +90,7 @@ def as_exit(error: Any, task: str | None, given: dict[str, Any]) -> Exit:
         if error.remedy
         else ""
     )
-    return Exit(f"error: {printable(error.message)}{remedy}", code=error.exit_code)
+    return Exit(as_typed(f"error: {printable(error.message)}{remedy}"), code=error.exit_code)
 
 
 def _completed(error: Any, env: str | None) -> str:
@@ -108,7 +109,7 @@ def _completed(error: Any, env: str | None) -> str:
 
 def refuse_lost_output() -> None:
     """Raise OutputLost when something that a task printed could not be written: a full disk is no success."""
-    console = sys.modules.get("tasks._console")
+    console = sys.modules.get("skinspire_db.terminal.console")
     if console and console.unwritten:
         from skinspire_db.errors import OutputLost
 

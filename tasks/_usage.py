@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import re
 from collections.abc import Sequence
 from shlex import quote
 from typing import Any
 
+from invoke import Task
 from invoke.exceptions import ParseError
 from invoke.program import Program
 
@@ -44,23 +47,55 @@ WORDS = ("file", "name", "table", "message", "to")
 NUMBERS = ("steps", "limit", "patients", *WORDS)
 ENVIRONMENTS = ("env", "source", "target")
 INVOKES_OWN = Program.parse_tasks
+_own: dict[str, Any] = {}  # the globals of the tasks.py whose tasks are run
+
+
+def install(module: dict[str, Any]) -> None:
+    """Let Invoke parse and run the tasks of that module, and ours, as ours are: Invoke lets a project choose neither its
+    parser nor, without a file, its executor.
+    """
+    _own.clear()
+    _own.update({"globals": module})
+    Program.parse_tasks = parse_tasks  # type: ignore[method-assign]
 
 
 def parse_tasks(program: Program) -> None:
-    """Invoke's own parsing, whose errors say what to type in place of what was typed.
+    """Invoke's own parsing, whose errors say what to type in place of what was typed."""
+    from ._executor import SkinspireExecutor
 
-    Invoke's executor, which invoke.yaml lets a project choose, runs after the parser; its parser cannot be chosen.
-    """
+    program.executor_class = SkinspireExecutor
+    for name, found in list(_own["globals"].items()):
+        if isinstance(found, Task):
+            answer_json(found)
+            if name not in program.collection.tasks and found.name not in program.collection.tasks:
+                program.collection.add_task(found)
     try:
         INVOKES_OWN(program)
     except ParseError as error:
         if program.core[0].args.debug.value:
             raise
-        from tasks._executor import as_exit
+        from ._executor import as_exit
 
         typed = list(program.core.unparsed)
         given = {"json": "--json" in typed}
         raise as_exit(_explained(program, error, typed), error.context and error.context.name, given) from None
+
+
+def answer_json(task: Task[Any]) -> None:
+    """Give a task that runs a pipeline the flag --json, if it has none; the pipeline finds it in Invoke's context."""
+    body: Any = task.body
+    known = inspect.signature(body)
+    if "json" in known.parameters or "pipeline" not in getattr(getattr(body, "__code__", None), "co_names", ()):
+        return
+
+    @functools.wraps(body)
+    def run(ctx: Any, *arguments: Any, json: bool = False, **options: Any) -> Any:
+        ctx.config.json = json
+        return body(ctx, *arguments, **options)
+
+    flag = inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False)
+    run.__signature__ = known.replace(parameters=[*known.parameters.values(), flag])  # type: ignore[attr-defined]
+    task.body = run
 
 
 def _explained(program: Any, error: ParseError, typed: list[str]) -> Any:

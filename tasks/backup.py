@@ -1,6 +1,6 @@
 """Backups: make, list, verify, prune and restore them."""
 
-from tasks._help import CONFIRM, ENV, JSON, task
+from ._help import CONFIRM, ENV, JSON, task
 
 JOBS = {"jobs": "how many tables at once (default: backup.jobs in invoke.yaml)"}
 FILE = {"file": "a backup's name, as backup.list shows it, or its folder (default: the newest)"}
@@ -9,34 +9,32 @@ FILE = {"file": "a backup's name, as backup.list shows it, or its folder (defaul
 @task(help=ENV | JOBS | JSON)
 def create(ctx, env=None, jobs=None, json=False):
     """Back the database up, with a manifest of what it holds."""
-    from skinspire_db.copies import backup
-    from tasks import _console
+    from skinspire_db.operations import backup
+    from skinspire_db.terminal import console
 
-    def make(chosen, report):
-        return backup.create(chosen, _folder(ctx), jobs=jobs or ctx.config.backup.jobs, report=report)
-
-    _console.operate(ctx, env, make, json=json)
+    jobs = jobs or ctx.config.backup.jobs
+    console.operate(ctx, env, lambda context: backup.create(context, _folder(ctx), jobs=jobs), json=json)
 
 
 @task(name="list", help=ENV | JSON)
 def list_(ctx, env=None, json=False):
     """Show the complete backups of an environment, newest first."""
-    from skinspire_db.copies import retention
-    from tasks import _console
+    from skinspire_db.operations import backup
+    from skinspire_db.terminal import console
 
-    _console.operate(ctx, env, lambda chosen, _: retention.listing(chosen, _folder(ctx)), json=json)
+    console.operate(ctx, env, lambda context: backup.listing(context, _folder(ctx)), json=json)
 
 
 @task(help=ENV | FILE | JOBS | JSON | {"full": "restore it into a scratch database, and compare"})
 def verify(ctx, env=None, file=None, full=False, jobs=None, json=False):
     """Look whether a backup is what was written, or with --full whether it can be restored."""
-    from skinspire_db.copies import prove
-    from tasks import _console
+    from skinspire_db.operations import backup
+    from skinspire_db.terminal import console
 
-    def make(chosen, _):
-        return prove.verify(chosen, _folder(ctx), file=file, full=full, jobs=jobs or ctx.config.backup.jobs)
+    def make(context):
+        return backup.verify(context, _folder(ctx), file=file, full=full, jobs=jobs or ctx.config.backup.jobs)
 
-    _console.operate(ctx, env, make, json=json, verbose=True)
+    console.operate(ctx, env, make, json=json, verbose=True)
 
 
 KEEP = {
@@ -50,13 +48,13 @@ KEEP = {
 @task(help=ENV | KEEP | JSON)
 def prune(ctx, env=None, daily=None, weekly=None, monthly=None, apply=False, json=False):
     """Show which backups would be deleted, and with --apply delete them."""
-    from skinspire_db.copies import retention
-    from tasks import _console
+    from skinspire_db.operations import backup
+    from skinspire_db.terminal import console
 
     given = {"daily": daily, "weekly": weekly, "monthly": monthly}
     counts = {name: ctx.config.backup[name] if value is None else value for name, value in given.items()}
     apply = apply and not ctx.config.run.dry  # what it shows without is its plan
-    _console.operate(ctx, env, lambda chosen, _: retention.prune(chosen, _folder(ctx), **counts, apply=apply), json=json)
+    console.operate(ctx, env, lambda context: backup.prune(context, _folder(ctx), **counts, apply=apply), json=json)
 
 
 RESTORE = {"file": "a backup's name or folder, or a dump by pg_dump, plain SQL too (default: the newest backup)"}
@@ -65,13 +63,13 @@ RESTORE = {"file": "a backup's name or folder, or a dump by pg_dump, plain SQL t
 @task(help=ENV | RESTORE | JOBS | CONFIRM | JSON)
 def restore(ctx, env=None, file=None, jobs=None, confirm=None, json=False):
     """Make the database what a backup holds: restored aside, compared, and swapped in."""
-    from skinspire_db.copies import restore
-    from tasks import _console
+    from skinspire_db.operations import backup
+    from skinspire_db.terminal import console
 
-    def make(chosen, _):
-        return restore.restore(chosen, _folder(ctx), file=file, jobs=jobs or ctx.config.backup.jobs)
+    def make(context):
+        return backup.restore(context, _folder(ctx), file=file, jobs=jobs or ctx.config.backup.jobs)
 
-    _console.operate(ctx, env, make, json=json, confirm=confirm)
+    console.operate(ctx, env, make, json=json, confirm=confirm)
 
 
 def _folder(ctx):

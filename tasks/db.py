@@ -1,6 +1,6 @@
 """The database: set up, reset, create, seed, verify."""
 
-from tasks._help import CONFIRM, ENV, JSON, task
+from ._help import CONFIRM, ENV, JSON, task
 
 SEED = {
     "patients": "how many patients to invent (default: seed.patients in invoke.yaml)",
@@ -14,43 +14,47 @@ SEED = {
 def setup(ctx, env=None, patients=None, doctors=None, random_seed=None, reference_only=False, confirm=None, json=False):
     """Make the database anew: reset, create, triggers, seed and verify, in one transaction."""
     from skinspire_db.operations import db
-    from tasks import _console
+    from skinspire_db.terminal import console
 
-    def make(chosen, report):
-        return db.setup(chosen, _options(ctx, chosen, patients, doctors, random_seed, reference_only), report)
-
-    _console.operate(ctx, env, make, json=json, confirm=confirm)
+    seed = _seed(patients, doctors, random_seed, reference_only)
+    console.operate(ctx, env, lambda context: db.setup(context, seed), json=json, confirm=confirm)
 
 
 @task(help=ENV | SEED | CONFIRM | JSON)
 def prepare(ctx, env=None, patients=None, doctors=None, random_seed=None, reference_only=False, confirm=None, json=False):
     """After every pull: make the database if there is none, else bring it up to date; never resets, never loses a row."""
     from skinspire_db.operations import db
-    from tasks import _console
+    from skinspire_db.terminal import console
 
-    def make(chosen, report):
-        return db.prepare(chosen, _options(ctx, chosen, patients, doctors, random_seed, reference_only), report)
-
-    _console.operate(ctx, env, make, json=json, confirm=confirm)
+    seed = _seed(patients, doctors, random_seed, reference_only)
+    console.operate(ctx, env, lambda context: db.prepare(context, seed), json=json, confirm=confirm)
 
 
 @task(help=ENV | CONFIRM | JSON)
 def reset(ctx, env=None, confirm=None, json=False):
     """Drop everything that the application owns; the stamp and the database itself stay."""
     from skinspire_db.operations import db
-    from tasks import _console
+    from skinspire_db.terminal import console
 
-    _console.operate(ctx, env, lambda chosen, _: db.reset(chosen), json=json, confirm=confirm)
+    console.operate(ctx, env, db.reset, json=json, confirm=confirm)
 
 
 @task(help=ENV | JSON | {"update-only": "add the tables, columns, constraints and indexes that are missing"})
 def create(ctx, env=None, update_only=False, json=False):
     """Make the tables, or with --update-only add what is missing and leave every row alone."""
     from skinspire_db.operations import db
-    from tasks import _console
+    from skinspire_db.terminal import console
 
-    make = db.create_missing if update_only else db.create
-    _console.operate(ctx, env, lambda chosen, _: make(chosen), json=json)
+    console.operate(ctx, env, db.create_missing if update_only else db.create, json=json)
+
+
+@task(help=ENV | CONFIRM | JSON | {"pipeline": "one that pyproject.toml declares, in [tool.skinspire_db.pipelines]"})
+def run(ctx, env=None, pipeline=None, confirm=None, json=False):
+    """Run a pipeline that the project declares, in one transaction and under the same guard."""
+    from skinspire_db.operations import db
+    from skinspire_db.terminal import console
+
+    console.operate(ctx, env, lambda context: db.run(context, pipeline), json=json, confirm=confirm)
 
 
 COPY = {
@@ -66,57 +70,52 @@ COPY = {
 @task(help=COPY | JSON)
 def copy(ctx, source=None, target=None, method=None, schema_only=False, tables=None, jobs=None, json=False):
     """Make one environment's database an exact copy of another's, built aside, compared, and swapped in."""
-    from skinspire_db.copies import copy
-    from tasks import _console
+    from skinspire_db.operations import db
+    from skinspire_db.terminal import console
 
     if source is None and target is None:  # whichever environment is active: what copy_test_to_dev did
         target = "dev"
     source = source or "test"
 
-    def make(chosen, _):
-        options = {"method": method, "schema_only": schema_only, "tables": tables, "jobs": jobs or ctx.config.copy.jobs}
-        return copy.copy(source, chosen, **options)
-
-    _console.operate(ctx, target, make, json=json, given_by="--target")
+    options = {"method": method, "schema_only": schema_only, "tables": tables, "jobs": jobs or ctx.config.copy.jobs}
+    console.operate(ctx, target, lambda context: db.copy(context, source, **options), json=json, given_by="--target")
 
 
 @task(help=ENV | CONFIRM | JSON)
 def undo(ctx, env=None, confirm=None, json=False):
     """Bring back the database that the last copy or restore replaced; the present one is kept for another undo."""
-    from skinspire_db.lifecycle import replacement
-    from tasks import _console
+    from skinspire_db.operations import db
+    from skinspire_db.terminal import console
 
-    _console.operate(ctx, env, lambda chosen, _: replacement.undo(chosen), json=json, confirm=confirm)
+    console.operate(ctx, env, db.undo, json=json, confirm=confirm)
 
 
 @task(help=ENV | SEED | JSON)
 def seed(ctx, env=None, patients=None, doctors=None, random_seed=None, reference_only=False, json=False):
     """Apply the reference data, and invent people where test data is allowed."""
     from skinspire_db.operations import db
-    from tasks import _console
+    from skinspire_db.terminal import console
 
-    def make(chosen, report):
-        return db.seed_data(chosen, _options(ctx, chosen, patients, doctors, random_seed, reference_only), report)
-
-    _console.operate(ctx, env, make, json=json)
+    chosen = _seed(patients, doctors, random_seed, reference_only)
+    console.operate(ctx, env, lambda context: db.seed(context, chosen), json=json)
 
 
 @task(help=ENV | JSON | {"verbose": "say for every check what was looked at"})
 def verify(ctx, env=None, verbose=False, json=False):
     """Check the database and change nothing; anything but pass is exit code 1."""
     from skinspire_db.operations import db
-    from tasks import _console
+    from skinspire_db.terminal import console
 
-    _console.operate(ctx, env, lambda chosen, _: db.verify(chosen), json=json, verbose=verbose)
+    console.operate(ctx, env, db.verify, json=json, verbose=verbose)
 
 
 @task(help=ENV | JSON)
 def drift(ctx, env=None, json=False):
     """Compare the models and trigger files with the database, everything; exit code 3 when anything differs."""
     from skinspire_db.operations import db
-    from tasks import _console
+    from skinspire_db.terminal import console
 
-    _console.operate(ctx, env, lambda chosen, _: db.find_drift(chosen), json=json)
+    console.operate(ctx, env, db.drift, json=json)
 
 
 @task(
@@ -134,18 +133,18 @@ def inspect(ctx, env=None, table=None, schema=None, section=None, format=None, e
     """Show what the database holds; PostgreSQL itself keeps this read only."""
     from skinspire_db.config import environment
     from skinspire_db.inspection import overview
-    from tasks import _console
+    from skinspire_db.terminal import console
 
     wanted = overview.Wanted.parse(table, schema, section, format, exact, json)
-    _console.show_inspection(overview.inspect(environment.resolve(env), wanted), wanted.format)
+    console.show_inspection(overview.inspect(environment.resolve(env), wanted), wanted.format)
 
 
 @task(help=ENV | JSON)
 def doctor(ctx, env=None, json=False):
     """Find out why it does not work: link by link up to the first that is broken, and its remedy; starts nothing."""
-    from tasks import _console
+    from skinspire_db.terminal import console
 
-    _console.diagnose(env, json=json)
+    console.diagnose(env, json=json)
 
 
 @task(help=ENV | JSON)
@@ -153,9 +152,9 @@ def activity(ctx, env=None, json=False):
     """Show who is connected, what runs, and who blocks whom."""
     from skinspire_db.config import environment
     from skinspire_db.inspection import activity
-    from tasks import _console
+    from skinspire_db.terminal import console
 
-    _console.show_inspection(activity.activity(environment.resolve(env)), "json" if json else "table")
+    console.show_inspection(activity.activity(environment.resolve(env)), "json" if json else "table")
 
 
 @task(help=ENV | JSON | {"limit": "how many operations, the newest first"})
@@ -163,9 +162,9 @@ def history(ctx, env=None, limit="20", json=False):
     """Show which operations changed the database: who, when, how long, and what they did."""
     from skinspire_db.config import environment
     from skinspire_db.inspection import activity
-    from tasks import _console
+    from skinspire_db.terminal import console
 
-    _console.show_inspection(activity.history(environment.resolve(env), limit), "json" if json else "table")
+    console.show_inspection(activity.history(environment.resolve(env), limit), "json" if json else "table")
 
 
 @task(help=ENV | JSON | {"reveal": "with its password, on a terminal only"})
@@ -174,39 +173,33 @@ def url(ctx, env=None, reveal=False, json=False):
     import sys
 
     from skinspire_db.config import environment
-    from skinspire_db.terminal import psql
-    from tasks import _console
+    from skinspire_db.terminal import console, psql
 
     chosen = environment.resolve(env)
     text = psql.url(chosen, reveal=reveal, terminal=sys.stdout.isatty())
-    _console.show_result("db.url", json=json, text=text, environment=chosen.name, url=text)
+    console.show_result("db.url", json=json, text=text, environment=chosen.name, url=text)
 
 
 @task(help=ENV)
 def shell(ctx, env=None):
     """Open psql in the database; its prompt says which environment it is, in red for a protected one."""
     from skinspire_db.config import environment
-    from skinspire_db.postgres import target
-    from skinspire_db.terminal import psql
-    from tasks import _console
+    from skinspire_db.postgres.target import target_of
+    from skinspire_db.terminal import console, psql
 
     chosen = environment.resolve(env)
     if ctx.config.run.dry:
         psql.prepare(chosen, terminal=False)
-        _console.say(f"would open psql in {target.target(chosen, start=False)}")
+        console.say(f"would open psql in {target_of(chosen, start=False)}")
         return
     psql.shell(chosen)
 
 
-def _options(ctx, chosen, patients, doctors, random_seed, reference_only):
-    """What was typed, else invoke.yaml's. A protected environment gets reference data unless people are asked for."""
-    from skinspire_db.clinic.seed import Options
+def _seed(patients, doctors, random_seed, reference_only):
+    """The step with what was typed; the rest are invoke.yaml's. A protected environment gets reference data unless people
+    are asked for.
+    """
+    from skinspire_db import steps
 
-    asked = patients is not None or doctors is not None
-    defaults = ctx.config.seed
-    return Options.parse(
-        defaults.patients if patients is None else patients,
-        defaults.doctors if doctors is None else doctors,
-        defaults.random_seed if random_seed is None else random_seed,
-        reference_only or (not chosen.policy.test_data and not asked),
-    )
+    numbers = {"patients": patients, "doctors": doctors, "random_seed": random_seed}
+    return steps.seed(**numbers, reference_only=reference_only or None)

@@ -1,18 +1,14 @@
 """For people who work on this project: tests, lint, benchmarks."""
 
-from tasks._help import JSON, task
+from ._help import JSON, task
 
 
 @task(help=JSON | {"env": "only this environment (default: dev and test)"})
 def onboard(ctx, env=None, json=False):
     """The first morning: make the databases of dev and test, verify them, and say what to type next; loses nothing."""
-    from tasks import _console
-    from tasks.db import _options
+    from skinspire_db.terminal import console
 
-    def options(chosen):
-        return _options(ctx, chosen, None, None, None, False)
-
-    _console.onboard(ctx, env, options, json=json)
+    console.onboard(ctx, env, json=json)
 
 
 @task(help={"all": "the slow tests too, as CI runs them"})

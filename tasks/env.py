@@ -1,6 +1,6 @@
 """Environments: which one is active, what every setting is and where it came from, and stamping a database."""
 
-from tasks._help import ENV, JSON, task
+from ._help import ENV, JSON, task
 
 
 @task(help=ENV | JSON)
@@ -8,24 +8,24 @@ def switch(ctx, env=None, json=False):
     """Make an environment the active one of this checkout."""
     from skinspire_db import errors
     from skinspire_db.config import environment
-    from tasks import _console
+    from skinspire_db.terminal import console
 
     if env is None:
         raise errors.UsageError("env.switch needs the name of an environment", remedy="invoke env.switch --env=test")
     if ctx.config.run.dry:
         chosen = environment.resolve_name(env)
-        _console.show_result("env.switch", json=json, text=f"would switch to {chosen}", environment=chosen, dry=True)
+        console.show_result("env.switch", json=json, text=f"would switch to {chosen}", environment=chosen, dry=True)
         return
     now = environment.switch(env)
     text = f"active environment: {now.value} ({now.source})"
-    _console.show_result("env.switch", json=json, text=text, environment=now.value, source=now.source)
+    console.show_result("env.switch", json=json, text=text, environment=now.value, source=now.source)
 
 
 @task(help=ENV | JSON)
 def status(ctx, env=None, json=False):
     """Show every setting and where it came from; connects to nothing."""
     from skinspire_db.config import environment
-    from tasks import _console
+    from skinspire_db.terminal import console
 
     rows = environment.describe(env)
     rows += [
@@ -35,24 +35,24 @@ def status(ctx, env=None, json=False):
     ]
     if json:
         values = [{"name": row.name, "value": row.value, "source": row.source} for row in rows]
-        _console.show_result("env.status", json=True, text="", environment=rows[0].value, settings=values)
+        console.show_result("env.status", json=True, text="", environment=rows[0].value, settings=values)
     else:
-        _console.table([(row.name, row.value or "-", row.source) for row in rows], ("setting", "value", "from"))
+        console.table([(row.name, row.value or "-", row.source) for row in rows], ("setting", "value", "from"))
 
 
 @task(help=ENV | JSON | {"confirm": "the database's name: needed when it holds objects or another environment's stamp"})
 def stamp(ctx, env=None, confirm=None, json=False):
     """Stamp a database as this environment's, so that the tools may change it."""
-    from skinspire_db.operations import db
-    from tasks import _console
+    from skinspire_db.operations import env as operations
+    from skinspire_db.terminal import console
 
-    _console.operate(ctx, env, lambda chosen, _: db.adopt(chosen), json=json, confirm=confirm)
+    console.operate(ctx, env, lambda context: operations.stamp(context.environment), json=json, confirm=confirm)
 
 
 @task(help=ENV | JSON | {"confirm": "the database's name: needed in a protected environment, which gives its protection up"})
 def unstamp(ctx, env=None, confirm=None, json=False):
     """Take an environment's stamp off its database, so that another one may adopt what it holds."""
-    from skinspire_db.operations import db
-    from tasks import _console
+    from skinspire_db.operations import env as operations
+    from skinspire_db.terminal import console
 
-    _console.operate(ctx, env, lambda chosen, _: db.give_up(chosen), json=json, confirm=confirm)
+    console.operate(ctx, env, lambda context: operations.unstamp(context.environment), json=json, confirm=confirm)

@@ -1,6 +1,6 @@
 """Migrations: write revisions, apply them, take them back, and see where a database stands."""
 
-from tasks._help import CONFIRM, ENV, JSON, task
+from ._help import CONFIRM, ENV, JSON, task
 
 TO = {"to": "a revision, which may be cut short (default: the newest)"}
 MESSAGE = {"message": "what the revision does, in a few words"}
@@ -10,54 +10,54 @@ MESSAGE = {"message": "what the revision does, in a few words"}
 def new(ctx, env=None, message=None, keep=False, json=False):
     """Write a revision from the difference between the models and the database."""
     from skinspire_db.operations import migrate
-    from tasks import _console
+    from skinspire_db.terminal import console
 
-    _console.operate(ctx, env, lambda chosen, _: migrate.new(chosen, message, keep=keep), json=json)
+    console.operate(ctx, env, lambda context: migrate.new(context.environment, message, keep=keep), json=json)
 
 
 @task(help=ENV | TO | CONFIRM | JSON)
 def upgrade(ctx, env=None, to=None, confirm=None, json=False):
     """Apply the pending revisions, each in a transaction of its own."""
     from skinspire_db.operations import migrate
-    from tasks import _console
+    from skinspire_db.terminal import console
 
-    _console.operate(ctx, env, lambda chosen, _: migrate.upgrade(chosen, to), json=json, confirm=confirm)
+    console.operate(ctx, env, lambda context: migrate.upgrade(context.environment, to), json=json, confirm=confirm)
 
 
 @task(help=ENV | CONFIRM | JSON | {"steps": "how many revisions to take back"})
 def downgrade(ctx, env=None, steps="1", confirm=None, json=False):
     """Take the last revision back."""
     from skinspire_db.operations import migrate
-    from tasks import _console
+    from skinspire_db.terminal import console
 
-    _console.operate(ctx, env, lambda chosen, _: migrate.downgrade(chosen, steps), json=json, confirm=confirm)
+    console.operate(ctx, env, lambda context: migrate.downgrade(context.environment, steps), json=json, confirm=confirm)
 
 
 @task(help=ENV | JSON)
 def status(ctx, env=None, json=False):
     """Show which revisions are applied, pending, or unknown to the files."""
     from skinspire_db.operations import migrate
-    from tasks import _console
+    from skinspire_db.terminal import console
 
-    _console.operate(ctx, env, lambda chosen, _: migrate.status(chosen), json=json)
+    console.operate(ctx, env, lambda context: migrate.status(context.environment), json=json)
 
 
 @task(help=ENV | JSON)
 def check(ctx, env=None, json=False):
     """For CI: exit code 3 when a revision is pending or the models differ from the database."""
     from skinspire_db.operations import migrate
-    from tasks import _console
+    from skinspire_db.terminal import console
 
-    _console.operate(ctx, env, lambda chosen, _: migrate.check(chosen), json=json)
+    console.operate(ctx, env, lambda context: migrate.check(context.environment), json=json)
 
 
 @task(help=ENV | TO | CONFIRM | JSON)
 def stamp(ctx, env=None, to=None, confirm=None, json=False):
     """Note that the database is at a revision, and run nothing."""
     from skinspire_db.operations import migrate
-    from tasks import _console
+    from skinspire_db.terminal import console
 
-    _console.operate(ctx, env, lambda chosen, _: migrate.stamp(chosen, to), json=json, confirm=confirm)
+    console.operate(ctx, env, lambda context: migrate.stamp(context.environment, to), json=json, confirm=confirm)
 
 
 @task(help=ENV | TO | JSON)
@@ -65,12 +65,12 @@ def sql(ctx, env=None, to=None, json=False):
     """Print the SQL of the pending revisions, and run nothing."""
     from skinspire_db.config import environment
     from skinspire_db.operations import migrate
-    from tasks import _console
+    from skinspire_db.terminal import console
 
     chosen = environment.resolve(env)
     database, text = migrate.sql(chosen, to)
     found = {"environment": chosen.name, "database": database, "sql": text}
-    _console.show_result("migrate.sql", json=json, text=text.rstrip(), **found)
+    console.show_result("migrate.sql", json=json, text=text.rstrip(), **found)
 
 
 @task(help=ENV | MESSAGE | JSON)
@@ -78,12 +78,12 @@ def merge(ctx, env=None, message=None, json=False):
     """Write a revision that joins two heads."""
     from skinspire_db.config import environment
     from skinspire_db.operations import migrate
-    from tasks import _console
+    from skinspire_db.terminal import console
 
     chosen = environment.resolve(env)
     written = migrate.merge(chosen, message, dry=bool(ctx.config.run.dry))
     if written is None:
-        _console.show_result("migrate.merge", json=json, text="would write a revision that joins the heads", dry=True)
+        console.show_result("migrate.merge", json=json, text="would write a revision that joins the heads", dry=True)
         return
     text = f"{written.revision} joins the heads: {written.file}"
-    _console.show_result("migrate.merge", json=json, text=text, revision=written.revision, file=written.file)
+    console.show_result("migrate.merge", json=json, text=text, revision=written.revision, file=written.file)

@@ -1,6 +1,6 @@
 """The trigger files of sql/triggers: install them, see and prove what is installed, and give them versions."""
 
-from tasks._help import CONFIRM, ENV, JSON, task
+from ._help import CONFIRM, ENV, JSON, task
 
 NAME = {"name": "one trigger file, without .sql (see triggers.status)"}
 VIEWS = {
@@ -22,78 +22,78 @@ VIEWS = {
 )
 def install(ctx, env=None, name=None, at_version=None, verify=False, json=False):
     """Install the trigger files; what is right already is not touched."""
-    from skinspire_db.operations import db
-    from tasks import _console
+    from skinspire_db.operations import triggers
+    from skinspire_db.terminal import console
 
-    def make(chosen, _):
-        return db.install_triggers(chosen, name=name, at_version=at_version, verify=verify)
+    def make(context):
+        return triggers.install(context.environment, name=name, at_version=at_version, verify=verify)
 
-    _console.operate(ctx, env, make, json=json)
+    console.operate(ctx, env, make, json=json)
 
 
 @task(help=ENV | VIEWS | JSON | {"verbose": "show every check, not only what did not pass"})
 def verify(ctx, env=None, functions=False, critical=False, counts=False, proofs=False, verbose=False, json=False):
     """Look whether the triggers are there and prove what they do, in a transaction that is rolled back."""
-    from skinspire_db.operations import db
-    from tasks import _console
+    from skinspire_db.operations import triggers
+    from skinspire_db.terminal import console
 
     asked = {"functions": functions, "critical": critical, "counts": counts, "proofs": proofs}
     views = [view for view, wanted in asked.items() if wanted]
 
-    def make(chosen, _):
-        return db.verify_triggers(chosen, views)
+    def make(context):
+        return triggers.verify(context.environment, views)
 
-    _console.operate(ctx, env, make, json=json, verbose=verbose or bool(views))
+    console.operate(ctx, env, make, json=json, verbose=verbose or bool(views))
 
 
 @task(help=ENV | JSON)
 def status(ctx, env=None, json=False):
     """Show the state of every function and trigger; exit code 3 when one is not INSTALLED."""
-    from skinspire_db.operations import db
-    from tasks import _console
+    from skinspire_db.operations import triggers
+    from skinspire_db.terminal import console
 
-    _console.operate(ctx, env, lambda chosen, _: db.trigger_status(chosen), json=json)
+    console.operate(ctx, env, lambda context: triggers.status(context.environment), json=json)
 
 
 @task(help=ENV | NAME | JSON)
 def diff(ctx, env=None, name=None, json=False):
     """Show what an install would change: - is the database, + the file; exit code 3 when there is anything."""
-    from skinspire_db.operations import db
-    from tasks import _console
+    from skinspire_db.operations import triggers
+    from skinspire_db.terminal import console
 
-    _console.operate(ctx, env, lambda chosen, _: db.diff_triggers(chosen, name), json=json)
+    console.operate(ctx, env, lambda context: triggers.diff(context.environment, name), json=json)
 
 
 @task(help=ENV | NAME | CONFIRM | JSON)
 def disable(ctx, env=None, name=None, confirm=None, json=False):
     """Switch a file's triggers off, and record that this is wished: an install leaves them off."""
-    from skinspire_db.operations import db
-    from tasks import _console
+    from skinspire_db.operations import triggers
+    from skinspire_db.terminal import console
 
-    def make(chosen, _):
-        return db.switch_triggers(chosen, name, enabled=False)
+    def make(context):
+        return triggers.switch(context.environment, name, enabled=False)
 
-    _console.operate(ctx, env, make, json=json, confirm=confirm)
+    console.operate(ctx, env, make, json=json, confirm=confirm)
 
 
 @task(help=ENV | NAME | JSON)
 def enable(ctx, env=None, name=None, json=False):
     """Switch a file's triggers on again."""
-    from skinspire_db.operations import db
-    from tasks import _console
+    from skinspire_db.operations import triggers
+    from skinspire_db.terminal import console
 
-    _console.operate(ctx, env, lambda chosen, _: db.switch_triggers(chosen, name, enabled=True), json=json)
+    console.operate(ctx, env, lambda context: triggers.switch(context.environment, name, enabled=True), json=json)
 
 
 @task(help=NAME | JSON)
 def bump(ctx, name=None, json=False):
     """Give an edited trigger file its next version; the former one is frozen in sql/triggers/archive."""
     from skinspire_db.objects import versions
-    from tasks import _console
+    from skinspire_db.terminal import console
 
     dry = bool(ctx.config.run.dry)
     done = versions.bump(name, dry=dry)
     frozen = f"; version {done.version - 1} is in archive/{done.frozen.name}" if done.frozen else ""
     then = "" if done.edited else "; edit it, and run this again to lock what you wrote"
     text = f"{done.name} {'would be' if dry else 'is'} version {done.version}{frozen}{then}"
-    _console.show_result("triggers.bump", json=json, text=text, name=done.name, version=done.version, dry=dry)
+    console.show_result("triggers.bump", json=json, text=text, name=done.name, version=done.version, dry=dry)

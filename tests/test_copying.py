@@ -21,9 +21,9 @@ from conftest import Project, dump, throw_away_home
 from skinspire_db.config.environment import Policy
 from skinspire_db.copies.streaming import Table
 from skinspire_db.lifecycle import scratch
-from skinspire_db.postgres import connections, target
+from skinspire_db.postgres import connections
 from skinspire_db.postgres.embedded_server import EmbeddedServer
-from skinspire_db.postgres.target import Target
+from skinspire_db.postgres.target import Target, target_of
 
 METHODS = ["template", "stream"]
 # Everything that a database can hold.
@@ -456,7 +456,7 @@ def test_a_look_that_fails_ends_no_other(two: Project) -> None:
         for name, value in {"SKINSPIRE_PROJECT": str(two.root), **two.env}.items():
             patch.setenv(name, value)
         settings._tool_table.cache_clear()
-        dev, test = (target.target(environment.resolve(name)) for name in ("dev", "test"))
+        dev, test = (target_of(environment.resolve(name)) for name in ("dev", "test"))
         test_name = database(two, "TEST")
         two.execute("CREATE TABLE slow AS SELECT n, n::numeric AS m FROM generate_series(1, 1500000) n")
         at_it = "SELECT pid FROM pg_stat_activity WHERE datname = '{}' AND state = 'active' AND {}"

@@ -12,7 +12,8 @@ from conftest import Project
 from large_schema import DIFFERENCES
 
 from skinspire_db.lifecycle import scratch
-from skinspire_db.postgres import programs, target
+from skinspire_db.postgres import programs
+from skinspire_db.postgres.target import Target
 
 # what is done, and the differences that it makes
 CHANGES = {
@@ -160,7 +161,7 @@ def test_what_a_killed_one_left_is_swept_up(clinic: Project) -> None:
     task.kill()
     task.communicate()
     [dead] = left()
-    living = scratch.new_name(target.Target("dev", None, {"dbname": clinic.database})).database  # type: ignore[arg-type]
+    living = scratch.new_name(Target("dev", None, {"dbname": clinic.database})).database  # type: ignore[arg-type]
     mine = f"{clinic.database}_scratch_deadbeefdead"
     alive = clinic.connect("postgres")
     alive.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (living,))

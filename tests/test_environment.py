@@ -11,7 +11,7 @@ from conftest import Project
 from skinspire_db.config import environment
 from skinspire_db.config import project as settings
 from skinspire_db.errors import InvalidSetting, UnknownEnvironment
-from skinspire_db.postgres import target
+from skinspire_db.postgres.target import target_of
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ def test_the_tools_have_a_url_of_their_own(here: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("PROD_DATABASE_URL", "postgresql://app:s3cret@pooler:6432/clinic")
     dotenv(here, "PROD_ADMIN_URL=postgresql://owner:s3cret@db:5432/clinic_prod\n")
     prod = environment.resolve("prod")
-    tools, service = (target.target(prod, application=each) for each in (False, True))
+    tools, service = (target_of(prod, application=each) for each in (False, True))
     assert (str(tools), tools.setting) == ("clinic_prod on db:5432", "PROD_ADMIN_URL")
     assert (str(service), service.setting) == ("clinic on pooler:6432", "PROD_DATABASE_URL")
     shown = {each.name: each.value for each in environment.describe("prod")}

@@ -23,8 +23,9 @@ from conftest import CHECKOUT, Project, dump, throw_away_home
 
 from skinspire_db.config import environment
 from skinspire_db.config.server_pin import Pin
-from skinspire_db.postgres import connections, databases, target
+from skinspire_db.postgres import connections, databases
 from skinspire_db.postgres.embedded_server import EmbeddedServer
+from skinspire_db.postgres.target import Target
 
 # step -> after how many of its statements it is stopped: somewhere between its first write and its last one
 MIDDLE = {"reset": 2, "create": 3, "triggers": 9, "seed": 9, "verify": 25, "commit": 1}
@@ -363,9 +364,9 @@ def test_sixty_first_operations_race(project: Project) -> None:
         project.execute(f'DROP DATABASE "{project.database}" WITH (FORCE)', "postgres")
 
 
-def target_of(project: Project) -> target.Target:
+def target_of(project: Project) -> Target:
     parameters = {**project.address.parameters, "dbname": project.database}
-    return target.Target("dev", environment.Policy(), parameters)
+    return Target("dev", environment.Policy(), parameters)
 
 
 @pytest.mark.slow

@@ -16,8 +16,9 @@ from conftest import Project, throw_away_home
 from skinspire_db.config import environment, urls
 from skinspire_db.config import project as settings
 from skinspire_db.errors import ConnectionFailed
-from skinspire_db.postgres import connections, target
+from skinspire_db.postgres import connections
 from skinspire_db.postgres.embedded_server import EmbeddedServer
+from skinspire_db.postgres.target import target_of
 from skinspire_db.service import test_override
 
 
@@ -66,7 +67,7 @@ def test_lists_of_hosts_are_understood_and_shown(
     monkeypatch.setenv("DEV_DATABASE_URL", url)
     settings._tool_table.cache_clear()
     settings._dotenv.cache_clear()
-    to = target.target(environment.resolve("dev"))
+    to = target_of(environment.resolve("dev"))
     assert str(to) == f"d on {shown}"
     assert (to.parameters["host"], str(to.parameters["port"])) == (host, port)
     hidden = environment.hide_password(url)
@@ -108,7 +109,7 @@ def test_a_failover_list_serves_tools_and_application(project: Project) -> None:
         with get_db_session(read_only=True) as session:
             print(session.execute(text("SHOW port")).scalar_one())
         url = get_database_url()
-        password = target.target(environment.resolve()).parameters["password"]
+        password = target_of(environment.resolve()).parameters["password"]
         with create_engine(url.set(password=password)).connect() as connection:
             print(connection.execute(text("SHOW port")).scalar_one())
         """,
@@ -122,7 +123,7 @@ def test_a_session_that_comes_out_elsewhere_does_nothing(clinic: Project, monkey
     monkeypatch.setenv("DEV_DATABASE_URL", clinic.env["DEV_DATABASE_URL"])
     settings._tool_table.cache_clear()
     settings._dotenv.cache_clear()
-    to = target.target(environment.resolve("dev"))
+    to = target_of(environment.resolve("dev"))
     aside = clinic.database + "_aside"
     with to.pin.operation():
         connections.connect(to, "test").close()
@@ -149,7 +150,7 @@ def test_a_role_that_may_not_ask_for_the_system_identifier(clinic: Project, monk
     monkeypatch.setenv("DEV_DATABASE_URL", clinic.url(clinic.database, user=role, password="p"))
     settings._tool_table.cache_clear()
     settings._dotenv.cache_clear()
-    to = target.target(environment.resolve("dev"))
+    to = target_of(environment.resolve("dev"))
     try:
         with to.pin.operation():
             connections.connect(to, "test").close()
@@ -257,7 +258,7 @@ def test_a_server_that_goes_away_is_not_replaced_by_another(
     settings._tool_table.cache_clear()
     settings._dotenv.cache_clear()
     chosen = environment.resolve("dev")
-    to = target.target(chosen)
+    to = target_of(chosen)
     with chosen.pin.operation():
         connections.connect(to, "test").close()
         assert to.where == f"127.0.0.1:{here.port}"

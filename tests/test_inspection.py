@@ -245,7 +245,7 @@ def test_neither_sqlalchemy_nor_alembic_is_loaded_where_no_url_is_parsed(clinic:
         "from skinspire_db.inspection import activity, overview\n"
         "from skinspire_db.postgres.target import Target\n"
         "to = Target('dev', environment.Policy(), dict(p.split('=', 1) for p in sys.argv[1:]))\n"
-        "overview.target.target = lambda _: to\n"
+        "overview.target_of = lambda _: to\n"
         "chosen = environment.resolve('dev')\n"
         "print(len(rendering.as_text(overview.inspect(chosen, overview.Wanted()))) > 1000,"
         " [name for name in ('sqlalchemy', 'alembic') if name in sys.modules])\n"

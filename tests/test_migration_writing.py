@@ -30,7 +30,8 @@ from sqlalchemy.dialects.postgresql import ARRAY, ExcludeConstraint
 from skinspire_db.config import environment
 from skinspire_db.config import project as settings
 from skinspire_db.migrations import drift, revisions, running, writing
-from skinspire_db.postgres import connections, target
+from skinspire_db.postgres import connections
+from skinspire_db.postgres.target import target_of
 from skinspire_db.schema import tables
 
 Models = Callable[[MetaData], Any]
@@ -44,7 +45,7 @@ class Workbench:
         monkeypatch.setenv("DEV_DATABASE_URL", project.env["DEV_DATABASE_URL"])
         settings._tool_table.cache_clear()
         self.project, self.monkeypatch, self.here = project, monkeypatch, settings.project()
-        self.to = target.target(environment.resolve("dev"))
+        self.to = target_of(environment.resolve("dev"))
 
     def there_and_back(self, before: Models, after: Models, rows: str = "SELECT", look: str = "SELECT 1") -> tuple[str, Any]:
         """The revision's text, and what `look` finds after the upgrade of a database that had these rows."""

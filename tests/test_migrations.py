@@ -42,7 +42,8 @@ from skinspire_db.clinic.models.base import NAMING_CONVENTION
 from skinspire_db.config import environment
 from skinspire_db.config import project as settings
 from skinspire_db.migrations import drift, revisions, running, writing
-from skinspire_db.postgres import connections, target
+from skinspire_db.postgres import connections
+from skinspire_db.postgres.target import target_of
 from skinspire_db.schema import tables
 
 APPOINTMENT = """
@@ -662,7 +663,7 @@ def test_random_pairs_there_and_back(app: Project, monkeypatch: pytest.MonkeyPat
     settings._tool_table.cache_clear()
     here = settings.project()
     environment_ = environment.resolve("dev")
-    to = target.target(environment_)
+    to = target_of(environment_)
 
     @examples(max_examples=30, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
     @given(before=SCHEMA, after=SCHEMA)

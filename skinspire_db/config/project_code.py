@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import sys
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from skinspire_db.config.project import Project
-from skinspire_db.errors import ProjectCodeEnded
+from skinspire_db.errors import InvalidSetting, ProjectCodeEnded
 
 REMEDY = "take that out; raise an exception where something is wrong"
 WAYS_OUT = ("_exit", "execv", "execve")  # of os; they end the process without an exception, perhaps with exit code 0
@@ -84,3 +85,20 @@ def _output_to_stderr() -> Iterator[None]:
         if kept is not None:
             os.dup2(kept, 1)
             os.close(kept)
+
+
+def attribute(project: Project, text: str) -> Any:
+    """What `module:name` names in the project.
+
+    Raises:
+        InvalidSetting: The module cannot be imported, or has no such name.
+        ProjectCodeEnded: The module ends the process.
+    """
+    module, _, name = text.partition(":")
+    try:
+        with running(project):
+            return getattr(importlib.import_module(module), name)
+    except ProjectCodeEnded:
+        raise
+    except Exception as error:  # whatever a module does when it is imported
+        raise InvalidSetting(f"{text} cannot be loaded: {type(error).__name__}: {error}", remedy="correct the step") from None

@@ -23,7 +23,7 @@ from skinspire_db.copies.copy import number_of_jobs
 from skinspire_db.errors import StepFailed
 from skinspire_db.lifecycle import guard, journal, stamp
 from skinspire_db.lifecycle.failures import translated
-from skinspire_db.lifecycle.operation import Build, Errand
+from skinspire_db.lifecycle.operation import Job, Running
 from skinspire_db.lifecycle.read_only import looking, present
 from skinspire_db.lifecycle.result import Report
 from skinspire_db.migrations import running
@@ -39,46 +39,46 @@ if TYPE_CHECKING:
 COMPRESSION = "zstd:1"  # smaller than gzip's default, in a third of its time
 
 
-def create(
-    environment: Environment, folder: Path | None = None, *, jobs: str | int = 2, report: Report | None = None
-) -> Errand:
+def create(environment: Environment, folder: Path | None = None, *, jobs: str | int = 2, report: Report | None = None) -> Job:
     """Back the environment's database up into a folder of its own."""
     where, count = backup_folder.folder_of(environment.project, folder), number_of_jobs(jobs)
 
-    def work(build: Build) -> None:
-        to = build.to
-        with contextlib.closing(connections.connect(to, build.operation)) as holder:
-            with translated(to, build.operation, "preparation", holder):
+    def work(running: Running) -> None:
+        to = running.target
+        with contextlib.closing(connections.connect(to, running.operation)) as holder:
+            with translated(to, running.operation, "preparation", holder):
                 connections.begin(holder, to.policy)
-                guard.admit(holder, to, build.operation, "", None, writes=False)
+                guard.admit(holder, to, running.operation, "", None, writes=False)
                 # Before the dump: a backup that is there and an operation that failed do not go together.
-                can_record = _can_write_journal(holder, build)
-            with build.step("dump") as summary:
-                made = make(to, where, count, build.report)
+                can_record = _can_write_journal(holder, running)
+            with running.step("dump") as summary:
+                made = make(to, where, count, running.report)
                 contents = made.manifest.contents
                 megabytes = f"{made.manifest.bytes / 1e6:.1f}"
                 summary.numbers = {"tables": len(contents.tables), "rows": contents.rows, "MB": megabytes}
                 summary.lines = [str(made.path)]
                 summary.data = {"backup": made.name, "path": str(made.path)}
             if not can_record:
-                build.note("the backup is not in the database's journal: the server only reads, as a standby does")
+                running.note("the backup is not in the database's journal: the server only reads, as a standby does")
                 return
             # Only now: what this transaction changed, pg_dump would have waited for, and it for pg_dump.
-            with translated(to, build.operation, "journal", holder):
+            with translated(to, running.operation, "journal", holder):
                 stamp.write(holder, to.environment)
-                journal.record(holder, build.operation, to.environment, 0.0, [each.as_dict() for each in build.result.steps])
+                journal.record(
+                    holder, running.operation, to.environment, 0.0, [each.as_dict() for each in running.result.steps]
+                )
                 holder.commit()
 
-    def look(build: Build) -> None:
-        with looking(present(environment), build.operation) as connection:
-            guard.admit(connection, build.to, build.operation, "", None, hold=False, writes=False)
+    def look(running: Running) -> None:
+        with looking(present(environment), running.operation) as connection:
+            guard.admit(connection, running.target, running.operation, "", None, hold=False, writes=False)
             client_tools(connection.info.server_version)
-        build.note(f"the backup would be in {where}")
+        running.note(f"the backup would be in {where}")
 
-    return Errand("backup.create", environment, work, ("dump",), done="complete", look=look)
+    return Job("backup.create", environment, work, ("dump",), done="complete", look=look)
 
 
-def _can_write_journal(holder: Connection, build: Build) -> bool:
+def _can_write_journal(holder: Connection, running: Running) -> bool:
     """Whether the database takes writes at all; where it does, the journal's line is written on trial.
 
     Raises psycopg's errors when it cannot be written, because the role lacks a right for one.
@@ -86,8 +86,8 @@ def _can_write_journal(holder: Connection, build: Build) -> bool:
     if holder.execute("SHOW transaction_read_only").fetchone() == ("on",):
         return False
     with holder.transaction(force_rollback=True):  # gives back its locks, for which pg_dump would wait
-        stamp.write(holder, build.to.environment)
-        journal.record(holder, build.operation, build.to.environment, 0.0, [])
+        stamp.write(holder, running.target.environment)
+        journal.record(holder, running.operation, running.target.environment, 0.0, [])
     return True
 
 

@@ -16,7 +16,7 @@ from skinspire_db.config.environment import Environment
 from skinspire_db.copies import streaming
 from skinspire_db.errors import DatabaseMissing, GuardRefused, StepFailed, UsageError
 from skinspire_db.lifecycle import stamp
-from skinspire_db.lifecycle.operation import Build
+from skinspire_db.lifecycle.operation import Running
 from skinspire_db.lifecycle.read_only import present
 from skinspire_db.lifecycle.replacement import Replacement
 from skinspire_db.lifecycle.result import counted
@@ -100,28 +100,28 @@ def number_of_jobs(jobs: str | int) -> int:
     return int(jobs)
 
 
-def _build(source: Environment, choice: Choice, build: Build) -> Target:
-    start, connection, size, method = _source(source, choice, build)
+def _build(source: Environment, choice: Choice, running: Running) -> Target:
+    start, connection, size, method = _source(source, choice, running)
     if method == "template":
         connection.close()
-        return _template(build, start, size)
-    return _stream(build, start, connection, choice)
+        return _template(running, start, size)
+    return _stream(running, start, connection, choice)
 
 
-def _source(source: Environment, choice: Choice, build: Build) -> tuple[Target, Connection, int, str]:
+def _source(source: Environment, choice: Choice, running: Running) -> tuple[Target, Connection, int, str]:
     """Where the source is, a connection to it, its size in bytes, and the method; nothing is changed."""
-    with build.step("source") as summary:
+    with running.step("source") as summary:
         try:
             start = present(source)
-            connection = build.stack.enter_context(contextlib.closing(connections.connect(start, build.operation)))
+            connection = running.stack.enter_context(contextlib.closing(connections.connect(start, running.operation)))
         except DatabaseMissing as error:
             error.remedy = f"invoke db.setup --env={source.name}"
             raise
-        connections.require_direct(start, build.operation, writes=False)
+        connections.require_direct(start, running.operation, writes=False)
         connections.begin(connection, start.policy, brief=True)
         stamp.identify(connection, start)
-        near = _same_server(connection, build.to)
-        size = _look(connection, start, build, near)
+        near = _same_server(connection, running.target)
+        size = _look(connection, start, running, near)
         why = _why_no_template(connection, near) if choice.whole else "not all of it is copied"
         method = choice.method or ("stream" if why else "template")
         if choice.method == "template" and why:
@@ -131,15 +131,15 @@ def _source(source: Environment, choice: Choice, build: Build) -> tuple[Target, 
     return start, connection, size, method
 
 
-def _look(connection: Connection, start: Target, build: Build, near: bool) -> int:
+def _look(connection: Connection, start: Target, running: Running, near: bool) -> int:
     """The source's size in bytes; `near` is whether it is on the target's server. Raises UsageError when it is the target
     itself, StepFailed when it would not fit.
     """
     row = connection.execute("SELECT pg_database_size(current_database()), current_database()").fetchone()
     assert row
-    if near and row[1] == build.to.database:
+    if near and row[1] == running.target.database:
         raise UsageError(f"source and target are both {start}", remedy="correct one of the two URLs")
-    need_room(build.to, int(row[0]))
+    need_room(running.target, int(row[0]))
     return int(row[0])
 
 
@@ -178,51 +178,51 @@ def _why_no_template(connection: Connection, near: bool) -> str:
     return f"{counted(others[0], 'session', 'use', 'uses')} it ({others[1]})" if others and others[0] else ""
 
 
-def _template(build: Build, start: Target, size: int) -> Target:
+def _template(running: Running, start: Target, size: int) -> Target:
     import psycopg
 
-    with build.step("copy") as summary:
+    with running.step("copy") as summary:
         try:
-            with progress.made(build.to, size, build.report.transfer):
-                aside = build.scratch(template=start.database)
+            with progress.made(running.target, size, running.report.transfer):
+                aside = running.scratch(template=start.database)
         except psycopg.errors.ObjectInUse:
             raise StepFailed(
                 f"others connected to {start} in the last moment", remedy="run it again with --method=stream"
             ) from None
-        _copy_properties(start, aside, build)
+        _copy_properties(start, aside, running)
         summary.numbers = {"method": "template"}
-    with build.step("compare") as summary, fingerprint.meanwhile(2) as pool:
-        shares = [pool.submit(fingerprint.take, each, build.operation, jobs=1) for each in (start, aside)]
+    with running.step("compare") as summary, fingerprint.meanwhile(2) as pool:
+        shares = [pool.submit(fingerprint.take, each, running.operation, jobs=1) for each in (start, aside)]
         before, after = (share.result() for share in shares)
         _compare(before, after, summary)
     return aside
 
 
-def _stream(build: Build, start: Target, connection: Connection, choice: Choice) -> Target:
-    looks = build.stack.enter_context(fingerprint.meanwhile(2))
-    with build.step("copy") as summary:
+def _stream(running: Running, start: Target, connection: Connection, choice: Choice) -> Target:
+    looks = running.stack.enter_context(fingerprint.meanwhile(2))
+    with running.step("copy") as summary:
         snapshot = streaming.hold(connection, start)
         wanted = _wanted(connection, choice)
         only = None if choice.whole else {table.quoted for table in wanted}
-        before = looks.submit(fingerprint.take, start, build.operation, at=snapshot, jobs=1, only=only)
-        aside = build.scratch(locale=database_settings.locale(connection))
+        before = looks.submit(fingerprint.take, start, running.operation, at=snapshot, jobs=1, only=only)
+        aside = running.scratch(locale=database_settings.locale(connection))
         patient = streaming.with_options(aside, "-c idle_session_timeout=0")
-        witness = build.stack.enter_context(contextlib.closing(connections.connect(patient, build.operation)))
+        witness = running.stack.enter_context(contextlib.closing(connections.connect(patient, running.operation)))
         present = _roles(connection, witness)
         tools = client_tools(connection.info.server_version)
         looked: list[Future[fingerprint.Rows]] = []
         sequences, notes = streaming.stream(
-            tools, start, aside, connection, snapshot, wanted, choice.jobs, build.report.transfer,
+            tools, start, aside, connection, snapshot, wanted, choice.jobs, running.report.transfer,
             present=present, large_objects=choice.whole,
-            filled=lambda names: looked.append(looks.submit(fingerprint.rows, aside, build.operation, jobs=1, only=names)),
+            filled=lambda names: looked.append(looks.submit(fingerprint.rows, aside, running.operation, jobs=1, only=names)),
         )  # fmt: skip
         for note in notes:
-            build.note(note)
-        _copy_properties(start, aside, build)
+            running.note(note)
+        _copy_properties(start, aside, running)
         summary.numbers = {"method": "stream", "tables": len(wanted), "jobs": choice.jobs}
-    with build.step("compare") as summary:
+    with running.step("compare") as summary:
         known = {name: row for each in looked for name, row in each.result().items()}
-        after = fingerprint.take(aside, build.operation, only=only, known=known)
+        after = fingerprint.take(aside, running.operation, only=only, known=known)
         # Where roles were mapped or left out, owners and grants cannot be the same.
         of = ("tables", "sequences", "unowned") if notes else ("tables", "sequences", "definitions")
         _compare(replace(before.result(), sequences=sequences), after, summary, of)
@@ -285,12 +285,12 @@ def _roles(connection: Connection, other: Connection) -> set[str]:
     return present
 
 
-def _copy_properties(start: Target, aside: Target, build: Build) -> None:
+def _copy_properties(start: Target, aside: Target, running: Running) -> None:
     with (
-        contextlib.closing(connections.connect(start, build.operation)) as old,
-        contextlib.closing(connections.connect(aside, build.operation)) as new,
+        contextlib.closing(connections.connect(start, running.operation)) as old,
+        contextlib.closing(connections.connect(aside, running.operation)) as new,
     ):
         connections.begin(old, start.policy, brief=True)
         connections.autocommit(new)
         for left in database_settings.write(new, aside.database, database_settings.read(old)):
-            build.note(f"left out: {left}")
+            running.note(f"left out: {left}")

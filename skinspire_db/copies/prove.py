@@ -12,32 +12,31 @@ from skinspire_db.copies import backup, backup_folder, restore
 from skinspire_db.copies.backup_folder import Backup
 from skinspire_db.copies.copy import number_of_jobs
 from skinspire_db.errors import BackupInvalid, ChecksFailed
-from skinspire_db.lifecycle.operation import Build, Errand
+from skinspire_db.lifecycle.operation import Job, Running
 from skinspire_db.lifecycle.result import Check, Report
-from skinspire_db.postgres import target
 from skinspire_db.postgres.client_programs import client_tools
-from skinspire_db.postgres.target import Target
+from skinspire_db.postgres.target import Target, target_of
 
 
 def verify(
     environment: Environment, folder: Path | None = None, *, file: str | None = None, full: bool = False, jobs: str | int = 2
-) -> Errand:
+) -> Job:
     """Look whether a backup, by default the newest, is what was written; with `full`, restore it aside and compare."""
     backup = backup_folder.pick(backup_folder.folder_of(environment.project, folder), environment.name, file)
     steps = ("files", "restore") if full else ("files",)
     look = partial(_look, backup, full=full)
     work = partial(_verify, backup, full=full, jobs=number_of_jobs(jobs))
     done = f"{backup.name} is as it was written" + (", and can be restored" if full else "")
-    return Errand("backup.verify", environment, work, steps, keeps=False, writes=True, done=done, look=look, connects=full)
+    return Job("backup.verify", environment, work, steps, keeps=False, writes=True, done=done, look=look, needs_server=full)
 
 
-def _look(backup: Backup, build: Build, *, full: bool) -> bool:
+def _look(backup: Backup, running: Running, *, full: bool) -> bool:
     """Whether the files are what was written; nothing is noted."""
     if full:
-        restore.refuse_elsewhere(backup.manifest.environment, build.to)
-    with build.step("files") as summary:
+        restore.refuse_elsewhere(backup.manifest.environment, running.target)
+    with running.step("files") as summary:
         wrong = backup_folder.damages(backup)
-        readable = "" if wrong else _readable(backup, build.to)
+        readable = "" if wrong else _readable(backup, running.target)
         files = f"{len(backup.manifest.files)} as written"
         summary.checks = [Check("files", "fail" if wrong else "pass", "; ".join(wrong[:3]) or files)]
         if not wrong:
@@ -46,20 +45,20 @@ def _look(backup: Backup, build: Build, *, full: bool) -> bool:
     return not wrong and not readable
 
 
-def _verify(backup: Backup, build: Build, *, full: bool, jobs: int) -> None:
-    if not _look(backup, build, full=full):
+def _verify(backup: Backup, running: Running, *, full: bool, jobs: int) -> None:
+    if not _look(backup, running, full=full):
         backup_folder.mark_verified(backup, "")
         return
     if not full:
         backup_folder.mark_verified(backup, "files")
         return
-    with build.step("restore") as summary:
+    with running.step("restore") as summary:
         source, tools = restore.Source.of(backup), client_tools(backup.manifest.server_version)
-        restore.refuse_by_contents(tools, source, build)
-        aside = restore.scratch(tools, source, build)
-        restore.fill(source, aside, jobs, build)
-        after = fingerprint.take(aside, build.operation, jobs=jobs)
-        parts = restore.compared(build)
+        restore.refuse_by_contents(tools, source, running)
+        aside = restore.scratch(tools, source, running)
+        restore.fill(source, aside, jobs, running)
+        after = fingerprint.take(aside, running.operation, jobs=jobs)
+        parts = restore.compared(running)
         found = list(fingerprint.differences(backup.manifest.contents, after, of=parts))
         same = "as in the manifest" + (", but for who owns what and may do what" if "unowned" in parts else "")
         summary.checks = [Check("contents", "fail" if found else "pass", "; ".join(found[:3]) or same)]
@@ -82,7 +81,7 @@ def precaution(environment: Environment, folder: Path | None, report: Report, op
 
     Raises what making and verifying raise.
     """
-    to = target.target(environment)
+    to = target_of(environment)
     made = backup.make(to, backup_folder.folder_of(environment.project, folder), 2, report, f"before {operation}")
     try:
         verify(environment, folder, file=str(made.path), full=True).run()

@@ -19,7 +19,7 @@ from skinspire_db.copies.dump_roles import restorer
 from skinspire_db.copies.streaming import with_options
 from skinspire_db.errors import BackupInvalid, ConnectionFailed, GuardRefused, SkinspireError, StepFailed
 from skinspire_db.lifecycle import stamp
-from skinspire_db.lifecycle.operation import Build
+from skinspire_db.lifecycle.operation import Running
 from skinspire_db.lifecycle.replacement import Replacement
 from skinspire_db.postgres import connections, database_settings
 from skinspire_db.postgres.client_programs import ClientTools, client_tools
@@ -64,45 +64,47 @@ def restore(target: Environment, folder: Path | None = None, *, file: str | None
     return Replacement("backup.restore", target, work, steps, danger=REPLACES, arguments=arguments, look=look)
 
 
-def _look(source: Source, backup: Backup | None, build: Build) -> None:
+def _look(source: Source, backup: Backup | None, running: Running) -> None:
     """All that is refused before anything is restored."""
-    _check(source, backup, build)
-    tools, source = _known(source, build)
-    refuse_by_contents(tools, source, build)
+    _check(source, backup, running)
+    tools, source = _known(source, running)
+    refuse_by_contents(tools, source, running)
 
 
-def _check(source: Source, backup: Backup | None, build: Build) -> None:
-    with build.step("check") as summary:
+def _check(source: Source, backup: Backup | None, running: Running) -> None:
+    with running.step("check") as summary:
         if backup:
-            refuse_elsewhere(backup.manifest.environment, build.to)
+            refuse_elsewhere(backup.manifest.environment, running.target)
             if wrong := backup_folder.damages(backup):
                 more = f", and {len(wrong) - 1} more" if wrong[1:] else ""
                 says = f"{backup.name} is not what was written: {wrong[0]}{more}"
                 raise BackupInvalid(says, remedy="invoke backup.list --env={env} shows others")
-        need_room(build.to, backup.manifest.size if backup else source.archive.size)
+        need_room(running.target, backup.manifest.size if backup else source.archive.size)
         summary.numbers = {"files": len(backup.manifest.files) if backup else 1}
         summary.lines.append(str(backup.path if backup else source.archive.path))
 
 
-def _build(source: Source, backup: Backup | None, jobs: int, build: Build) -> Target:
-    _check(source, backup, build)
-    with build.step("restore") as summary:
-        tools, source = _known(source, build)
-        refuse_by_contents(tools, source, build)
-        aside = scratch(tools, source, build)
-        fill(source, aside, jobs, build)
-        _refuse_stamp(aside, build.to)
+def _build(source: Source, backup: Backup | None, jobs: int, running: Running) -> Target:
+    _check(source, backup, running)
+    with running.step("restore") as summary:
+        tools, source = _known(source, running)
+        refuse_by_contents(tools, source, running)
+        aside = scratch(tools, source, running)
+        fill(source, aside, jobs, running)
+        _refuse_stamp(aside, running.target)
         summary.numbers = {"jobs": jobs}
-    with build.step("compare") as summary:
-        after = fingerprint.take(aside, build.operation, jobs=jobs)
+    with running.step("compare") as summary:
+        after = fingerprint.take(aside, running.operation, jobs=jobs)
         summary.numbers = {"tables": len(after.tables), "rows": after.rows, "definitions": len(after.definitions)}
         if source.manifest is None:
-            build.note("the dump has no manifest: that all rows are there is what the program that restored it says")
+            running.note("the dump has no manifest: that all rows are there is what the program that restored it says")
             return aside
         before = source.manifest.contents
         if before.major != after.major:
-            build.note("the backup is of another major version of PostgreSQL: rows were counted, their contents not compared")
-        if found := list(fingerprint.differences(before, after, of=compared(build))):
+            running.note(
+                "the backup is of another major version of PostgreSQL: rows were counted, their contents not compared"
+            )
+        if found := list(fingerprint.differences(before, after, of=compared(running))):
             more = f", and {len(found) - 1} more" if found[1:] else ""
             raise StepFailed(
                 f"what was restored is not what was backed up: {found[0]}{more}",
@@ -111,49 +113,49 @@ def _build(source: Source, backup: Backup | None, jobs: int, build: Build) -> Ta
     return aside
 
 
-def scratch(tools: ClientTools, source: Source, build: Build) -> Target:
+def scratch(tools: ClientTools, source: Source, running: Running) -> Target:
     """A scratch database with the encoding and locale of the one that was dumped, if the server has them."""
-    if locale := dump_files.locale(tools, source.archive, build.to):
+    if locale := dump_files.locale(tools, source.archive, running.target):
         try:
-            return build.scratch(locale=locale)
+            return running.scratch(locale=locale)
         except ConnectionFailed as error:
-            build.note(f"the dump's {locale} cannot be had here, the server's own is used: {error.message}")
-    return build.scratch()
+            running.note(f"the dump's {locale} cannot be had here, the server's own is used: {error.message}")
+    return running.scratch()
 
 
-def _known(source: Source, build: Build) -> tuple[ClientTools, Source]:
+def _known(source: Source, running: Running) -> tuple[ClientTools, Source]:
     """Programs that can read the archive, and the archive with the version that it says it is of."""
-    with contextlib.closing(connections.maintenance(build.to, build.operation)) as connection:
+    with contextlib.closing(connections.maintenance(running.target, running.operation)) as connection:
         tools = client_tools(max(connection.info.server_version, source.archive.server_version))
-    return tools, replace(source, archive=dump_files.with_version(tools, source.archive, build.to))
+    return tools, replace(source, archive=dump_files.with_version(tools, source.archive, running.target))
 
 
-def refuse_by_contents(tools: ClientTools, source: Source, build: Build) -> None:
+def refuse_by_contents(tools: ClientTools, source: Source, running: Running) -> None:
     """Look at all in the archive that says whose it is: its stamp, and the last entry of its journal. Without a stamp a dump
     by others needs a person who says so. Raises GuardRefused; nothing is restored by then.
     """
-    stamp, journal = dump_files.whose(tools, source.archive, build.to)
+    stamp, journal = dump_files.whose(tools, source.archive, running.target)
     for name in (stamp, journal):
         if name is not None:
-            refuse_elsewhere(name, build.to)
-    if stamp is None and not source.manifest and build.confirm != build.to.database:
+            refuse_elsewhere(name, running.target)
+    if stamp is None and not source.manifest and running.confirm != running.target.database:
         raise GuardRefused(
             f"{source.archive.path} has no stamp: nothing says whose data it is",
-            remedy=f"if it may be in {build.to.environment}: invoke backup.restore --env={build.to.environment}"
-            f" --file={quote(str(source.archive.path))} --confirm={quote(build.to.database)}",
+            remedy=f"if it may be in {running.target.environment}: invoke backup.restore --env={running.target.environment}"
+            f" --file={quote(str(source.archive.path))} --confirm={quote(running.target.database)}",
         )
 
 
-def compared(build: Build) -> tuple[str, ...]:
+def compared(running: Running) -> tuple[str, ...]:
     """Where roles were mapped or left out, owners and grants cannot be the same."""
-    mapped = any(note.startswith(dump_files.MAPPED) for note in build.result.notes)
+    mapped = any(note.startswith(dump_files.MAPPED) for note in running.result.notes)
     return ("tables", "sequences", "unowned") if mapped else ("tables", "sequences", "definitions")
 
 
-def fill(source: Source, aside: Target, jobs: int, build: Build) -> None:
+def fill(source: Source, aside: Target, jobs: int, running: Running) -> None:
     """Restore into the empty database, and say in notes what was mapped or left out. Raises StepFailed, BackupInvalid."""
     patient = with_options(aside, "-c idle_session_timeout=0")
-    with contextlib.closing(connections.connect(patient, build.operation)) as connection:
+    with contextlib.closing(connections.connect(patient, running.operation)) as connection:
         server = connection.info.server_version
         theirs, ours = source.archive.server_version // 10_000, server // 10_000
         if theirs > ours:
@@ -165,26 +167,26 @@ def fill(source: Source, aside: Target, jobs: int, build: Build) -> None:
         present = {role for (role,) in connection.execute("SELECT rolname FROM pg_roles").fetchall()}
         connection.rollback()
         tools = client_tools(max(server, source.archive.server_version))
-        with watched(aside, size, build.report.transfer):
+        with watched(aside, size, running.report.transfer):
             quick = with_options(aside, "-c synchronous_commit=off -c maintenance_work_mem=256MB")
-            notes = _restore(tools, source, quick, present, jobs, build)
+            notes = _restore(tools, source, quick, present, jobs, running)
         connections.settle(connection)  # nothing waited for the disk, and a crash by now would have taken what was restored
         for note in notes:
-            build.note(note)
+            running.note(note)
         if source.manifest:
             connections.autocommit(connection)
             for left in database_settings.write(connection, aside.database, source.manifest.properties):
-                build.note(f"left out: {left}")
+                running.note(f"left out: {left}")
 
 
-def _restore(tools: ClientTools, source: Source, aside: Target, present: set[str], jobs: int, build: Build) -> list[str]:
+def _restore(tools: ClientTools, source: Source, aside: Target, present: set[str], jobs: int, running: Running) -> list[str]:
     """A backup of ours as it is; a dump of others by a role that can do nothing but fill the new database."""
     if source.manifest:
         return dump_files.restore(tools, source.archive, aside, present, jobs)
-    with contextlib.closing(connections.connect(aside, build.operation)) as connection:
+    with contextlib.closing(connections.connect(aside, running.operation)) as connection:
         connections.begin(connection, aside.policy, brief=True)
         judge = plain_dump.judge(connection)
-    with restorer(aside, build.note) as lent:
+    with restorer(aside, running.note) as lent:
         if source.archive.kind == "sql":
             notes = plain_dump.restore(tools, source.archive, aside, lent, present, judge)
         else:

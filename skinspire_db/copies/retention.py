@@ -8,23 +8,23 @@ from pathlib import Path
 from skinspire_db.config.environment import Environment
 from skinspire_db.copies import backup_folder
 from skinspire_db.errors import UsageError
-from skinspire_db.lifecycle.operation import Build, Errand
+from skinspire_db.lifecycle.operation import Job, Running
 
 
-def listing(environment: Environment, folder: Path | None = None) -> Errand:
+def listing(environment: Environment, folder: Path | None = None) -> Job:
     """The complete backups of the environment, newest first, and what cannot be used."""
     where = backup_folder.folder_of(environment.project, folder)
 
-    def show(build: Build) -> None:
-        with build.step("backups") as summary:
+    def show(running: Running) -> None:
+        with running.step("backups") as summary:
             found, broken = backup_folder.complete(where, environment.name)
             summary.numbers = {"complete": len(found), "MB": f"{sum(each.manifest.bytes for each in found) / 1e6:.1f}"}
             summary.rows = [_row(each) for each in found]
             summary.data = {"folder": str(where), "backups": summary.rows, "unusable": broken}
             for each in broken:
-                build.note(each)
+                running.note(each)
 
-    return Errand("backup.list", environment, show, ("backups",), keeps=False, done=f"in {where}", connects=False)
+    return Job("backup.list", environment, show, ("backups",), keeps=False, done=f"in {where}", needs_server=False)
 
 
 def _row(backup: backup_folder.Backup) -> dict[str, object]:
@@ -47,7 +47,7 @@ def prune(
     weekly: int | str = 4,
     monthly: int | str = 12,
     apply: bool = False,
-) -> Errand:
+) -> Job:
     """Which backups of the environment are kept, and with `apply` delete the others. Raises UsageError for no number."""
     for name, value in {"daily": daily, "weekly": weekly, "monthly": monthly}.items():
         if not str(value).isdecimal():
@@ -55,11 +55,11 @@ def prune(
     counts = int(daily), int(weekly), int(monthly)
     work = partial(_prune, environment, backup_folder.folder_of(environment.project, folder), apply, counts)
     done = "what was not to be kept is deleted" if apply else "nothing was deleted; --apply deletes"
-    return Errand("backup.prune", environment, work, ("prune",), keeps=apply, done=done, connects=False)
+    return Job("backup.prune", environment, work, ("prune",), keeps=apply, done=done, needs_server=False)
 
 
-def _prune(environment: Environment, where: Path, apply: bool, counts: tuple[int, int, int], build: Build) -> None:
-    with build.step("prune") as summary:
+def _prune(environment: Environment, where: Path, apply: bool, counts: tuple[int, int, int], running: Running) -> None:
+    with running.step("prune") as summary:
         found, broken = backup_folder.complete(where, environment.name)
         why = backup_folder.kept(found, *counts)
         away = [each for each in found if each.name not in why]
@@ -72,4 +72,4 @@ def _prune(environment: Environment, where: Path, apply: bool, counts: tuple[int
         summary.rows = [_row(each) | {"kept as": why.get(each.name, verb.replace("_", " "))} for each in found]
         summary.data = {"kept": why, verb: [each.name for each in away]}
         for sentence in broken:
-            build.note(f"not counted and not deleted: {sentence}")
+            running.note(f"not counted and not deleted: {sentence}")

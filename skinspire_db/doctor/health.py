@@ -16,9 +16,10 @@ from skinspire_db.lifecycle import stamp as stamps
 from skinspire_db.lifecycle.result import counted
 from skinspire_db.migrations import revisions, running
 from skinspire_db.objects import status, versions
-from skinspire_db.postgres import connections, search_path, target
+from skinspire_db.postgres import connections, search_path
 from skinspire_db.postgres.failures import sentence
 from skinspire_db.postgres.programs import find_binaries
+from skinspire_db.postgres.target import target_of
 from skinspire_db.schema import tables
 
 TOOLS = ("psql", "pg_dump", "pg_restore")
@@ -57,7 +58,7 @@ def application(case: Case) -> str:
     """Whether the application's URL leads to the database of the admin URL, perhaps through a pooler."""
     import psycopg
 
-    to = target.target(case.project_environment, start=False, application=True)
+    to = target_of(case.project_environment, start=False, application=True)
     try:
         connections.open_once(to, "db.doctor").close()
     except psycopg.Error as error:
@@ -272,7 +273,7 @@ def _application_role(case: Case) -> str:
     [(role,)] = _rows(case, "SELECT current_user::text")
     if case.project_environment.admin is None:
         return str(role)
-    return target.target(case.project_environment, start=False, application=True).user or str(role)
+    return target_of(case.project_environment, start=False, application=True).user or str(role)
 
 
 def _quoted(case: Case, role: str) -> str:

@@ -13,9 +13,9 @@ from skinspire_db.config.environment import url_setting
 from skinspire_db.config.urls import LOCAL_HOSTS
 from skinspire_db.doctor.link import Broken, Case
 from skinspire_db.errors import DatabaseMissing
-from skinspire_db.postgres import connections, failures, target
+from skinspire_db.postgres import connections, failures
 from skinspire_db.postgres.connections import explain
-from skinspire_db.postgres.target import libpq_parameters
+from skinspire_db.postgres.target import libpq_parameters, target_of
 
 SSL_REQUEST = struct.pack("!ii", 8, 80877103)  # the first message of a client that would like TLS; a byte comes back
 # Where libpq looks when no host is named.
@@ -25,7 +25,7 @@ ATTEMPT_OF = "skinspire-db db.doctor"
 
 def settings(case: Case) -> str:
     case.environment = environment.resolve(case.name)
-    case.target = target.target(case.environment, start=False)
+    case.target = target_of(case.environment, start=False)
     return f"{case.target}"
 
 

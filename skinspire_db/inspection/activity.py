@@ -12,7 +12,7 @@ from skinspire_db.inspection.overview import Inspection, Row, note_the_stamp, ro
 from skinspire_db.lifecycle import tool_schema
 from skinspire_db.lifecycle.read_only import looking
 from skinspire_db.lifecycle.result import told
-from skinspire_db.postgres import target
+from skinspire_db.postgres.target import target_of
 
 
 def activity(environment: Environment) -> Inspection:
@@ -21,7 +21,7 @@ def activity(environment: Environment) -> Inspection:
     What other roles run is shown only to a member of pg_read_all_stats. Raises what looking() raises.
     """
     started = time.monotonic()
-    to = target.target(environment)
+    to = target_of(environment)
     found = Inspection("db.activity", to.environment, to.database, str(to))
     with looking(to, found.operation) as connection:
         note_the_stamp(connection, found)
@@ -39,7 +39,7 @@ def history(environment: Environment, limit: str) -> Inspection:
     if not limit.isdecimal() or not 0 < int(limit) < 1_000_000:
         raise UsageError(f"--limit={limit} is no number of operations", remedy="invoke db.history --limit=20")
     started = time.monotonic()
-    to = target.target(environment)
+    to = target_of(environment)
     found = Inspection("db.history", to.environment, to.database, str(to), sections={"journal": []})
     with looking(to, found.operation) as connection:
         note_the_stamp(connection, found)

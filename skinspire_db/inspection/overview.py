@@ -15,8 +15,8 @@ from skinspire_db.lifecycle import stamp
 from skinspire_db.lifecycle.read_only import looking
 from skinspire_db.migrations import revisions, running
 from skinspire_db.objects import ledger, status, versions
-from skinspire_db.postgres import search_path, target
-from skinspire_db.postgres.target import Target
+from skinspire_db.postgres import search_path
+from skinspire_db.postgres.target import Target, target_of
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
@@ -93,7 +93,7 @@ def inspect(environment: Environment, wanted: Wanted) -> Inspection:
     table or schema that does not exist, and what looking() raises.
     """
     started = time.monotonic()
-    to = target.target(environment)
+    to = target_of(environment)
     with looking(to, "db.inspect") as connection:
         found = Inspection("db.inspect", to.environment, to.database, str(to), _about(connection, to))
         note_the_stamp(connection, found)

@@ -113,6 +113,25 @@ PASSED_BY = """
     SELECT format('table %%s is UNLOGGED', c.oid::regclass) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relpersistence = 'u' AND c.relkind IN ('r', 'p') AND n.nspname || '.' || c.relname = ANY (%(logged)s)
 """
+# What the role may not do with which table of ours.
+DENIED = """
+    SELECT c.oid::regclass::text, wanted FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
+           unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS wanted
+    WHERE c.relkind IN ('r', 'p') AND n.nspname || '.' || c.relname = ANY (%(tables)s) AND NOT has_table_privilege(c.oid, wanted)
+    ORDER BY 1, 2 LIMIT 10
+"""
+# Triggers before a row of users is written that fire after the hashing, in byte order of their names, and name the column or
+# replace the row as a whole; of one that is no PL/pgSQL that cannot be told.
+LATER_THAN_HASHING = """
+    WITH hashing AS (SELECT tgrelid, tgname FROM pg_trigger WHERE tgrelid = to_regclass('public.users')
+                     AND tgfoid = to_regproc('public.password_hashing'))
+    SELECT format('trigger %I', t.tgname)
+    FROM pg_trigger t JOIN hashing h USING (tgrelid) JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_language l ON l.oid = p.prolang
+    WHERE t.tgname::text COLLATE "C" > h.tgname::text COLLATE "C" AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A')
+      AND t.tgtype & 3 = 3  -- BEFORE, FOR EACH ROW
+      AND (l.lanname <> 'plpgsql' OR p.prosrc ~* 'password_hash|\\mNEW\\s*:?=|INTO\\s+NEW\\M')
+    ORDER BY 1
+"""
 
 
 def broken(connection: Connection, rules: list[Rule], first_hospital: str) -> list[str]:

@@ -32,13 +32,14 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Subject:
-    """What the checks look at."""
+    """What the checks look at; without `writes` the transaction is read only, and nothing is written on trial."""
 
     connection: Connection
     environment: str
     policy: Policy
     wanted: tables.Blueprint
     files: list[TriggerFile]
+    writes: bool = True
 
 
 def verify(subject: Subject) -> Summary:
@@ -202,6 +203,8 @@ def _sequences(subject: Subject) -> str:
 
 def _write(subject: Subject) -> str:
     _stamp(subject)  # nothing is written into a database that is not this environment's, not even for a moment
+    if not subject.writes:
+        return _may_write(subject)
     code = "SKINSPIRE_VERIFY"
     subject.connection.execute(
         "INSERT INTO public.parameter_settings (param_code, param_value) VALUES (%s, 'written')", (code,)
@@ -211,6 +214,18 @@ def _write(subject: Subject) -> str:
     tracked = any(file.name == "user_tracking" for file in subject.files)
     _expect(row[1] is not None or not tracked, "the triggers did not fire: created_by is empty")
     return "a row was written, read back and rolled back"
+
+
+def _may_write(subject: Subject) -> str:
+    """Whether a write would be let in, told without one."""
+    closed = _one(subject, "SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only')")
+    _expect(not closed[0], "the server only reads, as a standby does")
+    _expect(closed[1] == "off", "default_transaction_read_only is on: every transaction begins read only")
+    tables = sorted(subject.wanted.columns)
+    found = search_path.rows(subject.connection, row_checks.DENIED, {"tables": tables})
+    denied = [f"{right} on {name}" for name, right in found]
+    _expect(not denied, f"role {subject.connection.info.user} lacks {', '.join(denied)}")
+    return f"role {subject.connection.info.user} may write to {len(tables)} tables, and the server takes writes"
 
 
 def _foreign_keys(subject: Subject) -> str:
@@ -256,6 +271,10 @@ def _hashing(subject: Subject) -> str:
     looked_at = _rows_of("passwords")(subject)
     if not any(file.name == "password_hashing" for file in subject.files):
         return looked_at
+    if not subject.writes:
+        later = [name for (name,) in search_path.rows(subject.connection, row_checks.LATER_THAN_HASHING)]
+        _expect(not later, f"fires after the hashing and writes password_hash: {', '.join(later)}")
+        return f"{looked_at}; no trigger that fires later writes a password"
     _stamp(subject)
     # The least cost: at the default of 12 each of the two hashes takes a quarter of a second.
     subject.connection.execute(

@@ -7,23 +7,19 @@ for every look, because nobody else can say whose database it is.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db.config.environment import Environment
-from skinspire_db.errors import DatabaseMissing, PermissionMissing, SkinspireError
-from skinspire_db.lifecycle import guard, lock, stamp
+from skinspire_db.errors import DatabaseMissing, PermissionMissing
+from skinspire_db.lifecycle import guard, lock
 from skinspire_db.lifecycle.read_only import looking, present
-from skinspire_db.postgres import connections, target
+from skinspire_db.postgres import connections
 from skinspire_db.postgres.target import Target
 
 if TYPE_CHECKING:
-    from skinspire_db.lifecycle.operation import Errand
-    from skinspire_db.lifecycle.pipeline import Pipeline
-    from skinspire_db.lifecycle.result import Report, StepResult
+    from skinspire_db.lifecycle.result import StepResult
     from skinspire_db.postgres.connections import Connection
 
 
@@ -72,7 +68,7 @@ class Plan:
             self.would.append(f"wait for {who}")
         if danger and filled:
             allowed = f", as --confirm={confirm} allows" if confirm else ""
-            self.would.append(danger.format(self.target) + allowed)
+            self.would.append(guard.about(danger, self.target) + allowed)
         return filled
 
     def make_the_database(self) -> None:
@@ -95,71 +91,8 @@ class Plan:
                 )
 
 
-@contextlib.contextmanager
-def planning(operation: str, environment: Environment, steps: list[str], report: Report) -> Iterator[Plan]:
-    """A plan for the block to fill in. An error that it raises gets the plan as its `result`."""
-    started = time.monotonic()
-    plan = Plan(operation, environment, target.target(environment, start=False), steps)
-    report.target(plan.target)
-    try:
-        with environment.pin.operation():
-            yield plan
-    except SkinspireError as error:
-        plan.seconds = time.monotonic() - started
-        error.remedy = error.remedy and error.remedy.replace("{env}", environment.name)
-        error.result = plan.as_dict() | {"ok": False, "exit_code": error.exit_code, "error": error.as_dict()}
-        raise
-    plan.seconds = time.monotonic() - started
-
-
-def add_pipeline(plan: Plan, pipeline: Pipeline, confirm: str | None, backups: Path | None) -> None:
-    """What the pipeline would be refused or allowed. Raises what its `run` would begin with."""
-    command, to = pipeline.operation + pipeline.arguments, plan.target
-    with plan.look() as connection:
-        if connection is None and pipeline.removes:
-            if confirm is not None:
-                guard.require_confirmation(command, pipeline.danger, to, confirm)
-            plan.would.append(f"find nothing to {plan.steps[0]}: the database {to.database} does not exist")
-        elif connection is None and pipeline.creates:
-            if confirm is not None and pipeline.danger:
-                guard.require_confirmation(command, pipeline.danger, to, confirm)
-            plan.make_the_database()
-        elif connection is None:
-            raise missing(to)
-        elif pipeline.adopts:
-            guard.consent_to_adopt(connection, to, confirm)
-        elif not pipeline.keeps:
-            if not pipeline.any_stamp:
-                stamp.refuse_foreign(stamp.read(connection), to)
-        elif plan.admit(connection, command, pipeline.danger, confirm) and pipeline.backs_up and to.policy.protected:
-            plan.backup = _backups(pipeline.environment, backups)
-            plan.would.insert(0, f"take a backup in {plan.backup} first, and prove it by a restore")
-            plan.may_create_databases()
-        if connection is not None and pipeline.steps and (check := pipeline.steps[0].check):
-            check(connection)
-
-
-def add_errand(plan: Plan, errand: Errand, confirm: str | None, report: Report) -> None:
-    """What the errand finds before it changes anything, its checks judged."""
-    from skinspire_db.lifecycle.operation import Build
-    from skinspire_db.lifecycle.result import Result
-
-    result = Result(errand.operation, errand.environment.name, plan.target.database)
-    try:
-        with contextlib.ExitStack() as stack:
-            if errand.look and not plan.nowhere:
-                errand.look(Build(plan.target, errand.operation, report, result, stack, confirm))
-        errand.judge(result)
-    finally:
-        plan.looked, plan.notes = result.steps, result.notes
-
-
-def missing(to: Target) -> DatabaseMissing:
+def missing(target: Target) -> DatabaseMissing:
     """The error of an operation that needs the database."""
-    return DatabaseMissing(f"the database {to.database} does not exist", remedy=f"invoke db.setup --env={to.environment}")
-
-
-def _backups(environment: Environment, folder: Path | None) -> str:
-    from skinspire_db.copies import backup_folder
-
-    return str(backup_folder.folder_of(environment.project, folder))
+    return DatabaseMissing(
+        f"the database {target.database} does not exist", remedy=f"invoke db.setup --env={target.environment}"
+    )

@@ -1,14 +1,15 @@
-"""PostgreSQL's errors as an operation tells them: what failed, in which step, and what to do."""
+"""PostgreSQL's errors as an operation tells them: by SQLSTATE, which error it is, its sentence, and the remedy."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from skinspire_db.errors import ConnectionFailed, PermissionMissing, SkinspireError, StepFailed, TableLocked
 from skinspire_db.lifecycle import lock
 from skinspire_db.postgres import failures
-from skinspire_db.postgres.failures import sentence
 from skinspire_db.postgres.target import Target
 
 if TYPE_CHECKING:
@@ -16,14 +17,45 @@ if TYPE_CHECKING:
 
     from skinspire_db.postgres.connections import Connection
 
-
 AS_IT_WAS = "the database is as it was"
+RIGHT = "use the role that owns the tables in the URL of {env}, or ask the administrator for that right"
+IN_PUBLIC = 'ask the administrator for: GRANT USAGE, CREATE ON SCHEMA public TO "{user}"'
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What an error is to the person who reads it. The texts may name {said}, {wait}, {holders}, {user} and {env}."""
+
+    error: type[SkinspireError]
+    sentence: str = "{said}"
+    remedy: str | None = None
+
+
+SERVER_GONE = Failure(ConnectionFailed, "the server went away ({said})", "run it again when the server is back")
+OTHERWISE = Failure(StepFailed)
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+BY_SQLSTATE = {
+    "55P03": Failure(
+        TableLocked,
+        "waited {wait} s for a table that is held by {holders}",
+        "end that transaction, which invoke db.activity --env={env} shows, and run it again",
+    ),
+    "53100": Failure(StepFailed, "the server's disk is full", "free some space and run it again"),
+    "57P01": Failure(
+        ConnectionFailed,
+        "somebody ended this session, an operation that replaced the database for one",
+        "invoke db.history --env={env}, then run it again",
+    ),
+    "42501": Failure(PermissionMissing, "role {user} lacks a right: {said}", RIGHT),
+    "3F000": Failure(PermissionMissing, "role {user} lacks a right: {said}", IN_PUBLIC),
+    "42P01": Failure(StepFailed, "{said}", "invoke db.create --update-only --env={env}"),
+}
 
 
 @contextlib.contextmanager
-def translated(  # type: ignore[no-untyped-def]
-    to: Target, operation: str, during: str, connection: Connection, *, but: type[Exception] | tuple[()] = ()
-):
+def translated(
+    target: Target, operation: str, during: str, connection: Connection, *, but: type[Exception] | tuple[()] = ()
+) -> Iterator[None]:
     """Turn psycopg's errors on this connection into ours; `but` passes as it is."""
     import psycopg
 
@@ -32,46 +64,50 @@ def translated(  # type: ignore[no-untyped-def]
     except but:
         raise
     except psycopg.Error as error:
-        raise translation(error, to, operation, during, connection) from None
+        raise translation(error, target, operation, during, connection) from None
 
 
 def translation(
-    error: psycopg.Error, to: Target, operation: str, during: str, connection: Connection | None = None
+    error: psycopg.Error, target: Target, operation: str, during: str, connection: Connection | None = None
 ) -> SkinspireError:
-    """What psycopg raised on that connection, if on one that is known, as an error of ours."""
-    from psycopg import errors
+    """What psycopg raised, as an error of ours.
 
-    if isinstance(error, errors.LockNotAvailable):
-        holders = lock.blockers(to, operation, connection.info.backend_pid if connection else 0)
-        return TableLocked(
-            f"{during}: waited {to.policy.lock_timeout:g} s for a table that is held by {holders}; {AS_IT_WAS}",
-            remedy=f"end that transaction, which invoke db.activity --env={to.environment} shows, and run it again",
-        )
-    if isinstance(error, errors.DiskFull):
-        return StepFailed(f"{during}: the server's disk is full; {AS_IT_WAS}", remedy="free some space and run it again")
+    Args:
+        error: PostgreSQL's or libpq's.
+        target: Where it happened.
+        operation: The one that runs.
+        during: The step; empty for a look, which has nothing to lose.
+        connection: The one on which it happened, if that is known.
+    """
+    said = failures.sentence(error)
+    failure = _failure(error, target, connection)
+    holders = lock.blockers(target, operation, connection.info.backend_pid if connection else 0) if (
+        "{holders}" in failure.sentence
+    ) else ""  # fmt: skip
+    words = {
+        "said": said, "wait": f"{target.policy.lock_timeout:g}", "holders": holders, "user": target.user,
+        "env": target.environment,
+    }  # fmt: skip
+    where = f" (table {error.diag.table_name})" if failure is OTHERWISE and error.diag.table_name else ""
+    text = f"{failure.sentence.format(**words)}{where}"
+    remedy = failure.remedy and failure.remedy.format(**words)
     if setting := failures.short_of_locks(error.diag.message_hint or ""):
-        return StepFailed(f"{during}: {sentence(error)}; {AS_IT_WAS}", remedy=failures.more_locks(setting, to.server))
-    if error.sqlstate == "57P01" and not (to.server and to.server.status().pid is None):
-        return ConnectionFailed(
-            f"{during}: somebody ended this session, an operation that replaced the database for one; {AS_IT_WAS}",
-            remedy=f"invoke db.history --env={to.environment}, then run it again",
-        )
+        remedy = failures.more_locks(setting, target.server)
+    return failure.error(f"{during}: {text}; {AS_IT_WAS}" if during else text, remedy=remedy)
+
+
+def _failure(error: psycopg.Error, target: Target, connection: Connection | None) -> Failure:
+    """The one that fits; the SQLSTATE alone does not tell all of them."""
+    state = error.sqlstate or ""
+    if failures.short_of_locks(error.diag.message_hint or ""):
+        return OTHERWISE
+    stopped = state == "57P01" and target.server is not None and target.server.status().pid is None
+    if state in BY_SQLSTATE and not stopped:
+        if state == "42501" and "for schema public" in failures.sentence(error):
+            return BY_SQLSTATE["3F000"]
+        return BY_SQLSTATE[state]
     if (connection and connection.closed) or failures.is_lost(error):
-        return ConnectionFailed(
-            f"{during}: the server went away ({sentence(error)}); {AS_IT_WAS}",
-            remedy="invoke server.status" if to.server else "run it again when the server is back",
+        return (
+            SERVER_GONE if target.server is None else Failure(ConnectionFailed, SERVER_GONE.sentence, "invoke server.status")
         )
-    if isinstance(error, errors.InsufficientPrivilege | errors.InvalidSchemaName):
-        return PermissionMissing(
-            f"{during}: role {to.user} lacks a right: {sentence(error)}; {AS_IT_WAS}",
-            remedy=f'ask the administrator for: GRANT USAGE, CREATE ON SCHEMA public TO "{to.user}"'
-            if "for schema public" in sentence(error) or isinstance(error, errors.InvalidSchemaName)
-            else f"use the role that owns the tables in the URL of {to.environment}, or ask the administrator for that right",
-        )
-    if isinstance(error, errors.UndefinedTable):
-        return StepFailed(
-            f"{during}: {sentence(error)}; {AS_IT_WAS}",
-            remedy=f"invoke db.create --update-only --env={to.environment}",
-        )
-    where = f" (table {error.diag.table_name})" if error.diag.table_name else ""
-    return StepFailed(f"{during}: {sentence(error)}{where}; {AS_IT_WAS}")
+    return OTHERWISE

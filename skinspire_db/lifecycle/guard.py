@@ -33,6 +33,11 @@ def drop_if_new(to: Target, operation: str) -> None:
         connection.close()
 
 
+def about(danger: str, to: Target) -> str:
+    """The phrase with the database in it."""
+    return danger.replace("{}", str(to))
+
+
 def require_confirmation(command: str, danger: str, to: Target, confirm: str | None) -> None:
     """Let a dangerous operation pass; `danger` says what it would do. Raises GuardRefused in a protected environment without
     the right confirmation, and anywhere when a confirmation was given that names another database.
@@ -41,7 +46,7 @@ def require_confirmation(command: str, danger: str, to: Target, confirm: str | N
         return
     wrong = f"--confirm={confirm} does not name it" if confirm is not None else f"{to.environment} is protected"
     raise GuardRefused(
-        f"{command} would {danger.format(to)}: {wrong}",
+        f"{command} would {about(danger, to)}: {wrong}",
         remedy=f"invoke {command} --env={to.environment} --confirm={quote(to.database)}",
     )
 

@@ -14,11 +14,13 @@ from skinspire_db.lifecycle import lock
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.target import Target
 
+Entry = uuid.UUID  # of a line of the journal
+
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
 
-def record(connection: Connection, operation: str, environment: str, seconds: float, steps: Any) -> uuid.UUID:
+def record(connection: Connection, operation: str, environment: str, seconds: float, steps: Any) -> Entry:
     """Write the operation into the journal, in its own transaction; returns the entry's id."""
     entry = uuid.uuid4()
     connection.execute(
@@ -34,7 +36,7 @@ def record(connection: Connection, operation: str, environment: str, seconds: fl
     return entry
 
 
-def recorded(to: Target, operation: str, entry: uuid.UUID, *, wait: bool = False) -> bool | None:
+def recorded(to: Target, operation: str, entry: Entry, *, wait: bool = False) -> bool | None:
     """Whether the operation with this journal entry was committed, asked on a connection of its own; None when nobody
     could be asked.
 

@@ -1,61 +1,79 @@
-"""An operation that is not one transaction: its steps, told as they end, and what became of it."""
+"""What a person runs: the stages that every kind of operation shares, and the kind that is not one transaction."""
 
 from __future__ import annotations
 
 import contextlib
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from skinspire_db.config.environment import Environment
-from skinspire_db.errors import ChecksFailed, Interrupted, SkinspireError
+from skinspire_db.errors import ChecksFailed, Drifted, Interrupted, SkinspireError
 from skinspire_db.lifecycle import scratch
-from skinspire_db.lifecycle.dry_run import Plan, add_errand, planning
+from skinspire_db.lifecycle.dry_run import Plan
 from skinspire_db.lifecycle.failures import translation
-from skinspire_db.lifecycle.remedies import shortened
+from skinspire_db.lifecycle.remedies import of_check, shortened
 from skinspire_db.lifecycle.result import Report, Result, StepResult, Summary, counted
-from skinspire_db.postgres import target
-from skinspire_db.postgres.target import Target
+from skinspire_db.postgres.target import Target, target_of
 
 
 @dataclass
-class Build:
-    """What an errand works with: the environment's database, whom to tell, and scratch databases."""
+class Running:
+    """An operation as it runs: on which database, what came of it so far, and who is told.
 
-    to: Target
+    Args:
+        operation: Its name, as it is typed.
+        target: The environment's database.
+        report: Who is told how it goes.
+        result: What came of it so far.
+        confirm: The name that was given with --confirm.
+        backups: Where backups are kept; None is the project's folder.
+        keeps_going: A check that does not pass ends nothing: the operation only looks, and judges at its end.
+        stack: What is closed when the operation ends.
+    """
+
     operation: str
+    target: Target
     report: Report
     result: Result
-    stack: contextlib.ExitStack = field(repr=False)
     confirm: str | None = None
+    backups: Path | None = None
+    keeps_going: bool = False
+    stack: contextlib.ExitStack = field(repr=False, default_factory=contextlib.ExitStack)
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[Summary]:
-        """A step of the operation; the block fills in its summary."""
+        """A step of the operation; the block fills in its summary.
+
+        Raises:
+            ChecksFailed: A check of the step did not pass, and the operation changes something: nothing is committed or
+                swapped after that.
+            Drifted: The step found drift, and the operation changes something.
+            SkinspireError: What PostgreSQL said in the block, in our words.
+        """
         import psycopg
 
         started = time.monotonic()
-        summary = Summary()
-        ok = False
+        summary, shown, ok = Summary(), Summary(), False
         try:
             yield summary
-            ok = all(check.status == "pass" for check in summary.checks)
+            shown = summary  # of a step that fails, nothing is shown: it is what it would have done
+            ok = not _failed(summary) and not summary.drift
+            if not ok and not self.keeps_going:
+                judge(name, summary)
         except psycopg.Error as error:
-            summary = Summary()
-            raise translation(error, self.to, self.operation, name) from None
-        except BaseException:
-            summary = Summary()  # what it would have done
-            raise
+            raise translation(error, self.target, self.operation, name) from None
         finally:
-            done = StepResult(name, ok, time.monotonic() - started, summary)
+            done = StepResult(name, ok, time.monotonic() - started, shown)
             self.result.steps.append(done)
             self.report.step(done)
 
     def scratch(self, template: str | None = None, locale: str = "ENCODING 'UTF8'") -> Target:
         """A scratch database, dropped at the end of the operation unless it was swapped in."""
-        made = scratch.database(self.to, self.operation, template=template, locale=locale, tell=self.note)
+        made = scratch.database(self.target, self.operation, template=template, locale=locale, tell=self.note)
         return self.stack.enter_context(made)
 
     def note(self, text: str) -> None:
@@ -63,45 +81,104 @@ class Build:
         self.result.notes.append(text)
 
 
-@dataclass(frozen=True)
-class Errand:
-    """An operation whose `work` does its steps; `steps` are their names, for a plan. `keeps` is False where it only looks,
-    and `done` says in a few words what has been done when it ends well. `look` is what `work` finds before it changes
-    anything, for a plan. Without `connects` it needs no server.
+def _failed(summary: Summary) -> list[Any]:
+    return [check for check in summary.checks if check.status != "pass"]
+
+
+def judge(name: str, summary: Summary, command: str = "") -> None:
+    """Raise what a step has found, if it is not what it should be.
+
+    Args:
+        name: The step's.
+        summary: What it answered.
+        command: The command that shows all of it, for the remedy of an operation that only looks.
+
+    Raises:
+        ChecksFailed: A check did not pass.
+        Drifted: The step found something pending or drifted.
     """
+    if bad := _failed(summary):
+        count = f"{len(bad)} of {counted(len(summary.checks), 'check')} did not pass"
+        raise ChecksFailed(
+            f"{name}: {count}: {bad[0].name}: {shortened(bad[0].detail)}",
+            remedy=of_check(bad[0].name, command) if command else None,
+        )
+    if summary.drift:
+        raise Drifted(summary.drift, remedy=summary.remedy)
+
+
+@dataclass(frozen=True)
+class Operation(ABC):
+    """What a person runs on one environment. `run` does it; `plan` says what it would do, and changes nothing."""
 
     operation: str
     environment: Environment
-    work: Callable[[Build], Any]
-    steps: tuple[str, ...]
-    keeps: bool = True
-    writes: bool = False
-    done: str = ""
-    look: Callable[[Build], Any] | None = None
-    connects: bool = True
 
-    def plan(self, *, confirm: str | None = None, report: Report | None = None, backups: Path | None = None) -> Plan:
-        """What `run` would do; nothing is changed. Raises what `run` would begin with."""
-        with planning(self.operation, self.environment, list(self.steps), report or Report()) as plan:
-            self.look_first(plan, confirm)
-            add_errand(plan, self, confirm, report or Report())
-        return plan
+    @property
+    def changes(self) -> bool:
+        """Whether it changes the database, or what is kept with it."""
+        return True
 
-    def look_first(self, plan: Plan, confirm: str | None) -> None:
-        """What comes before the work, as a plan has it."""
+    @property
+    def plans(self) -> bool:
+        """Whether `--dry` shows a plan in place of running it; what writes nothing at all is run."""
+        return self.changes
+
+    @property
+    def connects(self) -> bool:
+        """Whether it needs the server."""
+        return True
+
+    @property
+    def ending(self) -> str:
+        """What has been done when it ends well, in a few words; empty for the usual ones."""
+        return ""
+
+    @property
+    @abstractmethod
+    def step_names(self) -> list[str]:
+        """What it consists of, for a plan."""
+
+    @abstractmethod
+    def carry_out(self, running: Running) -> None:
+        """Do it. When this returns, it is done, and was read back."""
+
+    @abstractmethod
+    def look_ahead(self, plan: Plan, running: Running) -> None:
+        """Put into the plan what it would do. Raises what carry_out() would begin with."""
+
+    def interrupted(self, result: Result) -> SkinspireError:
+        """What Ctrl-C means here."""
+        return Interrupted("interrupted before it was done; the database was not changed")
+
+    def explain(self, error: SkinspireError, result: Result) -> None:  # noqa: B027  # most have nothing to add
+        """Say in the error what it means for the database."""
 
     def run(self, *, confirm: str | None = None, report: Report | None = None, backups: Path | None = None) -> Result:
-        """Do the work. Raises a SkinspireError whose `result` says how far it came."""
+        """Carry the operation out. When this returns, it is committed and was read back.
+
+        Args:
+            confirm: The database's name, where a protected environment asks for it.
+            report: Who is told how it goes.
+            backups: Where backups are kept; None is the project's folder.
+
+        Returns:
+            What became of it.
+
+        Raises:
+            SkinspireError: Its `result` says how far it came. The database is as it was; only OutcomeUnknown, for a commit
+                about which nobody could be asked, cannot say so. A database that this operation created is dropped, unless
+                somebody else has begun to use it. A kill -9 of the first operation on a new database leaves an empty
+                database, which the next one takes for new.
+        """
         started = time.monotonic()
-        result = Result(self.operation, self.environment.name)
+        result, report = Result(self.operation, self.environment.name), report or Report()
         try:
             with self.environment.pin.operation(), contextlib.ExitStack() as stack:
-                to = target.target(self.environment, start=self.connects)
-                result.database = to.database
-                report = report or Report()
-                report.target(to)
-                self.carry_out(Build(to, self.operation, report, result, stack), confirm)
-            self.judge(result)
+                target = target_of(self.environment, start=self.connects)
+                result.database = target.database
+                report.target(target)
+                self.carry_out(Running(self.operation, target, report, result, confirm, backups, not self.changes, stack))
         except (SkinspireError, KeyboardInterrupt) as caught:
             error = caught if isinstance(caught, SkinspireError) else self.interrupted(result)
             self.explain(error, result)
@@ -110,20 +187,84 @@ class Errand:
         result.seconds = time.monotonic() - started
         return result
 
-    def carry_out(self, build: Build, confirm: str | None) -> None:
-        """All that is done between the first line and the last."""
-        self.work(build)
+    def plan(self, *, confirm: str | None = None, report: Report | None = None, backups: Path | None = None) -> Plan:
+        """What `run` would do. Nothing is changed, and no server is made; one that is stopped is started for the look.
 
-    def explain(self, error: SkinspireError, result: Result) -> None:
-        """Say in the error what it means for the database."""
+        Raises:
+            SkinspireError: What `run` would begin with: a refusal, a server that is down. Its `result` is the plan so far.
+        """
+        started = time.monotonic()
+        report = report or Report()
+        target = target_of(self.environment, start=False)
+        plan = Plan(self.operation, self.environment, target, self.step_names)
+        result = Result(self.operation, self.environment.name, target.database)
+        report.target(target)
+        try:
+            with self.environment.pin.operation(), contextlib.ExitStack() as stack:
+                self.look_ahead(plan, Running(self.operation, target, report, result, confirm, backups, True, stack))
+        except SkinspireError as error:
+            plan.seconds = time.monotonic() - started
+            error.remedy = error.remedy and error.remedy.replace("{env}", self.environment.name)
+            error.result = plan.as_dict() | {"ok": False, "exit_code": error.exit_code, "error": error.as_dict()}
+            raise
+        plan.seconds = time.monotonic() - started
+        return plan
 
-    def interrupted(self, result: Result) -> SkinspireError:
-        """What Ctrl-C means here."""
-        return Interrupted("interrupted before it was done; the database was not changed")
 
-    def judge(self, result: Result) -> None:
-        """Raise when a check did not pass."""
-        for step in result.steps:
-            if bad := [check for check in step.summary.checks if check.status != "pass"]:
-                count = f"{len(bad)} of {counted(len(step.summary.checks), 'check')} did not pass"
-                raise ChecksFailed(f"{step.name}: {count}: {bad[0].name}: {shortened(bad[0].detail)}")
+@dataclass(frozen=True)
+class Job(Operation):
+    """An operation that is not one transaction: client programs run in it, files are written, databases are made.
+
+    Args:
+        work: Does its steps.
+        steps: Their names, for a plan.
+        keeps: False where it only looks.
+        writes: It keeps something outside the database.
+        done: What has been done when it ends well, in a few words.
+        look: What `work` finds before it changes anything, for a plan.
+        needs_server: False where files are all that it works with.
+    """
+
+    work: Callable[[Running], Any]
+    steps: tuple[str, ...]
+    keeps: bool = True
+    writes: bool = False
+    done: str = ""
+    look: Callable[[Running], Any] | None = None
+    needs_server: bool = True
+
+    @property
+    def changes(self) -> bool:
+        return self.keeps
+
+    @property
+    def plans(self) -> bool:
+        return self.keeps or self.writes
+
+    @property
+    def connects(self) -> bool:
+        return self.needs_server
+
+    @property
+    def ending(self) -> str:
+        return self.done
+
+    @property
+    def step_names(self) -> list[str]:
+        return list(self.steps)
+
+    def carry_out(self, running: Running) -> None:
+        """Do the work, and judge what its steps have found."""
+        self.work(running)
+        for step in running.result.steps:
+            judge(step.name, step.summary)
+
+    def look_ahead(self, plan: Plan, running: Running) -> None:
+        """What the work finds before it changes anything, its checks judged."""
+        try:
+            if self.look and not plan.nowhere:
+                self.look(running)
+            for step in running.result.steps:
+                judge(step.name, step.summary)
+        finally:
+            plan.looked, plan.notes = running.result.steps, running.result.notes

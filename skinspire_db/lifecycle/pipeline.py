@@ -1,104 +1,95 @@
-"""The life of an operation: steps in order, on one connection, in one transaction, whatever fails."""
+"""Steps in order, on one connection, in one transaction: all of them are done, or none."""
 
 from __future__ import annotations
 
-import contextlib
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skinspire_db.config.environment import Environment
-from skinspire_db.errors import (
-    ChecksFailed,
-    ConnectionFailed,
-    DatabaseMissing,
-    Drifted,
-    Interrupted,
-    OutcomeUnknown,
-    SkinspireError,
-)
-from skinspire_db.lifecycle import guard, journal, lock, stamp
-from skinspire_db.lifecycle.dry_run import Plan, add_pipeline, planning
+from skinspire_db.errors import DatabaseMissing, Interrupted, OutcomeUnknown, SkinspireError
+from skinspire_db.lifecycle import guard, journal, lock, precaution, stamp
+from skinspire_db.lifecycle.commit import close, commit, read_back
+from skinspire_db.lifecycle.dry_run import Plan, missing
 from skinspire_db.lifecycle.failures import AS_IT_WAS, translated
-from skinspire_db.lifecycle.remedies import of_check, shortened
-from skinspire_db.lifecycle.result import Report, Result, StepResult, Summary, counted
-from skinspire_db.postgres import connections, databases, target
-from skinspire_db.postgres.target import Target
+from skinspire_db.lifecycle.operation import Operation, Running, judge
+from skinspire_db.lifecycle.read_only import looking
+from skinspire_db.lifecycle.result import Result, Summary
+from skinspire_db.postgres import connections, databases
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
 STAYS = "what was committed before this step stays"
-DESTROYS = "destroy what {} holds"
 
 
 @dataclass(frozen=True)
 class Step:
-    """One reusable part of an operation: takes the open connection, returns what it did. `check` only reads, and raises what
-    `run` would refuse at once.
+    """One reusable part of an operation, bound to an environment.
+
+    Args:
+        name: As it is shown.
+        run: Takes the open connection, in the operation's transaction, and says what it did.
+        check: Only reads, and raises what `run` would refuse at once; for a plan.
+        destroys: What is lost by it, a phrase with {} for the database. A protected environment must confirm to it, and a
+            proved backup is taken first.
+        confirms: What a protected environment must confirm to although nothing is lost that a backup would bring back.
+        creates: A database that does not exist is made for it.
+        backs_up: A proved backup is taken first although nothing should be lost.
+        needs_database: False where there is nothing left to do when there is no database.
     """
 
     name: str
-    run: Callable[[Connection], Summary]
+    run: Callable[[Connection], Summary | None]
     check: Callable[[Connection], object] | None = None
+    destroys: str = ""
+    confirms: str = ""
+    creates: bool = False
+    backs_up: bool = False
+    needs_database: bool = True
 
 
 @dataclass(frozen=True)
-class Pipeline:
-    """An operation on one environment.
+class Pipeline(Operation):
+    """Steps that change a database, in one transaction with the stamp and the journal's line.
 
-    `danger`: what a protected environment must confirm to, a phrase with {} for the database. `creates`: a database that does
-    not exist is made. `adopts`: this is `env.stamp`, the way in for a database that has no stamp or another's. `keeps`: False
-    is an operation that only looks: it takes no lock, runs all its steps, and rolls back at the end. `any_stamp`: it looks at
-    another environment's database too, and says whose it is. `writes`: it keeps something outside the database. `backs_up`:
-    in a protected environment a verified backup is taken first. `arguments`: what a remedy's command line needs beside --env.
-    `removes`: without a database there is nothing to remove, and the operation is done.
+    What a step destroys and creates holds for the pipeline: whoever composes steps gets the guard, the confirmation and the
+    backup without asking for them.
+
+    Args:
+        steps: In the order in which they run.
+        arguments: What a remedy's command line needs beside --env.
     """
 
-    operation: str
-    environment: Environment
     steps: tuple[Step, ...]
-    danger: str = ""
     arguments: str = ""
-    creates: bool = False
-    adopts: bool = False
-    keeps: bool = True
-    any_stamp: bool = False
-    backs_up: bool = False
-    writes: bool = False
-    removes: bool = False
 
-    def plan(self, *, confirm: str | None = None, report: Report | None = None, backups: Path | None = None) -> Plan:
-        """What `run` would do; nothing is changed. Raises what `run` would begin with: a refusal, a server that is down."""
-        steps = [step.name for step in self.steps]
-        with planning(self.operation, self.environment, steps, report or Report()) as plan:
-            add_pipeline(plan, self, confirm, backups)
-        return plan
+    @property
+    def danger(self) -> str:
+        """What a protected environment must confirm to, a phrase with {} for the database; empty for nothing."""
+        return " and ".join(dict.fromkeys(filter(None, (step.destroys or step.confirms for step in self.steps))))
 
-    def run(self, *, confirm: str | None = None, report: Report | None = None, backups: Path | None = None) -> Result:
-        """Carry the operation out. When this returns, it is committed and was read back from a second connection.
+    @property
+    def creates(self) -> bool:
+        """Whether a database that does not exist is made."""
+        return any(step.creates for step in self.steps)
 
-        Raises a SkinspireError whose `result` says how far it came. Whatever is raised, the transaction was rolled back
-        and a database that this operation created was dropped, unless somebody else has begun to use it; only
-        OutcomeUnknown, for a commit that nobody could be asked about, can say neither. A kill -9 of the first operation
-        on a new database leaves an empty database, which the next one takes for new.
-        """
-        started = time.monotonic()
-        result = Result(self.operation, self.environment.name)
-        try:
-            with self.environment.pin.operation():
-                self._run(result, confirm, report or Report(), backups)
-        except (SkinspireError, KeyboardInterrupt) as caught:
-            error = caught if isinstance(caught, SkinspireError) else self._interrupted(result)
-            result.tell(error, time.monotonic() - started)
-            raise error from None
-        result.seconds = time.monotonic() - started
-        return result
+    @property
+    def backs_up(self) -> bool:
+        """Whether a proved backup is taken first in a protected environment."""
+        return any(step.destroys or step.backs_up for step in self.steps)
 
-    def _interrupted(self, result: Result) -> SkinspireError:
+    @property
+    def step_names(self) -> list[str]:
+        return [step.name for step in self.steps]
+
+    @property
+    def command(self) -> str:
+        """The command, as a remedy has it, without --env."""
+        return self.operation + self.arguments
+
+    def interrupted(self, result: Result) -> SkinspireError:
+        """Ctrl-C while the server commits leaves it to the server."""
         look = f"invoke db.verify --env={self.environment.name}"
         if result.commit == "done":
             return OutcomeUnknown("interrupted after the commit: it is done, but was not read back", remedy=look)
@@ -106,213 +97,208 @@ class Pipeline:
             return OutcomeUnknown("interrupted while the server committed: whether it did is not known", remedy=look)
         return Interrupted(f"interrupted; {AS_IT_WAS}")
 
-    def _run(self, result: Result, confirm: str | None, report: Report, backups: Path | None) -> None:
-        to = target.target(self.environment)
-        result.database = to.database
-        report.target(to)
+    def carry_out(self, running: Running) -> None:
+        """Open or make the database, run the steps, commit, and read back from a second connection."""
+        target = running.target
         try:
-            connection, created = databases.open_database(to, self.operation, create=self.creates)
+            connection, created = databases.open_database(target, self.operation, create=self.creates)
         except DatabaseMissing as error:  # the server itself has said so
-            if not self.removes:
+            if any(step.needs_database for step in self.steps):
                 raise
-            if confirm is not None:
-                guard.require_confirmation(self.operation + self.arguments, self.danger, to, confirm)
-            result.notes.append(f"{error.message}: there is nothing to {self.steps[0].name}")
+            if running.confirm is not None:
+                guard.require_confirmation(self.command, self.danger, target, running.confirm)
+            running.note(f"{error.message}: there is nothing to {self.steps[0].name}")
             return
         try:
-            entry = self._transaction(connection, to, result, confirm, report, backups)
+            entry = self._transaction(connection, running)
         except OutcomeUnknown:
             raise
         except BaseException:
             if created:
-                guard.drop_if_new(to, self.operation)
+                guard.drop_if_new(target, self.operation)
             raise
-        if self.keeps and not self._read_back(to, entry):
-            raise OutcomeUnknown(
-                "the commit was acknowledged, but a second connection could not read it back",
-                remedy=f"invoke db.verify --env={to.environment}",
-            )
+        read_back(target, self.operation, entry)
 
-    def _read_back(self, to: Target, entry: uuid.UUID) -> bool:
-        """Whether a second connection sees the commit; a server that is short of connections gets a few tries."""
-        for pause in (0.0, 0.5, 2.0):
-            time.sleep(pause)
-            if journal.recorded(to, self.operation, entry):
-                return True
-        return False
-
-    def _transaction(
-        self, connection: Connection, to: Target, result: Result, confirm: str | None, report: Report, backups: Path | None
-    ) -> uuid.UUID:
-        started = time.monotonic()
+    def _transaction(self, connection: Connection, running: Running) -> journal.Entry:
+        started, target = time.monotonic(), running.target
         try:
-            with translated(to, self.operation, "preparation", connection):
-                connections.begin(connection, to.policy)
-                if self.keeps:
-                    self._admit(connection, to, result, confirm, report, backups)
-                elif not self.any_stamp:
-                    stamp.refuse_foreign(stamp.read(connection), to)
+            with translated(target, self.operation, "preparation", connection):
+                connections.begin(connection, target.policy)
+                self.admit(connection, running)
             for step in self.steps:
-                self._step(step, connection, to, result, report)
-            if not self.keeps:
-                connection.rollback()
-                self._judge(result, to)
-                return uuid.UUID(int=0)
-            with translated(to, self.operation, "commit", connection):
-                steps = [each.as_dict() for each in result.steps]
-                entry = journal.record(connection, self.operation, to.environment, time.monotonic() - started, steps)
-            result.commit = "begun"
-            self._commit(connection, to, entry, result)
-            result.commit = "done"
+                run_step(step, connection, running)
+            with translated(target, self.operation, "commit", connection):
+                steps = [each.as_dict() for each in running.result.steps]
+                entry = journal.record(connection, self.operation, target.environment, time.monotonic() - started, steps)
+            commit(connection, running, entry)
             return entry
         finally:
-            _close(connection)
+            close(connection)
 
-    def _admit(
-        self, connection: Connection, to: Target, result: Result, confirm: str | None, report: Report, backups: Path | None
-    ) -> None:
-        if self.adopts:
-            guard.consent_to_adopt(connection, to, confirm)
-            if not lock.try_take(connection):
-                lock.take(connection, to)
-                guard.consent_to_adopt(connection, to, confirm)
-            return
-        filled = guard.admit(connection, to, self.operation + self.arguments, self.danger, confirm)
-        if filled and self.backs_up and to.policy.protected:
-            from skinspire_db.copies import prove
+    def admit(self, connection: Connection, running: Running) -> None:
+        """Lock, identify, guard; back up what could be lost; stamp."""
+        target = running.target
+        filled = guard.admit(connection, target, self.command, self.danger, running.confirm)
+        if filled and self.backs_up and target.policy.protected:
+            running.note(precaution.take(self.environment, running.backups, running.report, self.operation))
+        stamp.write(connection, target.environment)
 
-            result.notes.append(prove.precaution(self.environment, backups, report, self.operation))
-        stamp.write(connection, to.environment)
+    def look_ahead(self, plan: Plan, running: Running) -> None:
+        """What would be refused or allowed."""
+        with plan.look() as connection:
+            if connection is None:
+                self._without_database(plan, running.confirm)
+                return
+            self.admit_ahead(connection, plan, running)
+            if self.steps and (check := self.steps[0].check):
+                check(connection)
 
-    def _step(self, step: Step, connection: Connection, to: Target, result: Result, report: Report) -> None:
-        started = time.monotonic()
-        done = StepResult(step.name, False, 0.0)
-        try:
-            with translated(to, self.operation, step.name, connection):
-                summary = step.run(connection)
-            bad = [check for check in summary.checks if check.status != "pass"]
-            done = StepResult(step.name, not bad and not summary.drift, time.monotonic() - started, summary)
-            if bad and self.keeps:  # an operation that only looks goes on, and judges at the end
-                raise self._failed(step.name, summary, to)
-        finally:
-            if not done.ok and not done.seconds:
-                done = StepResult(step.name, False, time.monotonic() - started)
-            result.steps.append(done)
-            report.step(done)
+    def _without_database(self, plan: Plan, confirm: str | None) -> None:
+        if confirm is not None and self.danger:
+            guard.require_confirmation(self.command, self.danger, plan.target, confirm)
+        if self.creates:
+            plan.make_the_database()
+        elif any(step.needs_database for step in self.steps):
+            raise missing(plan.target)
+        else:
+            plan.would.append(f"find nothing to {plan.steps[0]}: the database {plan.target.database} does not exist")
 
-    def _judge(self, result: Result, to: Target) -> None:
-        """Raise what a look has found, if it is not what it should be."""
-        for step in result.steps:
-            if any(check.status != "pass" for check in step.summary.checks):
-                raise self._failed(step.name, step.summary, to)
-            if step.summary.drift:
-                raise Drifted(step.summary.drift, remedy=step.summary.remedy)
-
-    def _failed(self, step: str, summary: Summary, to: Target) -> ChecksFailed:
-        bad = [check for check in summary.checks if check.status != "pass"]
-        count = f"{len(bad)} of {counted(len(summary.checks), 'check')} did not pass"
-        return ChecksFailed(
-            f"{step}: {count}: {bad[0].name}: {shortened(bad[0].detail)}",
-            remedy=None if self.keeps else of_check(bad[0].name, f"invoke {self.operation}{self.arguments} --verbose"),
-        )
-
-    def _commit(self, connection: Connection, to: Target, entry: uuid.UUID, result: Result) -> None:
-        """Commit. When the server goes away in the middle, nobody knows what came of it: ask."""
-        import psycopg
-
-        try:
-            with translated(to, self.operation, "commit", connection, but=psycopg.OperationalError):
-                connection.commit()
-        except SkinspireError:  # refused by PostgreSQL, a deferred constraint for one
-            result.commit = "not begun"
-            raise
-        except (psycopg.OperationalError, KeyboardInterrupt) as error:
-            _close(connection)
-            match journal.recorded(to, self.operation, entry, wait=True):
-                case None:
-                    raise OutcomeUnknown(
-                        "the server went away while it committed: whether it did is not known",
-                        remedy=f"invoke db.verify --env={to.environment}",
-                    ) from None
-                case False if isinstance(error, KeyboardInterrupt):
-                    result.commit = "not begun"
-                    raise
-                case False:
-                    result.commit = "not begun"
-                    raise ConnectionFailed(f"the server went away before it committed; {AS_IT_WAS}") from None
+    def admit_ahead(self, connection: Connection, plan: Plan, running: Running) -> None:
+        """What admit() would refuse or allow."""
+        filled = plan.admit(connection, self.command, self.danger, running.confirm)
+        if filled and self.backs_up and plan.target.policy.protected:
+            plan.backup = precaution.folder(self.environment, running.backups)
+            plan.would.insert(0, f"take a backup in {plan.backup} first, and prove it by a restore")
+            plan.may_create_databases()
 
 
 @dataclass(frozen=True)
-class Series:
-    """Pipelines one after the other, each committed before the next is asked for: `next` gives it, None at the end.
+class Adoption(Pipeline):
+    """`env.stamp`: the way in for a database that has no stamp, or that of another environment which is not protected."""
 
-    `first` is what `next` would give first, found by reading only; None where `next` itself only reads.
+    def admit(self, connection: Connection, running: Running) -> None:
+        """Let it pass with the owner's consent, under the lock."""
+        guard.consent_to_adopt(connection, running.target, running.confirm)
+        if not lock.try_take(connection):
+            lock.take(connection, running.target)
+            guard.consent_to_adopt(connection, running.target, running.confirm)
+
+    def admit_ahead(self, connection: Connection, plan: Plan, running: Running) -> None:
+        """Whether the owner's consent would be needed."""
+        guard.consent_to_adopt(connection, plan.target, running.confirm)
+
+
+@dataclass(frozen=True)
+class Look(Operation):
+    """Steps that only look: PostgreSQL itself refuses to write. All of them run; what they found is judged at the end.
+
+    Args:
+        steps: In the order in which they run.
+        arguments: What a remedy's command line needs beside --env.
+        any_stamp: It looks at another environment's database too, and says whose it is.
+        writes: It keeps something outside the database.
+        tries: A step tries something, which is rolled back: the transaction is not read only.
     """
 
-    operation: str
-    environment: Environment
-    next: Callable[[], Pipeline | None]
-    steps: tuple[str, ...] = ()
-    keeps: bool = True
+    steps: tuple[Step, ...]
+    arguments: str = ""
+    any_stamp: bool = False
     writes: bool = False
-    first: Callable[[], Pipeline | None] | None = None
+    tries: bool = False
 
-    def plan(self, *, confirm: str | None = None, report: Report | None = None, backups: Path | None = None) -> Plan:
-        """What `run` would do, as far as it is known before its first pipeline is committed; nothing is changed. Raises what
-        `run` would begin with.
-        """
-        with planning(self.operation, self.environment, list(self.steps), report or Report()) as plan:
-            if (pipeline := (self.first or self.next)()) is None:
-                plan.would.append("find nothing to do")
-            else:
-                add_pipeline(plan, pipeline, confirm, backups)
-        return plan
+    @property
+    def changes(self) -> bool:
+        return False
 
-    def run(self, *, confirm: str | None = None, report: Report | None = None, backups: Path | None = None) -> Result:
-        """Run them all. Raises the error of the first that fails; those before it stay, and its `result` has them."""
-        with self.environment.pin.operation():
-            return self._run(confirm, report, backups)
+    @property
+    def plans(self) -> bool:
+        return self.writes
 
-    def _run(self, confirm: str | None, report: Report | None, backups: Path | None) -> Result:
-        together = Result(self.operation, self.environment.name)
-        started = time.monotonic()
-        try:
-            to = target.target(self.environment)
-            together.database = to.database
-            report = report or Report()
-            report.target(to)
-            while (pipeline := self.next()) is not None:
-                done = pipeline.run(confirm=confirm, report=_WithoutTarget(report), backups=backups)
-                together.steps += done.steps
-                together.notes += done.notes
-                together.commit = "done"
-        except (SkinspireError, KeyboardInterrupt) as caught:
-            error = caught if isinstance(caught, SkinspireError) else Interrupted(f"interrupted; {AS_IT_WAS}")
-            if together.commit == "done":
-                error.message = error.message.replace(AS_IT_WAS, STAYS)
-            error.remedy = error.remedy and error.remedy.replace("{env}", self.environment.name)
-            together.seconds = time.monotonic() - started
-            failed = error.result.get("steps", [])
-            error.result = together.as_dict() | {"ok": False, "exit_code": error.exit_code, "error": error.as_dict()}
-            error.result["steps"] += failed
-            raise error from None
-        together.seconds = time.monotonic() - started
-        return together
+    @property
+    def step_names(self) -> list[str]:
+        return [step.name for step in self.steps]
+
+    def interrupted(self, result: Result) -> SkinspireError:
+        """Nothing was changed."""
+        return Interrupted(f"interrupted; {AS_IT_WAS}")
+
+    def carry_out(self, running: Running) -> None:
+        """Look, and judge."""
+        with looking(running.target, self.operation, tries=self.tries) as connection:
+            if not self.any_stamp:
+                stamp.refuse_foreign(stamp.read(connection), running.target)
+            for step in self.steps:
+                run_step(step, connection, running)
+        for done in running.result.steps:
+            judge(done.name, done.summary, f"invoke {self.operation}{self.arguments} --verbose")
+
+    def look_ahead(self, plan: Plan, running: Running) -> None:
+        """Whether there is anything to look at."""
+        with plan.look() as connection:
+            if connection is None:
+                raise missing(plan.target)
+            if not self.any_stamp:
+                stamp.refuse_foreign(stamp.read(connection), plan.target)
+            if self.steps and (check := self.steps[0].check):
+                check(connection)
 
 
-class _WithoutTarget(Report):
-    """Tells the steps of one pipeline of several, whose target was told before."""
-
-    def __init__(self, report: Report) -> None:
-        self.step = report.step  # type: ignore[method-assign]
-        self.progress = report.progress  # type: ignore[method-assign]
-        self.transfer = report.transfer  # type: ignore[method-assign]
+def run_step(step: Step, connection: Connection, running: Running) -> None:
+    """Run one step, tell how it went, and stop a change whose check did not pass before it is committed."""
+    with running.step(step.name) as summary, translated(running.target, running.operation, step.name, connection):
+        done = step.run(connection)
+        vars(summary).update(vars(done or Summary()))
 
 
-def _close(connection: Connection) -> None:
-    """Close, and with that roll back; an error here would hide the one that matters."""
-    import psycopg
+@dataclass(frozen=True)
+class Series(Operation):
+    """Operations one after the other, each committed before the next is asked for.
 
-    with contextlib.suppress(psycopg.Error):
-        connection.rollback()  # waits for the server to have done it; close() alone would not
-    connection.close()
+    Args:
+        next: Gives the next one, None at the end.
+        steps: What they may consist of, for a plan.
+        first: What `next` would give first, found by reading only; None where `next` itself only reads.
+    """
+
+    next: Callable[[], Operation | None]
+    steps: tuple[str, ...] = ()
+    first: Callable[[], Operation | None] | None = None
+
+    @property
+    def step_names(self) -> list[str]:
+        return list(self.steps)
+
+    def carry_out(self, running: Running) -> None:
+        """Run them all. What is raised is the error of the first that fails; those before it stay."""
+        result = running.result
+        while (operation := self.next()) is not None:
+            part = Result(self.operation, self.environment.name, result.database)
+            try:
+                operation.carry_out(
+                    Running(
+                        operation.operation, running.target, running.report, part, running.confirm, running.backups,
+                        not operation.changes, running.stack,
+                    )
+                )  # fmt: skip
+            except KeyboardInterrupt:
+                raise operation.interrupted(part) from None
+            finally:
+                result.steps += part.steps
+                result.notes += part.notes
+            result.commit = "done" if operation.changes else result.commit
+
+    def explain(self, error: SkinspireError, result: Result) -> None:
+        """What was committed before stays."""
+        if result.commit == "done":
+            error.message = error.message.replace(AS_IT_WAS, STAYS)
+
+    def interrupted(self, result: Result) -> SkinspireError:
+        """Between two operations nothing is under way."""
+        return Interrupted(f"interrupted; {AS_IT_WAS}")
+
+    def look_ahead(self, plan: Plan, running: Running) -> None:
+        """What is known before the first operation is committed."""
+        if (operation := (self.first or self.next)()) is None:
+            plan.would.append("find nothing to do")
+        else:
+            operation.look_ahead(plan, running)

@@ -9,6 +9,7 @@ COMMAND = re.compile(
     r"invoke ((?:db|backup|migrate|triggers)\.\w+)"
     r"((?: --?[a-z][\w-]*(?:[= ](?:\"[^\"]*\"|'[^']*'|[^\s,;:()-][^\s,;()]*))?)*)"
 )
+PROGRAM = "invoke"  # what the person has typed; skinspire-db on a machine without a tasks.py
 WITHOUT_ENV = ("triggers.bump",)
 CONFIRMED = ("db.undo", "migrate.stamp", "migrate.downgrade", "backup.restore")  # asked for in a protected environment
 
@@ -29,6 +30,11 @@ def of_check(name: str, otherwise: str) -> str:
 def shortened(text: str, longest: int = 160) -> str:
     """The beginning of a long text; all of it is printed beside."""
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+def as_typed(text: str) -> str:
+    """The text with its commands as this program is called."""
+    return text if PROGRAM == "invoke" else re.sub(r"\binvoke (?=[\w-])", f"{PROGRAM} ", text)
 
 
 def complete(text: str, environment: str, *, given: bool, database: str = "", protected: bool = False) -> str:

@@ -13,7 +13,7 @@ from skinspire_db.errors import DatabaseMissing, GuardRefused, Interrupted, Outc
 from skinspire_db.lifecycle import guard, journal, scratch, stamp
 from skinspire_db.lifecycle.dry_run import Plan, missing
 from skinspire_db.lifecycle.failures import AS_IT_WAS, translated, translation
-from skinspire_db.lifecycle.operation import Build, Errand
+from skinspire_db.lifecycle.operation import Job, Running
 from skinspire_db.lifecycle.remedies import complete
 from skinspire_db.lifecycle.result import Result, Summary, counted
 from skinspire_db.postgres import connections
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Replacement(Errand):
+class Replacement(Job):
     """An operation that replaces an environment's database: `work` makes the new one aside, and returns where it is.
 
     When it has run, the new database has the target's name, was read back under it, and the former one is kept for `db.undo`.
@@ -37,33 +37,35 @@ class Replacement(Errand):
     arguments: str = ""
     back: bool = False
 
-    def look_first(self, plan: Plan, confirm: str | None) -> None:
-        """Identify and guard the target, if there is one, and look whether the role may create databases."""
+    def look_ahead(self, plan: Plan, running: Running) -> None:
+        """Identify and guard the target, if there is one, and look whether the role may create databases; then what the work
+        finds before it changes anything.
+        """
         plan.steps += ["stamp", "swap"]
         command = self.operation + self.arguments
         with plan.look() as connection:
             if connection is not None:
-                plan.admit(connection, command, self.danger, confirm)
+                plan.admit(connection, command, self.danger, running.confirm)
             elif not self.back:
                 plan.make_the_database()
             elif plan.target.server and not plan.target.server.exists:
                 raise missing(plan.target)
         if not self.back:
             plan.may_create_databases()
+        super().look_ahead(plan, running)
 
-    def carry_out(self, build: Build, confirm: str | None) -> None:
-        """Admit, build, stamp, swap, and read back."""
+    def carry_out(self, running: Running) -> None:
+        """Admit, build aside, stamp, swap, and read back."""
         started = time.monotonic()
-        to, result = build.to, build.result
-        holder = self._admit(to, confirm, build.stack)
-        build.confirm = confirm
-        new: Target = self.work(build)
-        with build.step("stamp") as summary:
+        to, result = running.target, running.result
+        holder = self._admit(to, running.confirm, running.stack)
+        new: Target = self.work(running)
+        with running.step("stamp") as summary:
             entry = self._stamp(new, result, time.monotonic() - started)
             summary.numbers = {"stamp": to.environment}
-        with build.step("swap") as summary:
+        with running.step("swap") as summary:
             result.commit = "begun"
-            self._swap(to, new, holder, entry, build, summary)
+            self._swap(to, new, holder, entry, running, summary)
             result.commit = "done"
         if not journal.recorded(to, self.operation, entry):
             raise OutcomeUnknown(
@@ -113,7 +115,7 @@ class Replacement(Errand):
         return entry
 
     def _swap(
-        self, to: Target, new: Target, holder: Connection | None, entry: uuid.UUID, build: Build, summary: Summary
+        self, to: Target, new: Target, holder: Connection | None, entry: uuid.UUID, running: Running, summary: Summary
     ) -> None:
         import psycopg
 
@@ -123,16 +125,16 @@ class Replacement(Errand):
             finally:
                 to.pin.databases.clear()  # from here on the names belong to other databases
         except SkinspireError:
-            build.result.commit = "not begun"
+            running.result.commit = "not begun"
             raise
         except psycopg.Error as error:
             # The commit may have been carried out all the same: the name tells.
             if journal.recorded(to, self.operation, entry):
                 return
-            build.result.commit = "not begun"
+            running.result.commit = "not begun"
             raise translation(error, to, self.operation, "swap") from None
         if ended:
-            build.note(f"{counted(len(ended), 'session', 'were', 'was')} ended: {', '.join(ended)}")
+            running.note(f"{counted(len(ended), 'session', 'were', 'was')} ended: {', '.join(ended)}")
         summary.numbers = {"databases": 2 if holder else 1, "sessions_ended": len(ended)}
         if holder:
             back = f"invoke db.undo --env={to.environment}"
@@ -159,11 +161,11 @@ def undo(environment: Environment) -> Replacement:
     Raises StepFailed when none is kept, GuardRefused when it is stamped as another environment's.
     """
 
-    def former(build: Build) -> Target:
-        with build.step("former") as summary:
-            found = scratch.former(build.to)
+    def former(running: Running) -> Target:
+        with running.step("former") as summary:
+            found = scratch.former(running.target)
             try:
-                with contextlib.closing(connections.connect(found, build.operation)) as connection:
+                with contextlib.closing(connections.connect(found, running.operation)) as connection:
                     connections.begin(connection, found.policy)
                     stamp.identify(connection, found)
                     row = connection.execute(
@@ -172,7 +174,7 @@ def undo(environment: Environment) -> Replacement:
                     ).fetchone()
             except DatabaseMissing:
                 raise StepFailed(
-                    f"no former database is kept of {build.to}", remedy=f"invoke backup.list --env={environment.name}"
+                    f"no former database is kept of {running.target}", remedy=f"invoke backup.list --env={environment.name}"
                 ) from None
             summary.numbers = {"database": found.database}
             if row:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from skinspire_db.clinic.seed import Options
 from skinspire_db.config import environment
 from skinspire_db.config.environment import Environment
 from skinspire_db.errors import SkinspireError
-from skinspire_db.lifecycle.pipeline import Pipeline, Series
+from skinspire_db.lifecycle.operation import Operation
+from skinspire_db.lifecycle.pipeline import Series
 from skinspire_db.lifecycle.result import Report, Result
 from skinspire_db.operations import db
+from skinspire_db.steps import Context
 
 OPERATION = "dev.onboard"
 ENVIRONMENTS = ("dev", "test")
@@ -45,23 +46,24 @@ def chosen(name: str | None) -> list[Environment]:
     return [environment.resolve(each) for each in (ENVIRONMENTS if name is None else (name,))]
 
 
-def series(of: Environment, options: Options, report: Report | None = None) -> Series:
+def bring_up(context: Context) -> Series:
     """What brings an environment to where it should be without losing a row, then looks whether it is there."""
-    prepare = db.prepare(of, options, report)
+    prepare = db.prepare(context)
 
-    def in_turn() -> Iterator[Pipeline]:
+    def in_turn() -> Iterator[Operation]:
         verified = False
-        while (pipeline := prepare.next()) is not None:
-            verified = any(step.name == "verify" for step in pipeline.steps)
-            yield pipeline
+        while (operation := prepare.next()) is not None:
+            verified = "verify" in operation.step_names
+            yield operation
         if not verified:
-            yield db.verify(of)
+            yield db.verify(context)
 
     queue = in_turn()
-    return Series(OPERATION, of, lambda: next(queue, None), (*prepare.steps, "verify"), first=prepare.first)
+    names = (*prepare.steps, "verify")
+    return Series(OPERATION, context.environment, lambda: next(queue, None), names, first=prepare.first)
 
 
-def onboard(name: str | None, options: Callable[[Environment], Options], report: Report) -> Onboarded:
+def onboard(name: str | None, defaults: Mapping[str, Any], report: Report) -> Onboarded:
     """Make or bring up to date the databases of dev and test, or of the one environment that is named; verify each.
 
     Safe to run again at any time: as `db.prepare` it resets nothing. Raises the first error; what was committed before it
@@ -73,7 +75,7 @@ def onboard(name: str | None, options: Callable[[Environment], Options], report:
     together = Onboarded(next={command.format(env=first): what for command, what in NEXT.items()})
     try:
         for each in environments:
-            together.done.append(series(each, options(each), report).run(report=report))
+            together.done.append(bring_up(Context(each, report, defaults)).run(report=report))
     except SkinspireError as error:
         error.result = together.as_dict() | {"environments": [*(done.as_dict() for done in together.done), error.result]}
         raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -11,15 +10,13 @@ from skinspire_db.config.environment import Environment
 from skinspire_db.config.project import Project
 from skinspire_db.errors import SkinspireError, UsageError
 from skinspire_db.lifecycle import stamp as stamps
-from skinspire_db.lifecycle.failures import translated
-from skinspire_db.lifecycle.pipeline import Pipeline, Series, Step
-from skinspire_db.lifecycle.read_only import present
+from skinspire_db.lifecycle.pipeline import Look, Pipeline, Series, Step
+from skinspire_db.lifecycle.read_only import looking, present
 from skinspire_db.lifecycle.result import Summary, counted
 from skinspire_db.migrations import drift, losses, revisions, running, writing
 from skinspire_db.objects import install, proofs, versions
 from skinspire_db.objects.files import TriggerFile
-from skinspire_db.postgres import connections, target
-from skinspire_db.postgres.target import Target
+from skinspire_db.postgres.target import Target, target_of
 from skinspire_db.schema import tables
 
 if TYPE_CHECKING:
@@ -74,7 +71,7 @@ def _danger(environment: Environment, script: Script) -> str:
     if text is None:
         return f"apply {script.revision} to {{}}, and what that loses cannot be told beforehand: it reads the database"
     lost = look(environment, lambda connection: losses.of(connection, text))
-    said = "; ".join(lost).replace("{", "{{").replace("}", "}}")
+    said = "; ".join(lost).replace("{}", "{ }")
     return f"apply {script.revision} to {{}}, and lose what it holds: {said}" if lost else ""
 
 
@@ -127,11 +124,12 @@ def _revision(
         checks = proofs.prove_able(connection, triggers)
         return Summary({"checks": len(checks), "passed": sum(check.status == "pass" for check in checks)}, checks=checks)
 
-    steps = (Step("revision", run), Step("triggers", partial(install.install, files=triggers)), Step("proofs", prove))
-    return Pipeline(operation, environment, steps, danger=danger, backs_up=backs_up)
+    first = Step("revision", run, confirms=danger, backs_up=backs_up)
+    steps = (first, Step("triggers", partial(install.install, files=triggers)), Step("proofs", prove))
+    return Pipeline(operation, environment, steps)
 
 
-def status(environment: Environment) -> Pipeline:
+def status(environment: Environment) -> Look:
     """Which revisions are applied, pending, or unknown to the files."""
     files = revisions.directory(environment.project)
 
@@ -149,10 +147,10 @@ def status(environment: Environment) -> Pipeline:
             data={"revisions": [each.as_dict() for each in states], "heads": heads},
         )
 
-    return Pipeline("migrate.status", environment, (Step("status", look),), keeps=False)
+    return Look("migrate.status", environment, (Step("status", look),))
 
 
-def check(environment: Environment) -> Pipeline:
+def check(environment: Environment) -> Look:
     """For CI: exit code 3 when a revision is pending, or the models differ from the database."""
     files = revisions.directory(environment.project)
     revisions.one_head(environment.project)
@@ -170,10 +168,10 @@ def check(environment: Environment) -> Pipeline:
     def models(connection: Connection) -> Summary:
         return drift.look(connection, *wanted)
 
-    return Pipeline("migrate.check", environment, (Step("revisions", pending), Step("drift", models)), keeps=False)
+    return Look("migrate.check", environment, (Step("revisions", pending), Step("drift", models)))
 
 
-def new(environment: Environment, message: str | None, *, keep: bool = False) -> Pipeline:
+def new(environment: Environment, message: str | None, *, keep: bool = False) -> Look:
     """Write a revision from the difference between models and database; with `keep` also one that fails when it is tried."""
     revisions.directory(environment.project)
     if not message or not message.strip():
@@ -196,7 +194,7 @@ def new(environment: Environment, message: str | None, *, keep: bool = False) ->
         writing.refuse_behind(connection, revisions.directory(environment.project))
 
     revisions.one_head(environment.project)
-    return Pipeline("migrate.new", environment, (Step("compare", write, behind),), keeps=False, writes=True)
+    return Look("migrate.new", environment, (Step("compare", write, behind),), writes=True, tries=True)
 
 
 def _by_hand(missing: str, environment: Environment) -> str:
@@ -219,7 +217,8 @@ def stamp(environment: Environment, to: str | None = None) -> Pipeline:
         running.mark(connection, [head] if head else [])
         return Summary({"revision": head or "none", "before": ", ".join(before) or "none"})
 
-    return Pipeline("migrate.stamp", environment, (Step("stamp", mark),), danger="change what {} says of its revisions")
+    marking = Step("stamp", mark, confirms="change what {} says of its revisions")
+    return Pipeline("migrate.stamp", environment, (marking,))
 
 
 def sql(environment: Environment, to: str | None = None) -> tuple[str, str]:
@@ -237,7 +236,7 @@ def sql(environment: Environment, to: str | None = None) -> tuple[str, str]:
         return at[0] if at else "base"
 
     at = look(environment, start)
-    return target.target(environment).database, running.sql(environment.project, files, at, to)
+    return target_of(environment).database, running.sql(environment.project, files, at, to)
 
 
 def merge(environment: Environment, message: str | None, *, dry: bool = False) -> writing.Written | None:
@@ -250,21 +249,26 @@ def merge(environment: Environment, message: str | None, *, dry: bool = False) -
 def _wanted(environment: Environment) -> tuple[Target, Project, tables.Blueprint, list[TriggerFile]]:
     """What drift is measured against."""
     here = environment.project
-    return target.target(environment), here, tables.blueprint(here), versions.current(here)
+    return target_of(environment), here, tables.blueprint(here), versions.current(here)
 
 
-def look(environment: Environment, at: Callable[[Connection], T]) -> T:
-    """What `at` finds on a connection of its own; whatever it did is rolled back.
+def look(environment: Environment, at: Callable[[Connection], T], *, tries: bool = False) -> T:
+    """What `at` finds on a connection of its own.
 
-    Raises DatabaseMissing, and GuardRefused for a database that is not this environment's: nothing is said of it.
+    Args:
+        environment: Where it looks.
+        at: Looks; with `tries` it may also try something, which is rolled back.
+        tries: The transaction may write.
+
+    Raises:
+        DatabaseMissing: There is none.
+        GuardRefused: The database is not this environment's: nothing is said of it.
     """
-    to = present(environment)
-    with to.pin.operation(), contextlib.closing(connections.connect(to, "migrate")) as connection:
-        try:
-            connections.begin(connection, to.policy)
-            with translated(to, "migrate", "look", connection):
-                stamps.identify(connection, to)
-                return at(connection)
-        except SkinspireError as error:
-            error.remedy = error.remedy and error.remedy.replace("{env}", environment.name)
-            raise
+    target = present(environment)
+    try:
+        with looking(target, "migrate", tries=tries) as connection:
+            stamps.identify(connection, target)
+            return at(connection)
+    except SkinspireError as error:
+        error.remedy = error.remedy and error.remedy.replace("{env}", environment.name)
+        raise

@@ -14,8 +14,8 @@ from typing import IO, Any, cast
 
 from skinspire_db.config.project import project
 from skinspire_db.errors import StepFailed, ToolMissing
-from skinspire_db.postgres import connections, failures, processes, programs, target
-from skinspire_db.postgres.target import Target
+from skinspire_db.postgres import connections, failures, processes, programs
+from skinspire_db.postgres.target import Target, libpq_parameters
 
 SETTINGS = {"transaction_timeout": 17}  # that pg_restore sets, and the version that has brought them
 UNKNOWN = re.compile(rb'unrecognized configuration parameter "(%s)"' % "|".join(SETTINGS).encode())
@@ -162,7 +162,7 @@ def _surroundings(to: Target, name: str) -> tuple[dict[str, str], str]:
     variables = {
         option.keyword.decode(): option.envvar.decode() for option in psycopg.pq.Conninfo.get_defaults() if option.envvar
     }
-    parameters = target.libpq_parameters(to, f"skinspire-db {name}")
+    parameters = libpq_parameters(to, f"skinspire-db {name}")
     environment = programs.environment()
     environment |= {variables[key]: str(value) for key, value in parameters.items() if key in variables and value != ""}
     rest = {key: value for key, value in parameters.items() if key not in variables and value != "" and key != "sslpassword"}

@@ -66,7 +66,7 @@ class Target:
         return f"{self.database} on {self.where}{' (embedded server)' if self.server else ''}"
 
 
-def target(environment: Environment, *, start: bool = True, application: bool = False) -> Target:
+def target_of(environment: Environment, *, start: bool = True, application: bool = False) -> Target:
     """Where the environment's database is; with `start`, an embedded server that was never started is started.
 
     The tools' way there, by the admin URL where there is one; with `application`, the application's, whose every connection

@@ -24,8 +24,8 @@ from sqlalchemy.engine import URL, Engine
 from skinspire_db.config import environment
 from skinspire_db.config.environment import Environment, Policy
 from skinspire_db.config.server_pin import Pin
-from skinspire_db.postgres import connections, target
-from skinspire_db.postgres.target import Target
+from skinspire_db.postgres import connections
+from skinspire_db.postgres.target import Target, libpq_parameters, replica, target_of
 from skinspire_db.service import driver, test_override
 
 log = logging.getLogger("skinspire_db")
@@ -109,11 +109,11 @@ def make(chosen: Environment) -> Service:
     """Engines for an environment, of the caller's own: service() does not know them."""
     policy = chosen.policy
     # Each of the application's connections goes to any of the URL's hosts, so that it survives a failover.
-    engine = _engine(target.target(chosen, application=True), policy, policy.connect_retry)
+    engine = _engine(target_of(chosen, application=True), policy, policy.connect_retry)
     made = Service(chosen, engine, engine.execution_options(postgresql_readonly=True))
-    if (replica := target.replica(chosen)) is not None:
+    if (found := replica(chosen)) is not None:
         # One that does not answer is not waited for: the primary is there.
-        made.replica = _engine(replica, policy, 0.0).execution_options(postgresql_readonly=True)
+        made.replica = _engine(found, policy, 0.0).execution_options(postgresql_readonly=True)
     for each in (made.engine, made.replica):
         if each is not None:
             _watch(each, made)
@@ -159,7 +159,7 @@ def _connect(to: Target, policy: Policy, patience: float) -> psycopg.Connection[
     pause = 0.05
     while True:
         try:
-            return driver.connect(**target.libpq_parameters(to, f"skinspire {to.environment}"), **prepared)
+            return driver.connect(**libpq_parameters(to, f"skinspire {to.environment}"), **prepared)
         except psycopg.OperationalError as error:
             if LASTING.search(str(error)) or time.monotonic() + pause > deadline:
                 raise connections.explain(error, replace(to, pin=Pin())) from None

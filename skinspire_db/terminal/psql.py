@@ -15,10 +15,9 @@ from skinspire_db.config.urls import SEVERAL, split_hosts
 from skinspire_db.errors import InvalidSetting, ServerFailed, StepFailed, UsageError
 from skinspire_db.lifecycle import stamp
 from skinspire_db.lifecycle.read_only import looking, present
-from skinspire_db.postgres import target
 from skinspire_db.postgres.programs import find_binaries
 from skinspire_db.postgres.scripts import private_folder
-from skinspire_db.postgres.target import Target
+from skinspire_db.postgres.target import Target, libpq_parameters, target_of
 
 OPERATION = "db.shell"
 SECRET = ("password", "sslpassword")
@@ -45,7 +44,7 @@ def url(environment: Environment, *, reveal: bool, terminal: bool) -> str:
         raise UsageError(
             "a password is shown on a terminal only, and this is none", remedy=f"invoke db.url --env={environment.name}"
         )
-    to = target.target(environment, application=True)
+    to = target_of(environment, application=True)
     hosts = ""
     if to.server:
         made = URL.create("postgresql", to.user, to.parameters["password"], to.host, int(to.port), to.database)
@@ -112,7 +111,7 @@ def prepare(environment: Environment, *, terminal: bool) -> Psql:
     with looking(to, OPERATION) as connection:
         stamped = stamp.read(connection)
         program = _psql(connection.info.server_version // 10000)
-    parameters = target.libpq_parameters(to, f"skinspire-db {OPERATION}")
+    parameters = libpq_parameters(to, f"skinspire-db {OPERATION}")
     command = [program, "-d", make_conninfo(**{key: value for key, value in parameters.items() if key not in SECRET})]
     env = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     env |= {"PGPASSWORD": str(to.parameters["password"])} if "password" in to.parameters else {}

@@ -14,10 +14,10 @@ from skinspire_db.config.project import Project, Setting
 from skinspire_db.config.urls import split_hosts
 from skinspire_db.errors import DatabaseMissing, GuardRefused, InvalidSetting, SkinspireError
 from skinspire_db.lifecycle import stamp
-from skinspire_db.postgres import connections, target
+from skinspire_db.postgres import connections
 from skinspire_db.postgres.embedded_server import throw_away_server
 from skinspire_db.postgres.programs import find_binaries
-from skinspire_db.postgres.target import Target
+from skinspire_db.postgres.target import Target, target_of
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -44,7 +44,7 @@ class Host:
         return Environment(ENVIRONMENT, policy, Setting(SETTING, url, "pytest"), self.project)
 
     def target(self, database: str) -> Target:
-        return target.target(self.environment(database))
+        return target_of(self.environment(database))
 
     def address(self, database: str) -> str:
         """How a person gets into it, without the password."""

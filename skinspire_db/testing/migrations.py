@@ -14,7 +14,7 @@ from skinspire_db.catalog import definitions
 from skinspire_db.lifecycle import stamp
 from skinspire_db.migrations import drift, revisions, running
 from skinspire_db.objects import proofs, versions
-from skinspire_db.operations import db, migrate
+from skinspire_db.operations import env, migrate
 from skinspire_db.postgres import connections
 from skinspire_db.schema import tables
 
@@ -78,7 +78,7 @@ def _begin(database: Database) -> None:
     """Stamp it, so that revisions can be applied; a project without revisions has nothing to test."""
     if not revisions.heads(database.environment.project):
         pytest.skip("the project has no revisions")
-    db.adopt(database.environment).run()
+    env.stamp(database.environment).run()
 
 
 def _definitions(database: Database) -> dict[str, Any]:

@@ -132,11 +132,13 @@ def _usable(watch: Connection, name: str) -> bool:
 
 
 def _make(host: Host, watch: Connection, name: str, options: Options) -> None:
+    from skinspire_db import steps
     from skinspire_db.operations import db
+    from skinspire_db.steps import Context
 
     _remove_half_made(host, watch, name)
     environment = host.environment(name)
-    db.setup(environment, options).run()
+    db.setup(Context(environment), steps.seed(**vars(options))).run()
     describe(watch, name, project=str(host.project.root))
     try:
         # The last act: whatever stops us before, the template never was.

@@ -14,8 +14,8 @@ from skinspire_db.clinic.seed import Options
 from skinspire_db.config.environment import Environment
 from skinspire_db.errors import ConnectionFailed, GuardRefused, PermissionMissing, UsageError
 from skinspire_db.lifecycle import scratch
-from skinspire_db.postgres import connections, target
-from skinspire_db.postgres.target import Target
+from skinspire_db.postgres import connections
+from skinspire_db.postgres.target import Target, libpq_parameters, target_of
 from skinspire_db.service import driver, test_override
 from skinspire_db.testing import templates
 from skinspire_db.testing.hosting import Host
@@ -34,7 +34,7 @@ class Database:
     def __init__(self, host: Host, name: str) -> None:
         self.name = name
         self.environment: Environment = host.environment(name)
-        self.target: Target = target.target(self.environment)
+        self.target: Target = target_of(self.environment)
         self.ending = False  # the test is over, and what it used is put right
         self._service: Service | None = None
 
@@ -60,7 +60,7 @@ class Database:
 
     def connect(self) -> driver.Connection:
         """A connection in autocommit. Raises GuardRefused when it has come out anywhere else."""
-        opened = driver.connect(**target.libpq_parameters(self.target, "skinspire-db test"), autocommit=True)
+        opened = driver.connect(**libpq_parameters(self.target, "skinspire-db test"), autocommit=True)
         if opened.info.dbname != self.name:
             opened.close()
             raise GuardRefused(f"the tests' server leads to {opened.info.dbname}, not {self.name}", remedy="correct its URL")

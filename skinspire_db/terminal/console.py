@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 from skinspire_db.config import environment
 from skinspire_db.errors import SkinspireError
 from skinspire_db.lifecycle.dry_run import Plan
-from skinspire_db.lifecycle.operation import Errand
-from skinspire_db.lifecycle.pipeline import Pipeline, Series
+from skinspire_db.lifecycle.operation import Operation
+from skinspire_db.lifecycle.remedies import as_typed
 from skinspire_db.lifecycle.result import ONCE, Check, Report, Result, SignIn, StepResult, told
 from skinspire_db.postgres.target import Target
+from skinspire_db.steps import Context
 from skinspire_db.terminal.rendering import as_markdown, as_mermaid, as_text, printable, tabular
 
 if TYPE_CHECKING:
-    from skinspire_db.clinic.seed import Options
     from skinspire_db.config.project import Setting
     from skinspire_db.inspection.overview import Inspection
 
@@ -50,7 +50,7 @@ class ConsoleReport(Report):
             self._bar = None
         if self.quiet:
             return
-        for line in step_lines(done.name, _numbers(done) if done.summary.numbers else "failed", done.seconds):
+        for line in step_lines(done.name, _numbers(done), done.seconds):
             say(line)
         for line in done.summary.lines:
             say(f"    {line}")
@@ -84,30 +84,47 @@ class ConsoleReport(Report):
 def operate(
     ctx: Any,
     env: str | None,
-    make: Callable[[environment.Environment, ConsoleReport], Pipeline | Series | Errand],
+    make: Callable[[Context], Operation],
     *,
     json: bool,
     confirm: str | None = None,
     verbose: bool = False,
     given_by: str = "--env",
-) -> None:
-    """Run the pipeline that `make` gives for the environment, or with --dry show its plan; print what came of it."""
+) -> Result | None:
+    """Run the operation that `make` gives for the environment, or with --dry show its plan; print what came of it.
+
+    Args:
+        ctx: Invoke's context, for `--dry` and the defaults of invoke.yaml.
+        env: The environment's name; None is the active one.
+        make: Gives the operation.
+        json: One JSON object is printed, and nothing else.
+        confirm: The database's name, as it was given.
+        verbose: Every check says what was looked at.
+        given_by: The flag that named the environment, for the error.
+
+    Returns:
+        What became of it; None for a plan.
+
+    Raises:
+        SkinspireError: The operation's.
+    """
     report = ConsoleReport(quiet=json, verbose=verbose)
-    pipeline = make(environment.resolve(env, given_by), report)
-    backups = Path(ctx.config.backup.folder)
-    if ctx.config.run.dry and (pipeline.keeps or pipeline.writes):
-        plan = pipeline.plan(confirm=confirm, report=report, backups=backups)
+    operation = make(Context(environment.resolve(env, given_by), report, dict(ctx.config.get("seed", {}))))
+    backups = Path(ctx.config.get("backup", {}).get("folder", "backups"))
+    if ctx.config.run.dry and operation.plans:
+        plan = operation.plan(confirm=confirm, report=report, backups=backups)
         show_json(plan.as_dict()) if json else _show_plan(plan)
-        return
+        return None
     try:
-        result = pipeline.run(confirm=confirm, report=report, backups=backups)
+        result = operation.run(confirm=confirm, report=report, backups=backups)
     except SkinspireError as error:
         if not json and (made := error.result.get("sign_in")):  # committed, though not read back: shown now or never
             _show_sign_in([SignIn(**each) for each in made])
-        if verbose and re.match(rf"invoke {pipeline.operation} .*--verbose", error.remedy or ""):
+        if verbose and re.match(rf"invoke {operation.operation} .*--verbose", error.remedy or ""):
             error.remedy = None  # all of it was just shown
         raise
-    show_json(result.as_dict()) if json else _show(pipeline, result)
+    show_json(result.as_dict()) if json else _show(operation, result)
+    return result
 
 
 def diagnose(env: str | None, *, json: bool) -> None:
@@ -130,21 +147,22 @@ def diagnose(env: str | None, *, json: bool) -> None:
     say(f"db.doctor: nothing is broken, {found.seconds:.2f} s")
 
 
-def onboard(ctx: Any, env: str | None, options: Callable[[environment.Environment], Options], *, json: bool) -> None:
+def onboard(ctx: Any, env: str | None, *, json: bool) -> None:
     """Run db.prepare and db.verify for dev and test, or with --dry show their plans, and what to type next."""
     from skinspire_db.operations import dev
 
+    report, defaults = ConsoleReport(quiet=json), dict(ctx.config.get("seed", {}))
     if ctx.config.run.dry:
-        report, plans = ConsoleReport(quiet=json), []
+        plans = []
         for each in dev.chosen(env):
-            plans.append(dev.series(each, options(each)).plan(report=report))
+            plans.append(dev.bring_up(Context(each, report, defaults)).plan(report=report))
             if not json:
                 _show_plan(plans[-1])
         if json:
             together = plans[0].as_dict() | {"environment": None, "database": None, "target": None}
             show_json(together | {"plans": [plan.as_dict() for plan in plans]})
         return
-    done = dev.onboard(env, options, ConsoleReport(quiet=json))
+    done = dev.onboard(env, defaults, report)
     if json:
         show_json(done.as_dict())
         return
@@ -171,7 +189,7 @@ def say(line: str) -> None:
     A reader that has gone away (`| head -1`) does not stop an operation, nor change what came of it. Output that cannot be
     written for another reason (a full disk) does not stop it either, and is a failure at the end.
     """
-    _print(printable(line))
+    _print(as_typed(printable(line)))
 
 
 def say_lines(text: str) -> None:
@@ -197,7 +215,7 @@ def forget_output() -> None:
 
 def warn(note: str) -> None:
     """Something to read that is no part of the answer."""
-    print(f"note: {printable(note)}", file=sys.stderr)
+    print(as_typed(f"note: {printable(note)}"), file=sys.stderr)
 
 
 def show_result(operation: str, *, json: bool, text: str, **values: Any) -> None:
@@ -219,14 +237,14 @@ def show_inspection(found: Inspection, how: str) -> None:
     say_lines({"table": as_text, "markdown": as_markdown, "mermaid": as_mermaid}[how](found))
 
 
-def _show(pipeline: Pipeline | Series | Errand, result: Result) -> None:
+def _show(operation: Operation, result: Result) -> None:
     for note in result.notes:
         warn(note)
     if result.sign_in:
         _show_sign_in(result.sign_in)
     looked = "all checks pass" if any(step.summary.checks for step in result.steps) else "the database was not changed"
     done = "committed and read back" if result.steps else "all is right, nothing to do"
-    ending = getattr(pipeline, "done", "") or (done if pipeline.keeps else looked)
+    ending = operation.ending or (done if operation.changes else looked)
     say(f"{result.operation}: {ending}, {result.seconds:.2f} s")
 
 
@@ -247,6 +265,8 @@ def _show_plan(plan: Plan) -> None:
 
 def _numbers(done: StepResult) -> str:
     numbers = done.summary.numbers
+    if not numbers:
+        return "done" if done.ok else "failed"
     shown = [told(value, name) for name, value in numbers.items() if value != 0 or len(numbers) == 1]
     return ", ".join(shown) or "nothing to do"
 
