@@ -104,11 +104,17 @@ def _spool(source: IO[bytes], file: IO[bytes]) -> bytes:
 
 
 def prepare(environment: Environment, *, terminal: bool) -> Psql:
-    """Make sure that the database can be reached, and say how to run psql there. The password is in the environment only."""
+    """Make sure that the database can be reached, and say how to run psql there. The password is in the environment only.
+
+    Raises what looking() raises; without a terminal also InvalidSetting when a pooler is in between, whose sessions would
+    keep what a script sets.
+    """
     from psycopg.conninfo import make_conninfo
 
     to = present(environment)
     with looking(to, OPERATION) as connection:
+        if not terminal:
+            connections.require_direct(to, OPERATION, writes=False)
         stamp = safety.read_stamp(connection)
         program = _psql(connection.info.server_version // 10000)
     parameters = connections.libpq_parameters(to, f"skinspire-db {OPERATION}")
