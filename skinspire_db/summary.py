@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 ONCE = "the passwords are shown only now, and nobody else knows them: write them down"
-SINGULAR = {"indexes": "index"}  # of what does not only lose its s
+SINGULAR = {  # of what does not only lose its s
+    "indexes": "index", "policies": "policy", "classes": "class", "families": "family", "dictionaries": "dictionary",
+    "statistics": "statistics", "privileges": "privileges", "access": "access",
+}  # fmt: skip
 
 
 def counted(number: int, noun: str, verb: str = "", verb_of_one: str = "") -> str:
