@@ -209,7 +209,7 @@ def _stream(build: Build, start: Target, connection: Connection, choice: Choice)
         looked: list[Future[fingerprint.Rows]] = []
         sequences, notes = streaming.stream(
             tools, start, aside, connection, snapshot, wanted, choice.jobs, build.report.transfer,
-            present=present, large_objects=choice.whole,
+            present=present, version=witness.info.server_version, large_objects=choice.whole,
             filled=lambda names: looked.append(looks.submit(fingerprint.rows, aside, build.operation, jobs=1, only=names)),
         )  # fmt: skip
         for note in notes:
