@@ -38,6 +38,8 @@ PAUSES = (0.05, 0.2, 0.5)  # seconds between tries to connect to a database that
 MAINTENANCE_DATABASES = ("postgres", "template1")  # where one asks whether a database exists, and makes it
 # Whatever the role's or the server's own setting: what is called committed stays so when the server dies the next moment.
 DURABLE = "SET LOCAL synchronous_commit = on"
+CLOSED = "skinspire-db closed this database to drop it"  # the comment on one, until it is dropped or open again
+CLOSING = "SELECT pg_try_advisory_lock(hashtextextended(%s, 1))"  # one process at a time does either
 SETTINGS_OF_LONG_TRANSACTIONS = """
 DO $$
 BEGIN
@@ -154,6 +156,7 @@ def connect(to: Target, operation: str, *, database: str | None = None) -> Conne
         exists = None if refusal else _exists(to, database or to.database)
         if not exists or pause is None:
             raise refusal or _absence(failure, to, database or to.database, exists)
+        _reopen(to, operation, database or to.database)
         time.sleep(pause)  # it was not there a moment ago: another operation has made it, or decides whether to drop it
     raise AssertionError
 
@@ -258,26 +261,50 @@ def open_database(to: Target, operation: str, *, create: bool) -> tuple[Connecti
 def drop_unless_used(to: Target, operation: str, own_pid: int) -> None:
     """Drop the database, which nobody but session `own_pid` may be using. Never raises a psycopg error.
 
-    Nobody can come in between the look and the DROP, which would otherwise wait for them and then take what they made.
+    Nobody can come in between the look and the DROP, which would otherwise wait for them and then take what they made. A
+    comment says who has closed it: when this process is killed, the next operation opens it again.
     """
     import psycopg
     from psycopg import sql
 
-    database = sql.Identifier(to.database)
     try:
         with maintenance(to, operation) as connection:
             autocommit(connection)
-            connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(database))
+            if connection.execute(CLOSING.encode(), (to.database,)).fetchone() != (True,):
+                return
+            _allow_connections(connection, to.database, False)
             others = connection.execute(
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND pid <> %s", (to.database, own_pid)
             ).fetchone()
             if others == (0,):
                 connection.execute("SELECT pg_terminate_backend(%s, 5000)", (own_pid,))
-                connection.execute(sql.SQL("DROP DATABASE {}").format(database))
+                connection.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(to.database)))
             else:
-                connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(database))
+                _allow_connections(connection, to.database, True)
     except (psycopg.Error, SkinspireError):
         pass  # an empty database stays behind; the next operation takes it for new
+
+
+def _allow_connections(connection: Connection, database: str, allowed: bool) -> None:
+    from psycopg import sql
+
+    change = sql.SQL("ALTER DATABASE {0} ALLOW_CONNECTIONS {1}; COMMENT ON DATABASE {0} IS {2}")
+    with connection.transaction():
+        connection.execute(change.format(sql.Identifier(database), sql.SQL(str(allowed)), None if allowed else CLOSED))
+
+
+def _reopen(to: Target, operation: str, database: str) -> None:
+    """Let connections to the database be made again when drop_unless_used() was killed before it came to that."""
+    import psycopg
+
+    closed = (
+        "SELECT 1 FROM pg_database WHERE datname = %s AND NOT datallowconn AND shobj_description(oid, 'pg_database') = %s"
+    )
+    with contextlib.suppress(psycopg.Error, SkinspireError), maintenance(to, operation) as connection:
+        autocommit(connection)
+        mine = connection.execute(CLOSING.encode(), (database,)).fetchone() == (True,)
+        if mine and connection.execute(closed, (database, CLOSED)).fetchone():
+            _allow_connections(connection, database, True)
 
 
 def drop_database(to: Target, operation: str, over: Connection | None = None) -> None:
