@@ -320,6 +320,48 @@ def test_two_first_setups_at_once(project: Project) -> None:
     assert project.query("SELECT count(*) FROM skinspire_tools.journal") == [(2,)]
 
 
+DROPS = """
+import os, psycopg
+from skinspire_db import connections, environment
+to = connections.target(environment.resolve("dev"))
+own = connections.connect(to, "db.setup")
+real = psycopg.Connection.execute
+def execute(self, query, *arguments, **options):
+    if "pg_stat_activity" in str(query):
+        os.kill(os.getpid(), 9)
+    return real(self, query, *arguments, **options)
+psycopg.Connection.execute = execute
+connections.drop_unless_used(to, "db.setup", own.info.backend_pid)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9")
+def test_killed_between_closing_a_new_database_and_dropping_it(project: Project) -> None:
+    """Nobody but these tools would open it again; one that an administrator has closed stays closed."""
+    closed = (
+        f"SELECT datallowconn, shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '{project.database}'"
+    )
+    project.execute(f'CREATE DATABASE "{project.database}"', "postgres")
+    done = subprocess.run(
+        [sys.executable, "-c", DROPS], env=project.environment, cwd=project.root, capture_output=True, timeout=60
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    [(allowed, _)] = project.query(closed, "postgres")
+    assert not allowed
+    with project.connect("postgres") as at_it:  # another process closes it just now
+        at_it.execute("SELECT pg_advisory_lock(hashtextextended(%s, 1))", (project.database,))
+        assert project.invoke("db.inspect").code == 1
+    outcome = project.invoke("db.setup")
+    assert outcome.code == 0, outcome.err
+    assert project.query(closed, "postgres") == [(True, None)]
+    project.execute(f'ALTER DATABASE "{project.database}" ALLOW_CONNECTIONS false', "postgres")
+    try:
+        outcome = project.invoke("db.setup")
+        assert outcome.code == 1 and "not currently accepting connections" in outcome.err, outcome.err
+    finally:
+        project.execute(f'ALTER DATABASE "{project.database}" ALLOW_CONNECTIONS true', "postgres")
+
+
 @pytest.mark.parametrize("what_happens", ["made", "made and dropped", "closed for a moment"])
 def test_a_database_that_another_operation_has_just_made(
     project: Project, monkeypatch: pytest.MonkeyPatch, what_happens: str

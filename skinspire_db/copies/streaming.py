@@ -138,23 +138,21 @@ def stream(
     transfer: Transfer,
     *,
     present: set[str],
+    version: int,
     filled: Callable[[set[str]], object],
     large_objects: bool = True,
 ) -> tuple[dict[str, list[Any]], list[str]]:
-    """Fill the empty database `aside`: all definitions, and the rows of the `wanted` tables, as of the exported snapshot that
-    `connection` holds open on the source. Calls `filled` with the names of tables whose rows are there, before their indexes.
-    Returns the values that the sequences were given, which no snapshot holds, and what of roles that are not `present` was
-    mapped or left out, a sentence each.
+    """Fill the empty database `aside`, whose server's version is `version`: all definitions, and the rows of the `wanted`
+    tables, as of the exported snapshot that `connection` holds open on the source. Calls `filled` with the names of tables
+    whose rows are there, before their indexes. Returns the values that the sequences were given, which no snapshot holds, and
+    what of roles that are not `present` was mapped or left out, a sentence each.
 
     Raises StepFailed with what the programs said.
     """
     # Whoever wants a table for himself after we hold it waits for us, and our readers would wait behind him.
     wait_ms = round(source.policy.lock_timeout * 1000)
-    forever = " -c transaction_timeout=0" if connection.info.server_version >= 170_000 else ""
-    source, aside = (
-        with_options(source, f"{PLAIN} -c lock_timeout={wait_ms}{forever}"),
-        with_options(aside, QUICK + forever),
-    )
+    source = with_options(source, f"{PLAIN} -c lock_timeout={wait_ms}{_forever(connection.info.server_version)}")
+    aside = with_options(aside, QUICK + _forever(version))
     with private_folder() as folder:
         notes: list[str] = []
         archive, large = str(folder / "definitions"), folder / "large_objects"
@@ -307,6 +305,11 @@ class _Pipes:
                 raise StepFailed(f"copying {what} failed: {said(first)}", remedy=remedy_of(first))
             if printed.decode(errors="replace").strip() != last:
                 raise StepFailed(f"copying {what} failed: psql did not come to the last line", remedy="run it again")
+
+
+def _forever(version: int) -> str:
+    """The option that turns off a time-out which PostgreSQL has since 17; a server that is older would refuse it."""
+    return " -c transaction_timeout=0" if version >= 170_000 else ""
 
 
 def _argument(text: str) -> str:

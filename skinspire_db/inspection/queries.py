@@ -200,7 +200,12 @@ ACTIVITY = """
            a.query
     FROM pg_stat_activity a
     WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.backend_type = 'client backend'
-    ORDER BY a.xact_start NULLS LAST, a.backend_start
+    UNION ALL
+    SELECT NULL, 'prepared transaction', owner, NULL, 'prepared', extract(epoch FROM clock_timestamp() - prepared)::float8,
+           extract(epoch FROM clock_timestamp() - prepared)::float8, NULL, '{}', NULL,
+           'ROLLBACK PREPARED ' || quote_literal(gid) || ' ends it'
+    FROM pg_prepared_xacts WHERE database = current_database()
+    ORDER BY transaction_seconds DESC NULLS LAST, pid
 """
 CONNECTIONS = """
     SELECT count(*) FILTER (WHERE backend_type = 'client backend') AS used,

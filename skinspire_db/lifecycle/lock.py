@@ -13,6 +13,17 @@ if TYPE_CHECKING:
 
 
 KEY = 0x5C1F_DB  # one number for all operations: an advisory lock is a database's own
+# Who has a lock, and for how many seconds: a session, or a prepared transaction, which has none.
+HOLDER = """
+    coalesce('pid ' || a.pid,
+        'prepared transaction ' || quote_literal(x.gid) || ', which ROLLBACK PREPARED ' || quote_literal(x.gid) || ' ends'),
+    extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, x.prepared))::int
+"""
+OF_WHOM = """
+    LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+    LEFT JOIN (pg_prepared_xacts x JOIN pg_locks o ON o.pid IS NULL AND o.transactionid = x.transaction)
+        ON l.pid IS NULL AND o.virtualtransaction = l.virtualtransaction
+"""
 
 
 def try_take(connection: Connection) -> bool:
@@ -26,15 +37,17 @@ def try_take(connection: Connection) -> bool:
 def holder(connection: Connection) -> str:
     """The operation that has the database's lock, with its pid and how long; empty when none has."""
     found = connection.execute(
-        """
-        SELECT a.pid, a.application_name, extract(epoch FROM clock_timestamp() - a.xact_start)::int
-        FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+        f"""
+        SELECT {HOLDER}, a.application_name FROM pg_locks l {OF_WHOM}
         WHERE l.locktype = 'advisory' AND l.granted AND l.objid = %s AND l.classid = 0
           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-        """,
+        """.encode(),  # noqa: S608
         (KEY,),
     ).fetchone()
-    return f"{found[1]} (pid {found[0]}{_age(found[2])})" if found else ""
+    if found is None or found[0] is None:
+        return ""
+    who, age, name = found
+    return f"{name} ({who}{_age(age)})" if name is not None else f"a {who}"
 
 
 def take(connection: Connection, to: Target) -> None:
@@ -70,20 +83,19 @@ def blockers(to: Target, operation: str, own_pid: int) -> str:
 def table_holders(connection: Connection, own_pid: int) -> list[str]:
     """Who but session `own_pid` and this one holds locks on tables, whose transaction is open longest first."""
     rows = connection.execute(
-        """
-        SELECT a.pid, coalesce(nullif(a.application_name, ''), a.usename),
-               extract(epoch FROM clock_timestamp() - a.xact_start)::int,
+        f"""
+        SELECT {HOLDER}, coalesce(nullif(a.application_name, ''), a.usename, x.owner),
                string_agg(DISTINCT l.relation::regclass::text, ', ')
-        FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+        FROM pg_locks l {OF_WHOM}
         JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE l.granted AND l.locktype = 'relation' AND a.pid NOT IN (%s, pg_backend_pid())
+        WHERE l.granted AND l.locktype = 'relation' AND coalesce(a.pid, 0) NOT IN (%s, pg_backend_pid())
           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
           AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND c.relkind IN ('r', 'p', 'm', 'f')
-        GROUP BY 1, 2, 3 ORDER BY 3 DESC NULLS LAST
-        """,
+        GROUP BY 1, 2, 3 ORDER BY 2 DESC NULLS LAST
+        """.encode(),  # noqa: S608
         (own_pid,),
     ).fetchall()
-    return [f"pid {pid} ({name}{_age(age)}, {relations})" for pid, name, age, relations in rows]
+    return [f"{who} ({name}{_age(age)}, {relations})" for who, age, name, relations in rows if who]
 
 
 def _age(seconds: int | None) -> str:

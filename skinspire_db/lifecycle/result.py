@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from skinspire_db.postgres.target import Target
 
 ONCE = "the passwords are shown only now, and nobody else knows them: write them down"
-SINGULAR = {"indexes": "index"}  # of what does not only lose its s
+SINGULAR = {  # of what does not only lose its s
+    "indexes": "index", "policies": "policy", "classes": "class", "families": "family", "dictionaries": "dictionary",
+    "statistics": "statistics", "privileges": "privileges", "access": "access",
+}  # fmt: skip
 
 
 def counted(number: int, noun: str, verb: str = "", verb_of_one: str = "") -> str:

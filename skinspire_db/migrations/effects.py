@@ -14,18 +14,29 @@ if TYPE_CHECKING:
 
 SHOWN = 20  # of the objects by name; there can be thousands
 VERBS = ("added", "dropped", "renamed", "changed")
-PLURALS = {"index": "indexes", "policy": "policies", "materialized view": "materialized views"}
+PLURALS = {
+    "index": "indexes",
+    "policy": "policies",
+    "operator class": "operator classes",
+    "operator family": "operator families",
+    "text search dictionary": "text search dictionaries",
+    "default privileges": "default privileges",
+}
+NOTHING = "it ran to its end; no object of the database and no row was seen to change"
 SCHEMAS = """
     SELECT oid, nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'skinspire_tools')
 """
 # Of each object: its kind, what it is known by whatever its name, the table that it is a part of, its name in full and alone,
 # its type for a reader, and whatever else makes it what it is, free of names: a renamed column changes no index.
+# Roles are the server's and not the database's.
 OBJECTS = f"""
     WITH ours AS ({SCHEMAS}), relations AS (
         SELECT c.*, s.nspname FROM pg_class c JOIN ours s ON s.oid = c.relnamespace
         WHERE (s.nspname, c.relname) <> ('public', 'alembic_version')
     ), extended AS (SELECT classid, objid FROM pg_depend WHERE deptype = 'e')
-    SELECT * FROM (
+    SELECT o.kind, o.class, o.oid, o.part, o.parent, o.name, o.alone, o.is, concat_ws(' ', o.definition, d.description,
+        (SELECT array_agg(l.label ORDER BY l.provider) FROM pg_seclabel l WHERE (l.objoid, l.classoid, l.objsubid) = (o.oid, o.class, o.part)))
+    FROM (
         SELECT CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence' WHEN 'c' THEN 'type'
                               ELSE 'table' END AS kind,
                'pg_class'::regclass::oid AS class, c.oid, 0 AS part,
@@ -34,26 +45,32 @@ OBJECTS = f"""
                format('%I.%I', c.nspname, c.relname) AS name, format('%I.%I', c.nspname, c.relname) AS alone, '' AS is,
                md5(concat_ws(' ', c.relpersistence, c.relrowsecurity, c.relforcerowsecurity, c.reloptions, c.relowner, c.relacl,
                              c.reltablespace, c.relreplident, c.relpartbound, (to_jsonb(q) - 'seqrelid')::text, r.ev_action,
-                             obj_description(c.oid, 'pg_class'))) AS definition
-        FROM relations c LEFT JOIN pg_sequence q ON q.seqrelid = c.oid
+                             c.relam, c.reloftype, c.relispopulated, f.ftserver, f.ftoptions, obj_description(c.reltype, 'pg_type'),
+                             (SELECT array_agg(inhparent ORDER BY inhseqno) FROM pg_inherits WHERE inhrelid = c.oid),
+                             CASE WHEN c.relkind IN ('v', 'm') THEN (
+                                 SELECT string_agg(concat_ws(' ', a.attacl, d.adbin, col_description(c.oid, a.attnum)), ',' ORDER BY a.attnum)
+                                 FROM pg_attribute a LEFT JOIN pg_attrdef d ON (d.adrelid, d.adnum) = (a.attrelid, a.attnum)
+                                 WHERE a.attrelid = c.oid) END)) AS definition
+        FROM relations c LEFT JOIN pg_sequence q ON q.seqrelid = c.oid LEFT JOIN pg_foreign_table f ON f.ftrelid = c.oid
         LEFT JOIN pg_rewrite r ON r.ev_class = c.oid AND r.rulename = '_RETURN'
         WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm', 'S', 'c')
         UNION ALL
         SELECT 'column', 'pg_class'::regclass::oid, c.oid, a.attnum, c.oid, format('%I.%I.%I', c.nspname, c.relname, a.attname), a.attname,
                format_type(a.atttypid, a.atttypmod),
                concat_ws(' ', a.atttypid, a.atttypmod, a.attnotnull, a.attidentity, a.attgenerated, a.attcollation, a.attstorage,
-                         a.attcompression, (SELECT array_agg(o) FROM unnest(a.attoptions) AS o WHERE o !~ '^pg_attver='), a.attacl, d.adbin, col_description(c.oid, a.attnum))
+                         a.attcompression, (SELECT array_agg(o) FROM unnest(a.attoptions) AS o WHERE o !~ '^pg_attver='), a.attacl,
+                         a.attfdwoptions, a.attstattarget, d.adbin)
         FROM relations c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
         LEFT JOIN pg_attrdef d ON (d.adrelid, d.adnum) = (a.attrelid, a.attnum) WHERE c.relkind IN ('r', 'p', 'f', 'c')
         UNION ALL
         SELECT 'constraint', 'pg_constraint'::regclass::oid, k.oid, 0, k.conrelid, format('%I on %I.%I', k.conname, c.nspname, c.relname),
                k.conname, '', concat_ws(' ', k.contype, k.condeferrable, k.condeferred, k.convalidated, k.conkey, k.confrelid, k.confkey,
-               k.confupdtype, k.confdeltype, k.confmatchtype, k.conbin, k.conexclop, obj_description(k.oid, 'pg_constraint'))
+               k.confupdtype, k.confdeltype, k.confmatchtype, k.conbin, k.conexclop, k.connoinherit)
         FROM pg_constraint k JOIN relations c ON c.oid = k.conrelid WHERE k.contype NOT IN ('t', 'n') AND k.conparentid = 0
         UNION ALL
         SELECT 'index', 'pg_class'::regclass::oid, i.oid, 0, x.indrelid, format('%I on %I.%I', i.relname, c.nspname, c.relname), i.relname, '',
                concat_ws(' ', x.indisunique, x.indisvalid, x.indkey, x.indclass, x.indcollation, x.indoption, x.indexprs, x.indpred,
-                         i.relam, i.reloptions, obj_description(i.oid, 'pg_class'))
+                         x.indisclustered, x.indisreplident, i.relam, i.reloptions, i.reltablespace)
         FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN relations c ON c.oid = x.indrelid
         WHERE c.relkind <> 't' AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.oid AND k.contype IN ('p', 'u', 'x'))
         UNION ALL
@@ -61,14 +78,15 @@ OBJECTS = f"""
                '', md5(concat_ws(' ', t.typbasetype, t.typtypmod, t.typnotnull, t.typdefault, t.typowner, t.typacl,
                                  (SELECT string_agg(enumlabel, ',' ORDER BY enumsortorder) FROM pg_enum WHERE enumtypid = t.oid),
                                  (SELECT string_agg(pg_get_constraintdef(oid), ',' ORDER BY oid) FROM pg_constraint WHERE contypid = t.oid)))
-        FROM pg_type t JOIN ours s ON s.oid = t.typnamespace WHERE t.typtype IN ('e', 'd', 'r')
+        FROM pg_type t JOIN ours s ON s.oid = t.typnamespace WHERE t.typtype IN ('e', 'd', 'r') OR t.typtype = 'b' AND NOT EXISTS (SELECT FROM pg_type e WHERE e.typarray = t.oid)
         UNION ALL
         SELECT CASE p.prokind WHEN 'p' THEN 'procedure' ELSE 'function' END, 'pg_proc'::regclass::oid, p.oid, 0, NULL, p.oid::regprocedure::text,
-               p.oid::regprocedure::text, '', md5(concat_ws(' ', (to_jsonb(p) - 'proname')::text, obj_description(p.oid, 'pg_proc')))
+               p.oid::regprocedure::text, '', md5((to_jsonb(p) - 'proname')::text)
         FROM pg_proc p JOIN ours s ON s.oid = p.pronamespace
         UNION ALL
         SELECT 'trigger', 'pg_trigger'::regclass::oid, t.oid, 0, t.tgrelid, format('%I on %I.%I', t.tgname, c.nspname, c.relname), t.tgname, '',
-               concat_ws(' ', t.tgfoid, t.tgtype, t.tgenabled, t.tgattr, t.tgargs, t.tgqual)
+               concat_ws(' ', t.tgfoid, t.tgtype, t.tgenabled, t.tgattr, t.tgargs, t.tgqual, t.tgdeferrable,
+               t.tginitdeferred)
         FROM pg_trigger t JOIN relations c ON c.oid = t.tgrelid WHERE NOT t.tgisinternal
         UNION ALL
         SELECT 'policy', 'pg_policy'::regclass::oid, y.oid, 0, y.polrelid, format('%I on %I.%I', y.polname, c.nspname, c.relname), y.polname, '',
@@ -76,16 +94,110 @@ OBJECTS = f"""
         FROM pg_policy y JOIN relations c ON c.oid = y.polrelid
         UNION ALL
         SELECT 'rule', 'pg_rewrite'::regclass::oid, r.oid, 0, r.ev_class, format('%I on %I.%I', r.rulename, c.nspname, c.relname), r.rulename, '',
-               r.ev_action::text
+               concat_ws(' ', r.ev_type, r.ev_enabled, r.is_instead, r.ev_qual, r.ev_action)
         FROM pg_rewrite r JOIN relations c ON c.oid = r.ev_class WHERE r.rulename <> '_RETURN'
         UNION ALL
         SELECT 'schema', 'pg_namespace'::regclass::oid, n.oid, 0, NULL, quote_ident(n.nspname), quote_ident(n.nspname), '',
-               concat_ws(' ', n.nspowner, n.nspacl, obj_description(n.oid, 'pg_namespace'))
+               concat_ws(' ', n.nspowner, n.nspacl)
         FROM pg_namespace n JOIN ours USING (oid)
         UNION ALL
         SELECT 'extension', 'pg_extension'::regclass::oid, e.oid, 0, NULL, quote_ident(e.extname), quote_ident(e.extname), e.extversion, ''
         FROM pg_extension e
-    ) AS o
+        UNION ALL
+        SELECT 'statistics object', 'pg_statistic_ext'::regclass::oid, x.oid, 0, x.stxrelid, format('%I.%I', s.nspname, x.stxname),
+               format('%I.%I', s.nspname, x.stxname), '', concat_ws(' ', x.stxkind, x.stxkeys, x.stxexprs, x.stxowner,
+               to_jsonb(x) ->> 'stxstattarget')
+        FROM pg_statistic_ext x JOIN ours s ON s.oid = x.stxnamespace
+        UNION ALL
+        SELECT 'publication', 'pg_publication'::regclass::oid, p.oid, 0, NULL, quote_ident(p.pubname), quote_ident(p.pubname), '',
+               concat_ws(' ', to_jsonb(p) - 'pubname', (SELECT jsonb_agg(to_jsonb(r) - 'oid' ORDER BY r.prrelid)
+               FROM pg_publication_rel r WHERE r.prpubid = p.oid), (SELECT array_agg(n.pnnspid ORDER BY n.pnnspid)
+               FROM pg_publication_namespace n WHERE n.pnpubid = p.oid))
+        FROM pg_publication p
+        UNION ALL
+        SELECT 'subscription', 'pg_subscription'::regclass::oid, s.oid, 0, NULL, quote_ident(s.subname), quote_ident(s.subname), '',
+               concat_ws(' ', s.subowner, s.subenabled, s.subslotname, s.subpublications)
+        FROM pg_subscription s WHERE s.subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+        UNION ALL
+        SELECT 'event trigger', 'pg_event_trigger'::regclass::oid, e.oid, 0, NULL, quote_ident(e.evtname), quote_ident(e.evtname), '',
+               (to_jsonb(e) - 'evtname')::text
+        FROM pg_event_trigger e
+        UNION ALL
+        SELECT 'collation', 'pg_collation'::regclass::oid, c.oid, 0, NULL, format('%I.%I', s.nspname, c.collname),
+               format('%I.%I', s.nspname, c.collname), '', (to_jsonb(c) - 'collname')::text
+        FROM pg_collation c JOIN ours s ON s.oid = c.collnamespace
+        UNION ALL
+        SELECT 'conversion', 'pg_conversion'::regclass::oid, c.oid, 0, NULL, format('%I.%I', s.nspname, c.conname),
+               format('%I.%I', s.nspname, c.conname), '', (to_jsonb(c) - 'conname')::text
+        FROM pg_conversion c JOIN ours s ON s.oid = c.connamespace
+        UNION ALL
+        SELECT 'operator', 'pg_operator'::regclass::oid, o.oid, 0, NULL, o.oid::regoperator::text, o.oid::regoperator::text, '',
+               to_jsonb(o)::text
+        FROM pg_operator o JOIN ours s ON s.oid = o.oprnamespace WHERE o.oprcode <> 0
+        UNION ALL
+        SELECT 'operator class', 'pg_opclass'::regclass::oid, c.oid, 0, NULL, format('%I.%I', s.nspname, c.opcname),
+               format('%I.%I', s.nspname, c.opcname), '', (to_jsonb(c) - 'opcname')::text
+        FROM pg_opclass c JOIN ours s ON s.oid = c.opcnamespace
+        UNION ALL
+        SELECT 'operator family', 'pg_opfamily'::regclass::oid, f.oid, 0, NULL, format('%I.%I', s.nspname, f.opfname),
+               format('%I.%I', s.nspname, f.opfname), '', concat_ws(' ', f.opfowner,
+               (SELECT array_agg(a.oid ORDER BY a.oid) FROM pg_amop a WHERE a.amopfamily = f.oid),
+               (SELECT array_agg(a.oid ORDER BY a.oid) FROM pg_amproc a WHERE a.amprocfamily = f.oid))
+        FROM pg_opfamily f JOIN ours s ON s.oid = f.opfnamespace
+        UNION ALL
+        SELECT 'cast', 'pg_cast'::regclass::oid, c.oid, 0, NULL, format('(%s AS %s)', c.castsource::regtype, c.casttarget::regtype),
+               'cast', '', concat_ws(' ', c.castfunc, c.castcontext, c.castmethod)
+        FROM pg_cast c WHERE c.oid >= 16384
+        UNION ALL
+        SELECT 'text search configuration', 'pg_ts_config'::regclass::oid, t.oid, 0, NULL, format('%I.%I', s.nspname, t.cfgname),
+               format('%I.%I', s.nspname, t.cfgname), '', concat_ws(' ', t.cfgowner, t.cfgparser, (SELECT jsonb_agg(to_jsonb(m)
+               ORDER BY m.maptokentype, m.mapseqno) FROM pg_ts_config_map m WHERE m.mapcfg = t.oid))
+        FROM pg_ts_config t JOIN ours s ON s.oid = t.cfgnamespace
+        UNION ALL
+        SELECT 'text search dictionary', 'pg_ts_dict'::regclass::oid, t.oid, 0, NULL, format('%I.%I', s.nspname, t.dictname),
+               format('%I.%I', s.nspname, t.dictname), '', (to_jsonb(t) - 'dictname')::text
+        FROM pg_ts_dict t JOIN ours s ON s.oid = t.dictnamespace
+        UNION ALL
+        SELECT 'text search parser', 'pg_ts_parser'::regclass::oid, t.oid, 0, NULL, format('%I.%I', s.nspname, t.prsname),
+               format('%I.%I', s.nspname, t.prsname), '', ''
+        FROM pg_ts_parser t JOIN ours s ON s.oid = t.prsnamespace
+        UNION ALL
+        SELECT 'text search template', 'pg_ts_template'::regclass::oid, t.oid, 0, NULL, format('%I.%I', s.nspname, t.tmplname),
+               format('%I.%I', s.nspname, t.tmplname), '', ''
+        FROM pg_ts_template t JOIN ours s ON s.oid = t.tmplnamespace
+        UNION ALL
+        SELECT 'default privileges', 'pg_default_acl'::regclass::oid, a.oid, 0, NULL, format('of %I%s, for kind %s',
+               pg_get_userbyid(a.defaclrole), ' in ' || a.defaclnamespace::regnamespace, a.defaclobjtype), 'default', '', a.defaclacl::text
+        FROM pg_default_acl a LEFT JOIN pg_namespace n ON n.oid = a.defaclnamespace
+        UNION ALL
+        SELECT 'language', 'pg_language'::regclass::oid, l.oid, 0, NULL, quote_ident(l.lanname), quote_ident(l.lanname), '',
+               (to_jsonb(l) - 'lanname')::text
+        FROM pg_language l
+        UNION ALL
+        SELECT 'transform', 'pg_transform'::regclass::oid, t.oid, 0, NULL, format('for %s in %I', t.trftype::regtype, l.lanname), 'transform',
+               '', to_jsonb(t)::text
+        FROM pg_transform t JOIN pg_language l ON l.oid = t.trflang
+        UNION ALL
+        SELECT 'access method', 'pg_am'::regclass::oid, a.oid, 0, NULL, quote_ident(a.amname), quote_ident(a.amname), '', ''
+        FROM pg_am a
+        UNION ALL
+        SELECT 'foreign data wrapper', 'pg_foreign_data_wrapper'::regclass::oid, w.oid, 0, NULL, quote_ident(w.fdwname), quote_ident(w.fdwname),
+               '', (to_jsonb(w) - 'fdwname')::text
+        FROM pg_foreign_data_wrapper w
+        UNION ALL
+        SELECT 'server', 'pg_foreign_server'::regclass::oid, v.oid, 0, NULL, quote_ident(v.srvname), quote_ident(v.srvname), '',
+               (to_jsonb(v) - 'srvname')::text
+        FROM pg_foreign_server v
+        UNION ALL
+        SELECT 'user mapping', 'pg_user_mapping'::regclass::oid, m.umid, 0, NULL, format('for %I on %I', m.usename, m.srvname), 'mapping', '',
+               md5(m.umoptions::text)
+        FROM pg_user_mappings m
+        UNION ALL
+        SELECT 'database', 'pg_database'::regclass::oid, d.oid, 0, NULL, quote_ident(d.datname), quote_ident(d.datname), '',
+               concat_ws(' ', d.datdba, d.datacl, d.datconnlimit, shobj_description(d.oid, 'pg_database'),
+               (SELECT jsonb_agg(to_jsonb(r) ORDER BY r.setrole) FROM pg_db_role_setting r WHERE r.setdatabase = d.oid))
+        FROM pg_database d WHERE d.datname = current_database()
+    ) AS o LEFT JOIN pg_description d ON (d.objoid, d.classoid, d.objsubid) = (o.oid, o.class, o.part)
     WHERE NOT EXISTS (SELECT FROM extended e WHERE (e.classid, e.objid) = (o.class, o.oid))
 """  # noqa: S608
 ROWS = """
@@ -151,6 +263,7 @@ def between(before: State, after: State) -> tuple[dict[str, int], list[str]]:
     for verb, now, then in zip(("inserted", "updated", "deleted"), after.rows, before.rows, strict=True):
         if now > then:
             numbers[f"rows_{verb}"] = now - then
+    lines += [] if numbers else [NOTHING]
     more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
     return numbers, lines[:SHOWN] + more
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ PAUSES = (0.05, 0.2, 0.5)  # seconds between tries to connect to a database that
 MAINTENANCE_DATABASES = ("postgres", "template1")  # where one asks whether a database exists, and makes it
 # Whatever the role's or the server's own setting: what is called committed stays so when the server dies the next moment.
 DURABLE = "SET LOCAL synchronous_commit = on"
+CLOSED = "skinspire-db closed this database to drop it"  # the comment on one, until it is dropped or open again
+CLOSING = "SELECT pg_try_advisory_lock(hashtextextended(%s, 1))"  # one process at a time does either
 SETTINGS_OF_LONG_TRANSACTIONS = """
 DO $$
 BEGIN
@@ -63,6 +66,7 @@ def connect(to: Target, operation: str, *, database: str | None = None) -> Conne
         exists = None if refused else _exists(to, database or to.database)
         if not exists or pause is None:
             raise refused or absence(failure, to, database or to.database, exists)
+        reopen(to, operation, database or to.database)
         time.sleep(pause)  # it was not there a moment ago: another operation has made it, or decides whether to drop it
     raise AssertionError
 
@@ -201,3 +205,26 @@ def explain(error: psycopg.Error, to: Target, database: str | None = None) -> Sk
     """What psycopg said when no connection could be had, in our words, with a remedy, and without the password."""
     database = database or to.database
     return refusal(error, to) or absence(error, to, database, _exists(to, database))
+
+
+def allow_connections(connection: Connection, database: str, allowed: bool) -> None:
+    """Let the database take connections or not; a comment says that it was closed here."""
+    from psycopg import sql
+
+    change = sql.SQL("ALTER DATABASE {0} ALLOW_CONNECTIONS {1}; COMMENT ON DATABASE {0} IS {2}")
+    with connection.transaction():
+        connection.execute(change.format(sql.Identifier(database), sql.SQL(str(allowed)), None if allowed else CLOSED))
+
+
+def reopen(to: Target, operation: str, database: str) -> None:
+    """Let connections to the database be made again when drop_unless_used() was killed before it came to that."""
+    import psycopg
+
+    closed = (
+        "SELECT 1 FROM pg_database WHERE datname = %s AND NOT datallowconn AND shobj_description(oid, 'pg_database') = %s"
+    )
+    with contextlib.suppress(psycopg.Error, SkinspireError), maintenance(to, operation) as connection:
+        autocommit(connection)
+        mine = connection.execute(CLOSING.encode(), (database,)).fetchone() == (True,)
+        if mine and connection.execute(closed, (database, CLOSED)).fetchone():
+            allow_connections(connection, database, True)

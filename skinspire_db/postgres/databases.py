@@ -6,7 +6,15 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from skinspire_db.errors import ConnectionFailed, DatabaseMissing, PermissionMissing, SkinspireError
-from skinspire_db.postgres.connections import PAUSES, autocommit, connect, maintenance, require_direct
+from skinspire_db.postgres.connections import (
+    CLOSING,
+    PAUSES,
+    allow_connections,
+    autocommit,
+    connect,
+    maintenance,
+    require_direct,
+)
 from skinspire_db.postgres.failures import sentence
 from skinspire_db.postgres.target import Target
 
@@ -35,24 +43,26 @@ def open_database(to: Target, operation: str, *, create: bool) -> tuple[Connecti
 def drop_unless_used(to: Target, operation: str, own_pid: int) -> None:
     """Drop the database, which nobody but session `own_pid` may be using. Never raises a psycopg error.
 
-    Nobody can come in between the look and the DROP, which would otherwise wait for them and then take what they made.
+    Nobody can come in between the look and the DROP, which would otherwise wait for them and then take what they made. A
+    comment says who has closed it: when this process is killed, the next operation opens it again.
     """
     import psycopg
     from psycopg import sql
 
-    database = sql.Identifier(to.database)
     try:
         with maintenance(to, operation) as connection:
             autocommit(connection)
-            connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(database))
+            if connection.execute(CLOSING.encode(), (to.database,)).fetchone() != (True,):
+                return
+            allow_connections(connection, to.database, False)
             others = connection.execute(
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND pid <> %s", (to.database, own_pid)
             ).fetchone()
             if others == (0,):
                 connection.execute("SELECT pg_terminate_backend(%s, 5000)", (own_pid,))
-                connection.execute(sql.SQL("DROP DATABASE {}").format(database))
+                connection.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(to.database)))
             else:
-                connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(database))
+                allow_connections(connection, to.database, True)
     except (psycopg.Error, SkinspireError):
         pass  # an empty database stays behind; the next operation takes it for new
 

@@ -23,6 +23,11 @@ FOLDER, LOCK = (
     "skinspire-db-private-",
     "in-use",
 )  # how a temporary folder's name begins, and what in it says that its process lives
+# Whatever the role's and the server's own are. Of those that this server has: PostgreSQL 17 has brought the last one.
+PATIENT = (
+    "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) ANY"
+    " ('{statement_timeout,idle_in_transaction_session_timeout,transaction_timeout}');\n"
+)
 AGE = 3  # seconds: of a younger one, the lock may not be taken yet
 
 
@@ -46,7 +51,7 @@ class Script:
     def begin(self) -> None:
         """Write what comes first. psql then carries out no command of its own, whatever was overlooked."""
         self.write(f"\\restrict {self.word}\n" if self.tools.restricts else "")
-        self.write("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0;\n")  # whatever the role's own are
+        self.write(PATIENT)
         self.write("BEGIN;\n" if self.transaction else "")
 
     def run(self, target: Target) -> None:

@@ -15,6 +15,7 @@ from skinspire_db.config.urls import SEVERAL, split_hosts
 from skinspire_db.errors import InvalidSetting, ServerFailed, StepFailed, UsageError
 from skinspire_db.lifecycle import stamp
 from skinspire_db.lifecycle.read_only import looking, present
+from skinspire_db.postgres import connections
 from skinspire_db.postgres.programs import find_binaries
 from skinspire_db.postgres.scripts import private_folder
 from skinspire_db.postgres.target import Target, libpq_parameters, target_of
@@ -104,11 +105,17 @@ def _spool(source: IO[bytes], file: IO[bytes]) -> bytes:
 
 
 def prepare(environment: Environment, *, terminal: bool) -> Psql:
-    """Make sure that the database can be reached, and say how to run psql there. The password is in the environment only."""
+    """Make sure that the database can be reached, and say how to run psql there. The password is in the environment only.
+
+    Raises what looking() raises; without a terminal also InvalidSetting when a pooler is in between, whose sessions would
+    keep what a script sets.
+    """
     from psycopg.conninfo import make_conninfo
 
     to = present(environment)
     with looking(to, OPERATION) as connection:
+        if not terminal:
+            connections.require_direct(to, OPERATION, writes=False)
         stamped = stamp.read(connection)
         program = _psql(connection.info.server_version // 10000)
     parameters = libpq_parameters(to, f"skinspire-db {OPERATION}")
