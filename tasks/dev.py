@@ -19,10 +19,11 @@ def test(ctx, all=False):
 
 @task()
 def lint(ctx):
-    """Run ruff and mypy."""
+    """Run ruff, mypy and the rules for imports."""
     _run(ctx, "ruff", "check", ".")
     _run(ctx, "ruff", "format", "--check", ".")
     _run(ctx, "mypy")
+    _run(ctx, "importlinter.cli")
 
 
 @task(help={"name": "only benchmarks with this in their name"})

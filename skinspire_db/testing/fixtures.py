@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def _skinspire_db(request: pytest.FixtureRequest) -> Iterator[None]:
     """Before all others: the test's database."""
-    from skinspire_db.testing.plugin import database_of
+    from skinspire_db.testing.choice import database_of
 
     with database_of(request):
         yield
@@ -58,7 +58,7 @@ def db(request: pytest.FixtureRequest) -> ClinicDatabase:
 @pytest.fixture
 def db_empty(request: pytest.FixtureRequest) -> Iterator[Database]:
     """An empty database of the test's own, with nothing in it and no stamp; get_db_session() does not go there."""
-    from skinspire_db.testing.plugin import RUN
+    from skinspire_db.testing.choice import RUN
 
     workshop = request.config.stash[RUN].bench(request).workshop
     database = workshop.empty()
@@ -71,7 +71,7 @@ def db_server(request: pytest.FixtureRequest) -> Any:
     """The server, as pytest-postgresql's factories take it: `factories.postgresql("db_server")` clones our template."""
     from pytest_postgresql.executors import NoopExecutor
 
-    from skinspire_db.testing.plugin import RUN
+    from skinspire_db.testing.choice import RUN
 
     try:
         workshop = request.config.stash[RUN].bench(request).workshop
@@ -159,7 +159,7 @@ def assert_valid(request: pytest.FixtureRequest) -> Any:
 
 def _current(request: pytest.FixtureRequest, mode: Mode | None) -> ClinicDatabase:
     """The database that the test was given before all other fixtures."""
-    from skinspire_db.testing.plugin import RUN
+    from skinspire_db.testing.choice import RUN
 
     current = request.config.stash[RUN].current
     if current is None or (mode is not None and current.mode != mode):

@@ -6,27 +6,21 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from skinspire_db.errors import SkinspireError, UsageError
+from skinspire_db.errors import SkinspireError
 from skinspire_db.service import test_override
 from skinspire_db.testing import fixtures
+from skinspire_db.testing.choice import KEEP, MODES, RUN, needs, put_back, told
 from skinspire_db.testing.run import Run
 
 if TYPE_CHECKING:
-    from skinspire_db.testing.modes import ClinicDatabase, Mode
+    pass
 
-MODES = ("session", "database", "clone")
-OF_FIXTURE: dict[str, Mode] = {"db_session": "session", "db_database": "database", "db_clone": "clone"}
-ANY_MODE = {
-    "db", "make_doctor", "make_hospital", "make_patient", "make_staff", "make_user", "assert_no_changes",
-    "assert_only_changed", "assert_valid",
-}  # fmt: skip
-SERVER_ONLY = {"db_empty", "db_server"}
 MARKER = 'db(mode): the test has a clinic database: "session" (rolled back; the default), "database" (real commits), "clone"'
 INI = {
     "db_server": "URL of a server for the test databases; without one the checkout's own is used",
@@ -37,8 +31,6 @@ INI = {
 }
 
 
-RUN = pytest.StashKey[Run]()
-KEEP = pytest.StashKey[str]()
 FORMER = pytest.StashKey[tuple[bool, Any, str | None]]()
 
 
@@ -83,14 +75,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
             shutil.rmtree(run.noted.parent, ignore_errors=True)
     if FORMER in config.stash:
         test_override.guarding, test_override.current, told = config.stash[FORMER]
-        _set(test_override.TOLD, told)
+        put_back(test_override.TOLD, told)
 
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist tells the controller of the collection next
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Make or find the template before the first test, if any test needs it, and say so."""
     run = session.config.stash[RUN]
-    needed = _is_of_skinspire() and any(_needs(item) for item in session.items)
+    needed = _is_of_skinspire() and any(needs(item) for item in session.items)
     if not needed or session.config.option.collectonly or run.by_postgresql_proc:
         return
     with contextlib.suppress(SkinspireError):  # each test that needs it tells
@@ -162,7 +154,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
         from skinspire_db.postgres.failures import sentence
 
         try:
-            with _told():
+            with told():
                 run.current.check()
         except psycopg.OperationalError as error:
             pytest.fail(f"the test's database was lost: {sentence(error)}", pytrace=False)
@@ -186,59 +178,6 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
-@contextlib.contextmanager
-def database_of(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Give a test its database, if it has one, before all other fixtures, and take it away after them."""
-    run, item = request.config.stash[RUN], request.node
-    with _told():
-        mode = _mode(item)
-    if mode is None:
-        yield
-        return
-    with _told():
-        database = run.use(mode, item, request)
-    with _surroundings(database):
-        yield
-    test_override.current = run.current = None
-    keep = item.stash.get(KEEP, None)
-    if keep is not None:
-        del item.stash[KEEP]  # it may run again
-    with _told():
-        database.finish(keep)
-
-
-def _mode(item: Any) -> Mode | None:
-    """What kind of database a test has, by its fixtures, its marker, the setting. Raises UsageError for two kinds at once."""
-    names = _ours(item)
-    asked = {OF_FIXTURE[name] for name in names & OF_FIXTURE.keys()}
-    if (marker := item.get_closest_marker("db")) is not None:
-        given = [*marker.args, *marker.kwargs.items()]
-        mode = marker.kwargs["mode"] if marker.kwargs.keys() == {"mode"} else marker.args[0] if marker.args else "session"
-        if len(given) > 1 or mode not in MODES or marker.kwargs.keys() - {"mode"}:
-            said = ", ".join(repr(each) for each in given)
-            raise UsageError(f"@pytest.mark.db({said}) is none of {', '.join(MODES)}", remedy='@pytest.mark.db("session")')
-        asked.add(cast("Mode", mode))
-    if len(asked) > 1:
-        raise UsageError(f"a test has one kind of database, not {' and '.join(sorted(asked))}", remedy="choose one")
-    if asked:
-        return asked.pop()
-    setting: Mode | None = item.config.getini("db_mode") or None
-    return setting or ("session" if names & ANY_MODE else None)
-
-
-def _needs(item: Any) -> bool:
-    with contextlib.suppress(UsageError):  # the test tells
-        return _mode(item) is not None or bool(SERVER_ONLY & _ours(item))
-    return True
-
-
-def _ours(item: Any) -> set[str]:
-    """The fixtures of this plugin that a test uses; a project's own of the same name are its own."""
-    known = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
-    names = (name for name in getattr(item, "fixturenames", ()) if name in known)
-    return {name for name in names if known[name][-1].func.__module__ == fixtures.__name__}
-
-
 def _is_of_skinspire() -> bool:
     from skinspire_db.config import project
 
@@ -246,42 +185,6 @@ def _is_of_skinspire() -> bool:
         return project.project().found_by in ("SKINSPIRE_PROJECT", "the current folder")
     except SkinspireError:  # a pyproject.toml that cannot be read; pytest tells
         return False
-
-
-@contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """An error that a user can mend, as one line."""
-    try:
-        yield
-    except SkinspireError as error:
-        raise pytest.fail.Exception(str(error), pytrace=False) from None
-
-
-@contextlib.contextmanager
-def _surroundings(database: ClinicDatabase) -> Iterator[None]:
-    """What processes that the test starts are told; what it chooses for get_db_session() is not the next test's choice."""
-    from skinspire_db.service import sessions
-
-    name = database.environment.name
-    told = {"SKINSPIRE_ENV": name, "TEST_DATABASE_URL": str(database.environment.url.value), test_override.TOLD: name}
-    before = {name: os.environ.get(name) for name in told}
-    nested = sessions._savepoints_by_default, sessions._savepoints.get()
-    os.environ |= told
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            _set(name, value)
-        sessions._savepoints_by_default = nested[0]
-        sessions._savepoints.set(nested[1])
-        sessions.forget_inherited()
-
-
-def _set(name: str, value: str | None) -> None:
-    if value is None:
-        os.environ.pop(name, None)
-    else:
-        os.environ[name] = value
 
 
 def _leave_word(path: Path, words: str) -> None:
