@@ -251,7 +251,8 @@ def named(text: str) -> ReusableStep:
 
 def _from_module(context: Context, *, text: str) -> Step:
     found = project_code.attribute(context.project, text)
-    return (found if isinstance(found, ReusableStep) else step(found)).bind(context)
+    [made] = bound(context, found)
+    return made
 
 
 def bound(context: Context, *chosen: ReusableStep | Run) -> tuple[Step, ...]:

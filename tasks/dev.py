@@ -14,25 +14,25 @@ def onboard(ctx, env=None, json=False):
 @task(help={"all": "the slow tests too, as CI runs them"})
 def test(ctx, all=False):
     """Run the tests."""
-    _run(ctx, "pytest", *(["-m", "slow or not slow"] if all else []))
+    _run(ctx, "-m", "pytest", *(["-m", "slow or not slow"] if all else []))
 
 
 @task()
 def lint(ctx):
     """Run ruff, mypy and the rules for imports."""
-    _run(ctx, "ruff", "check", ".")
-    _run(ctx, "ruff", "format", "--check", ".")
-    _run(ctx, "mypy")
-    _run(ctx, "importlinter.cli")
+    _run(ctx, "-m", "ruff", "check", ".")
+    _run(ctx, "-m", "ruff", "format", "--check", ".")
+    _run(ctx, "-m", "mypy")
+    _run(ctx, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()")
 
 
 @task(help={"name": "only benchmarks with this in their name"})
 def bench(ctx, name=""):
     """Run the benchmarks and show each figure beside its peer's."""
-    _run(ctx, "tests.benchmarks", *([name] if name else []))
+    _run(ctx, "-m", "tests.benchmarks", *([name] if name else []))
 
 
-def _run(ctx, module, *arguments):
+def _run(ctx, *arguments):
     """Run one of Python's tools from the checkout's root; its exit code becomes ours."""
     import subprocess
     import sys
@@ -40,7 +40,7 @@ def _run(ctx, module, *arguments):
 
     from invoke import Exit
 
-    command = [sys.executable, "-m", module, *arguments]
+    command = [sys.executable, *arguments]
     if ctx.config.run.dry:
         print("would run", *command)
         return

@@ -123,7 +123,8 @@ class Project:
     env: dict[str, str] = field(default_factory=dict)
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "invoke", "-r", str(CHECKOUT), *arguments]
+        own = (self.root / "tasks.py").exists()
+        return [sys.executable, "-m", "invoke", "-r", str(self.root if own else CHECKOUT), *arguments]
 
     @property
     def environment(self) -> dict[str, str]:

@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -175,21 +174,6 @@ def test_invoke_yaml_sets_the_defaults(project: Project) -> None:
     project.env |= {"INVOKE_SEED_PATIENTS": "3", "INVOKE_SEED_DOCTORS": "2"}
     assert project.invoke("db.setup").code == 0
     assert project.query("SELECT count(*) FROM patients") == [(3,)]
-
-
-def test_the_wheel_holds_the_sql(tmp_path: Path) -> None:
-    """Built by hatchling itself, in this environment, without asking any index."""
-    from hatchling.builders.wheel import WheelBuilder
-
-    [built] = WheelBuilder(str(CHECKOUT)).build(directory=str(tmp_path), versions=["standard"])
-    names = set(zipfile.ZipFile(built).namelist())
-    assert {
-        "skinspire_db/sql/bookkeeping.sql",
-        "skinspire_db/sql/triggers/timestamps.sql",
-        "skinspire_db/sql/triggers.lock",
-    } <= names
-    assert {"skinspire_db/clinic/reference.toml", "skinspire_db/py.typed"} <= names
-    assert not any(name.startswith(("tests/", "tasks")) for name in names)
 
 
 def test_no_registry_is_named_in_any_file() -> None:
