@@ -19,7 +19,7 @@ from skinspire_db.errands import Errand
 from skinspire_db.errors import SkinspireError
 from skinspire_db.pipeline import Pipeline, Report, Result, Series, StepResult
 from skinspire_db.plan import Plan
-from skinspire_db.rendering import as_markdown, as_mermaid, as_text, printable, tabular
+from skinspire_db.rendering import INDENT, as_markdown, as_mermaid, as_text, in_lines, printable, tabular
 from skinspire_db.summary import ONCE, Check, SignIn, told
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class ConsoleReport(Report):
 
     def target(self, to: Target) -> None:
         if not self.quiet:
-            say(f"{to.environment}: {to}")
+            say_wrapped(f"{to.environment}: {to}")
 
     def step(self, done: StepResult) -> None:
         if self._bar is not None:
@@ -53,7 +53,7 @@ class ConsoleReport(Report):
         for line in step_lines(done.name, _numbers(done) if done.summary.numbers else "failed", done.seconds):
             say(line)
         for line in done.summary.lines:
-            say(f"    {line}")
+            say_wrapped(line, "    ")
         if rows := done.summary.rows:
             table([list(row.values()) for row in rows], list(rows[0]))
         shown = [check for check in done.summary.checks if self.verbose or check.status != "pass"]
@@ -119,7 +119,8 @@ def diagnose(env: str | None, *, json: bool) -> None:
             table([(row.name, row.value or "-", row.source) for row in rows], ("setting", "value", "from"))
 
         def check(self, done: Check) -> None:
-            say(f"  {done.status:<8} {done.name:<15}  {done.detail}")
+            for line in wrapped(f"  {done.status:<8} {done.name:<15}  ", done.detail):
+                say(line)
 
     found = chain.diagnose(env, chain.Listener() if json else Aloud())
     if json:
@@ -157,7 +158,14 @@ def onboard(ctx: Any, env: str | None, options: Callable[[environment.Environmen
 
 def table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> None:
     """A table as the terminal shows it; values are shown as they are, also what looks like a number."""
-    say_lines("\n".join(f"  {line}".rstrip() for line in tabular(rows, headers).split("\n")))
+    width = terminal_width()
+    text = tabular(rows, headers, width=width and width - len(INDENT))
+    say_lines("\n".join(f"{INDENT}{line}".rstrip() for line in text.split("\n")))
+
+
+def terminal_width() -> int | None:
+    """In columns, 80 at the least; None where the output goes elsewhere than to a terminal."""
+    return max(NARROWEST, shutil.get_terminal_size((NARROWEST, 24)).columns) if sys.stdout.isatty() else None
 
 
 def show_json(value: Any) -> None:
@@ -172,6 +180,12 @@ def say(line: str) -> None:
     written for another reason (a full disk) does not stop it either, and is a failure at the end.
     """
     _print(printable(line))
+
+
+def say_wrapped(text: str, indent: str = "") -> None:
+    """Print a sentence, on a terminal in lines of its width, the later ones indented; elsewhere as one line."""
+    for line in in_lines(printable(text), terminal_width(), indent).split("\n"):
+        say(line)
 
 
 def say_lines(text: str) -> None:
@@ -216,7 +230,10 @@ def show_inspection(found: Inspection, how: str) -> None:
         return
     for note in found.notes:
         warn(note)
-    say_lines({"table": as_text, "markdown": as_markdown, "mermaid": as_mermaid}[how](found))
+    if how == "table":
+        say_lines(as_text(found, terminal_width()))
+    else:
+        say_lines({"markdown": as_markdown, "mermaid": as_mermaid}[how](found))
 
 
 def _show(pipeline: Pipeline | Series | Errand, result: Result) -> None:
@@ -227,7 +244,7 @@ def _show(pipeline: Pipeline | Series | Errand, result: Result) -> None:
     looked = "all checks pass" if any(step.summary.checks for step in result.steps) else "the database was not changed"
     done = "committed and read back" if result.steps else "all is right, nothing to do"
     ending = getattr(pipeline, "done", "") or (done if pipeline.keeps else looked)
-    say(f"{result.operation}: {ending}, {result.seconds:.2f} s")
+    say_wrapped(f"{result.operation}: {ending}, {result.seconds:.2f} s")
 
 
 def _show_sign_in(made: Sequence[SignIn]) -> None:
@@ -259,9 +276,14 @@ def step_lines(name: str, text: str, seconds: float) -> list[str]:
 
 
 def wrapped(head: str, text: str, width: int | None = None) -> list[str]:
-    """Head and text as lines that end before the width, the text under itself; a long word stays whole."""
+    """Head and text as lines that end before the width, the text under itself; a long word stays whole.
+
+    Where a word is too long for the place beside the head, the text begins on the next line.
+    """
     width = width or max(NARROWEST, shutil.get_terminal_size((NARROWEST, 24)).columns)
-    lines = textwrap.wrap(
-        text, max(20, width - len(head)), break_long_words=False, break_on_hyphens=False, drop_whitespace=True
-    )
-    return [f"{head}{lines[0] if lines else ''}", *(f"{' ' * len(head)}{line}" for line in lines[1:])]
+    under = " " * len(head)
+    if head and max(map(len, text.split()), default=0) > max(20, width - len(head)):
+        under = INDENT * 3
+    lines = textwrap.wrap(text, max(20, width - len(under)), break_long_words=False, break_on_hyphens=False)
+    beside = lines.pop(0) if lines and len(under) == len(head) else ""
+    return [f"{head}{beside}" if beside else head.rstrip(), *(f"{under}{line}" for line in lines)]
