@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from skinspire_db import binaries, connections, processes
+from skinspire_db import binaries, connections, pinning, processes
 from skinspire_db.connections import Target
 from skinspire_db.errors import StepFailed, ToolMissing
 from skinspire_db.settings import project
@@ -46,13 +46,15 @@ class ClientTools:
 
     def start(self, name: str, to: Target, *arguments: str, connect: bool = True, **streams: Any) -> subprocess.Popen[bytes]:
         """Start a program that connects to the target; without `connect` it only reads a file. The password is in its
-        environment.
+        environment. psql proves first that it is on the server, and in the database, that the operation is on.
         """
         suffix = ".exe" if sys.platform == "win32" else ""
         environment, conninfo = _surroundings(to, name)
         # pg_restore writes to its output unless it is told a database; the environment's variables say the rest.
         database = [f"--dbname={conninfo}"] if connect else []
-        command = [str(self.folder / f"{name}{suffix}"), *database, *arguments]
+        proof = to.pin.proof(to.database, moves=to.server is not None) if name == "psql" else ""
+        first = [f"--command={proof}"] if proof else []
+        command = [str(self.folder / f"{name}{suffix}"), *database, *first, *arguments]
         process: Any = subprocess.Popen(
             command, env=environment, **({"stdin": subprocess.DEVNULL} | streams), **processes.options()
         )
@@ -144,6 +146,8 @@ def remedy_of(err: bytes) -> str:
     """What to do about a program's complaint."""
     if setting := connections.short_of_locks(err.decode(errors="replace")):
         return connections.more_locks(setting)
+    if pinning.ELSEWHERE.encode() in err:
+        return pinning.REMEDY
     if b"No space left" in err:
         return "free some space, and run it again"
     if LOST.search(err):
