@@ -26,7 +26,7 @@ from skinspire_db.errors import (
     TableLocked,
 )
 from skinspire_db.plan import Plan, add_pipeline, planning
-from skinspire_db.remedies import of_check, shortened
+from skinspire_db.remedies import shortened
 from skinspire_db.summary import ONCE, SignIn, Summary, counted
 
 if TYPE_CHECKING:
@@ -300,7 +300,7 @@ class Pipeline:
         count = f"{len(bad)} of {counted(len(summary.checks), 'check')} did not pass"
         return ChecksFailed(
             f"{step}: {count}: {bad[0].name}: {shortened(bad[0].detail)}",
-            remedy=None if self.keeps else of_check(bad[0].name, f"invoke {self.operation}{self.arguments} --verbose"),
+            remedy=None if self.keeps else bad[0].remedy,
         )
 
     def _commit(self, connection: Connection, to: Target, entry: uuid.UUID, result: Result) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shutil
 import sys
 import textwrap
@@ -104,8 +103,6 @@ def operate(
     except SkinspireError as error:
         if not json and (made := error.result.get("sign_in")):  # committed, though not read back: shown now or never
             _show_sign_in([SignIn(**each) for each in made])
-        if verbose and re.match(rf"invoke {pipeline.operation} .*--verbose", error.remedy or ""):
-            error.remedy = None  # all of it was just shown
         raise
     show_json(result.as_dict()) if json else _show(pipeline, result)
 

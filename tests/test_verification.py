@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+import subprocess
+
 import pytest
 from conftest import Project
+from test_remedies import commands
 
 from skinspire_db import safety
 from skinspire_db.verification import CHECKS
@@ -24,6 +29,7 @@ DAMAGE = [
     ("constraints", "ALTER TABLE login_history DROP CONSTRAINT pk_login_history", "missing: pk_login_history on public.login_history"),
     ("constraints", "DROP INDEX ix_patients_live", "missing: ix_patients_live"),
     ("constraints", "ALTER TABLE patients ADD CONSTRAINT odd CHECK (mrn <> 'T000001') NOT VALID", "not valid: odd on patients"),
+    ("constraints", "ALTER TABLE patients ADD CONSTRAINT odd CHECK (mrn <> 'nobody') NOT VALID", "not valid: odd on patients"),
     ("triggers", "ALTER TABLE patients DISABLE TRIGGER _100_timestamps", "public.patients: DISABLED"),
     ("triggers", "ALTER TABLE patients ENABLE REPLICA TRIGGER _100_timestamps", "public.patients: DISABLED"),
     ("triggers", "DROP TRIGGER _110_user_tracking ON users", "public.users: MISSING"),
@@ -75,6 +81,45 @@ def test_damage_makes_its_check_fail(clinic: Project, name: str, damage: str, sa
     found = {check["name"]: check for check in outcome.json["checks"]}
     assert found[name]["status"] == "fail" and says in found[name]["detail"]
     assert outcome.json["error"]["type"] == "ChecksFailed"
+
+
+FOR_PEOPLE = ("give ", "set ", "remove ")  # what no command can decide
+
+
+@pytest.mark.parametrize(("name", "damage", "says"), DAMAGE)
+def test_the_remedy_of_what_failed_first_helps_when_typed(clinic: Project, name: str, damage: str, says: str) -> None:
+    if "role_id = 100" in damage:
+        clinic.execute("DELETE FROM user_role_mapping m USING role_master r WHERE m.role_id = r.role_id AND role_name = 'Nurse';"
+                       "DELETE FROM role_module_access a USING role_master r WHERE a.role_id = r.role_id AND role_name = 'Nurse'")  # fmt: skip
+    clinic.execute(damage)
+    found = clinic.invoke("db.verify", "--env=dev", "--json").json
+    first, remedy = next(each["name"] for each in found["checks"] if each["status"] != "pass"), found["error"]["remedy"]
+    assert remedy and "db.verify" not in remedy and "{" not in remedy
+    if sql := re.fullmatch(r"type in invoke db\.shell --env=dev: (.*)", remedy):
+        done = subprocess.run(clinic.command("db.shell", "--env=dev"), input=sql[1], cwd=clinic.root, env=clinic.environment,
+                              capture_output=True, text=True)  # fmt: skip
+        assert done.returncode == 0 or "violated by some row" in done.stderr, done.stderr
+        if sql[1].startswith(("SELECT f.*", "SELECT user_id", "\\d")) or done.returncode != 0:
+            assert "(0 rows)" not in done.stdout and len(done.stdout.splitlines()) > 2, (
+                "it shows the rows, or what is in the way"
+            )
+            return
+    elif remedy.startswith("invoke "):
+        for _ in range(4):  # a look names what mends it, until it finds nothing
+            outcome = clinic.invoke(*shlex.split(remedy)[1:])
+            for typed in commands(outcome.err.partition(" -> ")[2]):
+                assert clinic.invoke(*typed).code in (0, 3), typed
+            if outcome.code == 0:
+                break
+        if "stamped test" in says:
+            assert "correct the URL of dev, or use --env=test" in outcome.err, "whose database it is, people decide"
+            return
+        assert outcome.code == 0, outcome.err
+    else:
+        assert remedy.startswith(FOR_PEOPLE), remedy
+        return
+    after = {check["name"]: check["status"] for check in clinic.invoke("db.verify", "--json").json["checks"]}
+    assert after[first] == "pass", remedy
 
 
 @pytest.mark.parametrize(
