@@ -116,6 +116,18 @@ SWITCHED_OFF = """
            format('ALTER TABLE %s ENABLE TRIGGER %I;', t.tgrelid::regclass, t.tgname)
     FROM pg_trigger t JOIN pg_constraint k ON k.oid = t.tgconstraint WHERE t.tgisinternal AND t.tgenabled NOT IN ('O', 'A')
 """
+# Tables with both columns, and the query of their rows that were made since the trigger file was installed, by nobody.
+UNATTRIBUTED = """
+    SELECT c.oid::regclass::text,
+           format('SELECT * FROM %%I.%%I WHERE (created_by IS NULL OR updated_by IS NULL) AND created_at >= %%L',
+                  n.nspname, c.relname, %(since)s::timestamptz)
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p') AND n.nspname || '.' || c.relname = ANY (%(tables)s)
+      AND 4 = (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attisdropped
+               AND (a.attname IN ('created_by', 'updated_by') AND a.atttypid IN ('text'::regtype, 'varchar'::regtype)
+                    OR a.attname IN ('created_at', 'updated_at') AND a.atttypid = 'timestamptz'::regtype))
+    ORDER BY 1
+"""
 # A rule can do something else, or nothing, in place of what is written; an unlogged table is empty after a crash.
 PASSED_BY = """
     SELECT format('rule %%I on %%s does something in place of what is written', rulename, c.oid::regclass),
@@ -151,3 +163,13 @@ def loose_rows(connection: Connection) -> tuple[list[tuple[str, str]], int]:
             count = "1000 or more" if row[0] == 1000 else row[0]
             found.append((f"{name} on {table}: {count} rows refer to nothing", f"{rows} LIMIT 10;"))
     return found, len(keys)
+
+
+def unattributed(connection: Connection, tables: list[str], since: object) -> tuple[list[tuple[str, str]], int]:
+    """Tables with rows made since then that do not say by whom, and the query that shows them; and how many were looked at."""
+    found = search_path.rows(connection, UNATTRIBUTED, {"tables": tables, "since": since})
+    wrong = []
+    for table, rows in found:
+        if connection.execute(f"{rows} LIMIT 1".encode()).fetchone():
+            wrong.append((f"{table} has rows that do not say by whom they were made or changed", f"{rows} LIMIT 10;"))
+    return wrong, len(found)

@@ -314,6 +314,21 @@ def _hashing(subject: Subject) -> str:
     return f"{looked_at}; a plain one was written, was hashed, and rolled back"
 
 
+def _attribution(subject: Subject) -> str:
+    """What the triggers promise of rows since their file was installed; those from before may say nothing."""
+    if not bookkeeping.exists(subject.connection) or not any(file.name == "user_tracking" for file in subject.files):
+        return "none, as the trigger file is not installed"
+    row = subject.connection.execute(
+        "SELECT installed_at FROM skinspire_tools.ledger WHERE name = 'user_tracking'"
+        " AND to_jsonb(ledger) ->> 'disabled_by' IS NULL"
+    ).fetchone()
+    if row is None:
+        return "none, as the trigger file is not installed"
+    wrong, looked_at = row_checks.unattributed(subject.connection, sorted(subject.wanted.columns), row[0])
+    _expect_none(wrong)
+    return f"the rows of {looked_at} tables say by whom they were made and changed"
+
+
 CHECKS: dict[str, Callable[[Subject], str]] = {
     "connection": _connection,
     "server version": _server_version,
@@ -330,6 +345,7 @@ CHECKS: dict[str, Callable[[Subject], str]] = {
     "tenants": _rows_of("tenants"),
     "hospitals": _rows_of("hospitals"),
     "sessions and logins": _rows_of("sessions and logins"),
+    "attribution": _attribution,
     "write": _write,
 }
 
