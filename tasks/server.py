@@ -50,7 +50,9 @@ def status(ctx, env=None, json=False):
         rows = [(name, *("-" if each[name] is None else each[name] for each in (known, tests))) for name in known]
         console.table(rows, ("server", "of dev and test", "of the tests"))
         if orphans:
-            console.say("servers without a checkout; invoke server.destroy --orphans deletes those whose checkout is gone:")
+            console.say_wrapped(
+                "servers without a checkout; invoke server.destroy --orphans deletes those whose checkout is gone:"
+            )
             shown = [(each["home"], each["checkout"] or "-", each["state"], f"{each['bytes'] / 1e6:.1f}") for each in orphans]
             console.table(shown, ("folder", "checkout", "which is", "MB"))
 

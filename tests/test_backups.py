@@ -311,7 +311,7 @@ COMMENT ON FUNCTION body() IS '/* ; $$';
     "options",
     [
         [],
-        ["--create", "--clean"],
+        pytest.param(["--create", "--clean"], marks=pytest.mark.slow),
         pytest.param(["--inserts"], marks=pytest.mark.slow),
         pytest.param(["--clean"], marks=pytest.mark.slow),
     ],

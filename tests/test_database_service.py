@@ -411,11 +411,12 @@ def model(tree: Tree, label: str, savepoints: bool) -> tuple[list[str], bool, bo
     return rows, failed and not caught, not savepoints and (spoiled or failed)
 
 
+@pytest.mark.parametrize("count", [20, pytest.param(60, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("savepoints", [False, True])
-def test_random_nestings_against_the_rules(app: Project, savepoints: bool) -> None:
+def test_random_nestings_against_the_rules(app: Project, savepoints: bool, count: int) -> None:
     use_nested_transactions(savepoints)
 
-    @examples(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @examples(max_examples=count, deadline=None, suppress_health_check=list(HealthCheck))
     @given(inside=st.lists(TREES, max_size=3))
     def check(inside: list[Tree]) -> None:
         app.execute("DELETE FROM hospitals WHERE name LIKE 't:%'")
@@ -536,7 +537,9 @@ ENDINGS: dict[str, Callable[[Any], Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("nested", ["outermost", "inner", "savepoint", "reads"])
+@pytest.mark.parametrize(
+    "nested", ["inner", *(pytest.param(each, marks=pytest.mark.slow) for each in ("outermost", "savepoint", "reads"))]
+)
 def test_whoever_ends_the_transaction_is_noticed(app: Project, nested: str) -> None:
     """Rows would vanish, or stay after an exception, without an error."""
     use_nested_transactions(nested == "savepoint")
@@ -868,6 +871,7 @@ def _block_of(session: Any) -> Any:
     return next(block.__exit__ for block in sessions._open if block.unit and block.unit.session is session)
 
 
+@pytest.mark.slow
 def test_tasks_and_threads_that_share_a_pool(app: Project) -> None:
     """A thread may take the connection that a task has just seen free."""
     stop = threading.Event()

@@ -80,7 +80,14 @@ def ends(live: Project, case: str) -> dict[str, tuple[list[str], Outcome]]:
         return {name: (task, live.invoke("--dry", *task)) for name, task in tasks.items()}
 
 
-@CASES
+@pytest.mark.parametrize(
+    "case",
+    [
+        "protected",
+        "missing",
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ("another's stamp", "no stamp", "empty")),
+    ],
+)
 def test_it_is_refused_as_the_real_run_is(live: Project, case: str) -> None:
     """The same words and the same exit code."""
     for task, looked in ends(live, case).values():

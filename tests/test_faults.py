@@ -322,8 +322,10 @@ def test_two_first_setups_at_once(project: Project) -> None:
 
 DROPS = """
 import os, psycopg
-from skinspire_db import connections, environment
-to = connections.target(environment.resolve("dev"))
+from skinspire_db.config import environment
+from skinspire_db.postgres import connections, databases
+from skinspire_db.postgres.target import target_of
+to = target_of(environment.resolve("dev"))
 own = connections.connect(to, "db.setup")
 real = psycopg.Connection.execute
 def execute(self, query, *arguments, **options):
@@ -331,7 +333,7 @@ def execute(self, query, *arguments, **options):
         os.kill(os.getpid(), 9)
     return real(self, query, *arguments, **options)
 psycopg.Connection.execute = execute
-connections.drop_unless_used(to, "db.setup", own.info.backend_pid)
+databases.drop_unless_used(to, "db.setup", own.info.backend_pid)
 """
 
 

@@ -15,11 +15,15 @@ from conftest import Project, throw_away_home
 
 from skinspire_db.config import environment, urls
 from skinspire_db.config import project as settings
-from skinspire_db.errors import ConnectionFailed
-from skinspire_db.postgres import connections
+from skinspire_db.copies import streaming
+from skinspire_db.errors import ConnectionFailed, StepFailed
+from skinspire_db.lifecycle import scratch
+from skinspire_db.postgres import connections, scripts, target
+from skinspire_db.postgres.client_programs import client_tools
 from skinspire_db.postgres.embedded_server import EmbeddedServer
-from skinspire_db.postgres.target import target_of
+from skinspire_db.postgres.target import Target
 from skinspire_db.service import test_override
+from skinspire_db.terminal import psql
 
 
 def closed_port() -> int:
@@ -67,7 +71,7 @@ def test_lists_of_hosts_are_understood_and_shown(
     monkeypatch.setenv("DEV_DATABASE_URL", url)
     settings._tool_table.cache_clear()
     settings._dotenv.cache_clear()
-    to = target_of(environment.resolve("dev"))
+    to = target.target_of(environment.resolve("dev"))
     assert str(to) == f"d on {shown}"
     assert (to.parameters["host"], str(to.parameters["port"])) == (host, port)
     hidden = environment.hide_password(url)
@@ -105,7 +109,7 @@ def test_a_failover_list_serves_tools_and_application(project: Project) -> None:
         from sqlalchemy import create_engine, text
         with get_db_session() as session:
             print(session.execute(text("SELECT count(*) FROM hospitals")).scalar_one() > 0)
-        from skinspire_db.postgres import target; from skinspire_db.config import environment
+        from skinspire_db.postgres.target import target_of; from skinspire_db.config import environment
         with get_db_session(read_only=True) as session:
             print(session.execute(text("SHOW port")).scalar_one())
         url = get_database_url()
@@ -123,7 +127,7 @@ def test_a_session_that_comes_out_elsewhere_does_nothing(clinic: Project, monkey
     monkeypatch.setenv("DEV_DATABASE_URL", clinic.env["DEV_DATABASE_URL"])
     settings._tool_table.cache_clear()
     settings._dotenv.cache_clear()
-    to = target_of(environment.resolve("dev"))
+    to = target.target_of(environment.resolve("dev"))
     aside = clinic.database + "_aside"
     with to.pin.operation():
         connections.connect(to, "test").close()
@@ -140,6 +144,35 @@ def test_a_session_that_comes_out_elsewhere_does_nothing(clinic: Project, monkey
         connections.connect(to, "test").close()
 
 
+def test_a_program_that_comes_out_in_another_database_does_nothing(clinic: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(clinic.root)
+    monkeypatch.setenv("DEV_DATABASE_URL", clinic.env["DEV_DATABASE_URL"])
+    settings._tool_table.cache_clear()
+    settings._dotenv.cache_clear()
+    to = target.target_of(environment.resolve("dev"))
+    aside = clinic.database + "_aside"
+    with to.pin.operation():
+        connections.connect(to, "test").close()
+        write_a_table(to)
+        clinic.execute("DROP TABLE written")
+        clinic.execute(f'ALTER DATABASE "{clinic.database}" RENAME TO "{aside}"', "postgres")
+        clinic.execute(f'CREATE DATABASE "{clinic.database}"', "postgres")
+        try:
+            with pytest.raises(StepFailed, match="another database is called"):
+                write_a_table(to)
+            assert clinic.query("SELECT to_regclass('written')") == [(None,)]
+        finally:
+            clinic.execute(f'DROP DATABASE "{clinic.database}"', "postgres")
+            clinic.execute(f'ALTER DATABASE "{aside}" RENAME TO "{clinic.database}"', "postgres")
+
+
+def write_a_table(to: Target) -> None:
+    """A script that is no transaction: whatever of it was run, stays."""
+    with scripts.script(client_tools(170000), transaction=False) as script:
+        script.write("CREATE TABLE public.written ();")
+        script.run(to)
+
+
 def test_a_role_that_may_not_ask_for_the_system_identifier(clinic: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on some hosted servers; here in one database only, so that both answers meet in one operation."""
     role = f"plain_{clinic.database}"
@@ -150,13 +183,16 @@ def test_a_role_that_may_not_ask_for_the_system_identifier(clinic: Project, monk
     monkeypatch.setenv("DEV_DATABASE_URL", clinic.url(clinic.database, user=role, password="p"))
     settings._tool_table.cache_clear()
     settings._dotenv.cache_clear()
-    to = target_of(environment.resolve("dev"))
+    to = target.target_of(environment.resolve("dev"))
     try:
         with to.pin.operation():
             connections.connect(to, "test").close()
             assert to.pin.server and to.pin.server.system is None and not to.pin.pooled
             connections.maintenance(to, "test").close()
             connections.connect(to, "test").close()
+            with scripts.script(client_tools(170000)) as script:
+                script.write("SELECT 1;")
+                script.run(to)
     finally:
         clinic.execute(f"DROP ROLE {role}")
 
@@ -258,7 +294,7 @@ def test_a_server_that_goes_away_is_not_replaced_by_another(
     settings._tool_table.cache_clear()
     settings._dotenv.cache_clear()
     chosen = environment.resolve("dev")
-    to = target_of(chosen)
+    to = target.target_of(chosen)
     with chosen.pin.operation():
         connections.connect(to, "test").close()
         assert to.where == f"127.0.0.1:{here.port}"
@@ -269,3 +305,51 @@ def test_a_server_that_goes_away_is_not_replaced_by_another(
     with chosen.pin.operation():
         connections.connect(to, "test").close()
         assert to.where == f"127.0.0.1:{there.port}"
+
+
+@pytest.mark.slow
+def test_a_program_that_comes_out_on_another_server_does_nothing(
+    make_project: Callable[..., Project],
+    servers: tuple[EmbeddedServer, EmbeddedServer],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """The address leads to another server than it did for the operation's first connection, whose databases have the names."""
+    here, there = (each.address() for each in servers)
+    assert here and there
+    for address in (here, there):
+        with psycopg.connect(**address.parameters, dbname="postgres", autocommit=True) as connection:
+            connection.execute("CREATE DATABASE clinic")
+    project = make_project()
+    monkeypatch.chdir(project.root)
+    monkeypatch.setenv("DEV_DATABASE_URL", f"postgresql://skinspire:{here.password}@127.0.0.1:{here.port}/clinic")
+    settings._tool_table.cache_clear()
+    settings._dotenv.cache_clear()
+    chosen, tools = environment.resolve("dev"), client_tools(170000)
+    ready = psql.prepare(chosen, terminal=False)
+    elsewhere = [each.replace(f"port={here.port}", f"port={there.port}") for each in ready.command]
+    assert elsewhere != ready.command
+    done = subprocess.run(
+        [*elsewhere, "--command=CREATE TABLE public.written ()"], env=ready.env, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode != 0 and "on another server" in done.stderr, done
+    to = target.target_of(chosen)
+    with chosen.pin.operation(), connections.connect(to, "test") as connection:
+        snapshot = streaming.hold(connection, to)
+        archive = str(tmp_path / "archive")
+        dump = ("-Fd", "--jobs=2", f"--snapshot={snapshot}")
+        tools.run("pg_dump", to, *dump, f"--file={archive}")
+        chosen.pin.address["port"] = str(there.port)
+        with pytest.raises(StepFailed, match="on another server") as failed:
+            write_a_table(to)
+        assert "name one server's own address" in str(failed.value.remedy)
+        with pytest.raises(StepFailed, match="on another server"):
+            streaming._Pipes(tools, to, to, snapshot)._pump(
+                "it", ["--command=SELECT 1"], ["--command=CREATE TABLE public.written ()"]
+            )
+        with pytest.raises(StepFailed, match="snapshot"):
+            tools.run("pg_dump", to, *dump, f"--file={archive}-again")
+        with pytest.raises(StepFailed, match="does not exist"):
+            tools.run("pg_restore", scratch.new_name(to), "--exit-on-error", "--jobs=2", archive)
+    with psycopg.connect(**there.parameters, dbname="clinic") as connection:
+        assert connection.execute("SELECT to_regclass('public.written')").fetchone() == (None,)

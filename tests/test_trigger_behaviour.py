@@ -443,3 +443,24 @@ def test_two_sessions_begin_under_snapshots(clinic: Project) -> None:
         with pytest.raises(psycopg.errors.SerializationFailure):
             other.execute(begin.encode())
         other.execute("ROLLBACK")
+
+
+@pytest.mark.parametrize("schema", ["later", 'Of the "extension"'])
+def test_passwords_where_pgcrypto_was_moved(connection: Connection, schema: str) -> None:
+    """The extension is looked up at each call; functions of its names elsewhere are not called."""
+    connection.execute("UPDATE users SET password_hash = 'Secret 1' WHERE user_id = (SELECT min(user_id) FROM users)")
+    quoted = psycopg.sql.Identifier(schema)
+    connection.execute(psycopg.sql.SQL("CREATE SCHEMA {0}; ALTER EXTENSION pgcrypto SET SCHEMA {0}").format(quoted))
+    for function in ("crypt(text, text)", "gen_salt(text, integer)"):
+        connection.execute(f"CREATE FUNCTION public.{function} RETURNS text LANGUAGE sql AS $$SELECT 'stolen'$$".encode())
+    opens = "SELECT verify_password(user_id, %s) FROM users WHERE user_id = (SELECT min(user_id) FROM users)"
+    assert connection.execute(opens.encode(), ("Secret 1",)).fetchone() == (True,)
+    connection.execute("UPDATE users SET password_hash = 'Secret 2' WHERE user_id = (SELECT min(user_id) FROM users)")
+    assert connection.execute(opens.encode(), ("Secret 2",)).fetchone() == (True,)
+
+
+@pytest.mark.parametrize("value", ["on", "off"])
+def test_password_hashing_leaves_the_settings_of_its_installer(connection: Connection, value: str) -> None:
+    connection.execute(f"SET check_function_bodies = {value}".encode())
+    connection.execute((settings.Project(Path(), {}).root / "sql/triggers/password_hashing.sql").read_bytes())
+    assert connection.execute("SHOW check_function_bodies").fetchone() == (value,)

@@ -418,7 +418,7 @@ def test_pgtap_agrees_with_status(clinic: Project) -> None:
             return len(states)
 
         connection.execute("SET search_path = public, tap; SELECT * FROM no_plan()")
-        assert agrees(status(connection, CURRENT)) == 82
+        assert agrees(status(connection, CURRENT)) == 83
         for table in ("staff", "users"):
             names = [row[0] for row in connection.execute(
                 "SELECT tgname FROM pg_trigger WHERE tgrelid = %s::regclass AND NOT tgisinternal", (table,))]  # fmt: skip
@@ -428,6 +428,22 @@ def test_pgtap_agrees_with_status(clinic: Project) -> None:
         wrong = [each.state for each in status(connection, CURRENT) if each.state != "INSTALLED"]
         assert sorted(wrong) == ["MISSING", "MISSING", "UNATTACHED"]
         agrees(status(connection, CURRENT))
+
+
+def test_install_with_nothing_to_do_asks_little(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each question is a round trip, and the server may be far away: three for a file, and a few for all."""
+    asked: list[object] = []
+    execute = psycopg.Cursor.execute
+
+    def counted(self: Any, query: Any, *arguments: Any, **options: Any) -> Any:
+        asked.append(query)
+        return execute(self, query, *arguments, **options)
+
+    former = connection.execute("SHOW search_path").fetchone()
+    monkeypatch.setattr(psycopg.Cursor, "execute", counted)
+    assert install(connection, CURRENT).numbers["attached"] == 0
+    assert len(asked) <= 3 * len(CURRENT) + 8, asked
+    assert connection.execute("SHOW search_path").fetchone() == former
 
 
 def test_install_waits_for_no_reader_of_another_table(clinic: Project) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+import subprocess
+
 import pytest
 from conftest import Project
+from test_remedies import commands
 
 from skinspire_db.inspection.verification import CHECKS
 from skinspire_db.lifecycle import lock
@@ -24,6 +29,7 @@ DAMAGE = [
     ("constraints", "ALTER TABLE login_history DROP CONSTRAINT pk_login_history", "missing: pk_login_history on public.login_history"),
     ("constraints", "DROP INDEX ix_patients_live", "missing: ix_patients_live"),
     ("constraints", "ALTER TABLE patients ADD CONSTRAINT odd CHECK (mrn <> 'T000001') NOT VALID", "not valid: odd on patients"),
+    ("constraints", "ALTER TABLE patients ADD CONSTRAINT odd CHECK (mrn <> 'nobody') NOT VALID", "not valid: odd on patients"),
     ("triggers", "ALTER TABLE patients DISABLE TRIGGER _100_timestamps", "public.patients: DISABLED"),
     ("triggers", "ALTER TABLE patients ENABLE REPLICA TRIGGER _100_timestamps", "public.patients: DISABLED"),
     ("triggers", "DROP TRIGGER _110_user_tracking ON users", "public.users: MISSING"),
@@ -53,6 +59,9 @@ DAMAGE = [
     ("tenants", CROSSED + "INSERT INTO role_module_access (role_id, module_id) VALUES (-1, -1)", "between two hospitals"),
     ("tenants", CROSSED + "UPDATE module_master SET parent_module = -1 WHERE module_id > 1", "under another hospital's module"),
     ("tenants", CROSSED + "UPDATE patients SET hospital_id = (SELECT hospital_id FROM hospitals WHERE name = 'B')", "of another hospital"),
+    ("attribution", "SET session_replication_role = replica; INSERT INTO hospitals (name, is_active) VALUES ('A', false)",
+     "hospitals has rows that do not say by whom"),
+    ("attribution", "SET session_replication_role = replica; UPDATE patients SET updated_by = NULL", "patients has rows that do not say"),
     ("write", "CREATE RULE ignore AS ON INSERT TO parameter_settings DO INSTEAD NOTHING", "is not there"),
 ]  # fmt: skip
 
@@ -77,6 +86,47 @@ def test_damage_makes_its_check_fail(clinic: Project, name: str, damage: str, sa
     assert outcome.json["error"]["type"] == "ChecksFailed"
 
 
+FOR_PEOPLE = ("give ", "set ", "remove ")  # what no command can decide
+
+
+@pytest.mark.parametrize(("name", "damage", "says"), DAMAGE)
+def test_the_remedy_of_what_failed_first_helps_when_typed(clinic: Project, name: str, damage: str, says: str) -> None:
+    if "role_id = 100" in damage:
+        clinic.execute("DELETE FROM user_role_mapping m USING role_master r WHERE m.role_id = r.role_id AND role_name = 'Nurse';"
+                       "DELETE FROM role_module_access a USING role_master r WHERE a.role_id = r.role_id AND role_name = 'Nurse'")  # fmt: skip
+    clinic.execute(damage)
+    found = clinic.invoke("db.verify", "--env=dev", "--json").json
+    first, remedy = next(each["name"] for each in found["checks"] if each["status"] != "pass"), found["error"]["remedy"]
+    assert remedy and "db.verify" not in remedy and "{" not in remedy
+    if sql := re.fullmatch(r"type in invoke db\.shell --env=dev: (.*)", remedy):
+        done = subprocess.run(clinic.command("db.shell", "--env=dev"), input=sql[1], cwd=clinic.root, env=clinic.environment,
+                              capture_output=True, text=True)  # fmt: skip
+        assert done.returncode == 0 or "violated by some row" in done.stderr, done.stderr
+        if (
+            "VALIDATE" not in sql[1] and sql[1].startswith(("SELECT f.*", "SELECT * FROM", "SELECT user_id", "\\d"))
+        ) or done.returncode != 0:
+            assert "(0 rows)" not in done.stdout and len(done.stdout.splitlines()) > 2, (
+                "it shows the rows, or what is in the way"
+            )
+            return
+    elif remedy.startswith("invoke "):
+        for _ in range(4):  # a look names what mends it, until it finds nothing
+            outcome = clinic.invoke(*shlex.split(remedy)[1:])
+            for typed in commands(outcome.err.partition(" -> ")[2]):
+                assert clinic.invoke(*typed).code in (0, 3), typed
+            if outcome.code == 0:
+                break
+        if "stamped test" in says:
+            assert "correct the URL of dev, or use --env=test" in outcome.err, "whose database it is, people decide"
+            return
+        assert outcome.code == 0, outcome.err
+    else:
+        assert remedy.startswith(FOR_PEOPLE), remedy
+        return
+    after = {check["name"]: check["status"] for check in clinic.invoke("db.verify", "--json").json["checks"]}
+    assert after[first] == "pass", remedy
+
+
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
@@ -90,6 +140,14 @@ def test_a_check_that_could_not_run_is_unknown_and_no_pass(clinic: Project, name
     outcome = clinic.invoke("db.verify", "--json")
     assert outcome.code == 1
     assert {check["name"]: check["status"] for check in outcome.json["checks"]}[name] == "unknown"
+
+
+def test_rows_from_before_the_triggers_may_say_nothing(clinic: Project) -> None:
+    clinic.execute(
+        "SET session_replication_role = replica; INSERT INTO hospitals (name, is_active, created_at)"
+        " VALUES ('A', false, now() - interval '1 year')"
+    )
+    assert clinic.invoke("db.verify").code == 0
 
 
 def test_the_write_check_does_not_write_into_another_environments_database(clinic: Project) -> None:

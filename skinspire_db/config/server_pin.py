@@ -20,6 +20,30 @@ IDENTITY = """
            oid, datname, pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_recovery()
     FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
 """
+# What prove() does, for psql: a name says what follows, and a rounded start is near enough.
+PROOF = """
+DO $proof$
+DECLARE
+    system pg_catalog.int8;
+    near pg_catalog.bool;
+BEGIN
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    BEGIN
+        system := (SELECT system_identifier FROM pg_control_system());
+    EXCEPTION WHEN insufficient_privilege THEN
+        NULL;
+    END;
+    near := abs(date_part('epoch', pg_postmaster_start_time()) - {started}) < 0.001 OR coalesce(system = {system}, false)
+        AND ({moves} OR (inet_server_addr(), inet_server_port()) IS NOT DISTINCT FROM ({address}::inet, {port}::int));
+    IF system <> {system} OR NOT near THEN
+        RAISE EXCEPTION '% {elsewhere}', current_database();
+    ELSIF {oid} <> (SELECT oid FROM pg_database WHERE datname = current_database()) THEN
+        RAISE EXCEPTION 'another database is called % now than when this operation began', current_database();
+    END IF;
+END
+$proof$"""
+ELSEWHERE = "was reached on another server than the one that this operation began on"
+REMEDY = "run it again; if that repeats, name one server's own address in the URL"
 SYSTEM = "(SELECT system_identifier FROM pg_catalog.pg_control_system())"
 
 
@@ -86,8 +110,8 @@ class Pin:
                 self.address = {"host": info.host, "hostaddr": info.hostaddr, "port": str(info.port)}
         elif not (found.is_the_same(self.server) or (moves and found.system == self.server.system)):
             raise ConnectionFailed(
-                f"{database} was reached on another server than the one that this operation began on",
-                remedy="run it again; if that repeats, name one server's own address in the URL",
+                f"{database} {ELSEWHERE}",
+                remedy=REMEDY,
             )
         self.pooled = self.pooled or pid != connection.info.backend_pid
         if self.databases.setdefault(database, oid) != oid:
@@ -95,6 +119,23 @@ class Pin:
                 f"another database is called {database} now than when this operation began",
                 remedy="look who replaced it, and run it again",
             )
+
+    def proof(self, database: str, *, moves: bool) -> str:
+        """As prove(), for psql: a statement that fails where it is run elsewhere; empty before the first connection.
+
+        pg_dump proves it by the snapshot that it is given, and pg_restore by its database's name, both of which this
+        operation has made, and no other server has.
+        """
+        from psycopg import sql
+
+        if self.server is None:
+            return ""
+        address, port = self.server.address
+        values = {
+            "started": self.server.started, "system": self.server.system, "oid": self.databases.get(database),
+            "address": str(address) if address else None, "port": port, "moves": moves,
+        }  # fmt: skip
+        return PROOF.format(elsewhere=ELSEWHERE, **{name: sql.Literal(value).as_string() for name, value in values.items()})
 
 
 def _identity(connection: psycopg.Connection[Any]) -> tuple[Server, int, str, int, bool]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db.clinic import reference
 from skinspire_db.config.environment import Policy
 from skinspire_db.inspection import row_checks
 from skinspire_db.lifecycle import tool_schema
+from skinspire_db.lifecycle.remedies import in_shell
 from skinspire_db.lifecycle.result import Check, Summary
 from skinspire_db.objects.files import TriggerFile
 from skinspire_db.objects.status import status
@@ -22,12 +24,26 @@ if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
 # Also gives back the locks on what was looked at: thousands of tables have more than a server has room for.
+MENDED = 3  # at once, by one remedy
+TABLE_LOOK = in_shell("\\d public.parameter_settings")  # with its rules and triggers
 GIVE_BACK, LOCKED = "ROLLBACK TO SAVEPOINT verification", 100
+DRIFT, STATUS = "invoke db.drift --env={env}", "invoke triggers.status --env={env}"
+NO_RIGHT = "use the role that owns the tables in the URL of {env}, or ask the administrator for that right"
 ADMINISTRATORS = ("System Administrator", "Hospital Administrator")
+ADMINISTRATORS_LOOK = (
+    "SELECT user_id, u.is_active, is_deleted, locked_until,"
+    " password_hash ~ '^([$]|scrypt:|pbkdf2:)' AS hashed, m.is_active AS has_role, r.status"
+    " FROM users u JOIN user_role_mapping m USING (user_id) JOIN role_master r USING (role_id)"
+    " WHERE role_name IN ('System Administrator', 'Hospital Administrator');"
+)
 
 
 class Failed(Exception):
-    """What a check found wrong; the text is its detail."""
+    """What a check found wrong, the check's detail, and what to do about it."""
+
+    def __init__(self, detail: str, remedy: str) -> None:
+        super().__init__(detail)
+        self.remedy = remedy
 
 
 @dataclass(frozen=True)
@@ -63,12 +79,13 @@ def _run(name: str, check: Callable[[Subject], str], subject: Subject) -> Check:
         subject.connection.execute(GIVE_BACK)
         return Check(name, "pass", looked)
     except Failed as failure:
-        return Check(name, "fail", str(failure))
+        return Check(name, "fail", str(failure), failure.remedy)
     except psycopg.Error as error:
         if subject.connection.closed:
             raise  # there is nobody left to ask
         subject.connection.execute(GIVE_BACK)
-        return Check(name, "unknown", f"could not look: {sentence(error)}")
+        lacks = isinstance(error, psycopg.errors.InsufficientPrivilege)
+        return Check(name, "unknown", f"could not look: {sentence(error)}", NO_RIGHT if lacks else DRIFT)
 
 
 def _connection(subject: Subject) -> str:
@@ -79,48 +96,60 @@ def _connection(subject: Subject) -> str:
 
 def _server_version(subject: Subject) -> str:
     version = subject.connection.info.server_version
-    _expect(version >= OLDEST_MAJOR * 10000, f"PostgreSQL {version // 10000} is older than {OLDEST_MAJOR}")
+    _expect(
+        version >= OLDEST_MAJOR * 10000,
+        f"PostgreSQL {version // 10000} is older than {OLDEST_MAJOR}",
+        f"copy the database to a server of PostgreSQL {OLDEST_MAJOR} or newer",
+    )
     return f"PostgreSQL {version // 10000}.{version % 10000}"
 
 
 def _stamp(subject: Subject) -> str:
-    _expect(tool_schema.exists(subject.connection), "the database has no stamp")
+    # Without tables, or with, the stamp is written only by whoever names the database.
+    make = f"invoke env.stamp --env={{env}} --confirm={quote(subject.connection.info.dbname)}"
+    _expect(tool_schema.exists(subject.connection), "the database has no stamp", make)
     row = subject.connection.execute("SELECT environment, identity FROM skinspire_tools.stamp").fetchone()
-    _expect(row is not None, "the database has no stamp")
+    _expect(row is not None, "the database has no stamp", make)
     assert row
-    _expect(row[0] == subject.environment, f"the database is stamped {row[0]}, not {subject.environment}")
+    _expect(
+        row[0] == subject.environment,
+        f"the database is stamped {row[0]}, not {subject.environment}",
+        "invoke db.doctor --env={env}",
+    )
     return f"{row[0]}, identity {row[1]}"
 
 
 def _tables(subject: Subject) -> str:
     differences = tables.compare(subject.connection, subject.wanted)
-    _expect(not differences, "; ".join(differences))
+    _expect(not differences, "; ".join(differences), DRIFT)
     columns = sum(map(len, subject.wanted.columns.values()))
     return f"{len(subject.wanted.columns)} tables with {columns} columns as the models say"
 
 
 def _constraints(subject: Subject) -> str:
-    invalid = [
-        name
-        for (name,) in search_path.rows(
-            subject.connection,
-            """
-            SELECT format('%s on %s', conname, conrelid::regclass) FROM pg_constraint WHERE NOT convalidated
-            UNION ALL SELECT format('index %s', indexrelid::regclass) FROM pg_index WHERE NOT indisvalid
-            """,
-        )
-    ]
-    _expect(not invalid, f"not valid: {', '.join(invalid)}")
+    invalid = search_path.rows(
+        subject.connection,
+        """
+        SELECT format('%s on %s', conname, conrelid::regclass),
+               format('ALTER TABLE %s VALIDATE CONSTRAINT %I;', conrelid::regclass, conname),
+               CASE contype WHEN 'c' THEN format('SELECT * FROM %s WHERE NOT (%s) LIMIT 10; ', conrelid::regclass,
+                                                 pg_get_expr(conbin, conrelid)) ELSE '' END
+        FROM pg_constraint WHERE NOT convalidated
+        UNION ALL SELECT format('index %s', indexrelid::regclass), format('REINDEX INDEX %s;', indexrelid::regclass), ''
+        FROM pg_index WHERE NOT indisvalid
+        """,
+    )
+    _expect_none([(name, f"{rows}{statement}") for name, statement, rows in invalid], "not valid: ", ", ")
     live = tables.live_names(subject.connection)
     missing = [f"{name} on {table}" for table, name in subject.wanted.names if (table, name) not in live]
-    _expect(not missing, f"missing: {', '.join(missing)}")
+    _expect(not missing, f"missing: {', '.join(missing)}", DRIFT)
     return f"{len(subject.wanted.names)} constraints and indexes of the models are there, none is invalid"
 
 
 def _triggers(subject: Subject) -> str:
     states = status(subject.connection, subject.files)
     wrong = [f"{each.file}, {each.object}: {each.state}, {each.note}" for each in states if each.state != "INSTALLED"]
-    _expect(not wrong, "; ".join(wrong))
+    _expect(not wrong, "; ".join(wrong), STATUS)
     return f"{len(states)} functions and triggers of {len(subject.files)} files are installed and enabled"
 
 
@@ -135,13 +164,14 @@ def _reference(subject: Subject) -> str:
         of_the_system = "WHERE hospital_id IS NULL" if table in ("module_master", "role_master") else ""
         found = set(_column(subject, f"SELECT {keys[table]} FROM public.{table} {of_the_system}"))  # noqa: S608
         missing += [f"{table} {key}" for key in wanted if key not in found]
-    _expect(not missing, f"missing: {', '.join(missing)}")
+    seed = "invoke db.seed --env={env} --reference-only"
+    _expect(not missing, f"missing: {', '.join(missing)}", seed)
     bare = _column(
         subject,
         "SELECT role_name FROM public.role_master r"
         " WHERE NOT EXISTS (SELECT FROM public.role_module_access a WHERE a.role_id = r.role_id)",
     )
-    _expect(not bare, f"roles without any right: {', '.join(bare)}")
+    _expect(not bare, f"roles without any right: {', '.join(bare)}", "give each of them a row in role_module_access")
     return ", ".join(f"{len(wanted)} in {table}" for table, wanted in expected.items())
 
 
@@ -157,7 +187,8 @@ def _administrator(subject: Subject) -> str:
         """,
         (list(ADMINISTRATORS), row_checks.HASH),
     )
-    _expect(bool(able), "no administrator is active, unlocked and has a password")
+    look = in_shell(ADMINISTRATORS_LOOK)
+    _expect(bool(able), "no administrator is active, unlocked and has a password", look)
     if not subject.policy.test_data:
         return f"{len(able)} of them: active, not locked, with a password hash"
     crypt = f"{reference.pgcrypto(subject.connection)}.crypt"
@@ -196,8 +227,10 @@ def _sequences(subject: Subject) -> str:
         if row and row[0] is not None:
             ahead = last >= row[0] if ascending else last <= row[0]
             if not ahead or (last == row[0] and not called):
-                behind.append(f"{sequence} is at {last}, {table}.{column} at {row[0]}")
-    _expect(not behind, "; ".join(behind))
+                literal = "'" + sequence.replace("'", "''") + "'"
+                mend = f"SELECT setval({literal}, {row[0]});"
+                behind.append((f"{sequence} is at {last}, {table}.{column} at {row[0]}", mend))
+    _expect_none(behind)
     return f"{len(owned)} sequences are ahead of their columns"
 
 
@@ -209,30 +242,31 @@ def _write(subject: Subject) -> str:
     subject.connection.execute(
         "INSERT INTO public.parameter_settings (param_code, param_value) VALUES (%s, 'written')", (code,)
     )
-    row = _one(subject, "SELECT param_value, created_by FROM public.parameter_settings WHERE param_code = %s", (code,))
-    _expect(row[0] == "written", f"wrote 'written', read {row[0]!r}")
+    row = _one(
+        subject, "SELECT param_value, created_by FROM public.parameter_settings WHERE param_code = %s", (code,), TABLE_LOOK
+    )
+    _expect(row[0] == "written", f"wrote 'written', read {row[0]!r}", TABLE_LOOK)
     tracked = any(file.name == "user_tracking" for file in subject.files)
-    _expect(row[1] is not None or not tracked, "the triggers did not fire: created_by is empty")
+    _expect(row[1] is not None or not tracked, "the triggers did not fire: created_by is empty", STATUS)
     return "a row was written, read back and rolled back"
 
 
 def _may_write(subject: Subject) -> str:
     """Whether a write would be let in, told without one."""
     closed = _one(subject, "SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only')")
-    _expect(not closed[0], "the server only reads, as a standby does")
-    _expect(closed[1] == "off", "default_transaction_read_only is on: every transaction begins read only")
+    _expect(not closed[0], "the server only reads, as a standby does", "name the primary in the URL of {env}")
+    _expect(closed[1] == "off", "default_transaction_read_only is on: every transaction begins read only", in_shell("\\drds"))
     tables = sorted(subject.wanted.columns)
     found = search_path.rows(subject.connection, row_checks.DENIED, {"tables": tables})
     denied = [f"{right} on {name}" for name, right in found]
-    _expect(not denied, f"role {subject.connection.info.user} lacks {', '.join(denied)}")
+    _expect(not denied, f"role {subject.connection.info.user} lacks {', '.join(denied)}", NO_RIGHT)
     return f"role {subject.connection.info.user} may write to {len(tables)} tables, and the server takes writes"
 
 
 def _foreign_keys(subject: Subject) -> str:
-    off = [name for (name,) in search_path.rows(subject.connection, row_checks.SWITCHED_OFF)]
-    _expect(not off, f"switched off: {', '.join(off)}")
+    _expect_none(search_path.rows(subject.connection, row_checks.SWITCHED_OFF), "switched off: ", ", ")
     loose, looked_at = row_checks.loose_rows(subject.connection)
-    _expect(not loose, "; ".join(loose))
+    _expect_none(loose)
     return f"no row refers to nothing by one of {looked_at} foreign keys, and all of them are on"
 
 
@@ -240,8 +274,7 @@ def _storage(subject: Subject) -> str:
     tables = sorted(subject.wanted.columns)
     unlogged = {name for name in tables if _is_made_unlogged(subject, name)}
     parameters = {"tables": tables, "logged": [name for name in tables if name not in unlogged]}
-    wrong = [name for (name,) in search_path.rows(subject.connection, row_checks.PASSED_BY, parameters)]
-    _expect(not wrong, "; ".join(wrong))
+    _expect_none(search_path.rows(subject.connection, row_checks.PASSED_BY, parameters))
     return f"{len(tables)} tables keep what is written to them, without rules in place of it"
 
 
@@ -260,7 +293,7 @@ def _rows_of(name: str) -> Callable[[Subject], str]:
         names = {file.name for file in subject.files}
         rules = [rule for rule in row_checks.RULES[name] if rule.file in names]
         found = row_checks.broken(subject.connection, rules, reference.expected()["hospitals"][0])
-        _expect(not found, "; ".join(found))
+        _expect(not found, "; ".join(says for says, _ in found), found[0][1] if found else "")
         return f"all rows: {', '.join(rule.looked_at for rule in rules) or 'none, as the trigger files are left out'}"
 
     return check
@@ -273,7 +306,9 @@ def _hashing(subject: Subject) -> str:
         return looked_at
     if not subject.writes:
         later = [name for (name,) in search_path.rows(subject.connection, row_checks.LATER_THAN_HASHING)]
-        _expect(not later, f"fires after the hashing and writes password_hash: {', '.join(later)}")
+        _expect(
+            not later, f"fires after the hashing: {', '.join(later)}", in_shell("\\d public.users")
+        )
         return f"{looked_at}; no trigger that fires later writes a password"
     _stamp(subject)
     # The least cost: at the default of 12 each of the two hashes takes a quarter of a second.
@@ -289,9 +324,33 @@ def _hashing(subject: Subject) -> str:
     ):
         values = (user, written) if statement.startswith("INSERT") else (f"{written} either", user)
         subject.connection.execute(statement.encode(), values)
-        row = _one(subject, "SELECT password_hash ~ %s FROM public.users WHERE user_id = %s", (row_checks.HASH, user))
-        _expect(row == (True,), f"a password that {statement.split()[0]} writes stays as it was written")
+        row = _one(
+            subject,
+            "SELECT password_hash ~ %s FROM public.users WHERE user_id = %s",
+            (row_checks.HASH, user),
+            in_shell("\\d public.users"),
+        )
+        _expect(
+            row == (True,),
+            f"a password that {statement.split()[0]} writes stays as it was written",
+            in_shell("\\d public.users"),
+        )
     return f"{looked_at}; a plain one was written, was hashed, and rolled back"
+
+
+def _attribution(subject: Subject) -> str:
+    """What the triggers promise of rows since their file was installed; those from before may say nothing."""
+    if not tool_schema.exists(subject.connection) or not any(file.name == "user_tracking" for file in subject.files):
+        return "none, as the trigger file is not installed"
+    row = subject.connection.execute(
+        "SELECT installed_at FROM skinspire_tools.ledger WHERE name = 'user_tracking'"
+        " AND to_jsonb(ledger) ->> 'disabled_by' IS NULL"
+    ).fetchone()
+    if row is None:
+        return "none, as the trigger file is not installed"
+    wrong, looked_at = row_checks.unattributed(subject.connection, sorted(subject.wanted.columns), row[0])
+    _expect_none(wrong)
+    return f"the rows of {looked_at} tables say by whom they were made and changed"
 
 
 CHECKS: dict[str, Callable[[Subject], str]] = {
@@ -310,19 +369,26 @@ CHECKS: dict[str, Callable[[Subject], str]] = {
     "tenants": _rows_of("tenants"),
     "hospitals": _rows_of("hospitals"),
     "sessions and logins": _rows_of("sessions and logins"),
+    "attribution": _attribution,
     "write": _write,
 }
 
 
-def _expect(condition: bool, otherwise: str) -> None:
+def _expect(condition: bool, otherwise: str, remedy: str) -> None:
     if not condition:
-        raise Failed(otherwise)
+        raise Failed(otherwise, remedy)
 
 
-def _one(subject: Subject, query: str, parameters: tuple[Any, ...] | None = None) -> tuple[Any, ...]:
+def _expect_none(wrong: list[tuple[str, str]], title: str = "", between: str = "; ") -> None:
+    """Fail with what is wrong; the remedy is the statements that mend the first of them, or show its rows."""
+    some = " ".join(statement for _, statement in wrong[:MENDED])
+    _expect(not wrong, title + between.join(says for says, _ in wrong), in_shell(some))
+
+
+def _one(subject: Subject, query: str, parameters: tuple[Any, ...] | None = None, remedy: str = DRIFT) -> tuple[Any, ...]:
     row = subject.connection.execute(query.encode(), parameters).fetchone()
     if row is None:
-        raise Failed("the row that was just written is not there")
+        raise Failed("the row that was just written is not there", remedy)
     return tuple(row)
 
 

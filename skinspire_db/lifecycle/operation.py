@@ -15,7 +15,7 @@ from skinspire_db.errors import ChecksFailed, Drifted, Interrupted, SkinspireErr
 from skinspire_db.lifecycle import scratch
 from skinspire_db.lifecycle.dry_run import Plan
 from skinspire_db.lifecycle.failures import translation
-from skinspire_db.lifecycle.remedies import of_check, shortened
+from skinspire_db.lifecycle.remedies import shortened
 from skinspire_db.lifecycle.result import Report, Result, StepResult, Summary, counted
 from skinspire_db.postgres.target import Target, target_of
 
@@ -85,13 +85,13 @@ def _failed(summary: Summary) -> list[Any]:
     return [check for check in summary.checks if check.status != "pass"]
 
 
-def judge(name: str, summary: Summary, command: str = "") -> None:
+def judge(name: str, summary: Summary, *, looks: bool = False) -> None:
     """Raise what a step has found, if it is not what it should be.
 
     Args:
         name: The step's.
         summary: What it answered.
-        command: The command that shows all of it, for the remedy of an operation that only looks.
+        looks: The operation only looks: what a check found is then there to be mended.
 
     Raises:
         ChecksFailed: A check did not pass.
@@ -101,7 +101,7 @@ def judge(name: str, summary: Summary, command: str = "") -> None:
         count = f"{len(bad)} of {counted(len(summary.checks), 'check')} did not pass"
         raise ChecksFailed(
             f"{name}: {count}: {bad[0].name}: {shortened(bad[0].detail)}",
-            remedy=of_check(bad[0].name, command) if command else None,
+            remedy=bad[0].remedy if looks else None,
         )
     if summary.drift:
         raise Drifted(summary.drift, remedy=summary.remedy)

@@ -230,7 +230,7 @@ class Look(Operation):
             for step in self.steps:
                 run_step(step, connection, running)
         for done in running.result.steps:
-            judge(done.name, done.summary, f"invoke {self.operation}{self.arguments} --verbose")
+            judge(done.name, done.summary, looks=True)
 
     def look_ahead(self, plan: Plan, running: Running) -> None:
         """Whether there is anything to look at."""

@@ -13,18 +13,10 @@ PROGRAM = "invoke"  # what the person has typed; skinspire-db on a machine witho
 WITHOUT_ENV = ("triggers.bump",)
 CONFIRMED = ("db.undo", "migrate.stamp", "migrate.downgrade", "backup.restore")  # asked for in a protected environment
 
-OF_CHECKS = {  # what tells more of a check of db.verify that did not pass, or mends it
-    "stamp": "invoke db.doctor --env={env}",
-    "tables": "invoke db.drift --env={env}",
-    "constraints": "invoke db.drift --env={env}",
-    "triggers": "invoke triggers.status --env={env}",
-    "reference data": "invoke db.seed --env={env} --reference-only",
-}
 
-
-def of_check(name: str, otherwise: str) -> str:
-    """The remedy of a check that did not pass; by default the command that shows all of it."""
-    return OF_CHECKS.get(name, f"{otherwise} --env={{env}}")
+def in_shell(statement: str) -> str:
+    """The remedy that is a statement of SQL, or a command of psql."""
+    return f"type in invoke db.shell --env={{env}}: {statement}"
 
 
 def shortened(text: str, longest: int = 160) -> str:

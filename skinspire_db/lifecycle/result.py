@@ -33,11 +33,15 @@ def told(value: int | str, name: str) -> str:
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at. A check that could not run is `unknown`, and that is not passed."""
+    """One thing that was looked at. A check that could not run is `unknown`, and that is not passed.
+
+    `remedy`: what to do about it, where it did not pass.
+    """
 
     name: str
     status: Literal["pass", "fail", "unknown"]
     detail: str
+    remedy: str | None = None
 
     def as_dict(self) -> dict[str, str]:
         return {"name": self.name, "status": self.status, "detail": self.detail}

@@ -138,6 +138,7 @@ def swap(to: Target, new: Target, operation: str, holder: Connection | None) -> 
                     _rename(connection, to, renames, looked_at)
                 break
             except psycopg.errors.ObjectInUse:  # somebody came back in between
+                _refuse_prepared(connection, to, names)
                 if time.monotonic() > deadline:
                     raise StepFailed(
                         f"{to} could not be swapped: others connect again and again; the database is as it was",
@@ -212,6 +213,17 @@ def _send_away(connection: Connection, database: str, oid: int, operation: str, 
     ).fetchall()
     connection.commit()
     return [who for who, _ in rows if f"skinspire-db {operation}" not in who]
+
+
+def _refuse_prepared(connection: Connection, to: Target, databases: list[str]) -> None:
+    """Raise StepFailed for a prepared transaction, which belongs to no session that could be ended."""
+    query = "SELECT quote_literal(gid), database FROM pg_prepared_xacts WHERE database = ANY (%s)"
+    if found := connection.execute(query, (databases,)).fetchone():
+        raise StepFailed(
+            f"{found[1]} could not be swapped: it has the prepared transaction {found[0]}; the database is as it was",
+            remedy=f"in invoke db.shell --env={to.environment}: ROLLBACK PREPARED {found[0]}; then run it again",
+        )
+    connection.commit()
 
 
 def _wait_for_leaving(connection: Connection, databases: list[str]) -> None:

@@ -41,9 +41,10 @@ def install(connection: Connection, files: list[TriggerFile], *, others: bool = 
     _refuse_two_makers(files, functions | {name: entry.functions for name, entry in kept.items()})
     among = ledger.tables(connection)
     wanted = {file.name: ledger.wanted(among, file) for file in files}
+    live = ledger.live_triggers(connection)
     for file in files:
         entry = entries.get(file.name)
-        changed, triggers = _attach(connection, file, wanted[file.name], entry)
+        changed, triggers = _attach(connection, file, wanted[file.name], entry, live)
         attached += changed
         if entry is None or (entry.sha256, entry.functions, entry.triggers) != (file.sha256, functions[file.name], triggers):
             ledger.write(connection, file, functions[file.name], triggers)
@@ -222,14 +223,19 @@ def _line(file: TriggerFile, error: psycopg.Error) -> int | None:
     return file.line_of(error.diag.context or "")
 
 
-def _attach(connection: Connection, file: TriggerFile, wanted: dict[str, Wanted], entry: Entry | None) -> tuple[int, Made]:
-    """Make the wanted triggers that are missing or wrong. Returns how many, and the ledger's view of all.
+def _attach(
+    connection: Connection,
+    file: TriggerFile,
+    wanted: dict[str, Wanted],
+    entry: Entry | None,
+    live: dict[tuple[str, str], ledger.LiveTrigger],
+) -> tuple[int, Made]:
+    """Make the wanted triggers that are missing or wrong, also in `live`. Returns how many, and the ledger's view of all.
 
     One that is right is left alone: CREATE TRIGGER takes a lock that waits for every writer.
     """
     known = entry.triggers if entry else {}
     enabled = entry is None or entry.disabled_by is None
-    live = ledger.live_triggers(connection)
     statements: list[str] = []
     switched: list[tuple[str, str]] = []
     made: Made = {}
@@ -250,7 +256,7 @@ def _attach(connection: Connection, file: TriggerFile, wanted: dict[str, Wanted]
         with _refusals(file, file.line("attach")), search_path.application(connection):
             # The positions in PostgreSQL's errors are in these statements, not in the file.
             connection.execute("; ".join(statements).encode())
-        live = ledger.live_triggers(connection)
+        live |= ledger.live_triggers(connection)
         for key, each in wanted.items():
             former, now = made[key]["definition"], live[each.table, each.attachment.trigger]
             made[key] |= {"definition": now.definition, "shape": now.shape}
@@ -283,7 +289,8 @@ def _drop(connection: Connection, triggers: Made) -> int:
 
 
 def _drop_functions(connection: Connection, signatures: Iterable[str]) -> int:
-    live = ledger.fingerprints(connection, signatures)
+    if not (live := ledger.fingerprints(connection, signatures)):
+        return 0
     with search_path.application(connection):
         for signature in live:
             connection.execute(f"DROP ROUTINE {signature}".encode())  # regprocedure's own quoting

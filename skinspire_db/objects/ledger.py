@@ -89,6 +89,8 @@ def forget(connection: Connection, name: str) -> None:
 
 def fingerprints(connection: Connection, signatures: Iterable[str]) -> dict[str, str]:
     """signature -> fingerprint of the definition, owner included, for the functions that exist."""
+    if not (signatures := sorted(signatures)):
+        return {}
     return dict(
         search_path.rows(
             connection,
@@ -96,7 +98,7 @@ def fingerprints(connection: Connection, signatures: Iterable[str]) -> dict[str,
             SELECT signature, md5(pg_get_functiondef(p.oid) || pg_get_userbyid(p.proowner))
             FROM unnest(%s::text[]) AS signature JOIN pg_proc p ON p.oid = to_regprocedure(signature)
             """,
-            (sorted(signatures),),
+            (signatures,),
         )
     )
 

@@ -30,6 +30,8 @@ END
 $$
 """
 
+MAKE, DIFF, STATUS = "invoke db.create --env={env}", "invoke triggers.diff --env={env}", "invoke triggers.status --env={env}"
+
 
 def prove(connection: Connection, files: list[TriggerFile]) -> list[Check]:
     """Run the behavioural proof of each file that attaches something or has one; what they did is rolled back.
@@ -76,10 +78,13 @@ def _prove(connection: Connection, file: TriggerFile, files: list[TriggerFile]) 
         return Check(file.name, "unknown", f"there is no {file.proof.parent.name}/{file.proof.name}")
     if file.name in _switched_off(connection):
         return Check(
-            file.name, "unknown", f"switched off on purpose; invoke triggers.enable --name={file.name} switches it on"
+            file.name,
+            "unknown",
+            f"switched off on purpose; invoke triggers.enable --name={file.name} switches it on",
+            f"invoke triggers.enable --name={file.name} --env={{env}}",
         )
     if missing := _unattached(connection, file):
-        return Check(file.name, "unknown", f"{missing[0]} is on no table; invoke db.create makes the tables")
+        return Check(file.name, "unknown", f"{missing[0]} is on no table; invoke db.create makes the tables", MAKE)
     try:
         with search_path.application(connection):
             connection.execute(EXPECT)
@@ -89,8 +94,8 @@ def _prove(connection: Connection, file: TriggerFile, files: list[TriggerFile]) 
         if connection.closed:
             raise
         if isinstance(error, psycopg.errors.UndefinedTable):
-            return Check(file.name, "unknown", f"could not run: {sentence(error)}; invoke db.create makes the tables")
-        return Check(file.name, "fail", f"{_where(error, file, files)}: {sentence(error)}")
+            return Check(file.name, "unknown", f"could not run: {sentence(error)}; invoke db.create makes the tables", MAKE)
+        return Check(file.name, "fail", f"{_where(error, file, files)}: {sentence(error)}", DIFF)
     finally:
         if not connection.closed:
             connection.execute("ROLLBACK TO SAVEPOINT proof")
@@ -125,6 +130,7 @@ def _check(each: TriggerState) -> Check:
         each.object,
         "pass" if each.state == "INSTALLED" else "fail",
         f"{each.file}: {each.note or f'version {each.installed}'}",
+        STATUS,
     )
 
 
@@ -143,7 +149,7 @@ def counts(connection: Connection, files: list[TriggerFile]) -> list[Check]:
         ours = len(wanted[table] & have[table])
         others = len(have[table] - wanted[table])
         detail = f"{ours} of {len(wanted[table])} triggers" + (f", and {others} of others" if others else "")
-        checks.append(Check(table, "pass" if ours == len(wanted[table]) else "fail", detail))
+        checks.append(Check(table, "pass" if ours == len(wanted[table]) else "fail", detail, STATUS))
     return checks
 
 

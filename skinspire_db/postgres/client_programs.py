@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
+from skinspire_db.config import server_pin
 from skinspire_db.config.project import project
 from skinspire_db.errors import StepFailed, ToolMissing
 from skinspire_db.postgres import connections, failures, processes, programs
@@ -19,6 +20,15 @@ from skinspire_db.postgres.target import Target, libpq_parameters
 
 SETTINGS = {"transaction_timeout": 17}  # that pg_restore sets, and the version that has brought them
 UNKNOWN = re.compile(rb'unrecognized configuration parameter "(%s)"' % "|".join(SETTINGS).encode())
+PROGRAM = re.compile(r"^(psql|pg_dump|pg_restore)(:[^ ]*)?: ")
+ERROR = re.compile(r"\b(error|ERROR|FATAL|fatal|PANIC)\b:?")
+WARNING = re.compile(r"(warning|WARNING|NOTICE|INFO|LOG|DEBUG): ")
+BESIDE = re.compile(r"(detail|DETAIL|hint|HINT|CONTEXT|QUERY|STATEMENT|LOCATION|LINE \d+): ")
+# The server, or the connection to it, ended while the program was at work.
+LOST = re.compile(
+    rb"crash of another server process|closed the connection unexpectedly|connection to server was lost"
+    rb"|database system is (in recovery|shutting down|starting up)|terminating connection due to"
+)
 LIVE: set[Any] = set()  # the programs that are running
 
 
@@ -37,13 +47,15 @@ class ClientTools:
 
     def start(self, name: str, to: Target, *arguments: str, connect: bool = True, **streams: Any) -> subprocess.Popen[bytes]:
         """Start a program that connects to the target; without `connect` it only reads a file. The password is in its
-        environment.
+        environment. psql proves first that it is on the server, and in the database, that the operation is on.
         """
         suffix = ".exe" if sys.platform == "win32" else ""
         environment, conninfo = _surroundings(to, name)
         # pg_restore writes to its output unless it is told a database; the environment's variables say the rest.
         database = [f"--dbname={conninfo}"] if connect else []
-        command = [str(self.folder / f"{name}{suffix}"), *database, *arguments]
+        proof = to.pin.proof(to.database, moves=to.server is not None) if name == "psql" else ""
+        first = [f"--command={proof}"] if proof else []
+        command = [str(self.folder / f"{name}{suffix}"), *database, *first, *arguments]
         process: Any = subprocess.Popen(
             command, env=environment, **({"stdin": subprocess.DEVNULL} | streams), **processes.options()
         )
@@ -135,8 +147,12 @@ def remedy_of(err: bytes) -> str:
     """What to do about a program's complaint."""
     if setting := failures.short_of_locks(err.decode(errors="replace")):
         return failures.more_locks(setting)
+    if server_pin.ELSEWHERE.encode() in err:
+        return server_pin.REMEDY
     if b"No space left" in err:
         return "free some space, and run it again"
+    if LOST.search(err):
+        return "look into the server's log for what ended it, and run it again when the server is back"
     if found := re.search(r'role "([^"]+)" does not exist', err.decode(errors="replace")):
         return f'CREATE ROLE "{found[1]}" on that server, and run it again'
     if found := re.search(r'extension "([^"]+)" is not available', err.decode(errors="replace")):
@@ -145,14 +161,19 @@ def remedy_of(err: bytes) -> str:
 
 
 def said(err: bytes) -> str:
-    """What a program complained of first, without its own name, DETAIL and CONTEXT, which can hold patients' data."""
-    lines = [line.strip() for line in err.decode(errors="replace").splitlines()]
-    wrong = [line for line in lines if re.search(r"\b(error|ERROR|FATAL|fatal|PANIC)\b:?", line)] or [
-        line for line in lines if line
-    ]
-    first = wrong[0] if wrong else "no reason given"
-    first = re.sub(r"^(psql|pg_dump|pg_restore)(:[^ ]*)?: ", "", first)
-    return re.sub(r"^(error: )?(could not execute query: )?(ERROR|FATAL): +", "", first)
+    """What a program complained of first, in a line without the program's name.
+
+    An error goes before whatever was only a warning or a notice. DETAIL and CONTEXT are left out: they can hold patients'
+    data.
+    """
+    lines = [PROGRAM.sub("", line).strip() for line in err.decode(errors="replace").splitlines() if not line.startswith("\t")]
+    lines = [line for line in lines if line and not BESIDE.match(line)]
+    important = [line for line in lines if not WARNING.match(line)]
+    errors = [line for line in important if ERROR.search(line)]
+    if any("crash of another" in line for line in lines) and all(LOST.search(line.encode()) for line in errors):
+        return "the server ended the connection: one of its processes crashed"
+    first = next(iter(errors or important or lines), "no reason given")
+    return re.sub(r"^(error: )?(could not execute query: )?(ERROR|FATAL|PANIC): +", "", re.sub(r"^error: ", "", first))
 
 
 def _surroundings(to: Target, name: str) -> tuple[dict[str, str], str]:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 TOOLS = "pg_catalog, pg_temp"  # pg_temp last: without it, temporary tables and types would be found before all others
 PIN = f"SET LOCAL search_path = {TOOLS}"
+# The former setting is kept in one of our own, so that a query between the two needs no round trip of its own for it.
+KEEP = f"SELECT pg_catalog.set_config('skinspire.search_path', pg_catalog.current_setting('search_path'), true); {PIN}"
+PUT_BACK = "SELECT pg_catalog.set_config('search_path', pg_catalog.current_setting('skinspire.search_path'), true)"
 SCHEMA_OF_PGCRYPTO = (
     "SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'pgcrypto'"
 )
@@ -30,15 +33,20 @@ SWITCH = f"""
 @contextlib.contextmanager
 def application(connection: Connection) -> Iterator[None]:
     """Search the application's schema while the block runs: for its DDL, trigger files, proofs and revisions."""
-    with tools(connection):
-        connection.execute(SWITCH)
+    with _searching(connection, f"{PIN}; {SWITCH}"):
         yield
 
 
 @contextlib.contextmanager
 def tools(connection: Connection) -> Iterator[None]:
     """Search PostgreSQL's own schema alone while the block runs. After an error the setting is rolled back with the rest."""
-    former = connection.execute(f"SELECT pg_catalog.current_setting('search_path'); {PIN}".encode()).fetchone()
+    with _searching(connection, PIN):
+        yield
+
+
+@contextlib.contextmanager
+def _searching(connection: Connection, change: str) -> Iterator[None]:
+    former = connection.execute(f"SELECT pg_catalog.current_setting('search_path'); {change}".encode()).fetchone()
     yield
     connection.execute("SELECT pg_catalog.set_config('search_path', %s, true)", former)
 
@@ -46,16 +54,19 @@ def tools(connection: Connection) -> Iterator[None]:
 def rows(connection: Connection, query: str, parameters: Any = None, row_factory: Any = None) -> list[Any]:
     """The rows of a query of ours that prints objects' names: those of public without their schema, as people write them.
 
-    The names in the query itself are looked up when the cursor is declared, before public is searched.
+    All is one message: an operation asks dozens of times, and its server may be far away. The names in the query itself are
+    looked up when the cursor is declared, before public is searched.
     """
     import psycopg
 
     if parameters is not None:  # in one message with others, the server binds none
         query = psycopg.ClientCursor(connection).mogrify(query.encode(), parameters)
-    with _transaction(connection), tools(connection), connection.cursor(row_factory=row_factory) as cursor:
-        cursor.execute(f"DECLARE naming NO SCROLL CURSOR FOR {query}; {SWITCH}; FETCH ALL FROM naming; CLOSE naming".encode())
-        cursor.nextset()
-        cursor.nextset()
+    declared = f"DECLARE naming NO SCROLL CURSOR FOR {query}"
+    statements = (KEEP, declared, SWITCH, "FETCH ALL FROM naming", "CLOSE naming", PUT_BACK)
+    with _transaction(connection), connection.cursor(row_factory=row_factory) as cursor:
+        cursor.execute("; ".join(statements).encode())
+        while not (cursor.statusmessage or "").startswith("FETCH"):
+            cursor.nextset()
         return cursor.fetchall()
 
 

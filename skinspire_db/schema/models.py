@@ -28,7 +28,8 @@ def metadata(here: Project) -> MetaData:
     """The tables of the project: those of every entry of `metadata` in [tool.skinspire_db], as one MetaData.
 
     Constraints and indexes that are for other databases (`ddl_if`) are taken off. Raises ModelsInvalid when an entry cannot
-    be imported, two of them define one table, or a foreign key points to a table or column that nobody defines.
+    be imported, two of them define one table, a foreign key points to a table or column that nobody defines, or a model lacks
+    what its SQL needs, as a name or a type.
     """
     from sqlalchemy import MetaData
 
@@ -37,6 +38,7 @@ def metadata(here: Project) -> MetaData:
     for each in found:
         for table in each.tables.values():
             _take_off_what_is_for_others(table)
+            _refuse_without_sql(table)
         if each is not together:  # one, so that a foreign key may point from an application's table to a core table
             _copy(each, together)
     if len(found) > 1:
@@ -152,6 +154,37 @@ def _refuse_loose_ends(models: MetaData) -> None:
                 ) from None
 
 
+def _refuse_without_sql(table: Table) -> None:
+    """SQLAlchemy misses a name or a type, or finds a name too long, only when it writes the SQL, or copies the table."""
+    from sqlalchemy import exc
+    from sqlalchemy.dialects.postgresql import psycopg
+    from sqlalchemy.schema import CreateIndex, CreateTable
+
+    if table.info.get("is_view"):
+        return
+    try:
+        for item in table.constraints:
+            constraint_name(item)
+        # Foreign keys may point to a table of other models, which are not beside these yet.
+        statements: list[Any] = [CreateTable(table, include_foreign_key_constraints=[]), *map(CreateIndex, table.indexes)]
+        for ddl in statements:
+            ddl.compile(dialect=psycopg.dialect())  # type: ignore[no-untyped-call]
+    except exc.SQLAlchemyError as error:
+        raise ModelsInvalid(f"no SQL can be written for table {table.key}: {_says(error)}", remedy=_remedy(error)) from None
+
+
+def _says(error: BaseException) -> str:
+    """The error in one line, without SQLAlchemy's address for it."""
+    return " ".join(str(getattr(error, "message", error)).split()) or type(error).__name__
+
+
+def _remedy(error: BaseException, otherwise: str = "correct that model") -> str:
+    """What to do about an error of SQLAlchemy in a model."""
+    if "requires that constraint is explicitly named" in str(error):
+        return "give the constraint, Enum or Boolean a name=, which the naming convention needs"
+    return otherwise
+
+
 def _load(entry: str, here: Project) -> MetaData:
     from sqlalchemy import MetaData
 
@@ -165,11 +198,10 @@ def _load(entry: str, here: Project) -> MetaData:
     except Exception as error:  # whatever the module does when it is imported: its author reads this
         own = [each for each in traceback.extract_tb(error.__traceback__) if each.filename.startswith(str(here.root))]
         where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
-        says = " ".join(str(getattr(error, "message", error)).split()) or type(error).__name__
-        message = f"the models {entry} cannot be loaded: {says}{where}"
+        message = f"the models {entry} cannot be loaded: {_says(error)}{where}"
         if isinstance(error, ProjectCodeEnded):
             raise ProjectCodeEnded(message, remedy=error.remedy) from None
-        raise ModelsInvalid(message, remedy=remedy) from None
+        raise ModelsInvalid(message, remedy=_remedy(error, "correct that line" if own else remedy)) from None
     loaded = getattr(loaded, "metadata", loaded)
     if not isinstance(loaded, MetaData):
         raise ModelsInvalid(f"{entry} is neither a declarative base nor a MetaData", remedy=remedy)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shutil
 import sys
 import textwrap
@@ -21,7 +20,7 @@ from skinspire_db.lifecycle.remedies import as_typed
 from skinspire_db.lifecycle.result import ONCE, Check, Report, Result, SignIn, StepResult, told
 from skinspire_db.postgres.target import Target
 from skinspire_db.steps import Context
-from skinspire_db.terminal.rendering import as_markdown, as_mermaid, as_text, printable, tabular
+from skinspire_db.terminal.rendering import INDENT, as_markdown, as_mermaid, as_text, in_lines, printable, tabular
 
 if TYPE_CHECKING:
     from skinspire_db.config.project import Setting
@@ -42,7 +41,7 @@ class ConsoleReport(Report):
 
     def target(self, to: Target) -> None:
         if not self.quiet:
-            say(f"{to.environment}: {to}")
+            say_wrapped(f"{to.environment}: {to}")
 
     def step(self, done: StepResult) -> None:
         if self._bar is not None:
@@ -53,7 +52,7 @@ class ConsoleReport(Report):
         for line in step_lines(done.name, _numbers(done), done.seconds):
             say(line)
         for line in done.summary.lines:
-            say(f"    {line}")
+            say_wrapped(line, "    ")
         if rows := done.summary.rows:
             table([list(row.values()) for row in rows], list(rows[0]))
         shown = [check for check in done.summary.checks if self.verbose or check.status != "pass"]
@@ -120,8 +119,6 @@ def operate(
     except SkinspireError as error:
         if not json and (made := error.result.get("sign_in")):  # committed, though not read back: shown now or never
             _show_sign_in([SignIn(**each) for each in made])
-        if verbose and re.match(rf"invoke {operation.operation} .*--verbose", error.remedy or ""):
-            error.remedy = None  # all of it was just shown
         raise
     show_json(result.as_dict()) if json else _show(operation, result)
     return result
@@ -136,7 +133,8 @@ def diagnose(env: str | None, *, json: bool) -> None:
             table([(row.name, row.value or "-", row.source) for row in rows], ("setting", "value", "from"))
 
         def check(self, done: Check) -> None:
-            say(f"  {done.status:<8} {done.name:<15}  {done.detail}")
+            for line in wrapped(f"  {done.status:<8} {done.name:<15}  ", done.detail):
+                say(line)
 
     found = chain.diagnose(env, chain.Listener() if json else Aloud())
     if json:
@@ -175,7 +173,14 @@ def onboard(ctx: Any, env: str | None, *, json: bool) -> None:
 
 def table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> None:
     """A table as the terminal shows it; values are shown as they are, also what looks like a number."""
-    say_lines("\n".join(f"  {line}".rstrip() for line in tabular(rows, headers).split("\n")))
+    width = terminal_width()
+    text = tabular(rows, headers, width=width and width - len(INDENT))
+    say_lines("\n".join(f"{INDENT}{line}".rstrip() for line in text.split("\n")))
+
+
+def terminal_width() -> int | None:
+    """In columns, 80 at the least; None where the output goes elsewhere than to a terminal."""
+    return max(NARROWEST, shutil.get_terminal_size((NARROWEST, 24)).columns) if sys.stdout.isatty() else None
 
 
 def show_json(value: Any) -> None:
@@ -190,6 +195,12 @@ def say(line: str) -> None:
     written for another reason (a full disk) does not stop it either, and is a failure at the end.
     """
     _print(as_typed(printable(line)))
+
+
+def say_wrapped(text: str, indent: str = "") -> None:
+    """Print a sentence, on a terminal in lines of its width, the later ones indented; elsewhere as one line."""
+    for line in in_lines(printable(text), terminal_width(), indent).split("\n"):
+        say(line)
 
 
 def say_lines(text: str) -> None:
@@ -234,7 +245,10 @@ def show_inspection(found: Inspection, how: str) -> None:
         return
     for note in found.notes:
         warn(note)
-    say_lines({"table": as_text, "markdown": as_markdown, "mermaid": as_mermaid}[how](found))
+    if how == "table":
+        say_lines(as_text(found, terminal_width()))
+    else:
+        say_lines({"markdown": as_markdown, "mermaid": as_mermaid}[how](found))
 
 
 def _show(operation: Operation, result: Result) -> None:
@@ -245,7 +259,7 @@ def _show(operation: Operation, result: Result) -> None:
     looked = "all checks pass" if any(step.summary.checks for step in result.steps) else "the database was not changed"
     done = "committed and read back" if result.steps else "all is right, nothing to do"
     ending = operation.ending or (done if operation.changes else looked)
-    say(f"{result.operation}: {ending}, {result.seconds:.2f} s")
+    say_wrapped(f"{result.operation}: {ending}, {result.seconds:.2f} s")
 
 
 def _show_sign_in(made: Sequence[SignIn]) -> None:
@@ -279,9 +293,14 @@ def step_lines(name: str, text: str, seconds: float) -> list[str]:
 
 
 def wrapped(head: str, text: str, width: int | None = None) -> list[str]:
-    """Head and text as lines that end before the width, the text under itself; a long word stays whole."""
+    """Head and text as lines that end before the width, the text under itself; a long word stays whole.
+
+    Where a word is too long for the place beside the head, the text begins on the next line.
+    """
     width = width or max(NARROWEST, shutil.get_terminal_size((NARROWEST, 24)).columns)
-    lines = textwrap.wrap(
-        text, max(20, width - len(head)), break_long_words=False, break_on_hyphens=False, drop_whitespace=True
-    )
-    return [f"{head}{lines[0] if lines else ''}", *(f"{' ' * len(head)}{line}" for line in lines[1:])]
+    under = " " * len(head)
+    if head and max(map(len, text.split()), default=0) > max(20, width - len(head)):
+        under = INDENT * 3
+    lines = textwrap.wrap(text, max(20, width - len(under)), break_long_words=False, break_on_hyphens=False)
+    beside = lines.pop(0) if lines and len(under) == len(head) else ""
+    return [f"{head}{beside}" if beside else head.rstrip(), *(f"{under}{line}" for line in lines)]

@@ -123,7 +123,8 @@ def prepare(environment: Environment, *, terminal: bool) -> Psql:
     env = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     env |= {"PGPASSWORD": str(to.parameters["password"])} if "password" in to.parameters else {}
     if not terminal:
-        return Psql([*command, "-X", "-q", "-v", "ON_ERROR_STOP=1"], env)
+        proof = to.pin.proof(to.database, moves=to.server is not None)
+        return Psql([*command, "-X", "-q", "-v", "ON_ERROR_STOP=1", f"--command={proof}"], env)
     startup = environment.project.state / "psqlrc"
     try:
         write_atomically(startup, _startup(_prompt(to, stamped.environment if stamped else None)))

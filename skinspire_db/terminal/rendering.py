@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,9 @@ FOR_JSON = (
     "one_to_one",
 )  # fmt: skip
 SHORTENED = {"query": 60, "result": 90}  # characters
+NUMBER = re.compile(r"[~+-]?\d[\d,]*(\.\d+)?( (bytes|kB|MB|GB|TB|s|min|h))?")
+NO_NUMBER = ("", "-", "unknown")
+GAP, INDENT = "  ", "  "  # between the columns of a table, and before it
 ESTIMATES = "~ is PostgreSQL's estimate, unknown where it has none; --exact counts"
 
 
@@ -47,23 +51,91 @@ def _written_out(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
-def tabular(rows: Iterable[Sequence[object]], headers: Sequence[str], style: str = "simple") -> str:
-    """Rows under headers, aligned whatever the script; values are shown as they are, also what looks like a number."""
+def tabular(rows: Iterable[Sequence[object]], headers: Sequence[str], style: str = "simple", width: int | None = None) -> str:
+    """Rows under headers, aligned whatever the script; values are shown as they are, also what looks like a number.
+
+    Args:
+        rows: Their values, as many in each as there are headers.
+        headers: May be none at all.
+        style: One of tabulate's.
+        width: In columns of a terminal. What is too long for it is wrapped within its cell; None for no limit.
+
+    Returns:
+        The table's lines, columns of numbers aligned to the right but in Markdown.
+    """
     from tabulate import tabulate
 
     cells = [[printable(str(value)) for value in row] for row in rows]
+    columns = list(zip(*cells, strict=True))
+    widths: Any = _fitted(columns, headers, width)
+    if cells and style != "github":
+        widths["colalign"] = ["right" if _numeric(column) else "left" for column in columns]
     return tabulate(
-        cells, headers=list(headers), tablefmt=style, disable_numparse=True, preserve_whitespace=True, missingval=""
+        cells, headers=list(headers), tablefmt=style, disable_numparse=True, preserve_whitespace=True, missingval="", **widths
     )
 
 
-def as_text(found: Inspection) -> str:
-    """What a terminal shows."""
-    blocks = [printable(f"{found.environment}: {found.target}")]
+def _numeric(column: Sequence[str]) -> bool:
+    """Whether a column holds numbers, some of them with a unit, and nothing else but what stands for none."""
+    return all(NUMBER.fullmatch(cell) or cell in NO_NUMBER for cell in column) and any(map(NUMBER.fullmatch, column))
+
+
+def _fitted(columns: Sequence[Sequence[str]], headers: Sequence[str], width: int | None) -> dict[str, Any]:
+    """tabulate's arguments that make these columns fit into the width; none when they do so by themselves.
+
+    No column is narrower than its longest word, unless the words are too long together: then the longest are broken.
+    """
+    from tabulate import MIN_PADDING  # that it adds to headers
+    from wcwidth import wcswidth
+
+    def widest(texts: Iterable[str], header: Iterable[str]) -> int:
+        return max(1, *map(wcswidth, texts), *(wcswidth(text) + MIN_PADDING for text in header), 0)
+
+    above = [headers[at : at + 1] for at in range(len(columns))]
+    natural = [widest(column, header) for column, header in zip(columns, above, strict=True)]
+    room = (width or 0) - len(GAP) * (len(columns) - 1)
+    if width is None or sum(natural) <= room:
+        return {}
+    words = [
+        widest(" ".join(column).split(), " ".join(header).split()) for column, header in zip(columns, above, strict=True)
+    ]
+    least = words if sum(words) <= room else _shared(room, words, [1] * len(words))
+    widths = _shared(room, natural, least)
+    return {
+        "maxcolwidths": widths,
+        "maxheadercolwidths": [max(1, each - MIN_PADDING) for each in widths],
+        "break_on_hyphens": False,
+    }
+
+
+def _shared(room: int, wanted: Sequence[int], least: Sequence[int]) -> list[int]:
+    """What each gets of the room: the least it needs, and then the narrowest one more as long as there is some."""
+    given = list(least)
+    while sum(given) < room and (open_ := [at for at, has in enumerate(given) if has < wanted[at]]):
+        given[min(open_, key=given.__getitem__)] += 1
+    return given
+
+
+def in_lines(text: str, width: int | None, indent: str = "") -> str:
+    """A sentence in lines of that width, the later ones indented by more; a long word stays whole. None for one line."""
+    if width is None:
+        return f"{indent}{text}"
+    lines = textwrap.wrap(
+        text, width, initial_indent=indent, subsequent_indent=indent + INDENT, break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(lines)
+
+
+def as_text(found: Inspection, width: int | None = None) -> str:
+    """What a terminal of that width shows; None for no limit."""
+    inside = None if width is None else width - len(INDENT)
+    blocks = [in_lines(printable(f"{found.environment}: {found.target}"), width)]
     if found.about:
-        blocks.append(_indented(tabular(_facts(found.about), (), "plain")))
+        blocks.append(_indented(tabular(_facts(found.about), (), "plain", inside)))
     for name, rows in found.sections.items():
-        blocks.append(_title(name, rows) + (f"\n{_indented(tabular(*_cells(rows)))}" if rows else ""))
+        blocks.append(in_lines(_title(name, rows), width))
+        if rows:
+            blocks.append(_indented(tabular(*_cells(rows), width=inside)))
     return "\n".join(blocks)
 
 
@@ -173,7 +245,7 @@ def _facts(about: Row) -> list[tuple[str, str]]:
 
 
 def _indented(text: str) -> str:
-    return "\n".join(f"  {line}".rstrip() for line in text.split("\n"))
+    return "\n".join(f"{INDENT}{line}".rstrip() for line in text.split("\n"))
 
 
 def _in_markdown(text: str) -> str:

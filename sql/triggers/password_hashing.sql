@@ -1,25 +1,39 @@
 /*
-version = 3
+version = 4
 summary = "users.password_hash: a plain value is hashed, a hash is left alone"
 order   = 120
 attach  = { tables = ["users"] }
 when    = "BEFORE INSERT OR UPDATE OF password_hash"
 */
--- Nothing that others made in a schema is taken for what is called here; and pgcrypto lies where the server has it.
-SET LOCAL search_path = pg_catalog, pg_temp;
-DO $$
+-- Looked up at each call, and called by its schema: pgcrypto can be moved, and nothing that others made is taken for its functions.
+CREATE OR REPLACE FUNCTION public.pgcrypto_schema() RETURNS text LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     place text := (SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'pgcrypto');
 BEGIN
-    IF place IS NULL THEN  -- a database without tables, which come with the extension; nothing calls these before
-        place := 'public';
-        PERFORM set_config('check_function_bodies', 'off', true);
+    IF place IS NULL THEN
+        RAISE EXCEPTION 'the extension pgcrypto is missing' USING ERRCODE = 'undefined_object', HINT = 'CREATE EXTENSION pgcrypto';
     END IF;
-    EXECUTE format('CREATE OR REPLACE FUNCTION public.bcrypt(password text, salt text) RETURNS text LANGUAGE sql IMMUTABLE STRICT'
-        ' AS %L', format('SELECT %s.crypt(password, salt)', place));
-    EXECUTE format('CREATE OR REPLACE FUNCTION public.bcrypt_salt(cost integer) RETURNS text LANGUAGE sql VOLATILE STRICT'
-        ' AS %L', format('SELECT %s.gen_salt(''bf''::text, cost)', place));
-    PERFORM set_config('check_function_bodies', 'on', true);
+    RETURN place;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION public.bcrypt(password text, salt text) RETURNS text
+LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    hash text;
+BEGIN
+    EXECUTE format('SELECT %s.crypt($1, $2)', public.pgcrypto_schema()) INTO hash USING password, salt;
+    RETURN hash;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION public.bcrypt_salt(cost integer) RETURNS text
+LANGUAGE plpgsql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    salt text;
+BEGIN
+    EXECUTE format('SELECT %s.gen_salt(''bf''::text, $1)', public.pgcrypto_schema()) INTO salt USING cost;
+    RETURN salt;
 END
 $$;
 
