@@ -172,10 +172,10 @@ def _verify(context: Context, *, writes: bool = True) -> Step:
 
 
 def _drift(context: Context) -> Step:
-    target = target_of(context.environment)
+    target, wanted, triggers = target_of(context.environment), context.blueprint, context.trigger_files
 
     def run(connection: Connection) -> Summary:
-        return drifting.look(connection, target, context.project, context.blueprint, context.trigger_files)
+        return drifting.look(connection, target, context.project, wanted, triggers)
 
     return Step("drift", run)
 

@@ -269,3 +269,12 @@ def test_own_options_and_order(here: Project) -> None:
         pipeline("my", "dev", steps.create).run()
     again = pipeline("my", "dev", steps.verify).run()
     assert again is not None and again.steps[0].ok
+
+
+def test_verify_in_a_change_writes_on_trial(clinic: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """db.verify is read only; the same step in a pipeline tries a write, and rolls it back."""
+    enter(clinic, monkeypatch)
+    clinic.execute("ALTER TABLE parameter_settings ADD CHECK (param_code <> 'SKINSPIRE_VERIFY')")
+    with pytest.raises(SkinspireError, match="write: could not look"):
+        pipeline("my", "dev", steps.verify).run()
+    assert clinic.query("SELECT count(*) FROM parameter_settings WHERE param_code = 'SKINSPIRE_VERIFY'") == [(0,)]

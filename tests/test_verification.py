@@ -44,7 +44,7 @@ DAMAGE = [
     ("sequences", "SELECT setval('module_master_module_id_seq', 1)", "is at 1, module_master.module_id at 16"),
     ("passwords", "SET session_replication_role = replica; UPDATE users SET password_hash = 'plain' WHERE entity_type = 'patient'", "no hash"),
     ("passwords", "CREATE FUNCTION undo() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.password_hash := ''plain''; RETURN NEW; END';"
-     " CREATE TRIGGER zzz BEFORE INSERT OR UPDATE ON users FOR EACH ROW EXECUTE FUNCTION undo()", "stays as it was written"),
+     " CREATE TRIGGER zzz BEFORE INSERT OR UPDATE ON users FOR EACH ROW EXECUTE FUNCTION undo()", "fires after the hashing: trigger zzz"),
     ("foreign keys", "SET session_replication_role = replica; DELETE FROM hospitals", "rows refer to nothing"),
     ("foreign keys", "SET session_replication_role = replica; UPDATE patients SET branch_id = gen_random_uuid()", "fk_patients_hospital_id_branch_id"),
     ("foreign keys", "ALTER TABLE patients DISABLE TRIGGER ALL", "switched off: fk_patients_hospital_id"),
@@ -62,7 +62,9 @@ DAMAGE = [
     ("attribution", "SET session_replication_role = replica; INSERT INTO hospitals (name, is_active) VALUES ('A', false)",
      "hospitals has rows that do not say by whom"),
     ("attribution", "SET session_replication_role = replica; UPDATE patients SET updated_by = NULL", "patients has rows that do not say"),
-    ("write", "CREATE RULE ignore AS ON INSERT TO parameter_settings DO INSTEAD NOTHING", "is not there"),
+    ("storage", "CREATE RULE ignore AS ON INSERT TO parameter_settings DO INSTEAD NOTHING", "in place of what is written"),
+    ("write", "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on', current_database()); END $$",
+     "every transaction begins read only"),
 ]  # fmt: skip
 
 
@@ -132,7 +134,6 @@ def test_the_remedy_of_what_failed_first_helps_when_typed(clinic: Project, name:
     [
         ("reference data", "DROP TABLE parameter_settings"),
         ("administrator", "ALTER TABLE users RENAME TO people"),
-        ("write", "ALTER TABLE parameter_settings ADD CHECK (false) NOT VALID"),
     ],
 )
 def test_a_check_that_could_not_run_is_unknown_and_no_pass(clinic: Project, name: str, damage: str) -> None:

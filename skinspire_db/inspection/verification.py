@@ -306,9 +306,7 @@ def _hashing(subject: Subject) -> str:
         return looked_at
     if not subject.writes:
         later = [name for (name,) in search_path.rows(subject.connection, row_checks.LATER_THAN_HASHING)]
-        _expect(
-            not later, f"fires after the hashing: {', '.join(later)}", in_shell("\\d public.users")
-        )
+        _expect(not later, f"fires after the hashing: {', '.join(later)}", in_shell("\\d public.users"))
         return f"{looked_at}; no trigger that fires later writes a password"
     _stamp(subject)
     # The least cost: at the default of 12 each of the two hashes takes a quarter of a second.
