@@ -15,7 +15,7 @@ from invoke.main import program
 from skinspire_db.lifecycle import operation, pipeline
 
 wanted, count = sys.argv[1], int(sys.argv[2])
-real_execute, real_translated, real_step = psycopg.Connection.execute, pipeline.translated, operation.Build.step
+real_execute, real_translated, real_step = psycopg.Connection.execute, pipeline.translated, operation.Running.step
 state = {"armed": False, "seen": 0}
 
 
@@ -51,5 +51,5 @@ def step(self, name):
 
 psycopg.Connection.execute = execute
 pipeline.translated = translated
-operation.Build.step = step
+operation.Running.step = step
 program.run(["invoke", *sys.argv[3:]])

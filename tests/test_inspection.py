@@ -24,6 +24,7 @@ from psycopg import sql
 from skinspire_db.config import environment
 from skinspire_db.inspection import overview
 from skinspire_db.lifecycle.read_only import looking
+from skinspire_db.postgres.target import target_of
 from skinspire_db.terminal.rendering import printable
 
 FORMATS = ("table", "json", "markdown", "mermaid")
@@ -186,12 +187,36 @@ def test_an_empty_a_missing_and_a_foreign_database(project: Project, clinic: Pro
 def test_postgresql_itself_refuses_to_write(clinic: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (clinic.env | {"SKINSPIRE_PROJECT": str(clinic.root)}).items():
         monkeypatch.setenv(name, value)
-    to = overview.connections.target(environment.resolve("dev"))
+    to = target_of(environment.resolve("dev"))
     with (
         pytest.raises(Exception, match="cannot execute INSERT in a read-only transaction"),
         looking(to, "test") as connection,
     ):
         connection.execute("INSERT INTO public.parameter_settings (param_code, param_value) VALUES ('x', 'y')")
+
+
+def test_every_look_is_read_only(clinic: Project) -> None:
+    """What each of these begins in the database, it begins READ ONLY."""
+    name = clinic.database
+    looks = (
+        ["db.verify"], ["db.drift"], ["triggers.status"], ["migrate.status"], ["migrate.check"], ["db.inspect"],
+        ["db.activity"], ["db.history"], ["triggers.verify", "--functions"],
+    )  # fmt: skip
+    seen: list[str] = []
+    real = psycopg.Connection.execute
+
+    def watch(self: Any, query: Any, *arguments: Any, **options: Any) -> Any:
+        text = query if isinstance(query, str) else query.decode() if isinstance(query, bytes) else query.as_string(self)
+        if "SET TRANSACTION ISOLATION LEVEL" in text and self.info.dbname == name:
+            seen.append(text)
+        return real(self, query, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(psycopg.Connection, "execute", watch)
+        for look in looks:
+            seen.clear()
+            assert clinic.invoke(*look).code == 0, look
+            assert seen and all("READ ONLY" in text for text in seen), look
 
 
 def test_nothing_is_changed(clinic: Project) -> None:

@@ -10,6 +10,7 @@ from skinspire_db.catalog import fingerprint
 from skinspire_db.config.environment import Environment
 from skinspire_db.copies import backup, backup_folder, restore
 from skinspire_db.copies.backup_folder import Backup
+from skinspire_db.copies.backup_folder import folder_of as folder_of
 from skinspire_db.copies.copy import number_of_jobs
 from skinspire_db.errors import BackupInvalid, ChecksFailed
 from skinspire_db.lifecycle.operation import Job, Running

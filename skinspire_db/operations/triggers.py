@@ -115,7 +115,7 @@ def diff(environment: Environment, name: str | None = None) -> Look:
             summary.remedy = "invoke triggers.install --env={env}"
         return summary
 
-    return Look("triggers.diff", environment, (Step("diff", look),))
+    return Look("triggers.diff", environment, (Step("diff", look),), tries=True)  # it installs on trial, to compare
 
 
 def verify(environment: Environment, views: Sequence[str] = ()) -> Look:
