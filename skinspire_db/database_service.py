@@ -74,7 +74,7 @@ def get_active_env() -> str:
 
     if test_override.current is not None:
         return test_override.current.environment.name
-    return str(environment.active(project.project()).value)
+    return str(environment.active(project.current_project()).value)
 
 
 def get_database_url(env: str | None = None) -> URL:

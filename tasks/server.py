@@ -89,7 +89,7 @@ def _tests():
     from skinspire_db.config import project
     from skinspire_db.postgres import embedded_server
 
-    return embedded_server.throw_away_server(project.project())
+    return embedded_server.throw_away_server(project.current_project())
 
 
 def _server(env):
@@ -97,5 +97,5 @@ def _server(env):
     from skinspire_db.postgres import embedded_server
 
     if env is None:
-        return embedded_server.project_server(project.project())
+        return embedded_server.project_server(project.current_project())
     return embedded_server.server_of(environment.resolve(env))

@@ -95,7 +95,7 @@ Rows = dict[str, list[Any]]  # as in Fingerprint.tables
 
 
 def take(
-    to: Target,
+    target: Target,
     operation: str,
     *,
     at: str | None = None,
@@ -109,9 +109,9 @@ def take(
     connecting raises, and psycopg's errors.
     """
     asking: set[Any] = set()
-    with connections.connect(to, operation) as first, meanwhile(asking=asking) as pool:
-        snapshot = _begin(first, to, at)
-        tables = pool.submit(rows, to, operation, at=snapshot, jobs=jobs, only=only, known=known, asking=asking)
+    with connections.connect(target, operation) as first, meanwhile(asking=asking) as pool:
+        snapshot = _begin(first, target, at)
+        tables = pool.submit(rows, target, operation, at=snapshot, jobs=jobs, only=only, known=known, asking=asking)
         sequences = _values(first, [_name(*each) for each in first.execute(SEQUENCES).fetchall()])
         described = {key: _short(value) for key, value in definitions.snapshot(first).items()}
         found = _together(tables.result(), redivided(first))
@@ -135,7 +135,7 @@ def _together(found: Rows, roots: dict[str, str]) -> Rows:
 
 
 def rows(
-    to: Target,
+    target: Target,
     operation: str,
     *,
     at: str | None = None,
@@ -146,13 +146,13 @@ def rows(
 ) -> Rows:
     """That part of the fingerprint which takes long. The connections that are at it are in `asking`."""
     found, asking = dict(known or {}), set() if asking is None else asking
-    with connections.connect(to, operation) as first, meanwhile(jobs, asking) as pool:
-        snapshot = _begin(first, to, at)
+    with connections.connect(target, operation) as first, meanwhile(jobs, asking) as pool:
+        snapshot = _begin(first, target, at)
         # Asked for by name: another one's size cannot be had while it is being filled.
         listed = first.execute(TABLES.encode(), {"only": None if only is None else list(only)}).fetchall()
         wanted = [(name, by_text) for schema, table, _, by_text in listed if (name := _name(schema, table)) not in found]
         queue = iter(wanted)  # the next one for whoever is done with his
-        shares = [pool.submit(_hash, to, operation, snapshot, queue, asking) for _ in wanted[:jobs]]
+        shares = [pool.submit(_hash, target, operation, snapshot, queue, asking) for _ in wanted[:jobs]]
         large = _large_objects(first) if only is None else None
         for share in shares:
             found |= share.result()
@@ -185,16 +185,16 @@ def differences(
     and which tables, sequences and definitions there are. The part "unowned" is the definitions but for who may do what.
     """
     for part in of:
-        here, there = (_unowned(each) if part == "unowned" else getattr(each, part) for each in (one, other))
-        for name in sorted(here.keys() | there.keys()):
+        project, there = (_unowned(each) if part == "unowned" else getattr(each, part) for each in (one, other))
+        for name in sorted(project.keys() | there.keys()):
             what = {"tables": "table ", "sequences": "sequence "}.get(part, "") + name
             if name not in there:
                 yield f"{what} is missing"
-            elif name not in here:
+            elif name not in project:
                 yield f"{what} is extra"
-            elif part == "tables" and here[name][0] != there[name][0]:
-                yield f"{what} has {there[name][0]} rows, not {here[name][0]}"
-            elif here[name] != there[name] and (part == "sequences" or one.major == other.major):
+            elif part == "tables" and project[name][0] != there[name][0]:
+                yield f"{what} has {there[name][0]} rows, not {project[name][0]}"
+            elif project[name] != there[name] and (part == "sequences" or one.major == other.major):
                 yield f"{what} differs"
 
 
@@ -215,12 +215,12 @@ def _values(connection: Connection, sequences: list[str]) -> Rows:
     return found
 
 
-def _hash(to: Target, operation: str, snapshot: str, tables: Iterator[tuple[str, bool]], asking: set[Any]) -> Rows:
+def _hash(target: Target, operation: str, snapshot: str, tables: Iterator[tuple[str, bool]], asking: set[Any]) -> Rows:
     import psycopg
 
     found: Rows = {}
-    with connections.connect(to, operation) as connection:
-        _begin(connection, to, snapshot)
+    with connections.connect(target, operation) as connection:
+        _begin(connection, target, snapshot)
         ASKING.add(connection)
         asking.add(connection)
         try:
@@ -252,9 +252,9 @@ def _large_objects(connection: Connection) -> list[Any] | None:
     return list(row) if row and row[0] else None
 
 
-def _begin(connection: Connection, to: Target, snapshot: str | None) -> str:
+def _begin(connection: Connection, target: Target, snapshot: str | None) -> str:
     """A transaction that sees one state of the database throughout; returns its snapshot's name for others."""
-    connections.begin(connection, to.policy, brief=True, isolation="REPEATABLE READ READ ONLY", snapshot=snapshot)
+    connections.begin(connection, target.policy, brief=True, isolation="REPEATABLE READ READ ONLY", snapshot=snapshot)
     connection.execute(SPELLING)
     row = None if snapshot else connection.execute("SELECT pg_export_snapshot()").fetchone()
     return str(row[0]) if row else str(snapshot)

@@ -21,32 +21,32 @@ VOLATILE = {
 }  # fmt: skip
 
 
-def cached(here: Project, name: str, build: Callable[[], Any], also: Iterable[str] = (), of: str = "") -> Any:
+def cached(project: Project, name: str, build: Callable[[], Any], also: Iterable[str] = (), of: str = "") -> Any:
     """What `build()` returns, which must be JSON, from the last time if nothing that it can depend on has changed since.
 
     That is: every module outside the standard library that was loaded when it was built, the folders they lie in (a new
     module shows there), the files `also` named, what it is made `of`, the settings, the process environment, the versions of
     Python and of this package. A cache that cannot be read or written is no error; the value is then built.
     """
-    path = here.state / f"{name}.json"
-    key = _key(here, of)
+    path = project.state / f"{name}.json"
+    key = _key(project, of)
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept["key"] == key and kept["sum"] == _sum(kept["value"]) and all(map(_unchanged, kept["files"].items())):
             return kept["value"]
     value = build()
     with contextlib.suppress(OSError):
-        make_folder(here.state)  # before the root is looked at, where models can lie: this changes it
+        make_folder(project.state)  # before the root is looked at, where models can lie: this changes it
     files = {file: _mark(file) for file in (*_loaded(), *also)}
     with contextlib.suppress(OSError):
         write_atomically(path, json.dumps({"key": key, "sum": _sum(value), "files": files, "value": value}))
     return json.loads(json.dumps(value))  # the same types as from the file
 
 
-def _key(here: Project, of: str) -> str:
+def _key(project: Project, of: str) -> str:
     surroundings = {name: value for name, value in os.environ.items() if name not in VOLATILE}
-    settings = [_mark(f"{here.root}/{file}") for file in ("pyproject.toml", ".env")]
-    facts = [sys.version, skinspire_db.__version__, sorted(surroundings.items()), settings, str(here.root), of]
+    settings = [_mark(f"{project.root}/{file}") for file in ("pyproject.toml", ".env")]
+    facts = [sys.version, skinspire_db.__version__, sorted(surroundings.items()), settings, str(project.root), of]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()  # a hash: the environment can hold secrets
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from skinspire_db.config import urls
-from skinspire_db.config.project import Project, Setting, project, write_atomically
+from skinspire_db.config.project import Project, Setting, current_project, write_atomically
 from skinspire_db.config.server_pin import Pin
 from skinspire_db.errors import InvalidSetting, UnknownEnvironment
 
@@ -80,36 +80,38 @@ def resolve(name: str | None = None, given_by: str = "--env") -> Environment:
     Raises UnknownEnvironment for a name that is not declared, and InvalidSetting when the environment needs a URL and
     has none. Nothing is connected to and nothing is started.
     """
-    here = project()
-    chosen = active(here).value if name is None else _canonical(name, here, given_by)
+    project = current_project()
+    chosen = active(project).value if name is None else _canonical(name, project, given_by)
     assert chosen is not None
-    policy = _policy(chosen, here)
-    url = here.setting(url_setting(chosen))
+    policy = _policy(chosen, project)
+    url = project.setting(url_setting(chosen))
     if url.value is None and not policy.embedded:
         raise InvalidSetting(
             f"{chosen} has no database: {url_setting(chosen)} is not set",
             remedy=f"set {url_setting(chosen)}=postgresql://user:password@host/database in .env",
         )
-    admin = here.setting(admin_setting(chosen))
+    admin = project.setting(admin_setting(chosen))
     if admin.value and url.value is None:
         raise InvalidSetting(
             f"{admin.name} is set and {url.name} is not: the tools would use another database than the application",
             remedy=f"set {url.name} too, to what the application uses",
         )
-    return Environment(chosen, policy, url, here, admin if admin.value else None)
+    return Environment(chosen, policy, url, project, admin if admin.value else None)
 
 
-def active(here: Project) -> Setting:
+def active(project: Project) -> Setting:
     """The active environment's name and which of SKINSPIRE_ENV, `env.switch`, FLASK_ENV or the default decided it."""
-    explicit = here.setting("SKINSPIRE_ENV")
+    explicit = project.setting("SKINSPIRE_ENV")
     if explicit.value:
-        return Setting("environment", _canonical(explicit.value, here, "SKINSPIRE_ENV"), f"SKINSPIRE_ENV, {explicit.source}")
-    switched = _read_switch(here)
+        return Setting(
+            "environment", _canonical(explicit.value, project, "SKINSPIRE_ENV"), f"SKINSPIRE_ENV, {explicit.source}"
+        )
+    switched = _read_switch(project)
     if switched:
-        return Setting("environment", _canonical(switched, here, "env.switch"), "invoke env.switch")
-    flask = here.setting("FLASK_ENV")
+        return Setting("environment", _canonical(switched, project, "env.switch"), "invoke env.switch")
+    flask = project.setting("FLASK_ENV")
     if flask.value:
-        return Setting("environment", _canonical(flask.value, here, "FLASK_ENV"), f"FLASK_ENV, {flask.source}")
+        return Setting("environment", _canonical(flask.value, project, "FLASK_ENV"), f"FLASK_ENV, {flask.source}")
     return Setting("environment", "dev", "default")
 
 
@@ -120,21 +122,21 @@ def switch(name: str) -> Setting:
 
     Raises UnknownEnvironment, or InvalidSetting when the file cannot be written; the former choice then stands.
     """
-    here = project()
-    canonical = _canonical(name, here, "--env")
+    project = current_project()
+    canonical = _canonical(name, project, "--env")
     try:
-        write_atomically(here.state / ACTIVE_FILE, canonical + "\n")
+        write_atomically(project.state / ACTIVE_FILE, canonical + "\n")
     except OSError as error:
         raise InvalidSetting(
-            f"cannot write {here.state / ACTIVE_FILE}: {error.strerror}",
+            f"cannot write {project.state / ACTIVE_FILE}: {error.strerror}",
             remedy=f"set SKINSPIRE_ENV={canonical} instead",
         ) from None
-    return active(here)
+    return active(project)
 
 
 def resolve_name(name: str) -> str:
     """The environment that is meant by `name`: old names and upper case are understood. Raises UnknownEnvironment."""
-    return _canonical(name, project(), "--env")
+    return _canonical(name, current_project(), "--env")
 
 
 def resolve_active(name: str | None) -> str:
@@ -142,7 +144,7 @@ def resolve_active(name: str | None) -> str:
 
     Raises UnknownEnvironment.
     """
-    return resolve_name(name) if name is not None else str(active(project()).value)
+    return resolve_name(name) if name is not None else str(active(current_project()).value)
 
 
 def is_protected(name: str) -> bool:
@@ -150,8 +152,8 @@ def is_protected(name: str) -> bool:
 
     Raises InvalidSetting.
     """
-    here = project()
-    return name not in names(here) or _policy(name, here).protected
+    project = current_project()
+    return name not in names(project) or _policy(name, project).protected
 
 
 def describe(name: str | None = None) -> list[Setting]:
@@ -159,28 +161,28 @@ def describe(name: str | None = None) -> list[Setting]:
 
     Raises UnknownEnvironment or InvalidSetting; connects to nothing.
     """
-    here = project()
-    chosen = active(here) if name is None else Setting("environment", _canonical(name, here, "--env"), "--env")
+    project = current_project()
+    chosen = active(project) if name is None else Setting("environment", _canonical(name, project, "--env"), "--env")
     assert chosen.value is not None
-    policy = _policy(chosen.value, here)
-    shown = [chosen, Setting("project", str(here.root), here.found_by)]
-    for each in names(here):
-        url = here.setting(url_setting(each))
-        if url.value is None and _policy(each, here).embedded:
+    policy = _policy(chosen.value, project)
+    shown = [chosen, Setting("project", str(project.root), project.found_by)]
+    for each in names(project):
+        url = project.setting(url_setting(each))
+        if url.value is None and _policy(each, project).embedded:
             shown.append(Setting(url.name, f"embedded server, database {embedded_database(each)}", url.source))
         else:
             shown.append(Setting(url.name, url.value and hide_password(url.value), url.source))
-        for more in (here.setting(admin_setting(each)), here.setting(replica_setting(each))):
+        for more in (project.setting(admin_setting(each)), project.setting(replica_setting(each))):
             if more.value:
                 shown.append(Setting(more.name, hide_password(more.value), more.source))
     for setting in ("SKINSPIRE_PG_BIN", "SKINSPIRE_PG_HOME", "SKINSPIRE_PG_ACCOUNT"):
-        shown.append(here.setting(setting))
+        shown.append(project.setting(setting))
     for key in ("metadata", "migrations", "disabled_triggers"):
-        declared = here.config.get(key)
+        declared = project.config.get(key)
         shown.append(
             Setting(key, None if declared is None else str(declared), "default" if declared is None else "pyproject.toml")
         )
-    preset = PRESETS[_preset(chosen.value, here)]
+    preset = PRESETS[_preset(chosen.value, project)]
     for field_ in dataclasses.fields(Policy):
         value = getattr(policy, field_.name)
         source = "preset" if value == getattr(preset, field_.name) else "pyproject.toml"
@@ -209,10 +211,10 @@ def hide_password(url: str) -> str:
         return "not a database URL"
 
 
-def names(here: Project) -> list[str]:
+def names(project: Project) -> list[str]:
     """All environments: the built-in ones, then what pyproject.toml declares."""
-    _declared(here)  # refuses what is no table
-    return list(here.environments)
+    _declared(project)  # refuses what is no table
+    return list(project.environments)
 
 
 def url_setting(name: str) -> str:
@@ -230,27 +232,30 @@ def replica_setting(name: str) -> str:
     return name.upper().replace("-", "_") + "_REPLICA_URL"
 
 
-def _read_switch(here: Project) -> str | None:
+def _read_switch(project: Project) -> str | None:
     try:
-        return (here.state / ACTIVE_FILE).read_text(encoding="utf-8").strip() or None
+        return (project.state / ACTIVE_FILE).read_text(encoding="utf-8").strip() or None
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidSetting(
-            f"cannot read {here.state / ACTIVE_FILE}: {error}", remedy="invoke env.switch --env=dev, as the checkout's owner"
+            f"cannot read {project.state / ACTIVE_FILE}: {error}",
+            remedy="invoke env.switch --env=dev, as the checkout's owner",
         ) from None
 
 
-def _canonical(name: str, here: Project, source: str) -> str:
+def _canonical(name: str, project: Project, source: str) -> str:
     wanted = str(name).strip().lower()
-    wanted = wanted if wanted in _declared(here) else ALIASES.get(wanted, wanted)
-    if wanted in names(here):
+    wanted = wanted if wanted in _declared(project) else ALIASES.get(wanted, wanted)
+    if wanted in names(project):
         return wanted
-    raise UnknownEnvironment(f"unknown environment {name!r} (from {source})", remedy=f"use one of: {', '.join(names(here))}")
+    raise UnknownEnvironment(
+        f"unknown environment {name!r} (from {source})", remedy=f"use one of: {', '.join(names(project))}"
+    )
 
 
-def _declared(here: Project) -> dict[str, dict[str, Any]]:
-    declared = here.config.get("environments", {})
+def _declared(project: Project) -> dict[str, dict[str, Any]]:
+    declared = project.config.get("environments", {})
     if not isinstance(declared, dict) or not all(isinstance(value, dict) for value in declared.values()):
         raise InvalidSetting(
             "tool.skinspire_db.environments in pyproject.toml must hold one table per environment",
@@ -265,9 +270,9 @@ def _declared(here: Project) -> dict[str, dict[str, Any]]:
     return declared
 
 
-def _policy(name: str, here: Project, children: tuple[str, ...] = ()) -> Policy:
+def _policy(name: str, project: Project, children: tuple[str, ...] = ()) -> Policy:
     """A declared environment is its `extends` (a preset or another declared one) plus what it sets itself."""
-    own = dict(_declared(here).get(name, {}))
+    own = dict(_declared(project).get(name, {}))
     parent = own.pop("extends", None)
     if name in PRESETS:
         base = PRESETS[name]
@@ -278,7 +283,7 @@ def _policy(name: str, here: Project, children: tuple[str, ...] = ()) -> Policy:
     elif parent in children or parent == name:
         raise InvalidSetting(f"environment {name} in pyproject.toml extends itself", remedy="break the circle")
     else:
-        base = _policy(_canonical(parent, here, f"extends of {name}"), here, (*children, name))
+        base = _policy(_canonical(parent, project, f"extends of {name}"), project, (*children, name))
     policy = _with(base, own, name)
     if name == "prod" and not policy.protected:
         raise InvalidSetting("pyproject.toml makes prod unprotected", remedy="remove protected = false")
@@ -289,10 +294,10 @@ def _policy(name: str, here: Project, children: tuple[str, ...] = ()) -> Policy:
     return policy
 
 
-def _preset(name: str, here: Project) -> str:
+def _preset(name: str, project: Project) -> str:
     """The preset at the end of what an environment extends. The chain has been checked by _policy()."""
     while name not in PRESETS:
-        name = _canonical(_declared(here)[name]["extends"], here, "extends")
+        name = _canonical(_declared(project)[name]["extends"], project, "extends")
     return name
 
 

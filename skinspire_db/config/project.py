@@ -67,7 +67,7 @@ class Project:
         return Setting(name, None, "not set")
 
 
-def project() -> Project:
+def current_project() -> Project:
     """Find the project of the current folder.
 
     It is the folder that SKINSPIRE_PROJECT names, else the nearest one upwards whose pyproject.toml has a table
@@ -81,14 +81,14 @@ def project() -> Project:
             raise InvalidSetting(f"SKINSPIRE_PROJECT names {named}, which is no folder", remedy="unset SKINSPIRE_PROJECT")
         return Project(root, _tool_table(root / "pyproject.toml") or {}, "SKINSPIRE_PROJECT")
     try:
-        here = Path.cwd()
+        project = Path.cwd()
     except FileNotFoundError:
         raise InvalidSetting("the current folder does not exist any more", remedy="cd to the project's folder") from None
-    for folder in (here, *here.parents):
+    for folder in (project, *project.parents):
         if (table := _tool_table(folder / "pyproject.toml")) is not None:
             return Project(folder, table, "the current folder")
     checkout = Path(__file__).resolve().parent.parent.parent
-    found = checkout if (checkout / "sql").is_dir() else here
+    found = checkout if (checkout / "sql").is_dir() else project
     return Project(found, _tool_table(found / "pyproject.toml") or {}, "where the package lies")
 
 

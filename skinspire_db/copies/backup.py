@@ -44,15 +44,15 @@ def create(environment: Environment, folder: Path | None = None, *, jobs: str | 
     where, count = backup_folder.folder_of(environment.project, folder), number_of_jobs(jobs)
 
     def work(running: Running) -> None:
-        to = running.target
-        with contextlib.closing(connections.connect(to, running.operation)) as holder:
-            with translated(to, running.operation, "preparation", holder):
-                connections.begin(holder, to.policy)
-                guard.admit(holder, to, running.operation, "", None, writes=False)
+        target = running.target
+        with contextlib.closing(connections.connect(target, running.operation)) as holder:
+            with translated(target, running.operation, "preparation", holder):
+                connections.begin(holder, target.policy)
+                guard.admit(holder, target, running.operation, "", None, writes=False)
                 # Before the dump: a backup that is there and an operation that failed do not go together.
                 can_record = _can_write_journal(holder, running)
             with running.step("dump") as summary:
-                made = make(to, where, count, running.report)
+                made = make(target, where, count, running.report)
                 contents = made.manifest.contents
                 megabytes = f"{made.manifest.bytes / 1e6:.1f}"
                 summary.numbers = {"tables": len(contents.tables), "rows": contents.rows, "MB": megabytes}
@@ -62,10 +62,10 @@ def create(environment: Environment, folder: Path | None = None, *, jobs: str | 
                 running.note("the backup is not in the database's journal: the server only reads, as a standby does")
                 return
             # Only now: what this transaction changed, pg_dump would have waited for, and it for pg_dump.
-            with translated(to, running.operation, "journal", holder):
-                stamp.write(holder, to.environment)
+            with translated(target, running.operation, "journal", holder):
+                stamp.write(holder, target.environment)
                 journal.record(
-                    holder, running.operation, to.environment, 0.0, [each.as_dict() for each in running.result.steps]
+                    holder, running.operation, target.environment, 0.0, [each.as_dict() for each in running.result.steps]
                 )
                 holder.commit()
 
@@ -91,28 +91,29 @@ def _can_write_journal(holder: Connection, running: Running) -> bool:
     return True
 
 
-def make(to: Target, folder: Path, jobs: int, report: Report, reason: str = "asked for") -> Backup:
+def make(target: Target, folder: Path, jobs: int, report: Report, reason: str = "asked for") -> Backup:
     """Back a database up. Nobody is kept waiting: all is read on one snapshot. Raises StepFailed with what pg_dump said,
     BackupInvalid when the folder cannot be written; nothing is left there then.
     """
-    with contextlib.closing(connections.connect(to, "backup.create")) as connection:
-        snapshot = streaming.hold(connection, to)
+    with contextlib.closing(connections.connect(target, "backup.create")) as connection:
+        snapshot = streaming.hold(connection, target)
         restorable.check(connection)
         row = connection.execute("SELECT pg_database_size(current_database())").fetchone()
         assert row
         size, at = int(row[0]), datetime.now(UTC).strftime(TIME)
-        name = f"{to.environment}-{at}"
+        name = f"{target.environment}-{at}"
         while (folder / name).exists():
             name += "x"
         with backup_folder.unfinished(folder, name) as path, fingerprint.meanwhile() as pool:
-            look = partial(fingerprint.take, to, "backup.create", at=snapshot, jobs=jobs)
+            look = partial(fingerprint.take, target, "backup.create", at=snapshot, jobs=jobs)
             contents = pool.submit(look)
-            _dump(to, path / DATA, snapshot, jobs, size, report, connection.info.server_version)
-            sequences = dump_files.sequences(client_tools(connection.info.server_version), path / DATA, to)
+            _dump(target, path / DATA, snapshot, jobs, size, report, connection.info.server_version)
+            sequences = dump_files.sequences(client_tools(connection.info.server_version), path / DATA, target)
             files = _files(path)
             found = dataclasses.replace(contents.result(), sequences=sequences)
             manifest = Manifest(
-                environment=to.environment, database=to.database, created_at=at, tool_version=skinspire_db.__version__,
+                environment=target.environment, database=target.database, created_at=at,
+                tool_version=skinspire_db.__version__,
                 server_version=connection.info.server_version,
                 dump_version=client_tools(connection.info.server_version).major,
                 revisions=running.current(connection), triggers=_triggers(connection), size=size,
@@ -124,17 +125,17 @@ def make(to: Target, folder: Path, jobs: int, report: Report, reason: str = "ask
     return backup_folder.read(folder / name)
 
 
-def _dump(to: Target, data: Path, snapshot: str, jobs: int, size: int, report: Report, server_version: int) -> None:
+def _dump(target: Target, data: Path, snapshot: str, jobs: int, size: int, report: Report, server_version: int) -> None:
     tools = client_tools(server_version)
     options = [f"--jobs={jobs}", f"--compress={COMPRESSION}", f"--snapshot={snapshot}", f"--file={data}"]
-    options += ["--format=directory", f"--lock-wait-timeout={round(to.policy.lock_timeout * 1000)}"]
+    options += ["--format=directory", f"--lock-wait-timeout={round(target.policy.lock_timeout * 1000)}"]
     former = os.umask(0o077) if os.name == "posix" else None  # patients' data, for its owner's eyes only
     try:
-        dump = tools.start("pg_dump", to, *options, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        dump = tools.start("pg_dump", target, *options, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     finally:
         if former is not None:
             os.umask(former)
-    with ended(dump), watched(to, size, report.transfer):
+    with ended(dump), watched(target, size, report.transfer):
         complaint = dump.communicate()[1]
     if dump.returncode:
         raise StepFailed(f"pg_dump failed: {said(complaint)}", remedy=remedy_of(complaint))

@@ -73,11 +73,11 @@ class Backup:
         return self.path.name
 
 
-def folder_of(here: Project, given: Path | None) -> Path:
+def folder_of(project: Project, given: Path | None) -> Path:
     """Where backups are: `given`, in the project unless it is an absolute path; by default backups/. Raises BackupInvalid for
     a link to what is not there: a disk that is not mounted is no empty folder.
     """
-    folder = here.root / (given or Path("backups"))
+    folder = project.root / (given or Path("backups"))
     if folder.is_symlink() and not folder.exists():
         raise BackupInvalid(
             f"{folder} cannot be read: it leads to what is not there", remedy="set backup.folder in invoke.yaml"

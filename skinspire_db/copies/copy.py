@@ -143,11 +143,11 @@ def _look(connection: Connection, start: Target, running: Running, near: bool) -
     return int(row[0])
 
 
-def need_room(to: Target, size: int) -> None:
+def need_room(target: Target, size: int) -> None:
     """Raise StepFailed when the server's disk has less free than `size` bytes; of a server elsewhere nobody can tell."""
-    if to.server is None:
+    if target.server is None:
         return
-    free = shutil.disk_usage(to.server.home).free
+    free = shutil.disk_usage(target.server.home).free
     if free < size * 1.05:
         raise StepFailed(
             f"it needs about {round(size / 1e6)} MB, and the server's disk has {round(free / 1e6)} MB free",
@@ -155,10 +155,10 @@ def need_room(to: Target, size: int) -> None:
         )
 
 
-def _same_server(connection: Connection, to: Target) -> bool:
+def _same_server(connection: Connection, target: Target) -> bool:
     """Whether the target is on the server of this connection: the same cluster, started at the same moment."""
     query = "SELECT extract(epoch FROM pg_postmaster_start_time())::text, inet_server_port()"
-    with contextlib.closing(connections.maintenance(to, "lookup")) as other:
+    with contextlib.closing(connections.maintenance(target, "lookup")) as other:
         return connection.execute(query).fetchone() == other.execute(query).fetchone()
 
 
@@ -276,12 +276,14 @@ def _wanted(connection: Connection, choice: Choice) -> list[streaming.Table]:
 
 def _roles(connection: Connection, other: Connection) -> set[str]:
     """The roles of the target's server. Raises UsageError when it is older than the source's."""
-    here, there = connection.info.server_version // 10_000, other.info.server_version // 10_000
+    project, there = connection.info.server_version // 10_000, other.info.server_version // 10_000
     other.execute("SET statement_timeout = 0")  # whatever the role's own is; the connection stays for a look at the end
     present = {role for (role,) in other.execute("SELECT rolname FROM pg_roles").fetchall()}
     other.commit()
-    if there < here:
-        raise UsageError(f"the source is PostgreSQL {here}, the target {there}", remedy="copy to a server that is not older")
+    if there < project:
+        raise UsageError(
+            f"the source is PostgreSQL {project}, the target {there}", remedy="copy to a server that is not older"
+        )
     return present
 
 

@@ -109,16 +109,16 @@ def recognise(path: Path) -> Archive:
     return Archive(path, "sql", int(found[1]) * 10_000 if found else 0)
 
 
-def with_version(tools: ClientTools, archive: Archive, to: Target) -> Archive:
+def with_version(tools: ClientTools, archive: Archive, target: Target) -> Archive:
     """The archive with the server's version that its table of contents names."""
     if archive.kind == "sql" or archive.server_version:
         return archive
-    listing = tools.run("pg_restore", to, "--list", str(archive.path), connect=False)
+    listing = tools.run("pg_restore", target, "--list", str(archive.path), connect=False)
     found = re.search(r"Dumped from database version: (\d+)", listing)
     return replace(archive, server_version=int(found[1]) * 10_000 if found else 0)
 
 
-def whose(tools: ClientTools, archive: Archive, to: Target) -> tuple[str | None, str | None]:
+def whose(tools: ClientTools, archive: Archive, target: Target) -> tuple[str | None, str | None]:
     """Which environment's the dump says it is, by its stamp and by the last entry of its journal; None where it has none.
     Nothing is restored for that.
     """
@@ -127,7 +127,7 @@ def whose(tools: ClientTools, archive: Archive, to: Target) -> tuple[str | None,
             with archive.path.open("rb") as whole:
                 return _whose_in(whole)
         only = ("--data-only", "--schema=skinspire_tools", "--table=stamp", "--table=journal", "--file=-")
-        file.write(tools.run("pg_restore", to, *only, str(archive.path), connect=False).encode(errors="surrogateescape"))
+        file.write(tools.run("pg_restore", target, *only, str(archive.path), connect=False).encode(errors="surrogateescape"))
         file.seek(0)
         return _whose_in(file)
 
@@ -155,7 +155,7 @@ def _whose_in(file: IO[bytes]) -> tuple[str | None, str | None]:
     return stamp, max(entries)[1] if entries else None
 
 
-def locale(tools: ClientTools, archive: Archive, to: Target) -> str:
+def locale(tools: ClientTools, archive: Archive, target: Target) -> str:
     """Encoding and locale of the database that was dumped, as CREATE DATABASE takes them; empty where the dump is silent."""
     with contextlib.ExitStack() as stack:
         if archive.kind == "sql":
@@ -163,7 +163,7 @@ def locale(tools: ClientTools, archive: Archive, to: Target) -> str:
         else:
             file = stack.enter_context(tempfile.TemporaryFile())
             arguments = ("--create", "--schema-only", "--file=-", str(archive.path))
-            file.write(tools.run("pg_restore", to, *arguments, connect=False).encode(errors="surrogateescape"))
+            file.write(tools.run("pg_restore", target, *arguments, connect=False).encode(errors="surrogateescape"))
             file.seek(0)
         for _, piece in itertools.islice(pieces(file), EARLY):
             text = bare(piece).decode(errors="replace")
@@ -172,12 +172,12 @@ def locale(tools: ClientTools, archive: Archive, to: Target) -> str:
     return ""
 
 
-def sequences(tools: ClientTools, archive: Path, to: Target) -> dict[str, list[Any]]:
+def sequences(tools: ClientTools, archive: Path, target: Target) -> dict[str, list[Any]]:
     """The values that the archive gives to sequences, as a fingerprint has them: no snapshot holds them, so that a look at
     the database, even on the dump's own snapshot, could find later ones.
     """
     entries = r"\d+; \d+ \d+ SEQUENCE SET "
-    text = _part(tools, archive, to, entries)
+    text = _part(tools, archive, target, entries)
     found = {}
     for name, value, called in re.findall(r"pg_catalog\.setval\('((?:[^']|'')+)', (-?\d+), (true|false)\)", text):
         parts = re.findall(r'"(?:[^"]|"")+"|[^.]+', name.replace("''", "'"))
@@ -267,12 +267,12 @@ class Strangers:
         return ""
 
     @contextlib.contextmanager
-    def left_out(self, tools: ClientTools, archive: Path, to: Target) -> Iterator[list[str]]:
+    def left_out(self, tools: ClientTools, archive: Path, target: Target) -> Iterator[list[str]]:
         """The options with which pg_restore names no stranger; what it leaves out, `settle` brings."""
         if not self:
             yield []
             return
-        listing = tools.run("pg_restore", to, "--list", str(archive), connect=False)
+        listing = tools.run("pg_restore", target, "--list", str(archive), connect=False)
         later = [LATER, *self.outside, *([PUBLICATIONS] if self.lent else [])]
         with _listed([line for line in listing.splitlines() if not any(re.match(each, line) for each in later)]) as file:
             yield [f"--use-list={file}", *self.options]
@@ -339,11 +339,11 @@ class Strangers:
         return notes
 
 
-def missing(tools: ClientTools, archive: Path, to: Target, present: set[str], judge: Judge | None = None) -> Strangers:
+def missing(tools: ClientTools, archive: Path, target: Target, present: set[str], judge: Judge | None = None) -> Strangers:
     """Roles that the archive names and that do not exist. An archive of others is judged at the same time."""
     strangers = Strangers(present)
     with tempfile.TemporaryFile() as file:
-        file.write(_part(tools, archive, to, DEFINITIONS).encode(errors="surrogateescape"))
+        file.write(_part(tools, archive, target, DEFINITIONS).encode(errors="surrogateescape"))
         file.seek(0)
         for kind, piece in pieces(file):
             text = bare(piece)
@@ -366,11 +366,11 @@ def _listed(lines: list[str]) -> Iterator[str]:
         yield str(file)
 
 
-def _part(tools: ClientTools, archive: Path, to: Target, entries: str) -> str:
+def _part(tools: ClientTools, archive: Path, target: Target, entries: str) -> str:
     """The SQL of those entries of an archive."""
-    listing = tools.run("pg_restore", to, "--list", str(archive), connect=False)
+    listing = tools.run("pg_restore", target, "--list", str(archive), connect=False)
     with _listed([line for line in listing.splitlines() if re.match(entries, line)]) as file:
-        return tools.run("pg_restore", to, f"--use-list={file}", "--file=-", str(archive), connect=False)
+        return tools.run("pg_restore", target, f"--use-list={file}", "--file=-", str(archive), connect=False)
 
 
 def _prove_complete(tools: ClientTools, archive: Archive, aside: Target) -> None:

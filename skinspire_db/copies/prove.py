@@ -67,12 +67,12 @@ def _verify(backup: Backup, running: Running, *, full: bool, jobs: int) -> None:
     backup_folder.mark_verified(backup, "" if found else "restored")
 
 
-def _readable(backup: Backup, to: Target) -> str:
+def _readable(backup: Backup, target: Target) -> str:
     """What pg_restore has to say against the archive; empty when it can read its table of contents."""
     tools = client_tools(backup.manifest.server_version)
     archive = str(backup.path / backup_folder.DATA)
     streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    listing = tools.start("pg_restore", to, "--list", archive, connect=False, **streams)
+    listing = tools.start("pg_restore", target, "--list", archive, connect=False, **streams)
     complaint = listing.communicate()[1]
     return complaint.decode(errors="replace").strip() if listing.returncode else ""
 
@@ -82,8 +82,8 @@ def precaution(environment: Environment, folder: Path | None, report: Report, op
 
     Raises what making and verifying raise.
     """
-    to = target_of(environment)
-    made = backup.make(to, backup_folder.folder_of(environment.project, folder), 2, report, f"before {operation}")
+    target = target_of(environment)
+    made = backup.make(target, backup_folder.folder_of(environment.project, folder), 2, report, f"before {operation}")
     try:
         verify(environment, folder, file=str(made.path), full=True).run()
     except ChecksFailed as error:

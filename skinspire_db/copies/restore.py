@@ -194,11 +194,11 @@ def _restore(tools: ClientTools, source: Source, aside: Target, present: set[str
     return [*notes, *plain_dump.refuse_what_would_run(aside, source.archive.path)]
 
 
-def refuse_elsewhere(name: str, to: Target) -> None:
+def refuse_elsewhere(name: str, target: Target) -> None:
     """Raise GuardRefused for what a protected environment holds: it goes nowhere else. Of an environment that is not declared
     here nobody knows.
     """
-    if name == to.environment:
+    if name == target.environment:
         return
     try:
         protected = environment.resolve(name).policy.protected
@@ -207,13 +207,13 @@ def refuse_elsewhere(name: str, to: Target) -> None:
     if protected:
         raise GuardRefused(
             f"it is a backup of {name}, which is protected: patients' data, and never restored to another environment",
-            remedy=f"invoke backup.list --env={to.environment} shows those of {to.environment}",
+            remedy=f"invoke backup.list --env={target.environment} shows those of {target.environment}",
         )
 
 
-def _refuse_stamp(aside: Target, to: Target) -> None:
+def _refuse_stamp(aside: Target, target: Target) -> None:
     """A dump by others says in the stamp whose it is, if it was a database of ours."""
     with contextlib.closing(connections.connect(aside, "backup.restore")) as connection:
         stamped = stamp.read(connection)
     if stamped:
-        refuse_elsewhere(stamped.environment, to)
+        refuse_elsewhere(stamped.environment, target)

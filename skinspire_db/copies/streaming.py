@@ -319,7 +319,7 @@ def _argument(text: str) -> str:
     return f"'{text}'"
 
 
-def hold(connection: Connection, to: Target) -> str:
+def hold(connection: Connection, target: Target) -> str:
     """Begin a transaction that keeps all tables as they are now, but for rows, and export its snapshot.
 
     TRUNCATE and ALTER TABLE do not go by snapshots: to one that is older, the table is empty then. PostgreSQL manual, MVCC
@@ -330,11 +330,11 @@ def hold(connection: Connection, to: Target) -> str:
     def listed() -> list[str]:
         return sorted(table.quoted for table in tables(connection))
 
-    connections.begin(connection, to.policy, brief=True)
+    connections.begin(connection, target.policy, brief=True)
     before = listed()
     while True:
         connection.rollback()
-        connections.begin(connection, to.policy, brief=True, isolation="REPEATABLE READ READ ONLY")
+        connections.begin(connection, target.policy, brief=True, isolation="REPEATABLE READ READ ONLY")
         if before:  # the first query takes the snapshot, and LOCK is none
             each = sql.SQL(", ").join(sql.SQL(f"ONLY {name}") for name in before)
             connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(each))
@@ -367,10 +367,10 @@ def _sequences_and_views(connection: Connection, aside: Target) -> dict[str, lis
     return values
 
 
-def with_options(to: Target, options: str) -> Target:
+def with_options(target: Target, options: str) -> Target:
     """The same database, its sessions with these settings."""
-    given = to.parameters.get("options", "")
-    return dataclasses.replace(to, parameters=to.parameters | {"options": f"{given} {options}".strip()})
+    given = target.parameters.get("options", "")
+    return dataclasses.replace(target, parameters=target.parameters | {"options": f"{given} {options}".strip()})
 
 
 def _quote(*names: str) -> str:

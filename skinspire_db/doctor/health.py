@@ -58,20 +58,20 @@ def application(case: Case) -> str:
     """Whether the application's URL leads to the database of the admin URL, perhaps through a pooler."""
     import psycopg
 
-    to = target_of(case.project_environment, start=False, application=True)
+    target = target_of(case.project_environment, start=False, application=True)
     try:
-        connections.open_once(to, "db.doctor").close()
+        connections.open_once(target, "db.doctor").close()
     except psycopg.Error as error:
-        raise connections.explain(error, to) from None
-    here, there = case.to.pin, to.pin
-    assert here.server and there.server
+        raise connections.explain(error, target) from None
+    project, there = case.to.pin, target.pin
+    assert project.server and there.server
     # By their oids: to a pooler the database may have another name.
-    if not (there.server.is_the_same(here.server) and set(there.databases.values()) <= set(here.databases.values())):
+    if not (there.server.is_the_same(project.server) and set(there.databases.values()) <= set(project.databases.values())):
         raise Broken(
-            f"{to.setting} leads to another database than {case.to.setting}: {to} and {case.to}",
-            f"correct one of {to.setting} and {case.to.setting}",
+            f"{target.setting} leads to another database than {case.to.setting}: {target} and {case.to}",
+            f"correct one of {target.setting} and {case.to.setting}",
         )
-    return f"role {to.user} reaches it{' through a pooler' if there.pooled else ''}, by {to.setting}"
+    return f"role {target.user} reaches it{' through a pooler' if there.pooled else ''}, by {target.setting}"
 
 
 def stamp(case: Case) -> str:
@@ -196,11 +196,11 @@ def collation(case: Case) -> str:
 
 
 def migrations(case: Case) -> str:
-    here = case.project_environment.project
-    heads = revisions.heads(here)
+    project = case.project_environment.project
+    heads = revisions.heads(project)
     at = running.current(case.open)
     if at != heads:
-        pending = running.next_up(case.open, revisions.directory(here), None)  # raises MigrationInvalid with the remedy
+        pending = running.next_up(case.open, revisions.directory(project), None)  # raises MigrationInvalid with the remedy
         late = f", the next is {pending.revision}" if pending else ""
         raise Broken(f"at {', '.join(at) or 'no revision'}{late}", f"invoke db.prepare --env={case.name}")
     return f"at {', '.join(at) or 'no revision, as there is none'}"

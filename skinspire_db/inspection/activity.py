@@ -21,9 +21,9 @@ def activity(environment: Environment) -> Inspection:
     What other roles run is shown only to a member of pg_read_all_stats. Raises what looking() raises.
     """
     started = time.monotonic()
-    to = target_of(environment)
-    found = Inspection("db.activity", to.environment, to.database, str(to))
-    with looking(to, found.operation) as connection:
+    target = target_of(environment)
+    found = Inspection("db.activity", target.environment, target.database, str(target))
+    with looking(target, found.operation) as connection:
         note_the_stamp(connection, found)
         [found.about] = rows(connection, queries.CONNECTIONS)
         found.sections = {"activity": rows(connection, queries.ACTIVITY)}
@@ -39,9 +39,9 @@ def history(environment: Environment, limit: str) -> Inspection:
     if not limit.isdecimal() or not 0 < int(limit) < 1_000_000:
         raise UsageError(f"--limit={limit} is no number of operations", remedy="invoke db.history --limit=20")
     started = time.monotonic()
-    to = target_of(environment)
-    found = Inspection("db.history", to.environment, to.database, str(to), sections={"journal": []})
-    with looking(to, found.operation) as connection:
+    target = target_of(environment)
+    found = Inspection("db.history", target.environment, target.database, str(target), sections={"journal": []})
+    with looking(target, found.operation) as connection:
         note_the_stamp(connection, found)
         if tool_schema.exists(connection):
             found.sections["journal"] = rows(connection, queries.JOURNAL, limit=int(limit))

@@ -93,14 +93,14 @@ def inspect(environment: Environment, wanted: Wanted) -> Inspection:
     table or schema that does not exist, and what looking() raises.
     """
     started = time.monotonic()
-    to = target_of(environment)
-    with looking(to, "db.inspect") as connection:
-        found = Inspection("db.inspect", to.environment, to.database, str(to), _about(connection, to))
+    target = target_of(environment)
+    with looking(target, "db.inspect") as connection:
+        found = Inspection("db.inspect", target.environment, target.database, str(target), _about(connection, target))
         note_the_stamp(connection, found)
         if wanted.schema is not None:
-            _make_sure_of_schema(connection, wanted.schema, to)
+            _make_sure_of_schema(connection, wanted.schema, target)
         if wanted.table is not None:
-            found.sections = _one_table(connection, to, wanted, found.notes)
+            found.sections = _one_table(connection, target, wanted, found.notes)
         else:
             one = {wanted.section: SECTIONS[wanted.section]} if wanted.section else None
             chosen = DRAWN if wanted.format == "mermaid" else one or OVERVIEW
@@ -141,11 +141,11 @@ def without_waiting(connection: Connection, find: Callable[[], T]) -> T | None:
         return None
 
 
-def _about(connection: Connection, to: Target) -> Row:
+def _about(connection: Connection, target: Target) -> Row:
     [about] = rows(connection, queries.ABOUT)
     stamped = stamp.read(connection)
     return about | {
-        "host": to.host, "port": to.port, "embedded": to.server is not None,
+        "host": target.host, "port": target.port, "embedded": target.server is not None,
         "stamp": {"environment": stamped.environment, "identity": stamped.identity} if stamped else None,
     }  # fmt: skip
 
@@ -173,18 +173,18 @@ def _state(connection: Connection, environment: Environment, notes: list[str]) -
     return state
 
 
-def _make_sure_of_schema(connection: Connection, schema: str, to: Target) -> None:
+def _make_sure_of_schema(connection: Connection, schema: str, target: Target) -> None:
     names = [name for (name,) in connection.execute("SELECT nspname FROM pg_namespace ORDER BY 1").fetchall()]
     if schema not in names:
         ours = [name for name in names if not name.startswith("pg_") and name != "information_schema"]
-        raise UsageError(f"there is no schema {schema} in {to.database}", remedy=f"use one of: {_listed(ours)}")
+        raise UsageError(f"there is no schema {schema} in {target.database}", remedy=f"use one of: {_listed(ours)}")
 
 
 # One table
 
 
-def _one_table(connection: Connection, to: Target, wanted: Wanted, notes: list[str]) -> dict[str, list[Row]]:
-    named = _find(connection, to, wanted)
+def _one_table(connection: Connection, target: Target, wanted: Wanted, notes: list[str]) -> dict[str, list[Row]]:
+    named = _find(connection, target, wanted)
     oid, is_view = named["oid"], named["kind"].endswith("view")
     if rows(connection, queries.HELD, table=oid):
         notes.append(f"somebody holds {named['name']} exclusively: its size, defaults and definitions are not known now")
@@ -212,7 +212,7 @@ def _one_table(connection: Connection, to: Target, wanted: Wanted, notes: list[s
     return sections
 
 
-def _find(connection: Connection, to: Target, wanted: Wanted) -> Row:
+def _find(connection: Connection, target: Target, wanted: Wanted) -> Row:
     """The one table or view of that name, also as schema.table. Raises UsageError when there is none, or several."""
     known = rows(connection, queries.NAMED, schema=wanted.schema)
     found = [row for row in known if row["name"] == wanted.table]
@@ -224,8 +224,8 @@ def _find(connection: Connection, to: Target, wanted: Wanted) -> Row:
         raise UsageError(f"several schemas have a table {wanted.table}", remedy=f"add --schema=, one of: {_listed(schemas)}")
     names = [row["name"] for row in known]
     close = difflib.get_close_matches(wanted.table or "", names, n=LISTED, cutoff=0.5)
-    there = f"use one of: {_listed(close or names)}" if names else f"invoke db.setup --env={to.environment}"
-    where = f"the schema {wanted.schema} of {to.database}" if wanted.schema else to.database
+    there = f"use one of: {_listed(close or names)}" if names else f"invoke db.setup --env={target.environment}"
+    where = f"the schema {wanted.schema} of {target.database}" if wanted.schema else target.database
     raise UsageError(f"there is no table {wanted.table} in {where}", remedy=there)
 
 

@@ -16,44 +16,44 @@ if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
 
-def drop_if_new(to: Target, operation: str) -> None:
+def drop_if_new(target: Target, operation: str) -> None:
     """Drop the database that this operation has created, unless somebody else has begun to use it meanwhile."""
     import psycopg
 
     try:
-        connection = connections.connect(to, operation)
+        connection = connections.connect(target, operation)
     except SkinspireError:
         return
     try:
         if lock.try_take(connection) and stamp.read(connection) is None and not objects.all_objects(connection):
-            databases.drop_unless_used(to, operation, connection.info.backend_pid)
+            databases.drop_unless_used(target, operation, connection.info.backend_pid)
     except psycopg.Error:
         pass  # the server is gone; what it leaves is an empty database
     finally:
         connection.close()
 
 
-def about(danger: str, to: Target) -> str:
+def about(danger: str, target: Target) -> str:
     """The phrase with the database in it."""
-    return danger.replace("{}", str(to))
+    return danger.replace("{}", str(target))
 
 
-def require_confirmation(command: str, danger: str, to: Target, confirm: str | None) -> None:
+def require_confirmation(command: str, danger: str, target: Target, confirm: str | None) -> None:
     """Let a dangerous operation pass; `danger` says what it would do. Raises GuardRefused in a protected environment without
     the right confirmation, and anywhere when a confirmation was given that names another database.
     """
-    if confirm == to.database or (confirm is None and not to.policy.protected):
+    if confirm == target.database or (confirm is None and not target.policy.protected):
         return
-    wrong = f"--confirm={confirm} does not name it" if confirm is not None else f"{to.environment} is protected"
+    wrong = f"--confirm={confirm} does not name it" if confirm is not None else f"{target.environment} is protected"
     raise GuardRefused(
-        f"{command} would {about(danger, to)}: {wrong}",
-        remedy=f"invoke {command} --env={to.environment} --confirm={quote(to.database)}",
+        f"{command} would {about(danger, target)}: {wrong}",
+        remedy=f"invoke {command} --env={target.environment} --confirm={quote(target.database)}",
     )
 
 
 def admit(
     connection: Connection,
-    to: Target,
+    target: Target,
     command: str,
     danger: str,
     confirm: str | None,
@@ -70,31 +70,31 @@ def admit(
     """
 
     def look() -> bool:
-        filled = stamp.identify(connection, to)
+        filled = stamp.identify(connection, target)
         if danger and (filled or confirm):
-            require_confirmation(command, danger, to, confirm)
+            require_confirmation(command, danger, target, confirm)
         return filled
 
-    connections.require_direct(to, command.partition(" ")[0], writes=writes)
+    connections.require_direct(target, command.partition(" ")[0], writes=writes)
     if hold and not lock.try_take(connection):
         look()
-        lock.take(connection, to)
+        lock.take(connection, target)
     return look()
 
 
-def consent_to_adopt(connection: Connection, to: Target, confirm: str | None) -> None:
+def consent_to_adopt(connection: Connection, target: Target, confirm: str | None) -> None:
     """Let `env.stamp` pass. Raises GuardRefused unless confirmed, where the database is not empty and not ours yet."""
-    connections.require_direct(to, "env.stamp")
+    connections.require_direct(target, "env.stamp")
     stamped = stamp.read(connection)
     if former := stamped.environment if stamped else stamp.last_owner(connection):
-        stamp.refuse_protected(former, to.environment, str(to))
-    if confirm == to.database or (stamped and stamped.environment == to.environment):
+        stamp.refuse_protected(former, target.environment, str(target))
+    if confirm == target.database or (stamped and stamped.environment == target.environment):
         return
     found = len(objects.all_objects(connection))
     if stamped is None and not found and confirm is None:
         return
     what = f"is stamped {stamped.environment}" if stamped else f"holds {counted(found, 'object')} and no stamp"
     raise GuardRefused(
-        f"{to} {what}; stamping it {to.environment} lets the tools change it",
-        remedy=f"invoke env.stamp --env={to.environment} --confirm={quote(to.database)}",
+        f"{target} {what}; stamping it {target.environment} lets the tools change it",
+        remedy=f"invoke env.stamp --env={target.environment} --confirm={quote(target.database)}",
     )

@@ -36,7 +36,7 @@ def record(connection: Connection, operation: str, environment: str, seconds: fl
     return entry
 
 
-def recorded(to: Target, operation: str, entry: Entry, *, wait: bool = False) -> bool | None:
+def recorded(target: Target, operation: str, entry: Entry, *, wait: bool = False) -> bool | None:
     """Whether the operation with this journal entry was committed, asked on a connection of its own; None when nobody
     could be asked.
 
@@ -46,10 +46,10 @@ def recorded(to: Target, operation: str, entry: Entry, *, wait: bool = False) ->
     import psycopg
 
     try:
-        with connections.connect(to, f"{operation} read-back") as connection:
-            connections.begin(connection, to.policy, brief=True)
+        with connections.connect(target, f"{operation} read-back") as connection:
+            connections.begin(connection, target.policy, brief=True)
             if wait:
-                lock.take(connection, to)
+                lock.take(connection, target)
             query = "SELECT count(*) FROM skinspire_tools.journal WHERE entry_id = %s"
             return connection.execute(query, (entry,)).fetchone() == (1,)
     except psycopg.errors.UndefinedTable:

@@ -50,11 +50,11 @@ def holder(connection: Connection) -> str:
     return f"{name} ({who}{_age(age)})" if name is not None else f"a {who}"
 
 
-def take(connection: Connection, to: Target) -> None:
+def take(connection: Connection, target: Target) -> None:
     """Take the lock, waiting as long as the policy says. Raises OperationLocked with the holder's name."""
     import psycopg
 
-    wait = round(to.policy.operation_wait * 1000)
+    wait = round(target.policy.operation_wait * 1000)
     connection.execute("SAVEPOINT before_lock")
     try:
         connection.execute("SELECT set_config('lock_timeout', %s, true)", (f"{wait}ms",))
@@ -63,17 +63,18 @@ def take(connection: Connection, to: Target) -> None:
         connection.execute("ROLLBACK TO before_lock")
         who = holder(connection) or "another operation that has just ended"
         raise OperationLocked(
-            f"{to} is in use by {who}; waited {to.policy.operation_wait:g} s", remedy="run it again when that has ended"
+            f"{target} is in use by {who}; waited {target.policy.operation_wait:g} s",
+            remedy="run it again when that has ended",
         ) from None
-    connection.execute("SELECT set_config('lock_timeout', %s, true)", (f"{round(to.policy.lock_timeout * 1000)}ms",))
+    connection.execute("SELECT set_config('lock_timeout', %s, true)", (f"{round(target.policy.lock_timeout * 1000)}ms",))
 
 
-def blockers(to: Target, operation: str, own_pid: int) -> str:
+def blockers(target: Target, operation: str, own_pid: int) -> str:
     """Who holds locks on the application's tables: pid, application and how long its transaction is open."""
     import psycopg
 
     try:
-        with connections.connect(to, operation) as connection:
+        with connections.connect(target, operation) as connection:
             listed = table_holders(connection, own_pid)
     except (psycopg.Error, SkinspireError):
         listed = []

@@ -57,20 +57,20 @@ class Replacement(Job):
     def carry_out(self, running: Running) -> None:
         """Admit, build aside, stamp, swap, and read back."""
         started = time.monotonic()
-        to, result = running.target, running.result
-        holder = self._admit(to, running.confirm, running.stack)
+        target, result = running.target, running.result
+        holder = self._admit(target, running.confirm, running.stack)
         new: Target = self.work(running)
         with running.step("stamp") as summary:
             entry = self._stamp(new, result, time.monotonic() - started)
-            summary.numbers = {"stamp": to.environment}
+            summary.numbers = {"stamp": target.environment}
         with running.step("swap") as summary:
             result.commit = "begun"
-            self._swap(to, new, holder, entry, running, summary)
+            self._swap(target, new, holder, entry, running, summary)
             result.commit = "done"
-        if not journal.recorded(to, self.operation, entry):
+        if not journal.recorded(target, self.operation, entry):
             raise OutcomeUnknown(
                 "the databases were swapped, but the new one could not be read back",
-                remedy=f"invoke db.verify --env={to.environment}",
+                remedy=f"invoke db.verify --env={target.environment}",
             )
 
     def explain(self, error: SkinspireError, result: Result) -> None:
@@ -85,22 +85,22 @@ class Replacement(Job):
         remedy = f"invoke db.verify --env={self.environment.name}"
         return OutcomeUnknown("interrupted while the databases were swapped: it is the old one or the new one", remedy=remedy)
 
-    def _admit(self, to: Target, confirm: str | None, stack: contextlib.ExitStack) -> Connection | None:
+    def _admit(self, target: Target, confirm: str | None, stack: contextlib.ExitStack) -> Connection | None:
         """Lock, identify, guard the target; None when there is none yet.
 
         No backup is taken first: the former database is kept, and it may be what is broken.
         """
         if not self.back:
-            _look_at_former(to, self.operation)
+            _look_at_former(target, self.operation)
         try:
-            holder = connections.connect(to, self.operation)
+            holder = connections.connect(target, self.operation)
         except DatabaseMissing:
-            stack.enter_context(scratch.alone(to, self.operation))
+            stack.enter_context(scratch.alone(target, self.operation))
             return None
         stack.callback(holder.close)
-        with translated(to, self.operation, "preparation", holder):
-            connections.begin(holder, to.policy)
-            guard.admit(holder, to, self.operation + self.arguments, self.danger, confirm)
+        with translated(target, self.operation, "preparation", holder):
+            connections.begin(holder, target.policy)
+            guard.admit(holder, target, self.operation + self.arguments, self.danger, confirm)
         return holder
 
     def _stamp(self, new: Target, result: Result, seconds: float) -> uuid.UUID:
@@ -115,36 +115,36 @@ class Replacement(Job):
         return entry
 
     def _swap(
-        self, to: Target, new: Target, holder: Connection | None, entry: uuid.UUID, running: Running, summary: Summary
+        self, target: Target, new: Target, holder: Connection | None, entry: uuid.UUID, running: Running, summary: Summary
     ) -> None:
         import psycopg
 
         try:
             try:
-                ended = scratch.swap(to, new, self.operation, holder)
+                ended = scratch.swap(target, new, self.operation, holder)
             finally:
-                to.pin.databases.clear()  # from here on the names belong to other databases
+                target.pin.databases.clear()  # from here on the names belong to other databases
         except SkinspireError:
             running.result.commit = "not begun"
             raise
         except psycopg.Error as error:
             # The commit may have been carried out all the same: the name tells.
-            if journal.recorded(to, self.operation, entry):
+            if journal.recorded(target, self.operation, entry):
                 return
             running.result.commit = "not begun"
-            raise translation(error, to, self.operation, "swap") from None
+            raise translation(error, target, self.operation, "swap") from None
         if ended:
             running.note(f"{counted(len(ended), 'session', 'were', 'was')} ended: {', '.join(ended)}")
         summary.numbers = {"databases": 2 if holder else 1, "sessions_ended": len(ended)}
         if holder:
-            back = f"invoke db.undo --env={to.environment}"
-            back = complete(back, to.environment, given=True, database=to.database, protected=to.policy.protected)
+            back = f"invoke db.undo --env={target.environment}"
+            back = complete(back, target.environment, given=True, database=target.database, protected=target.policy.protected)
             summary.lines.append(f"the former database is kept: {back} brings it back")
 
 
-def _look_at_former(to: Target, operation: str) -> None:
+def _look_at_former(target: Target, operation: str) -> None:
     """What the swap will drop must be this environment's: raises GuardRefused when it is not."""
-    kept = scratch.former(to)
+    kept = scratch.former(target)
     try:
         scratch.identify(kept, operation)
     except DatabaseMissing:

@@ -80,7 +80,7 @@ class Summary:
 class Report:
     """Whom an operation tells how it goes. This one keeps silent."""
 
-    def target(self, to: Target) -> None:
+    def target(self, target: Target) -> None:
         """The operation is about to begin on this database."""
 
     def step(self, done: StepResult) -> None:

@@ -23,12 +23,15 @@ if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
 LONGEST = 63  # bytes of a name; PostgreSQL cuts what is longer, and two names could become one
+# From which name to which: the new database takes the present one's, which is kept as the former one.
+RENAMES = (("former", "spare"), ("present", "former"), ("new", "present"))
+RENAMES_BACK = (("present", "spare"), ("new", "present"), ("spare", "former"))  # where the new one is the former one
 SWAP_SECONDS = 30  # how long sessions that come back again and again are ended
 
 
 @contextlib.contextmanager
 def database(
-    to: Target,
+    target: Target,
     operation: str,
     *,
     template: str | None = None,
@@ -41,60 +44,60 @@ def database(
     As long as this process lives, an advisory lock says so; those of processes that died are dropped first. Raises
     PermissionMissing when the role may not create databases, psycopg's ObjectInUse for a template that others use.
     """
-    aside = new_name(to)
-    with contextlib.closing(connections.maintenance(to, operation)) as watch:
-        connections.require_direct(to, operation)
-        connections.begin(watch, to.policy, brief=True)
-        for name in sweep(to, operation, watch):
+    aside = new_name(target)
+    with contextlib.closing(connections.maintenance(target, operation)) as watch:
+        connections.require_direct(target, operation)
+        connections.begin(watch, target.policy, brief=True)
+        for name in sweep(target, operation, watch):
             tell(f"a scratch database of an operation that died was dropped: {name}")
         watch.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (aside.database,))
         try:
             try:
                 databases.create_database(aside, operation, template=template, locale=locale)
             except PermissionMissing as error:
-                error.remedy = f'ask the administrator for: ALTER ROLE "{to.user}" CREATEDB'
+                error.remedy = f'ask the administrator for: ALTER ROLE "{target.user}" CREATEDB'
                 raise
             yield aside
         finally:
             databases.drop_database(aside, operation, over=watch)
 
 
-def new_name(to: Target) -> Target:
+def new_name(target: Target) -> Target:
     """A scratch database of the target's that does not exist yet."""
     word = secrets.token_hex(3)
-    return _beside(to, f"_scratch_{word}", _check(to, word))
+    return _beside(target, f"_scratch_{word}", _check(target, word))
 
 
-def former(to: Target) -> Target:
+def former(target: Target) -> Target:
     """Where the database is that the last swap replaced."""
-    return _beside(to, "_former_", _check(to, "former"))
+    return _beside(target, "_former_", _check(target, "former"))
 
 
-def _beside(to: Target, ending: str, check: str) -> Target:
+def _beside(target: Target, ending: str, check: str) -> Target:
     """The target's database with another name, on the same server."""
     ending += check
-    name = to.database.encode()[: LONGEST - len(ending)].decode(errors="ignore") + ending
-    return dataclasses.replace(to, parameters=to.parameters | {"dbname": name})
+    name = target.database.encode()[: LONGEST - len(ending)].decode(errors="ignore") + ending
+    return dataclasses.replace(target, parameters=target.parameters | {"dbname": name})
 
 
-def _check(to: Target, word: str) -> str:
-    return hashlib.sha256(f"skinspire-db {word} {to.database}".encode()).hexdigest()[:6]
+def _check(target: Target, word: str) -> str:
+    return hashlib.sha256(f"skinspire-db {word} {target.database}".encode()).hexdigest()[:6]
 
 
-def sweep(to: Target, operation: str, watch: Connection) -> list[str]:
+def sweep(target: Target, operation: str, watch: Connection) -> list[str]:
     """Drop the scratch databases of this target whose operations died. Returns their names."""
     names = watch.execute("SELECT datname FROM pg_database WHERE datname ~ '_scratch_[0-9a-f]{12}$'").fetchall()
     swept = []
     for (name,) in names:
         word, check = name[-12:-6], name[-6:]
-        ours = _check(to, word) == check and _beside(to, f"_scratch_{word}", check).database == name
+        ours = _check(target, word) == check and _beside(target, f"_scratch_{word}", check).database == name
         if ours and _is_dead(watch, name):
-            databases.drop_database(dataclasses.replace(to, parameters=to.parameters | {"dbname": name}), operation)
+            databases.drop_database(dataclasses.replace(target, parameters=target.parameters | {"dbname": name}), operation)
             swept.append(name)
     return swept
 
 
-def swap(to: Target, new: Target, operation: str, holder: Connection | None) -> list[str]:
+def swap(target: Target, new: Target, operation: str, holder: Connection | None) -> list[str]:
     """Give `new` the target's name; what had it becomes the former database, and what was that is dropped. When `new` is the
     former one, the two change places. All in one transaction.
 
@@ -108,19 +111,18 @@ def swap(to: Target, new: Target, operation: str, holder: Connection | None) -> 
     """
     import psycopg
 
-    aside = new_name(to)
-    keep = former(to)
+    aside = new_name(target)
+    keep = former(target)
     back = new.database == keep.database
-    looked_at = dict(to.pin.databases)
-    renames = [(to.database, aside.database), (new.database, to.database), (aside.database, keep.database)] if back else [
-        (keep.database, aside.database), (to.database, keep.database), (new.database, to.database),
-    ]  # fmt: skip
+    looked_at = dict(target.pin.databases)
+    called = {"present": target.database, "new": new.database, "former": keep.database, "spare": aside.database}
+    renames = [(called[old], called[name]) for old, name in (RENAMES_BACK if back else RENAMES)]
     if holder is not None:
         holder.execute("SELECT 1")  # it was ended, and the operation lock with it: not the moment to go on
-    names = [to.database, new.database, keep.database]
+    names = [target.database, new.database, keep.database]
     ended: list[str] = []
     deadline = time.monotonic() + SWAP_SECONDS
-    with contextlib.closing(connections.maintenance(to, operation)) as connection:
+    with contextlib.closing(connections.maintenance(target, operation)) as connection:
         while True:
             for name in names:
                 if name in looked_at:
@@ -128,20 +130,20 @@ def swap(to: Target, new: Target, operation: str, holder: Connection | None) -> 
             if holder is not None:
                 holder.close()
                 holder = None
-            for each in (to, keep):
+            for each in (target, keep):
                 if each.database in looked_at:
                     identify(each, operation)
             _wait_for_leaving(connection, names)
             try:
                 with connection.transaction():
                     connection.execute(connections.DURABLE)
-                    _rename(connection, to, renames, looked_at)
+                    _rename(connection, target, renames, looked_at)
                 break
             except psycopg.errors.ObjectInUse:  # somebody came back in between
-                _refuse_prepared(connection, to, names)
+                _refuse_prepared(connection, target, names)
                 if time.monotonic() > deadline:
                     raise StepFailed(
-                        f"{to} could not be swapped: others connect again and again; the database is as it was",
+                        f"{target} could not be swapped: others connect again and again; the database is as it was",
                         remedy="stop what connects, and run it again",
                     ) from None
     if not back:
@@ -149,16 +151,16 @@ def swap(to: Target, new: Target, operation: str, holder: Connection | None) -> 
     return ended
 
 
-def identify(to: Target, operation: str) -> None:
+def identify(target: Target, operation: str) -> None:
     """Make sure that this database is the environment's still. Raises GuardRefused for another's stamp, ConnectionFailed when
     it is another one than was looked at.
     """
-    with contextlib.closing(connections.connect(to, operation)) as connection:
-        connections.begin(connection, to.policy, brief=True)
-        stamp.identify(connection, to)
+    with contextlib.closing(connections.connect(target, operation)) as connection:
+        connections.begin(connection, target.policy, brief=True)
+        stamp.identify(connection, target)
 
 
-def _rename(connection: Connection, to: Target, renames: list[tuple[str, str]], looked_at: dict[str, int]) -> None:
+def _rename(connection: Connection, target: Target, renames: list[tuple[str, str]], looked_at: dict[str, int]) -> None:
     """Rename what is there of these, in order.
 
     Raises OperationLocked or StepFailed, for the caller to roll back, when one of the names belongs to another database than
@@ -168,8 +170,8 @@ def _rename(connection: Connection, to: Target, renames: list[tuple[str, str]], 
 
     named = {name for rename in renames for name in rename}
     wanted = {name: oid for name, oid in looked_at.items() if name in named}
-    if to.database not in wanted and to.database in _oids(connection, named):
-        raise OperationLocked(f"{to} was made by somebody else meanwhile", remedy="run it again")
+    if target.database not in wanted and target.database in _oids(connection, named):
+        raise OperationLocked(f"{target} was made by somebody else meanwhile", remedy="run it again")
     same = _oids(connection, named) == wanted
     for old, name in renames:
         if same and old in wanted:
@@ -177,7 +179,7 @@ def _rename(connection: Connection, to: Target, renames: list[tuple[str, str]], 
             wanted[name] = wanted.pop(old)
     if not same or _oids(connection, named) != wanted:
         raise StepFailed(
-            f"another database than this operation looked at is called {to.database}, or has a name of its former one;"
+            f"another database than this operation looked at is called {target.database}, or has a name of its former one;"
             " nothing was renamed",
             remedy="see who renamed it, and run it again",
         )
@@ -215,13 +217,13 @@ def _send_away(connection: Connection, database: str, oid: int, operation: str, 
     return [who for who, _ in rows if f"skinspire-db {operation}" not in who]
 
 
-def _refuse_prepared(connection: Connection, to: Target, databases: list[str]) -> None:
+def _refuse_prepared(connection: Connection, target: Target, databases: list[str]) -> None:
     """Raise StepFailed for a prepared transaction, which belongs to no session that could be ended."""
     query = "SELECT quote_literal(gid), database FROM pg_prepared_xacts WHERE database = ANY (%s)"
     if found := connection.execute(query, (databases,)).fetchone():
         raise StepFailed(
             f"{found[1]} could not be swapped: it has the prepared transaction {found[0]}; the database is as it was",
-            remedy=f"in invoke db.shell --env={to.environment}: ROLLBACK PREPARED {found[0]}; then run it again",
+            remedy=f"in invoke db.shell --env={target.environment}: ROLLBACK PREPARED {found[0]}; then run it again",
         )
     connection.commit()
 
@@ -229,9 +231,9 @@ def _refuse_prepared(connection: Connection, to: Target, databases: list[str]) -
 def _wait_for_leaving(connection: Connection, databases: list[str]) -> None:
     """For a moment, until those whose sessions have ended are gone: RENAME would look again after 0.1 s only."""
     for _ in range(20):
-        here = connection.execute("SELECT 1 FROM pg_stat_activity WHERE datname = ANY (%s)", (databases,)).fetchone()
+        project = connection.execute("SELECT 1 FROM pg_stat_activity WHERE datname = ANY (%s)", (databases,)).fetchone()
         connection.commit()
-        if here is None:
+        if project is None:
             break
         time.sleep(0.005)
 
@@ -241,13 +243,13 @@ def _is_dead(watch: Connection, name: str) -> bool:
 
 
 @contextlib.contextmanager
-def alone(to: Target, operation: str) -> Iterator[None]:
+def alone(target: Target, operation: str) -> Iterator[None]:
     """Be the only operation that makes a database of this name, which does not exist yet and so has no lock of its own.
 
     Raises OperationLocked when another one is at it.
     """
-    with contextlib.closing(connections.maintenance(to, operation)) as watch:
-        connections.begin(watch, to.policy, brief=True)
-        if not _is_dead(watch, to.database):
-            raise OperationLocked(f"another operation is making {to}", remedy="run it again when that has ended")
+    with contextlib.closing(connections.maintenance(target, operation)) as watch:
+        connections.begin(watch, target.policy, brief=True)
+        if not _is_dead(watch, target.database):
+            raise OperationLocked(f"another operation is making {target}", remedy="run it again when that has ended")
         yield

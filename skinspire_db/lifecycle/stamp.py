@@ -57,7 +57,7 @@ def write(connection: Connection, environment: str, *, renew: bool = False) -> N
     )
 
 
-def identify(connection: Connection, to: Target) -> bool:
+def identify(connection: Connection, target: Target) -> bool:
     """Make sure that this database is the environment's. Returns whether it holds tables, in a protected one anything at all.
 
     Raises GuardRefused for another environment's stamp, and for a database that has objects but no stamp.
@@ -65,19 +65,20 @@ def identify(connection: Connection, to: Target) -> bool:
     stamp = read(connection)
     if stamp is None and (found := len(objects.all_objects(connection))):
         raise GuardRefused(
-            f"{to} holds {counted(found, 'object')} and no stamp: it may be somebody else's",
-            remedy=f"if it is {to.environment}'s: invoke env.stamp --env={to.environment} --confirm={quote(to.database)}",
+            f"{target} holds {counted(found, 'object')} and no stamp: it may be somebody else's",
+            remedy=f"if it is {target.environment}'s: invoke env.stamp --env={target.environment}"
+            f" --confirm={quote(target.database)}",
         )
-    refuse_foreign(stamp, to)
-    return bool(objects.all_objects(connection)) if to.policy.protected else objects.count_tables(connection) > 0
+    refuse_foreign(stamp, target)
+    return bool(objects.all_objects(connection)) if target.policy.protected else objects.count_tables(connection) > 0
 
 
-def refuse_foreign(stamp: Stamp | None, to: Target) -> None:
+def refuse_foreign(stamp: Stamp | None, target: Target) -> None:
     """Raise GuardRefused when the stamp is another environment's."""
-    if stamp and stamp.environment != to.environment:
+    if stamp and stamp.environment != target.environment:
         raise GuardRefused(
-            f"{to} is stamped {stamp.environment}, not {to.environment}",
-            remedy=f"correct the URL of {to.environment}, or use --env={stamp.environment}",
+            f"{target} is stamped {stamp.environment}, not {target.environment}",
+            remedy=f"correct the URL of {target.environment}, or use --env={stamp.environment}",
         )
 
 

@@ -48,7 +48,7 @@ class Difference:
 
 
 def expected(
-    connection: Connection, to: Target, here: Project, wanted: tables.Blueprint, files: list[TriggerFile]
+    connection: Connection, target: Target, project: Project, wanted: tables.Blueprint, files: list[TriggerFile]
 ) -> Expected:
     """The snapshot of a database that the models and trigger files would make, on the target's server.
 
@@ -59,19 +59,22 @@ def expected(
     of = json.dumps([vars(wanted), [file.sha256 for file in files], connection.info.server_version])
 
     def make() -> tuple[Snapshot, dict[str, list[str]]]:
-        made = _make(to, wanted, files)
+        made = _make(target, wanted, files)
         return dict(made), made.spellings
 
-    return Expected(*cached(here, f"expected-{to.environment}", make, of=of))
+    return Expected(*cached(project, f"expected-{target.environment}", make, of=of))
 
 
-def _make(to: Target, wanted: tables.Blueprint, files: list[TriggerFile]) -> Expected:
-    with scratch.database(to, "db.drift") as aside, contextlib.closing(connections.connect(aside, "db.drift")) as connection:
-        connections.begin(connection, to.policy)
+def _make(target: Target, wanted: tables.Blueprint, files: list[TriggerFile]) -> Expected:
+    with (
+        scratch.database(target, "db.drift") as aside,
+        contextlib.closing(connections.connect(aside, "db.drift")) as connection,
+    ):
+        connections.begin(connection, target.policy)
 
         def settle() -> None:
             connection.commit()
-            connections.begin(connection, to.policy)
+            connections.begin(connection, target.policy)
 
         tables.create(connection, wanted, settle)
         install.install(connection, files)
@@ -121,9 +124,11 @@ def _is_part(kind: str, name: str, definition: str, whole: set[str]) -> bool:
     )
 
 
-def look(connection: Connection, to: Target, here: Project, wanted: tables.Blueprint, files: list[TriggerFile]) -> Summary:
+def look(
+    connection: Connection, target: Target, project: Project, wanted: tables.Blueprint, files: list[TriggerFile]
+) -> Summary:
     """The differences, as a step's summary."""
-    found = list(compare(snapshot(connection), expected(connection, to, here, wanted, files), set(wanted.views)))
+    found = list(compare(snapshot(connection), expected(connection, target, project, wanted, files), set(wanted.views)))
     summary = Summary({"differences": len(found)}, data={"drift": [each.as_dict() for each in found]})
     for each in found:
         summary.lines.append(f"{each.kind} {each.name} {'' if each.state == 'differs' else 'is '}{each.state}")
@@ -132,8 +137,8 @@ def look(connection: Connection, to: Target, here: Project, wanted: tables.Bluep
     if found:
         first = found[0]
         summary.drift = f"{counted(len(found), 'difference')}: {first.kind} {first.name}: {first.state}"
-        behind = running.current(connection) != revisions.heads(here)
-        summary.remedy = running.way_on(connection, here) if behind else _remedy(first)
+        behind = running.current(connection) != revisions.heads(project)
+        summary.remedy = running.way_on(connection, project) if behind else _remedy(first)
     return summary
 
 

@@ -24,26 +24,26 @@ TEMPLATES = Path(__file__).parent  # of what Alembic writes
 VERSIONS = "versions"
 
 
-def folders(here: Project) -> list[Path]:
+def folders(project: Project) -> list[Path]:
     """Where revision files lie: the core's, and those of the project's own folder (`migrations` in pyproject.toml)."""
-    own = here.root / str(here.config.get("migrations", "migrations")) / VERSIONS
+    own = project.root / str(project.config.get("migrations", "migrations")) / VERSIONS
     core = CORE / VERSIONS
     return [core] if own.resolve() == core.resolve() else [core, own]
 
 
-def directory(here: Project) -> ScriptDirectory:
+def directory(project: Project) -> ScriptDirectory:
     """The files as Alembic sees them. The models are loaded before: a revision may use them, and must not change them.
 
     Raises MigrationInvalid for a file that cannot be read or whose predecessor is missing, ModelsInvalid as load() does.
     """
     from alembic.script import ScriptDirectory
 
-    models.load(here)
-    locations = [str(each) for each in folders(here) if each.is_dir()]
+    models.load(project)
+    locations = [str(each) for each in folders(project) if each.is_dir()]
     found = ScriptDirectory(
         str(TEMPLATES), version_locations=locations, recursive_version_locations=True, messaging_opts={"quiet": True}
     )
-    with refusals(), models.kept(), project_code.running(here), warnings.catch_warnings(record=True) as warned:
+    with refusals(), models.kept(), project_code.running(project), warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         list(found.walk_revisions())
     if twice := [str(each.message) for each in warned if "present more than once" in str(each.message)]:
@@ -51,10 +51,10 @@ def directory(here: Project) -> ScriptDirectory:
     return found
 
 
-def heads(here: Project) -> list[str]:
+def heads(project: Project) -> list[str]:
     """The newest revisions; more than one when two people wrote one each. Raises MigrationInvalid as directory() does."""
-    files = [str(path) for each in folders(here) for path in (each, *_inside(each))]
-    found: list[str] = cached(here, "heads", lambda: sorted(directory(here).get_heads()), also=files)
+    files = [str(path) for each in folders(project) for path in (each, *_inside(each))]
+    found: list[str] = cached(project, "heads", lambda: sorted(directory(project).get_heads()), also=files)
     return found
 
 
@@ -65,9 +65,9 @@ def _inside(folder: Path) -> list[Path]:
     )
 
 
-def one_head(here: Project) -> str | None:
+def one_head(project: Project) -> str | None:
     """The newest revision, None when there is no file at all. Raises MigrationInvalid for several."""
-    found = heads(here)
+    found = heads(project)
     if len(found) > 1:
         raise MigrationInvalid(
             f"there are {len(found)} heads: {', '.join(found)}", remedy="invoke migrate.merge, and commit what it writes"
@@ -89,10 +89,10 @@ def named(files: ScriptDirectory, name: str) -> Script:
     return found
 
 
-def path(script: Script, here: Project) -> str:
+def path(script: Script, project: Project) -> str:
     """The file, as short as it can be said."""
     file = Path(script.path)
-    return str(file.relative_to(here.root)) if file.is_relative_to(here.root) else str(file)
+    return str(file.relative_to(project.root)) if file.is_relative_to(project.root) else str(file)
 
 
 @contextlib.contextmanager

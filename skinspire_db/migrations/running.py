@@ -79,7 +79,7 @@ def mark(connection: Connection, heads: list[str]) -> None:
         connection.execute(f"INSERT INTO {TABLE} VALUES (%s)".encode(), (head,))  # noqa: S608
 
 
-def states(connection: Connection, here: Project, files: ScriptDirectory) -> list[RevisionState]:
+def states(connection: Connection, project: Project, files: ScriptDirectory) -> list[RevisionState]:
     """Every revision, oldest first, then those that the database names and no file has."""
     at = current(connection)
     known = {script.revision: script for script in files.walk_revisions()}
@@ -87,7 +87,7 @@ def states(connection: Connection, here: Project, files: ScriptDirectory) -> lis
     other = "unknown" if set(at) - known.keys() else "pending"  # what came before a file that is missing, nobody can say
     found = [
         RevisionState(
-            script.revision, "applied" if script.revision in applied else other, script.doc, revisions.path(script, here)
+            script.revision, "applied" if script.revision in applied else other, script.doc, revisions.path(script, project)
         )
         for script in reversed(list(known.values()))
     ]
@@ -109,12 +109,12 @@ def refuse_unknown(connection: Connection, files: ScriptDirectory) -> None:
         )
 
 
-def way_on(connection: Connection, here: Project) -> str:
+def way_on(connection: Connection, project: Project) -> str:
     """What brings a database to the head that is not there: the remedy of a look, which must not lead to a refusal."""
     at = current(connection)
     if not at:
         return ADOPT if _relations(connection) else "invoke migrate.upgrade --env={env}"
-    known = {script.revision for script in revisions.directory(here).walk_revisions()}
+    known = {script.revision for script in revisions.directory(project).walk_revisions()}
     return AHEAD if set(at) - known else "invoke migrate.upgrade --env={env}"
 
 
@@ -151,7 +151,7 @@ def next_down(connection: Connection, files: ScriptDirectory) -> Script:
     return script
 
 
-def apply(connection: Connection, here: Project, files: ScriptDirectory, script: Script, *, down: bool = False) -> Summary:
+def apply(connection: Connection, project: Project, files: ScriptDirectory, script: Script, *, down: bool = False) -> Summary:
     """Apply a revision, or take it back, and no other, in the caller's transaction.
 
     Raises MigrationFailed with file and statement or line for what PostgreSQL refuses or Python cannot run;
@@ -160,10 +160,10 @@ def apply(connection: Connection, here: Project, files: ScriptDirectory, script:
     import sqlalchemy
     from alembic.runtime.migration import MigrationStep
 
-    tables.create_extensions(connection, tables.extensions(here))
+    tables.create_extensions(connection, tables.extensions(project))
     make = MigrationStep.downgrade_from_script if down else MigrationStep.upgrade_from_script
     before = effects.state(connection)
-    file = revisions.path(script, here)
+    file = revisions.path(script, project)
     called: list[str] = []
     lost: list[str] = []
 
@@ -179,7 +179,7 @@ def apply(connection: Connection, here: Project, files: ScriptDirectory, script:
             step = make(files.revision_map, script)
             step.migration_fn = _of_application(step.migration_fn, connection)
             # Alembic's own statements need no search path; only the revision is the application's.
-            _run(here, files, lambda _heads, _context: [step], connection=alchemist, version_table_schema="public")
+            _run(project, files, lambda _heads, _context: [step], connection=alchemist, version_table_schema="public")
             if called:
                 raise MigrationInvalid(f"it calls {called[0]}() of the driver's connection: a revision is one transaction")
         if _is_ended(connection):
@@ -223,27 +223,27 @@ def _refuse_transaction_control(_connection: Any, _cursor: Any, statement: str, 
         )
 
 
-def sql(here: Project, files: ScriptDirectory, start: str, to: str | None) -> str:
+def sql(project: Project, files: ScriptDirectory, start: str, to: str | None) -> str:
     """The SQL of the revisions after `start`, not run."""
     written = io.StringIO()
     target = revisions.named(files, to).revision if to is not None else "heads"
     with revisions.refusals():
         _run(
-            here, files, lambda heads, _: files._upgrade_revs(target, heads), starting_rev=start, as_sql=True,
+            project, files, lambda heads, _: files._upgrade_revs(target, heads), starting_rev=start, as_sql=True,
             dialect_name="postgresql", dialect_opts={"paramstyle": "named"}, output_buffer=written, literal_binds=True,
             transaction_per_migration=True,
         )  # fmt: skip
     return written.getvalue()
 
 
-def statements(here: Project, files: ScriptDirectory, script: Script) -> str | None:
+def statements(project: Project, files: ScriptDirectory, script: Script) -> str | None:
     """The SQL of one revision, not run; None for one that reads the database, and has none without."""
     from alembic.runtime.migration import MigrationStep
 
     written = io.StringIO()
     try:
         _run(
-            here, files, lambda _heads, _: [MigrationStep.upgrade_from_script(files.revision_map, script)], as_sql=True,
+            project, files, lambda _heads, _: [MigrationStep.upgrade_from_script(files.revision_map, script)], as_sql=True,
             dialect_name="postgresql", dialect_opts={"paramstyle": "named"}, output_buffer=written, literal_binds=True,
         )  # fmt: skip
     except Exception:  # whatever it says when it is run for real, its author reads then
@@ -251,7 +251,7 @@ def statements(here: Project, files: ScriptDirectory, script: Script) -> str | N
     return written.getvalue()
 
 
-def _run(here: Project, files: ScriptDirectory, steps: Callable[..., Any], **options: Any) -> None:
+def _run(project: Project, files: ScriptDirectory, steps: Callable[..., Any], **options: Any) -> None:
     """Let Alembic run what `steps` gives, on a connection whose transaction is the caller's, or onto paper."""
     from alembic.config import Config
     from alembic.runtime.environment import EnvironmentContext
@@ -259,7 +259,7 @@ def _run(here: Project, files: ScriptDirectory, steps: Callable[..., Any], **opt
     def watched(*arguments: Any) -> list[Any]:
         found = list(steps(*arguments))
         for step in found:
-            step.migration_fn = _to_its_end(step.migration_fn, here)
+            step.migration_fn = _to_its_end(step.migration_fn, project)
         return found
 
     known = {key: options.pop(key) for key in ("as_sql", "starting_rev") if key in options}
@@ -278,12 +278,12 @@ def _of_application(migration: Callable[..., Any], connection: Connection) -> Ca
     return run
 
 
-def _to_its_end(migration: Callable[..., Any], here: Project) -> Callable[..., Any]:
+def _to_its_end(migration: Callable[..., Any], project: Project) -> Callable[..., Any]:
     """A revision's upgrade() or downgrade(), whose return says that all of it was run."""
 
     @functools.wraps(migration)
     def run(*arguments: Any, **options: Any) -> None:
-        with models.kept(), project_code.running(here):
+        with models.kept(), project_code.running(project):
             left = migration(*arguments, **options)
         if inspect.isawaitable(left) or inspect.isgenerator(left) or inspect.isasyncgen(left):
             if inspect.iscoroutine(left):

@@ -105,7 +105,7 @@ class _Way:
             constraints = []
             for name, definition in sorted(self.of_table(self.target, "constraint", table)):
                 points = REFERENCES.match(definition)
-                if points and (to := qualified(points["table"])) in self.new and to not in made:
+                if points and (target := qualified(points["table"])) in self.new and target not in made:
                     yield Statement(Phase.FOREIGN_KEY, f"ALTER TABLE {table} ADD CONSTRAINT {name} {head(definition)}")
                 else:
                     constraints.append((points is not None, f"CONSTRAINT {name} {head(definition)}"))
@@ -251,15 +251,15 @@ class _Way:
                     yield from self.index(name, "", self.target[key])
 
     def _is_uprooted(self, table: str, points: re.Match[str]) -> bool:
-        to = qualified(points["table"])
-        sides = [(table, points["own"]), (to, points["columns"])]
+        target = qualified(points["table"])
+        sides = [(table, points["own"]), (target, points["columns"])]
         if any(f"{of}.{column}" in self.retyped for of, listed in sides for column in listed.split(", ")):
             return True
         for kind in ("constraint", "index"):  # the keys that it can lean on
-            for name, definition in self.of_table(self.source, kind, to):
+            for name, definition in self.of_table(self.source, kind, target):
                 leans = re.search(r"\((.+?)\)", definition)
                 is_key = definition.startswith(("PRIMARY", "UNIQUE", "CREATE UNIQUE"))
-                same = head(definition) == head(self.target.get(f"{kind} {name} on {to}", ""))
+                same = head(definition) == head(self.target.get(f"{kind} {name} on {target}", ""))
                 if is_key and not same and leans and sorted(leans[1].split(", ")) == sorted(points["columns"].split(", ")):
                     return True
         return False

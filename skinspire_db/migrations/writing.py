@@ -35,7 +35,7 @@ class Written:
 
 
 def new(
-    connection: Connection, here: Project, message: str | None, expected: Snapshot, *, attempt: bool, keep: bool = False
+    connection: Connection, project: Project, message: str | None, expected: Snapshot, *, attempt: bool, keep: bool = False
 ) -> Written | None:
     """Write a revision that makes the database what the models say, and what it is `expected` to be then in PostgreSQL's own
     words; None when it is that already.
@@ -46,9 +46,9 @@ def new(
     """
     if not message or not message.strip():
         raise UsageError("migrate.new needs a message", remedy='invoke migrate.new -m "add appointments"')
-    revisions.one_head(here)
-    _folder(here)  # Alembic writes into none that it has not seen
-    files = revisions.directory(here)
+    revisions.one_head(project)
+    _folder(project)  # Alembic writes into none that it has not seen
+    files = revisions.directory(project)
     refuse_behind(connection, files)
     live = spelling.settled(definitions.snapshot(connection), expected)
     up = statements.lead(live, expected, lambda old, new: _casts(connection, old, new))
@@ -56,17 +56,17 @@ def new(
         return None
     down = statements.lead(expected, live, lambda old, new: _casts(connection, old, new), back=True)
     lost = [loss for each in up for loss in losses.of(connection, each.sql)]
-    path, revision = _write(files, here, message.strip(), up, down)
+    path, revision = _write(files, project, message.strip(), up, down)
     careful = [*statements.risks(up), *lost]
     if attempt:
         try:
-            careful += _attempt(connection, here, revision, expected, down)
+            careful += _attempt(connection, project, revision, expected, down)
         except MigrationFailed as error:
             if not keep:
                 path.unlink()
                 raise _not_kept(error) from None
             careful.append(f"it fails on this database: {error.message}")
-    shown = path.relative_to(here.root) if path.is_relative_to(here.root) else path
+    shown = path.relative_to(project.root) if path.is_relative_to(project.root) else path
     return Written(revision, str(shown), len(up), careful)
 
 
@@ -97,14 +97,14 @@ def _casts(connection: Connection, old: str, new: str) -> bool:
 
 
 def _write(
-    files: ScriptDirectory, here: Project, message: str, up: list[Statement], down: list[Statement]
+    files: ScriptDirectory, project: Project, message: str, up: list[Statement], down: list[Statement]
 ) -> tuple[Path, str]:
     """The file, and its revision's name."""
     from alembic.util import rev_id
 
     with revisions.refusals():
         made = files.generate_revision(
-            rev_id(), message, head="head", version_path=_folder(here), imports="",
+            rev_id(), message, head="head", version_path=_folder(project), imports="",
             upgrades="\n    ".join(map(_call, up)), downgrades="\n    ".join(map(_call, down)),
         )  # fmt: skip
     assert made
@@ -124,7 +124,7 @@ def _escaped(sql: str) -> str:
 
 
 def _attempt(
-    connection: Connection, here: Project, revision: str, expected: Snapshot, down: list[Statement]
+    connection: Connection, project: Project, revision: str, expected: Snapshot, down: list[Statement]
 ) -> Iterator[str]:
     """Apply the revision, look whether it leads to what is expected, and take it back: only that proves it.
 
@@ -132,15 +132,15 @@ def _attempt(
     """
     import psycopg
 
-    files = revisions.directory(here)
+    files = revisions.directory(project)
     script, before = revisions.named(files, revision), definitions.snapshot(connection)
     connection.execute("SAVEPOINT attempt")
     try:
-        running.apply(connection, here, files, script)
-        for each in remaining(connection, here, expected):
+        running.apply(connection, project, files, script)
+        for each in remaining(connection, project, expected):
             yield f"not in this revision, add it by hand: {each}"
-        running.apply(connection, here, files, script, down=True)
-        for each in remaining(connection, here, _before(connection, expected, before, down)):
+        running.apply(connection, project, files, script, down=True)
+        for each in remaining(connection, project, _before(connection, expected, before, down)):
             if not each.startswith("extension "):  # those that a revision needs stay
                 yield f"not in its downgrade, add it by hand: {each}"
     except psycopg.errors.LockNotAvailable:
@@ -176,9 +176,9 @@ def _not_kept(error: MigrationFailed) -> MigrationFailed:
     )
 
 
-def remaining(connection: Connection, here: Project, wanted: Snapshot) -> list[str]:
+def remaining(connection: Connection, project: Project, wanted: Snapshot) -> list[str]:
     """What still differs and no trigger file brings, which follow after every revision."""
-    views = {tables.name_of(table) for table in tables.metadata(here).tables.values() if table.info.get("is_view")}
+    views = {tables.name_of(table) for table in tables.metadata(project).tables.values() if table.info.get("is_view")}
     found = drift.compare(definitions.snapshot(connection), wanted, views)
     return [f"{each.kind} {each.name} {each.state}" for each in found if each.kind not in ("trigger", "function", "grant")]
 
@@ -192,20 +192,20 @@ def refuse_one_head(files: ScriptDirectory) -> None:
         )
 
 
-def merge(here: Project, files: ScriptDirectory, message: str | None) -> Written:
+def merge(project: Project, files: ScriptDirectory, message: str | None) -> Written:
     """Write a revision that joins the heads, of which there are two or more."""
     from alembic.util import rev_id
 
     heads = files.get_heads()
     with revisions.refusals():
         made = files.generate_revision(
-            rev_id(), message or f"merge {' and '.join(heads)}", head=heads, version_path=_folder(here), imports=""
+            rev_id(), message or f"merge {' and '.join(heads)}", head=heads, version_path=_folder(project), imports=""
         )
     assert made
-    return Written(made.revision, revisions.path(made, here), 0)
+    return Written(made.revision, revisions.path(made, project), 0)
 
 
-def _folder(here: Project) -> str:
-    folder: Path = revisions.folders(here)[-1]
+def _folder(project: Project) -> str:
+    folder: Path = revisions.folders(project)[-1]
     folder.mkdir(parents=True, exist_ok=True)
     return str(folder)

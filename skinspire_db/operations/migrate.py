@@ -248,8 +248,8 @@ def merge(environment: Environment, message: str | None, *, dry: bool = False) -
 
 def _wanted(environment: Environment) -> tuple[Target, Project, tables.Blueprint, list[TriggerFile]]:
     """What drift is measured against."""
-    here = environment.project
-    return target_of(environment), here, tables.blueprint(here), versions.current(here)
+    project = environment.project
+    return target_of(environment), project, tables.blueprint(project), versions.current(project)
 
 
 def look(environment: Environment, at: Callable[[Connection], T], *, tries: bool = False) -> T:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from skinspire_db.config import server_pin
-from skinspire_db.config.project import project
+from skinspire_db.config.project import current_project
 from skinspire_db.errors import StepFailed, ToolMissing
 from skinspire_db.postgres import connections, failures, processes, programs
 from skinspire_db.postgres.target import Target, libpq_parameters
@@ -45,15 +45,17 @@ class ClientTools:
         found = re.search(r"\) (\d+)\.(\d+)", programs.Binaries(self.folder, 0).run("psql", "--version").stdout)
         return bool(found) and int(found[2]) >= {17: 6, 16: 10, 15: 14}.get(int(found[1]), 0) if found else False
 
-    def start(self, name: str, to: Target, *arguments: str, connect: bool = True, **streams: Any) -> subprocess.Popen[bytes]:
+    def start(
+        self, name: str, target: Target, *arguments: str, connect: bool = True, **streams: Any
+    ) -> subprocess.Popen[bytes]:
         """Start a program that connects to the target; without `connect` it only reads a file. The password is in its
         environment. psql proves first that it is on the server, and in the database, that the operation is on.
         """
         suffix = ".exe" if sys.platform == "win32" else ""
-        environment, conninfo = _surroundings(to, name)
+        environment, conninfo = _surroundings(target, name)
         # pg_restore writes to its output unless it is told a database; the environment's variables say the rest.
         database = [f"--dbname={conninfo}"] if connect else []
-        proof = to.pin.proof(to.database, moves=to.server is not None) if name == "psql" else ""
+        proof = target.pin.proof(target.database, moves=target.server is not None) if name == "psql" else ""
         first = [f"--command={proof}"] if proof else []
         command = [str(self.folder / f"{name}{suffix}"), *database, *first, *arguments]
         process: Any = subprocess.Popen(
@@ -62,11 +64,11 @@ class ClientTools:
         LIVE.add(process)
         return cast("subprocess.Popen[bytes]", process)
 
-    def run(self, name: str, to: Target, *arguments: str, stdin: IO[bytes] | None = None, connect: bool = True) -> str:
+    def run(self, name: str, target: Target, *arguments: str, stdin: IO[bytes] | None = None, connect: bool = True) -> str:
         """Run a program to its end and return what it printed. Raises StepFailed with what it said."""
         process = self.start(
             name,
-            to,
+            target,
             *arguments,
             connect=connect,
             stdin=stdin or subprocess.DEVNULL,
@@ -79,24 +81,24 @@ class ClientTools:
             raise StepFailed(f"{name} failed: {said(err)}", remedy=remedy_of(err))
         return out.decode(errors="surrogateescape")  # a dump's own encoding, which goes back to a program as it came
 
-    def restore(self, to: Target, *arguments: str) -> None:
+    def restore(self, target: Target, *arguments: str) -> None:
         """Run pg_restore into the target, up to the first error. Raises StepFailed with what it said.
 
         A server that is older than the programs does not know every setting that they begin with, and pg_restore cannot be
         told to leave one out: there it goes on after errors, and none but those may have been.
         """
-        if not self._sets_too_much(to):
-            self.run("pg_restore", to, "--exit-on-error", *arguments)
+        if not self._sets_too_much(target):
+            self.run("pg_restore", target, "--exit-on-error", *arguments)
             return
-        process = self.start("pg_restore", to, *arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        process = self.start("pg_restore", target, *arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         with ended(process):
             err = process.communicate()[1]
         wrong = [line for line in err.splitlines(keepends=True) if b" error: " in line and not UNKNOWN.search(line)]
         if process.returncode and (wrong or b"errors ignored on restore" not in err):
             raise StepFailed(f"pg_restore failed: {said(b''.join(wrong) or err)}", remedy=remedy_of(b"".join(wrong) or err))
 
-    def _sets_too_much(self, to: Target) -> bool:
-        with contextlib.closing(connections.connect(to, "lookup")) as connection:
+    def _sets_too_much(self, target: Target) -> bool:
+        with contextlib.closing(connections.connect(target, "lookup")) as connection:
             there = connection.info.server_version // 10_000
         return any(there < since <= self.major for since in SETTINGS.values())
 
@@ -176,22 +178,22 @@ def said(err: bytes) -> str:
     return re.sub(r"^(error: )?(could not execute query: )?(ERROR|FATAL|PANIC): +", "", re.sub(r"^error: ", "", first))
 
 
-def _surroundings(to: Target, name: str) -> tuple[dict[str, str], str]:
+def _surroundings(target: Target, name: str) -> tuple[dict[str, str], str]:
     """The environment that leads libpq to the target, and for what has no variable, a conninfo without secrets."""
     import psycopg
 
     variables = {
         option.keyword.decode(): option.envvar.decode() for option in psycopg.pq.Conninfo.get_defaults() if option.envvar
     }
-    parameters = libpq_parameters(to, f"skinspire-db {name}")
+    parameters = libpq_parameters(target, f"skinspire-db {name}")
     environment = programs.environment()
     environment |= {variables[key]: str(value) for key, value in parameters.items() if key in variables and value != ""}
     rest = {key: value for key, value in parameters.items() if key not in variables and value != "" and key != "sslpassword"}
-    return environment, psycopg.conninfo.make_conninfo(dbname=to.database, **rest)
+    return environment, psycopg.conninfo.make_conninfo(dbname=target.database, **rest)
 
 
 def _folders() -> Iterator[Path]:
-    if named := project().setting("SKINSPIRE_PG_BIN").value:
+    if named := current_project().setting("SKINSPIRE_PG_BIN").value:
         yield Path(named)
         return
     try:

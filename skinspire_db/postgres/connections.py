@@ -44,7 +44,7 @@ $$
 """
 
 
-def connect(to: Target, operation: str, *, database: str | None = None) -> Connection:
+def connect(target: Target, operation: str, *, database: str | None = None) -> Connection:
     """Open a connection for `operation`, which is the application_name that others see. Not in autocommit.
 
     An embedded server that does not answer is started. Raises DatabaseMissing, ConnectionFailed, or InvalidSetting for a
@@ -55,23 +55,23 @@ def connect(to: Target, operation: str, *, database: str | None = None) -> Conne
     started = False
     for pause in (*PAUSES, None):
         try:
-            return open_once(to, operation, database)
+            return open_once(target, operation, database)
         except psycopg.Error as error:
             failure = error
-        if to.server and not started:
+        if target.server and not started:
             started = True
-            to.parameters.update(to.server.start().parameters)  # its port may be another one now
+            target.parameters.update(target.server.start().parameters)  # its port may be another one now
             continue
-        refused = refusal(failure, to)
-        exists = None if refused else _exists(to, database or to.database)
+        refused = refusal(failure, target)
+        exists = None if refused else _exists(target, database or target.database)
         if not exists or pause is None:
-            raise refused or absence(failure, to, database or to.database, exists)
-        reopen(to, operation, database or to.database)
+            raise refused or absence(failure, target, database or target.database, exists)
+        reopen(target, operation, database or target.database)
         time.sleep(pause)  # it was not there a moment ago: another operation has made it, or decides whether to drop it
     raise AssertionError
 
 
-def require_direct(to: Target, operation: str, *, writes: bool = True) -> None:
+def require_direct(target: Target, operation: str, *, writes: bool = True) -> None:
     """Refuse an operation that cannot be done where its first connection came out; nothing has been done yet.
 
     A pooler in transaction mode hands each transaction another session: locks, snapshots and what pg_dump sets would be
@@ -81,16 +81,16 @@ def require_direct(to: Target, operation: str, *, writes: bool = True) -> None:
         InvalidSetting: A pooler is in between.
         GuardRefused: The operation `writes`, and the server is a standby.
     """
-    if to.pin.pooled:
-        admin = admin_setting(to.environment)
+    if target.pin.pooled:
+        admin = admin_setting(target.environment)
         raise InvalidSetting(
-            f"{to.setting} leads through a pooler, and {operation} needs PostgreSQL itself",
-            remedy=f"set {admin}=postgresql://user:password@host:5432/{to.database}, with PostgreSQL's own host and port",
+            f"{target.setting} leads through a pooler, and {operation} needs PostgreSQL itself",
+            remedy=f"set {admin}=postgresql://user:password@host:5432/{target.database}, with PostgreSQL's own host and port",
         )
-    if writes and to.pin.standby:
+    if writes and target.pin.standby:
         raise GuardRefused(
-            f"{to} is a standby, which only reads: {operation} needs the primary",
-            remedy=f"name the primary in {to.setting}; target_session_attrs=read-write finds it among several hosts",
+            f"{target} is a standby, which only reads: {operation} needs the primary",
+            remedy=f"name the primary in {target.setting}; target_session_attrs=read-write finds it among several hosts",
         )
 
 
@@ -150,7 +150,7 @@ def settle(connection: Connection) -> None:
     connection.commit()
 
 
-def open_once(to: Target, operation: str, database: str | None = None) -> Connection:
+def open_once(target: Target, operation: str, database: str | None = None) -> Connection:
     """One attempt to connect, to the server that the operation is on.
 
     Raises psycopg's errors, and ConnectionFailed when it led to another server.
@@ -158,9 +158,9 @@ def open_once(to: Target, operation: str, database: str | None = None) -> Connec
     import psycopg
 
     other = {"dbname": database} if database else {}
-    connection = psycopg.connect(**(libpq_parameters(to, f"skinspire-db {operation}") | other))
+    connection = psycopg.connect(**(libpq_parameters(target, f"skinspire-db {operation}") | other))
     try:
-        to.pin.prove(connection, moves=to.server is not None)
+        target.pin.prove(connection, moves=target.server is not None)
         connection.execute(search_path.PIN)  # for this transaction; begin() says it for those that follow
     except BaseException:
         connection.close()
@@ -168,7 +168,7 @@ def open_once(to: Target, operation: str, database: str | None = None) -> Connec
     return connection
 
 
-def maintenance(to: Target, operation: str) -> Connection:
+def maintenance(target: Target, operation: str) -> Connection:
     """A connection to a database that every server has, on the target's server.
 
     Raises PermissionMissing when the role may not connect to it, ConnectionFailed when a limit or the server keeps it out.
@@ -177,34 +177,35 @@ def maintenance(to: Target, operation: str) -> Connection:
 
     for database in MAINTENANCE_DATABASES:
         try:
-            return open_once(to, operation, database)
+            return open_once(target, operation, database)
         except psycopg.Error as error:
             failure = error
-    said = f"role {to.user} reaches neither {' nor '.join(MAINTENANCE_DATABASES)} on {to.where}: {failures.reason(failure)}"
+    neither = " nor ".join(MAINTENANCE_DATABASES)
+    said = f"role {target.user} reaches neither {neither} on {target.where}: {failures.reason(failure)}"
     kind = failures.kind(failure)
     if kind == "limit":
         raise ConnectionFailed(said, remedy=failures.more_connections(failure)) from failure
     if kind == "host" or "permission denied" in str(failure):
-        grant = f'GRANT CONNECT ON DATABASE {MAINTENANCE_DATABASES[0]} TO "{to.user}"'
+        grant = f'GRANT CONNECT ON DATABASE {MAINTENANCE_DATABASES[0]} TO "{target.user}"'
         raise PermissionMissing(said, remedy=f"ask the administrator for: {grant}") from failure
-    raise ConnectionFailed(said, remedy=f"invoke db.doctor --env={to.environment}") from failure
+    raise ConnectionFailed(said, remedy=f"invoke db.doctor --env={target.environment}") from failure
 
 
-def _exists(to: Target, database: str) -> bool | None:
+def _exists(target: Target, database: str) -> bool | None:
     """Whether the database exists; None when nobody could be asked."""
     import psycopg
 
     try:
-        with maintenance(to, "lookup") as connection:
+        with maintenance(target, "lookup") as connection:
             return connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,)).fetchone() is not None
     except (psycopg.Error, SkinspireError):
         return None
 
 
-def explain(error: psycopg.Error, to: Target, database: str | None = None) -> SkinspireError:
+def explain(error: psycopg.Error, target: Target, database: str | None = None) -> SkinspireError:
     """What psycopg said when no connection could be had, in our words, with a remedy, and without the password."""
-    database = database or to.database
-    return refusal(error, to) or absence(error, to, database, _exists(to, database))
+    database = database or target.database
+    return refusal(error, target) or absence(error, target, database, _exists(target, database))
 
 
 def allow_connections(connection: Connection, database: str, allowed: bool) -> None:
@@ -216,14 +217,14 @@ def allow_connections(connection: Connection, database: str, allowed: bool) -> N
         connection.execute(change.format(sql.Identifier(database), sql.SQL(str(allowed)), None if allowed else CLOSED))
 
 
-def reopen(to: Target, operation: str, database: str) -> None:
+def reopen(target: Target, operation: str, database: str) -> None:
     """Let connections to the database be made again when drop_unless_used() was killed before it came to that."""
     import psycopg
 
     closed = (
         "SELECT 1 FROM pg_database WHERE datname = %s AND NOT datallowconn AND shobj_description(oid, 'pg_database') = %s"
     )
-    with contextlib.suppress(psycopg.Error, SkinspireError), maintenance(to, operation) as connection:
+    with contextlib.suppress(psycopg.Error, SkinspireError), maintenance(target, operation) as connection:
         autocommit(connection)
         mine = connection.execute(CLOSING.encode(), (database,)).fetchone() == (True,)
         if mine and connection.execute(closed, (database, CLOSED)).fetchone():

@@ -34,17 +34,17 @@ class Abandoned:
         return sum(each.lstat().st_size for each in self.home.rglob("*") if not each.is_dir())
 
 
-def identity(here: Project) -> str:
+def identity(project: Project) -> str:
     """The name of the server of a checkout of root's: not its path, for a clone made where another was deleted is new.
 
     Raises:
         ServerFailed: the checkout's file with it can be neither read nor written.
     """
-    pointer, path = here.state / POINTER, str(here.root.resolve())
+    pointer, path = project.state / POINTER, str(project.root.resolve())
     try:
         name, made_for = (*pointer.read_text().split("\n"), "", "")[:2]
         if re.fullmatch("[0-9a-f]{12}", name):
-            original = Path(made_for) / pointer.relative_to(here.root)
+            original = Path(made_for) / pointer.relative_to(project.root)
             if made_for == path:
                 return _recorded(name, pointer)
             if not original.exists():  # the checkout was moved, and its server comes along; a copy gets one of its own

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
 
-def open_database(to: Target, operation: str, *, create: bool) -> tuple[Connection, bool]:
+def open_database(target: Target, operation: str, *, create: bool) -> tuple[Connection, bool]:
     """Open a connection; with `create`, a database that does not exist is made first. Returns it, and whether it was made.
 
     Raises what connect() raises, and PermissionMissing when the role may not create databases, with what to ask the
@@ -31,16 +31,16 @@ def open_database(to: Target, operation: str, *, create: bool) -> tuple[Connecti
     created = False
     for pause in (*PAUSES, None):
         try:
-            return connect(to, operation), created
+            return connect(target, operation), created
         except DatabaseMissing:
             if not create or pause is None:
                 raise
         # Another first operation may be faster, and drop what it made when it fails.
-        created = create_database(to, operation)
+        created = create_database(target, operation)
     raise AssertionError
 
 
-def drop_unless_used(to: Target, operation: str, own_pid: int) -> None:
+def drop_unless_used(target: Target, operation: str, own_pid: int) -> None:
     """Drop the database, which nobody but session `own_pid` may be using. Never raises a psycopg error.
 
     Nobody can come in between the look and the DROP, which would otherwise wait for them and then take what they made. A
@@ -50,45 +50,45 @@ def drop_unless_used(to: Target, operation: str, own_pid: int) -> None:
     from psycopg import sql
 
     try:
-        with maintenance(to, operation) as connection:
+        with maintenance(target, operation) as connection:
             autocommit(connection)
-            if connection.execute(CLOSING.encode(), (to.database,)).fetchone() != (True,):
+            if connection.execute(CLOSING.encode(), (target.database,)).fetchone() != (True,):
                 return
-            allow_connections(connection, to.database, False)
+            allow_connections(connection, target.database, False)
             others = connection.execute(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND pid <> %s", (to.database, own_pid)
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND pid <> %s", (target.database, own_pid)
             ).fetchone()
             if others == (0,):
                 connection.execute("SELECT pg_terminate_backend(%s, 5000)", (own_pid,))
-                connection.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(to.database)))
+                connection.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(target.database)))
             else:
-                allow_connections(connection, to.database, True)
+                allow_connections(connection, target.database, True)
     except (psycopg.Error, SkinspireError):
         pass  # an empty database stays behind; the next operation takes it for new
 
 
-def drop_database(to: Target, operation: str, over: Connection | None = None) -> None:
+def drop_database(target: Target, operation: str, over: Connection | None = None) -> None:
     """Drop the database, whoever is connected to it, if it exists. Never raises a psycopg error. `over` is a connection to
     another database of the server, whose transaction ends: the role may no longer be let in.
     """
     import psycopg
     from psycopg import sql
 
-    drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(to.database))
+    drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(target.database))
     with contextlib.suppress(psycopg.Error):
         if over is not None:
             autocommit(over)
             over.execute(drop)
             return
     try:
-        with maintenance(to, operation) as connection:
+        with maintenance(target, operation) as connection:
             autocommit(connection)
             connection.execute(drop)
     except (psycopg.Error, SkinspireError):
         pass  # a server that is gone; the next operation sweeps it up
 
 
-def create_database(to: Target, operation: str, *, template: str | None = None, locale: str = "ENCODING 'UTF8'") -> bool:
+def create_database(target: Target, operation: str, *, template: str | None = None, locale: str = "ENCODING 'UTF8'") -> bool:
     """CREATE DATABASE, empty with that locale or as a copy of `template`; returns False when somebody else was faster.
 
     A template that does not fit into the server's shared buffers is copied as files (STRATEGY FILE_COPY), a smaller one by
@@ -99,8 +99,8 @@ def create_database(to: Target, operation: str, *, template: str | None = None, 
     import psycopg
     from psycopg import sql
 
-    with maintenance(to, operation) as connection:
-        require_direct(to, operation)
+    with maintenance(target, operation) as connection:
+        require_direct(target, operation)
         autocommit(connection)
         make = f"CREATE DATABASE {{}} TEMPLATE {{}} {locale.replace('{', '{{').replace('}', '}}')}"
         if template:
@@ -109,16 +109,16 @@ def create_database(to: Target, operation: str, *, template: str | None = None, 
             ).fetchone()
             make = f"CREATE DATABASE {{}} TEMPLATE {{}} STRATEGY {'FILE_COPY' if large == (True,) else 'WAL_LOG'}"
         try:
-            connection.execute(sql.SQL(make).format(sql.Identifier(to.database), sql.Identifier(template or "template0")))
+            connection.execute(sql.SQL(make).format(sql.Identifier(target.database), sql.Identifier(template or "template0")))
         except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):  # the latter in the same instant
             return False
         except psycopg.errors.InsufficientPrivilege:
             raise PermissionMissing(
-                f"role {to.user} may not create the database {to.database}",
-                remedy=f'ask the administrator for: CREATE DATABASE "{to.database}" OWNER "{to.user}"',
+                f"role {target.user} may not create the database {target.database}",
+                remedy=f'ask the administrator for: CREATE DATABASE "{target.database}" OWNER "{target.user}"',
             ) from None
         except psycopg.errors.ObjectInUse:
             raise
         except psycopg.Error as error:
-            raise ConnectionFailed(f"cannot create the database {to.database}: {sentence(error)}") from None
+            raise ConnectionFailed(f"cannot create the database {target.database}: {sentence(error)}") from None
     return True

@@ -419,22 +419,22 @@ class EmbeddedServer:
         return self.binaries.run(tool, *arguments, account=self.account, folder=self.home)
 
 
-def project_server(here: Project) -> EmbeddedServer:
+def project_server(project: Project) -> EmbeddedServer:
     """The embedded server of a checkout. Nothing is started or made.
 
     Its home is the folder that SKINSPIRE_PG_HOME names, else .skinspire/server in the checkout; as root a folder of its
     own in /var/lib, because the account that PostgreSQL then runs as may not be able to enter the checkout.
     """
-    if named := here.setting("SKINSPIRE_PG_HOME").value:
+    if named := project.setting("SKINSPIRE_PG_HOME").value:
         return EmbeddedServer(Path(named).absolute())
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
-        return EmbeddedServer(here.state / "server")
-    return EmbeddedServer(ROOT_HOMES / identity(here))
+        return EmbeddedServer(project.state / "server")
+    return EmbeddedServer(ROOT_HOMES / identity(project))
 
 
-def throw_away_server(here: Project) -> EmbeddedServer:
+def throw_away_server(project: Project) -> EmbeddedServer:
     """The server of a checkout's tests, beside its embedded server. What it holds can be made anew at any time."""
-    beside = project_server(here).home
+    beside = project_server(project).home
     return EmbeddedServer(beside.with_name(f"{beside.name}-test"), durable=False)
 
 

@@ -76,11 +76,11 @@ def more_locks(setting: str, server: EmbeddedServer | None = None) -> str:
     return f"ask the administrator for: ALTER SYSTEM SET {setting} = {LOCKS}, and a restart of the server"
 
 
-def refusal(error: psycopg.Error, to: Target) -> SkinspireError | None:
+def refusal(error: psycopg.Error, target: Target) -> SkinspireError | None:
     """What the text alone tells, whatever databases there are."""
     # The server gives no SQLSTATE to a client that could not log in: there is only its text, in its own language.
     text = str(error)
-    setting = to.setting or url_setting(to.environment)
+    setting = target.setting or url_setting(target.environment)
     refused = kind(error)
     if refused == "option":
         return InvalidSetting(
@@ -90,23 +90,25 @@ def refusal(error: psycopg.Error, to: Target) -> SkinspireError | None:
     if refused == "pooler":
         return InvalidSetting(
             f"{setting} leads through a pooler that does not take all of its options: {text.splitlines()[0]}",
-            remedy=f"take them out of {setting}, and give the tools PostgreSQL itself in {admin_setting(to.environment)}",
+            remedy=f"take them out of {setting}, and give the tools PostgreSQL itself in {admin_setting(target.environment)}",
         )
     if refused == "limit":
-        return ConnectionFailed(f"{to.where} lets nobody else in: {reason(error)}", remedy=more_connections(error))
+        return ConnectionFailed(f"{target.where} lets nobody else in: {reason(error)}", remedy=more_connections(error))
     if "password" in text and ("authentication failed" in text or "no password supplied" in text):
         return ConnectionFailed(
-            f"{to.where} refuses the password of role {to.user}"
+            f"{target.where} refuses the password of role {target.user}"
             if "authentication failed" in text
-            else f"role {to.user} needs a password at {to.where}",
+            else f"role {target.user} needs a password at {target.where}",
             remedy=f"correct the password in {setting}; write special characters as %XX",
         )
     return None
 
 
-def absence(error: psycopg.Error, to: Target, database: str, exists: bool | None) -> SkinspireError:
+def absence(error: psycopg.Error, target: Target, database: str, exists: bool | None) -> SkinspireError:
     if exists is False:
-        return DatabaseMissing(f"the database {database} does not exist", remedy=f"invoke db.setup --env={to.environment}")
-    setting = to.setting or url_setting(to.environment)
-    check = "invoke server.status" if to.server else f"invoke db.doctor --env={to.environment}, and check {setting}"
-    return ConnectionFailed(f"cannot connect to {to}: {reason(error)}", remedy=check)
+        return DatabaseMissing(
+            f"the database {database} does not exist", remedy=f"invoke db.setup --env={target.environment}"
+        )
+    setting = target.setting or url_setting(target.environment)
+    check = "invoke server.status" if target.server else f"invoke db.doctor --env={target.environment}, and check {setting}"
+    return ConnectionFailed(f"cannot connect to {target}: {reason(error)}", remedy=check)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skinspire_db.config.project import project
+from skinspire_db.config.project import current_project
 from skinspire_db.errors import ServerFailed
 from skinspire_db.postgres import processes
 
@@ -71,7 +71,7 @@ def find_binaries(account: Account | None = None) -> Binaries:
 
     Raises ServerFailed when there are none, or none new enough.
     """
-    named = project().setting("SKINSPIRE_PG_BIN").value
+    named = current_project().setting("SKINSPIRE_PG_BIN").value
     seen, broken = [], None
     for folder in [Path(named)] if named else _candidates():
         try:
@@ -103,9 +103,9 @@ def unprivileged_account(home: Path) -> Account | None:
         return None
     import pwd
 
-    here = project()
-    named = here.setting("SKINSPIRE_PG_ACCOUNT").value
-    owner = (home if home.exists() else here.root).stat().st_uid
+    project = current_project()
+    named = project.setting("SKINSPIRE_PG_ACCOUNT").value
+    owner = (home if home.exists() else project.root).stat().st_uid
     wanted: list[str | int] = [named] if named else [owner, "postgres", "nobody"]
     for account in wanted:
         try:
@@ -146,13 +146,13 @@ def major_of(folder: Path, *tools: str) -> int | None:
     Raises:
         ServerFailed: Windows cannot load them, because a library is missing.
     """
-    here = Binaries(folder, 0)
-    if not all(here.tool(name).is_file() for name in tools):
+    project = Binaries(folder, 0)
+    if not all(project.tool(name).is_file() for name in tools):
         return None
-    asked = here.run(tools[0], "--version")
+    asked = project.run(tools[0], "--version")
     if processes.missing_library(asked.returncode):
         raise ServerFailed(
-            f"Windows cannot load {here.tool(tools[0])}: the Microsoft Visual C++ runtime (VCRUNTIME140.dll,"
+            f"Windows cannot load {project.tool(tools[0])}: the Microsoft Visual C++ runtime (VCRUNTIME140.dll,"
             " VCRUNTIME140_1.dll, MSVCP140.dll) is missing",
             remedy="winget install Microsoft.VCRedist.2015+.x64",
         )

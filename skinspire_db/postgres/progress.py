@@ -25,17 +25,17 @@ FILES = r"""
 """
 
 
-def watched(to: Target, total: int, transfer: Transfer) -> contextlib.AbstractContextManager[None]:
+def watched(target: Target, total: int, transfer: Transfer) -> contextlib.AbstractContextManager[None]:
     """While the block runs, tell `transfer` what the COPYs on the target's database have done, of about `total` bytes.
 
     A look that fails tells nothing, and stops nothing.
     """
-    return _watched(lambda: connections.connect(to, "progress"), QUERY, total, transfer)
+    return _watched(lambda: connections.connect(target, "progress"), QUERY, total, transfer)
 
 
-def made(to: Target, total: int, transfer: Transfer) -> contextlib.AbstractContextManager[None]:
+def made(target: Target, total: int, transfer: Transfer) -> contextlib.AbstractContextManager[None]:
     """The same of the files of a database that is being made on the target's server."""
-    return _watched(lambda: connections.maintenance(to, "progress"), FILES, total, transfer)
+    return _watched(lambda: connections.maintenance(target, "progress"), FILES, total, transfer)
 
 
 @contextlib.contextmanager

@@ -95,24 +95,24 @@ def replica(environment: Environment) -> Target | None:
     return Target(environment.name, environment.policy, urls.parameters(url, environment.policy.sslmode), setting=url.name)
 
 
-def libpq_parameters(to: Target, application_name: str) -> dict[str, Any]:
+def libpq_parameters(target: Target, application_name: str) -> dict[str, Any]:
     """Everything that decides where a connection goes, so that nothing is taken from the process environment."""
     # What is given here, be it empty, libpq does not take from PGHOST, PGHOSTADDR, PGPORT or PGOPTIONS.
     defaults: dict[str, Any] = dict.fromkeys(("host", "hostaddr", "port", "options"), "")
-    defaults |= {"connect_timeout": to.policy.connect_timeout}
-    if "user" not in to.route:
-        defaults["user"] = _own_name(to)
-    return defaults | to.route | {"application_name": application_name, "client_encoding": "UTF8"}
+    defaults |= {"connect_timeout": target.policy.connect_timeout}
+    if "user" not in target.route:
+        defaults["user"] = _own_name(target)
+    return defaults | target.route | {"application_name": application_name, "client_encoding": "UTF8"}
 
 
-def _own_name(to: Target) -> str:
+def _own_name(target: Target) -> str:
     """The account's name, which libpq takes where a URL names no role. Raises InvalidSetting where it has none, as in a
     container that runs as a number.
     """
     try:
         return getpass.getuser()
     except (KeyError, OSError):
-        setting = to.setting or url_setting(to.environment)
+        setting = target.setting or url_setting(target.environment)
         raise InvalidSetting(
             f"{setting} names no role, and the account that runs this has no name",
             remedy=f"write {setting}=postgresql://user:password@host:5432/database",

@@ -24,7 +24,7 @@ DDL_EVENTS = ("before_create", "after_create")
 _loaded: weakref.WeakSet[MetaData] = weakref.WeakSet()
 
 
-def metadata(here: Project) -> MetaData:
+def metadata(project: Project) -> MetaData:
     """The tables of the project: those of every entry of `metadata` in [tool.skinspire_db], as one MetaData.
 
     Constraints and indexes that are for other databases (`ddl_if`) are taken off. Raises ModelsInvalid when an entry cannot
@@ -33,7 +33,7 @@ def metadata(here: Project) -> MetaData:
     """
     from sqlalchemy import MetaData
 
-    found = load(here)
+    found = load(project)
     together = found[0] if len(found) == 1 else MetaData()
     for each in found:
         for table in each.tables.values():
@@ -47,12 +47,12 @@ def metadata(here: Project) -> MetaData:
     return together
 
 
-def load(here: Project) -> list[MetaData]:
+def load(project: Project) -> list[MetaData]:
     """Import the models. Raises ModelsInvalid for an entry that cannot be imported, ProjectCodeEnded for one that exits."""
     found: list[MetaData] = []
-    entries = here.config.get("metadata", DEFAULT_METADATA)
+    entries = project.config.get("metadata", DEFAULT_METADATA)
     for entry in [entries] if isinstance(entries, str) else entries:
-        loaded = _load(entry, here)
+        loaded = _load(entry, project)
         if not any(loaded is each for each in found):
             found.append(loaded)
     _loaded.update(found)
@@ -185,18 +185,18 @@ def _remedy(error: BaseException, otherwise: str = "correct that model") -> str:
     return otherwise
 
 
-def _load(entry: str, here: Project) -> MetaData:
+def _load(entry: str, project: Project) -> MetaData:
     from sqlalchemy import MetaData
 
     module_name, _, attribute = str(entry).partition(":")
-    remedy = f"correct metadata in {here.root / 'pyproject.toml'}"
+    remedy = f"correct metadata in {project.root / 'pyproject.toml'}"
     if not re.fullmatch(r"\w+(\.\w+)*", module_name):
         raise ModelsInvalid(f"metadata names {entry!r}, which is no module:attribute", remedy=remedy)
     try:
-        with project_code.running(here):
+        with project_code.running(project):
             loaded: Any = getattr(importlib.import_module(module_name), attribute or "Base")
     except Exception as error:  # whatever the module does when it is imported: its author reads this
-        own = [each for each in traceback.extract_tb(error.__traceback__) if each.filename.startswith(str(here.root))]
+        own = [each for each in traceback.extract_tb(error.__traceback__) if each.filename.startswith(str(project.root))]
         where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
         message = f"the models {entry} cannot be loaded: {_says(error)}{where}"
         if isinstance(error, ProjectCodeEnded):

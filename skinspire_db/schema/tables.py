@@ -66,9 +66,9 @@ class Blueprint:
         return cls(sorted(extensions), statements, columns, sorted(map(list, names | indexes)), len(indexes), views)
 
 
-def blueprint(here: Project) -> Blueprint:
+def blueprint(project: Project) -> Blueprint:
     """The blueprint of the project's models. Raises ModelsInvalid as metadata() does."""
-    return Blueprint(**cached(here, "blueprint", lambda: vars(Blueprint.of(metadata(here), extensions(here)))))
+    return Blueprint(**cached(project, "blueprint", lambda: vars(Blueprint.of(metadata(project), extensions(project)))))
 
 
 def tables(models: MetaData) -> list[Table]:
@@ -195,9 +195,9 @@ def compare(connection: Connection, wanted: Blueprint) -> list[str]:
     return differences
 
 
-def extensions(here: Project) -> list[str]:
+def extensions(project: Project) -> list[str]:
     """The extensions that the database needs: the core's, and `extensions` of [tool.skinspire_db]."""
-    own = here.config.get("extensions", [])
+    own = project.config.get("extensions", [])
     if not isinstance(own, list) or not all(isinstance(each, str) for each in own):
         raise InvalidSetting("extensions in pyproject.toml is no list of names", remedy='write extensions = ["citext"]')
     return sorted({*EXTENSIONS, *own})

@@ -120,10 +120,10 @@ def make(chosen: Environment) -> Service:
     return made
 
 
-def _engine(to: Target, policy: Policy, patience: float) -> Engine:
+def _engine(target: Target, policy: Policy, patience: float) -> Engine:
     return sqlalchemy.create_engine(
-        url(to),
-        creator=lambda: _connect(to, policy, patience),
+        url(target),
+        creator=lambda: _connect(target, policy, patience),
         pool_size=policy.pool_size,
         max_overflow=policy.pool_overflow,
         pool_timeout=policy.pool_timeout,
@@ -133,22 +133,22 @@ def _engine(to: Target, policy: Policy, patience: float) -> Engine:
     )
 
 
-def url(to: Target) -> URL:
+def url(target: Target) -> URL:
     """The target as SQLAlchemy writes it; its text form hides the password."""
     known = {"user": "username", "password": "password", "host": "host", "dbname": "database"}
-    parts: dict[str, Any] = {name: to.parameters.get(key) for key, name in known.items()}
+    parts: dict[str, Any] = {name: target.parameters.get(key) for key, name in known.items()}
     query: dict[str, Any] = {
         key: str(value)
-        for key, value in to.parameters.items()
+        for key, value in target.parameters.items()
         if key not in (*known, "port") and value != "" and "password" not in key
     }
     if "," in (host := str(parts["host"] or "")):
         parts["host"] = None
-        query |= {"host": host, "port": ",".join(port or "5432" for _, port in to.addresses)}
-    return URL.create("postgresql+psycopg", port=int(to.port) if to.port.isdecimal() else None, query=query, **parts)
+        query |= {"host": host, "port": ",".join(port or "5432" for _, port in target.addresses)}
+    return URL.create("postgresql+psycopg", port=int(target.port) if target.port.isdecimal() else None, query=query, **parts)
 
 
-def _connect(to: Target, policy: Policy, patience: float) -> psycopg.Connection[Any]:
+def _connect(target: Target, policy: Policy, patience: float) -> psycopg.Connection[Any]:
     """Open a connection, waiting up to `patience` seconds for a server that restarts; an embedded one is started.
 
     Raises what connections.explain() makes of the failure.
@@ -159,12 +159,12 @@ def _connect(to: Target, policy: Policy, patience: float) -> psycopg.Connection[
     pause = 0.05
     while True:
         try:
-            return driver.connect(**libpq_parameters(to, f"skinspire {to.environment}"), **prepared)
+            return driver.connect(**libpq_parameters(target, f"skinspire {target.environment}"), **prepared)
         except psycopg.OperationalError as error:
             if LASTING.search(str(error)) or time.monotonic() + pause > deadline:
-                raise connections.explain(error, replace(to, pin=Pin())) from None
-        if to.server:
-            to.parameters.update(to.server.start().parameters)  # its port may be another one now
+                raise connections.explain(error, replace(target, pin=Pin())) from None
+        if target.server:
+            target.parameters.update(target.server.start().parameters)  # its port may be another one now
         time.sleep(pause)
         pause = min(pause * 2, 1.0)
 

@@ -39,9 +39,9 @@ class ConsoleReport(Report):
         self.verbose = verbose
         self._bar: Any = None
 
-    def target(self, to: Target) -> None:
+    def target(self, target: Target) -> None:
         if not self.quiet:
-            say_wrapped(f"{to.environment}: {to}")
+            say_wrapped(f"{target.environment}: {target}")
 
     def step(self, done: StepResult) -> None:
         if self._bar is not None:

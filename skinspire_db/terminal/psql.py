@@ -45,15 +45,17 @@ def url(environment: Environment, *, reveal: bool, terminal: bool) -> str:
         raise UsageError(
             "a password is shown on a terminal only, and this is none", remedy=f"invoke db.url --env={environment.name}"
         )
-    to = target_of(environment, application=True)
+    target = target_of(environment, application=True)
     hosts = ""
-    if to.server:
-        made = URL.create("postgresql", to.user, to.parameters["password"], to.host, int(to.port), to.database)
+    if target.server:
+        made = URL.create(
+            "postgresql", target.user, target.parameters["password"], target.host, int(target.port), target.database
+        )
     else:
         single, hosts = split_hosts(str(environment.url.value))
         made = make_url(single).set(drivername="postgresql")
-        if "sslmode" in to.parameters:  # the policy's, where the URL has none
-            made = made.update_query_dict({"sslmode": to.parameters["sslmode"]})
+        if "sslmode" in target.parameters:  # the policy's, where the URL has none
+            made = made.update_query_dict({"sslmode": target.parameters["sslmode"]})
     text = made.render_as_string(hide_password=False).replace(SEVERAL, hosts, 1)
     return text if reveal else hide_password(text)
 
@@ -112,31 +114,31 @@ def prepare(environment: Environment, *, terminal: bool) -> Psql:
     """
     from psycopg.conninfo import make_conninfo
 
-    to = present(environment)
-    with looking(to, OPERATION) as connection:
+    target = present(environment)
+    with looking(target, OPERATION) as connection:
         if not terminal:
-            connections.require_direct(to, OPERATION, writes=False)
+            connections.require_direct(target, OPERATION, writes=False)
         stamped = stamp.read(connection)
         program = _psql(connection.info.server_version // 10000)
-    parameters = libpq_parameters(to, f"skinspire-db {OPERATION}")
+    parameters = libpq_parameters(target, f"skinspire-db {OPERATION}")
     command = [program, "-d", make_conninfo(**{key: value for key, value in parameters.items() if key not in SECRET})]
     env = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-    env |= {"PGPASSWORD": str(to.parameters["password"])} if "password" in to.parameters else {}
+    env |= {"PGPASSWORD": str(target.parameters["password"])} if "password" in target.parameters else {}
     if not terminal:
-        proof = to.pin.proof(to.database, moves=to.server is not None)
+        proof = target.pin.proof(target.database, moves=target.server is not None)
         return Psql([*command, "-X", "-q", "-v", "ON_ERROR_STOP=1", f"--command={proof}"], env)
     startup = environment.project.state / "psqlrc"
     try:
-        write_atomically(startup, _startup(_prompt(to, stamped.environment if stamped else None)))
+        write_atomically(startup, _startup(_prompt(target, stamped.environment if stamped else None)))
     except OSError as error:
         raise InvalidSetting(f"cannot write {startup}: {error.strerror}", remedy="run as the checkout's owner") from None
     return Psql(command, env | {"PSQLRC": str(startup)})
 
 
-def _prompt(to: Target, stamped: str | None) -> str:
+def _prompt(target: Target, stamped: str | None) -> str:
     """Which environment this is, in red where it is protected or the database says that it is another one."""
-    label, red = to.environment, to.policy.protected
-    if stamped not in (None, to.environment):
+    label, red = target.environment, target.policy.protected
+    if stamped not in (None, target.environment):
         # It stands in the database, and psql would run what is between backquotes.
         label, red = f"{label}, stamped {re.sub(r'[^a-z0-9_-]', '?', stamped or '')}", True
     return f"{RED if red else ''}{label}{PLAIN if red else ''} %/%R%x%# "

@@ -110,10 +110,14 @@ def changes(before: dict[str, Rows], now: dict[str, Rows]) -> Iterator[Change]:
 def assert_valid(database: ClinicDatabase) -> None:
     """Assert that all checks of db.verify pass on the test's database. Raises AssertionError that names those that do not."""
     __tracebackhide__ = True
-    here = database.environment.project
+    project = database.environment.project
     connection = database.observer
     subject = verification.Subject(
-        connection, database.environment.name, database.environment.policy, tables.blueprint(here), versions.current(here)
+        connection,
+        database.environment.name,
+        database.environment.policy,
+        tables.blueprint(project),
+        versions.current(project),
     )
     with connection.transaction(force_rollback=True):
         summary = verification.verify(subject)

@@ -63,20 +63,20 @@ class Host:
         return f"{command}  (password in {self.password_file})"
 
 
-def embedded(here: Project) -> Host:
+def embedded(project: Project) -> Host:
     """The checkout's throw-away server, which is made and started when it is not there."""
     from sqlalchemy.engine import URL
 
-    server = throw_away_server(here)
+    server = throw_away_server(project)
     parameters = dict(server.start().parameters)
     names = {"host": "host", "port": "port", "user": "username", "password": "password"}
     parts: dict[str, Any] = {name: parameters.pop(key) for key, name in names.items()}
     query = {key: str(value) for key, value in parameters.items()}
     url = URL.create("postgresql", query=query, **parts)
-    return Host(f"embedded server, port {parts['port']}", url, here, str(server.home / "password"))
+    return Host(f"embedded server, port {parts['port']}", url, project, str(server.home / "password"))
 
 
-def given(here: Project, text: str, source: str) -> Host:
+def given(project: Project, text: str, source: str) -> Host:
     """The server of a URL; a database that it names is looked at, and not used.
 
     Raises InvalidSetting for what is no URL, GuardRefused when that database is stamped for anything but tests.
@@ -101,7 +101,7 @@ def given(here: Project, text: str, source: str) -> Host:
             remedy=f"write {source}=postgresql://user:password@host:5432/",
         )
     port = f":{url.port}" if url.port else ""
-    host = Host(f"{url.host or 'the local socket'}{port} ({source})", url, here)
+    host = Host(f"{url.host or 'the local socket'}{port} ({source})", url, project)
     try:
         host.target("tests")
     except InvalidSetting as error:
@@ -112,24 +112,24 @@ def given(here: Project, text: str, source: str) -> Host:
     return host
 
 
-def refuse_real(to: Target) -> None:
+def refuse_real(target: Target) -> None:
     """Raise GuardRefused when the database is stamped for an environment that is not for tests, whatever it is called."""
     try:
-        with connections.connect(to, "tests") as connection:
+        with connections.connect(target, "tests") as connection:
             stamped = stamp.read(connection)
     except DatabaseMissing:
         return
     if stamped is not None and stamped.environment != ENVIRONMENT:
         raise GuardRefused(
-            f"{to} is stamped {stamped.environment}: no tests are run where it is",
+            f"{target} is stamped {stamped.environment}: no tests are run where it is",
             remedy="give the tests a server of their own, or none: the embedded one then serves",
         )
 
 
-def from_pytest_postgresql(here: Project, executor: Any) -> Host:
+def from_pytest_postgresql(project: Project, executor: Any) -> Host:
     """The server that pytest-postgresql runs or was told of; `executor` is what its fixtures give."""
     from sqlalchemy.engine import URL
 
     query = {"options": executor.options} if executor.options else {}
     url = URL.create("postgresql", executor.user, executor.password, executor.host, int(executor.port), query=query)
-    return dataclasses.replace(Host("", url, here), words=f"{url.host}:{url.port} (pytest-postgresql)")
+    return dataclasses.replace(Host("", url, project), words=f"{url.host}:{url.port} (pytest-postgresql)")

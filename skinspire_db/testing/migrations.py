@@ -57,11 +57,11 @@ def test_models_equal_migrations(db_empty: Database) -> None:
     """What all revisions make is what the models and trigger files say."""
     _begin(db_empty)
     environment = db_empty.environment
-    here = environment.project
+    project = environment.project
     migrate.upgrade(environment).run()
     with contextlib.closing(connections.connect(db_empty.target, "tests")) as connection:
         connections.begin(connection, environment.policy)
-        found = drift.look(connection, db_empty.target, here, tables.blueprint(here), versions.current(here))
+        found = drift.look(connection, db_empty.target, project, tables.blueprint(project), versions.current(project))
     assert not found.lines, "\n".join(found.lines)
 
 

@@ -182,7 +182,7 @@ def _is_of_skinspire() -> bool:
     from skinspire_db.config import project
 
     try:
-        return project.project().found_by in ("SKINSPIRE_PROJECT", "the current folder")
+        return project.current_project().found_by in ("SKINSPIRE_PROJECT", "the current folder")
     except SkinspireError:  # a pyproject.toml that cannot be read; pytest tells
         return False
 

@@ -96,7 +96,7 @@ class Run:
         from skinspire_db.config import environment, project
         from skinspire_db.testing import hosting
 
-        here = project.project()
+        here = project.current_project()
         for name, value in (
             ("--db-server", self.config.getoption("db_server")),
             ("db_server", self.config.getini("db_server")),

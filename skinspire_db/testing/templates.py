@@ -68,19 +68,19 @@ def ensure(host: Host, watch: Connection, options: Options) -> Template:
 
 def fingerprint(host: Host, server_version: int, options: Options) -> str:
     """Twelve hexadecimal digits of everything that shapes the template: models, revisions, trigger files, seeds, versions."""
-    here = host.project
-    folders = (Path(skinspire_db.__file__).parent, tool_schema.sql_folder(), *revisions.folders(here))
+    project = host.project
+    folders = (Path(skinspire_db.__file__).parent, tool_schema.sql_folder(), *revisions.folders(project))
     files = {  # by their names below these folders: another checkout of the same files has the same template
         (str(path.relative_to(folder)), hashlib.sha256(path.read_bytes()).hexdigest())
         for folder in folders
         for path in folder.rglob("*")
         if path.suffix in (".py", ".toml", ".sql", ".lock")
     }
-    wanted = tables.blueprint(here)
+    wanted = tables.blueprint(project)
     facts: list[Any] = [
         vars(wanted) | {"statements": sorted(wanted.statements)},  # in which order is no difference
-        [(file.name, file.sha256) for file in versions.current(here)],
-        sorted(files), here.config, vars(options), server_version,
+        [(file.name, file.sha256) for file in versions.current(project)],
+        sorted(files), project.config, vars(options), server_version,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(facts, default=str, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -152,13 +152,13 @@ def _remove_half_made(host: Host, watch: Connection, name: str) -> None:
     """Drop what a run that died has left under this name; what is inside proves that it is nobody's."""
     if watch.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone() is None:
         return
-    to = host.target(name)
-    hosting.refuse_real(to)
-    with connections.connect(to, "tests") as connection:
+    target = host.target(name)
+    hosting.refuse_real(target)
+    with connections.connect(target, "tests") as connection:
         foreign = stamp.read(connection) is None and objects.all_objects(connection)
     if foreign:
         raise GuardRefused(
-            f"{to} holds {counted(len(foreign), 'object')} and no stamp: it may be somebody else's",
+            f"{target} holds {counted(len(foreign), 'object')} and no stamp: it may be somebody else's",
             remedy=f'if it is not needed: DROP DATABASE "{name}"',
         )
     drop(watch, name)

@@ -61,7 +61,7 @@ def bench_login() -> list[Figure]:
 
 def bench_install() -> list[Figure]:
     """Onto a database with 100 more tables that have the audit columns."""
-    files = versions.current(settings.project())
+    files = versions.current(settings.current_project())
     with bench() as project:
         project.invoke("db.setup")
         with project.connect("skinspire_dev") as connection:

@@ -32,7 +32,7 @@ def test_the_first_morning(tmp_path: Path) -> None:
             assert "db.setup: committed and read back" in done.stdout
         found = run(".venv/bin/invoke db.verify --json", clone)
         assert '"ok": true' in found.stdout, "the next command finds the server that was left running"
-        done = run(tests + " -q tests/test_environment.py", clone)
+        done = run(tests + " -q tests/config/test_environment.py", clone)
         assert done.returncode == 0, done.stdout + done.stderr
         offline = run(
             "unshare -n true 2>/dev/null && unshare -n bash -c 'ip link set lo up; .venv/bin/invoke server.stop && .venv/bin/invoke db.setup'",

@@ -216,7 +216,7 @@ def test_extensions_of_the_application(make_project: Callable[..., Project]) -> 
 def large(make_project: Callable[..., Project]) -> Project:
     """A project with the core tables and 150 more, set up; `app` in its folder can be written anew."""
     project = make_project('metadata = ["skinspire_db.clinic.models:Base", "large_app:metadata"]\n')
-    project.env["PYTHONPATH"] = str(Path(__file__).parent)
+    project.env["PYTHONPATH"] = str(Path(__file__).parent.parent)
     models(project, changed=False)
     outcome = project.process("db.setup", "--reference-only")
     assert outcome.code == 0, outcome.err

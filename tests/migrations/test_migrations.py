@@ -661,7 +661,7 @@ def test_random_pairs_there_and_back(app: Project, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("SKINSPIRE_PROJECT", str(app.root))
     monkeypatch.setenv("DEV_DATABASE_URL", app.env["DEV_DATABASE_URL"])
     settings._tool_table.cache_clear()
-    here = settings.project()
+    here = settings.current_project()
     environment_ = environment.resolve("dev")
     to = target_of(environment_)
 

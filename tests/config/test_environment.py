@@ -41,7 +41,7 @@ def fresh() -> None:
 
 
 def active() -> tuple[str | None, str]:
-    found = environment.active(settings.project())
+    found = environment.active(settings.current_project())
     return found.value, found.source
 
 
@@ -238,7 +238,7 @@ def test_the_project_is_found_from_a_subfolder(here: Path, monkeypatch: pytest.M
     deep.mkdir(parents=True)
     (here / "a" / "pyproject.toml").write_text("[project]\nname = 'other'\n")  # without our table: not the one
     monkeypatch.chdir(deep)
-    assert settings.project().root == here
+    assert settings.current_project().root == here
 
 
 def test_the_env_tasks(make_project: Callable[..., Project]) -> None:

@@ -44,7 +44,7 @@ class Workbench:
         monkeypatch.setenv("SKINSPIRE_PROJECT", str(project.root))
         monkeypatch.setenv("DEV_DATABASE_URL", project.env["DEV_DATABASE_URL"])
         settings._tool_table.cache_clear()
-        self.project, self.monkeypatch, self.here = project, monkeypatch, settings.project()
+        self.project, self.monkeypatch, self.here = project, monkeypatch, settings.current_project()
         self.to = target_of(environment.resolve("dev"))
 
     def there_and_back(self, before: Models, after: Models, rows: str = "SELECT", look: str = "SELECT 1") -> tuple[str, Any]:
