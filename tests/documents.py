@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import getpass
 import json
-import os
 import re
 import shlex
 import socket
@@ -44,7 +43,7 @@ LANGUAGES = ("console", "sh", "json", "python", "toml", "sql", "ini", "powershel
 DIRECTIVE = re.compile(r"<!-- ([a-z ]+): (.*) -->")
 FENCE = re.compile(r"```(\w*)")
 WIDTH, CUT = 118, 90  # columns of JSON, and characters of a text in it
-# What differs from machine to machine and from run to run.
+# What differs from machine to machine and from run to run; counts too, which every new table and trigger changes.
 SAME = [
     (r" \(embedded server\)", ""),
     (r"(127\.0\.0\.1|localhost):\d+", "HOST"),
@@ -54,6 +53,7 @@ SAME = [
     (r"~?\d+(\.\d+)? (s|ms|bytes|kB|MB|GB|minutes?)\b", "MUCH"),
     (r"\b\d+\.\d{2,3}\b", "SECONDS"),
     (r"\b(pid|port)(\W+)\d+", r"\1 N"),
+    (r"\b\d+\b", "N"),
     (r"-{2,}|={2,}", "--"),
     (r"\s+", " "),
 ]
@@ -74,6 +74,7 @@ class Walk:
 
     begin: Callable[[str], Project]
     project: Project
+    writes: bool = False
     problems: list[str] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
     held: psycopg.Connection[Any] | None = None
@@ -125,7 +126,7 @@ class Walk:
             said = block.lines[start + 1 : end]
             yield block.lines[start]
             if alike("\n".join(said), "\n".join(told)):
-                yield from said
+                yield from said if "…" in said or not self.writes else told
             else:
                 self.stale.append(f"{block.line}: {self.last} says\n" + "\n".join(told))
                 yield from told
@@ -195,14 +196,18 @@ class Walk:
         found = {}
         for setting, value in self.project.env.items():
             if setting.endswith("_DATABASE_URL"):
-                found["skinspire_" + setting.removesuffix("_DATABASE_URL").lower()] = value.rpartition("/")[2].partition("?")[0]
+                found["skinspire_" + setting.removesuffix("_DATABASE_URL").lower()] = value.rpartition("/")[2].partition("?")[
+                    0
+                ]
         return found
 
     def real(self, text: str) -> str:
         for name, here in self.names.items():
             text = re.sub(rf"\b{name}\b", here, text)
         if "NEWEST" in text:
-            backups = sorted(path.name for path in (self.project.root / "backups").rglob("*") if (path / "manifest.json").exists())
+            backups = sorted(
+                path.name for path in (self.project.root / "backups").rglob("*") if (path / "manifest.json").exists()
+            )
             text = text.replace("NEWEST", backups[-1])
         return text
 
@@ -284,7 +289,11 @@ def spread(value: Any, indent: int = 0, before: str = "", after: str = "") -> It
     if len(whole) <= WIDTH or not isinstance(value, dict | list) or not value:
         yield whole
         return
-    items = [(f"{json.dumps(key)}: ", each) for key, each in value.items()] if isinstance(value, dict) else [("", each) for each in value]
+    items = (
+        [(f"{json.dumps(key)}: ", each) for key, each in value.items()]
+        if isinstance(value, dict)
+        else [("", each) for each in value]
+    )
     yield f"{space}{before}{'{' if isinstance(value, dict) else '['}"
     for number, (name, each) in enumerate(items, 1):
         yield from spread(each, indent + 1, name, "," if number < len(items) else "")

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ import documents
 import pytest
 from conftest import CHECKOUT, Project, throw_away_home
 from invoke.loader import FilesystemLoader
+from test_trigger_files import commit, git
 
 from skinspire_db.objects import files
-from test_trigger_files import commit, git
 
 WRITE = bool(os.environ.get("WRITE_DOCUMENTS"))
 README, COMMANDS = CHECKOUT / "README.md", CHECKOUT / "docs" / "commands.md"
@@ -41,11 +42,7 @@ def begin(
                 project.env = {"SKINSPIRE_PG_HOME": str(throw_away_home(tmp_path))}
                 embedded.append(project)
             elif kind == "sql":
-                copy = project.root / "sql"
-                shutil.copytree(files.folder().parent, copy)
-                git(copy, "init", "-q")
-                commit(copy)
-                monkeypatch.setattr("skinspire_db.lifecycle.tool_schema.sql_folder", lambda: copy)
+                monkeypatch.setattr("skinspire_db.lifecycle.tool_schema.sql_folder", partial(Path, copied_sql(project)))
             else:
                 assert kind == "empty", kind
         return project
@@ -56,12 +53,21 @@ def begin(
         project.invoke("server.destroy", f"--confirm={name}")
 
 
+def copied_sql(project: Project) -> Path:
+    """A copy of sql/ in the project, under version control."""
+    copy = project.root / "sql"
+    shutil.copytree(files.folder().parent, copy)
+    git(copy, "init", "-q")
+    commit(copy)
+    return copy
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_each_example_does_what_it_says(name: str, begin: Callable[[str], Project]) -> None:
     path = CHECKOUT / name
     text = path.read_text(encoding="utf-8")
-    walker = documents.Walk(begin, begin("clinic"))
+    walker = documents.Walk(begin, begin("clinic"), WRITE)
     written = documents.walk(text, walker)
     if WRITE:
         path.write_text(written, encoding="utf-8")
@@ -128,7 +134,9 @@ def test_each_block_is_of_a_kind_that_is_run_or_checked(name: str) -> None:
     for block in blocks(CHECKOUT / name):
         assert block.language in documents.LANGUAGES, f"{name}:{block.line}"
         if block.language == "mermaid":
-            assert re.match(r"(flowchart|erDiagram|stateDiagram-v2|sequenceDiagram)\b", block.lines[0]), f"{name}:{block.line}"
+            assert re.match(r"(flowchart|erDiagram|stateDiagram-v2|sequenceDiagram)\b", block.lines[0]), (
+                f"{name}:{block.line}"
+            )
     left_out = re.findall(r"<!-- not run: (.*) -->", text)
     assert all(len(why.split()) >= 3 for why in left_out), f"{name}: say why"
 
@@ -139,7 +147,9 @@ def test_each_command_and_flag_that_a_document_names_exists(name: str) -> None:
     known = {task: flags(item) for task, item in tasks().items()}
     known["db.verfy"] = {}  # the slip that a document shows
     for command in re.findall(r"invoke (?:--dry |--help )*([^`\n|]*)", text):
-        for task, given in re.findall(r"\b((?:backup|db|dev|env|migrate|server|triggers)\.\w+)((?: +--?[\w-]+(?:=\S+)?)*)", command):
+        for task, given in re.findall(
+            r"\b((?:backup|db|dev|env|migrate|server|triggers)\.\w+)((?: +--?[\w-]+(?:=\S+)?)*)", command
+        ):
             assert task in known, f"{name}: {task}"
             unknown = [flag for flag in re.findall(r" --([\w-]+)", given) if flag not in known[task]]
             assert not unknown, f"{name}: {task} {unknown}"

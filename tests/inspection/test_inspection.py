@@ -613,7 +613,7 @@ def test_completion_in_bash(tmp_path: Path) -> None:
 
 # The way from the old scripts
 
-OLD_AND_NEW = (CHECKOUT / "README.md").read_text().partition("now, each after `invoke` |")[2].partition("\n\n")[0]
+OLD_AND_NEW = (CHECKOUT / "docs/cookbook.md").read_text().partition("now, each after `invoke` |")[2].partition("\n\n")[0]
 
 
 def test_every_old_script_and_scenario_has_its_row() -> None:

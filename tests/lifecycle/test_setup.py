@@ -129,8 +129,8 @@ def chain(environment: str, tasks: tuple[str, ...] = CHAIN) -> list[str]:
 
 
 def test_the_steps_in_a_row_from_nothing(project: Project) -> None:
-    """As the README has it, as a process: what is not there is reset, which is done and not failed."""
-    typed = re.search(r"^invoke (db\.reset --env=test .*)$", (CHECKOUT / "README.md").read_text(), re.MULTILINE)
+    """As the cookbook has it, as a process: what is not there is reset, which is done and not failed."""
+    typed = re.search(r"^invoke (db\.reset --env=test .*)$", (CHECKOUT / "docs/cookbook.md").read_text(), re.MULTILINE)
     assert typed and typed[1].split() == chain("test")
     for _ in range(2):  # from nothing, and from what is there
         outcome = project.process(*chain("test"))

@@ -1,4 +1,4 @@
-"""The README's Flask application, as it stands there: a session per request, the signed-in user, nothing left by a failure."""
+"""The Flask application of docs/service.md, as it stands there: a session per request, the signed-in user, nothing left by a failure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from test_database_service import service  # noqa: F401
 
 from skinspire_db.database_service import get_db_engine
 
-EXAMPLE = re.search(r"```python\n(from flask import.*?)```", (CHECKOUT / "README.md").read_text(), re.DOTALL)
+EXAMPLE = re.search(r"```python\n(from flask import.*?)```", (CHECKOUT / "docs/service.md").read_text(), re.DOTALL)
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def client(clinic: Project, service: Callable[[Project], Project]) -> Iterator[A
     service(clinic)
     assert EXAMPLE
     module: dict[str, Any] = {"__name__": "app"}
-    exec(compile(EXAMPLE[1], "README.md", "exec"), module)
+    exec(compile(EXAMPLE[1], "service.md", "exec"), module)
     with module["app"].test_client() as opened:
         yield opened
 

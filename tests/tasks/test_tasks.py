@@ -1,4 +1,4 @@
-"""The tasks as a whole: help, README, listing, output, and how they are installed."""
+"""The tasks as a whole: help, listing, output, and how they are installed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from invoke.loader import FilesystemLoader
 
 from skinspire_db.lifecycle.result import counted, told
 from skinspire_db.terminal import console
-
-README = (CHECKOUT / "README.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -40,29 +38,10 @@ def test_every_task_has_a_help_text_for_itself_and_each_flag(listed: list[str]) 
             assert not argument.positional, f"{name} --{argument.name} would swallow --help"
 
 
-def test_every_task_has_a_line_in_the_readme(listed: list[str]) -> None:
-    for name in listed:
-        assert re.search(rf"^\| `invoke {re.escape(name)}[ `]", README, re.MULTILINE), name
-
-
-def test_every_command_and_setting_of_the_readme_exists(listed: list[str]) -> None:
-    assert set(re.findall(r"invoke (\w+\.\w+)", README)) <= set(listed)
-    sources = "".join(path.read_text() for path in (CHECKOUT / "skinspire_db").rglob("*.py"))
-    for setting in set(re.findall(r"SKINSPIRE_[A-Z_]+", README)):
-        assert f'"{setting}"' in sources, setting
-
-
 def test_every_remedy_is_a_command_that_exists(listed: list[str]) -> None:
     for path in (CHECKOUT / "skinspire_db").rglob("*.py"):
         for name in re.findall(r"invoke ((?:db|env|server|triggers|dev)\.\w+)", path.read_text()):
             assert name in listed, f"{path}: {name}"
-
-
-def test_the_readme_begins_with_the_two_commands() -> None:
-    install = "python3 -m venv .venv && .venv/bin/pip install -e '.[dev]' && "
-    first, second = re.findall(r"^python3.*$", README, re.MULTILINE)[:2]
-    assert (first, second) == (install + ".venv/bin/invoke db.setup --env=dev", install + ".venv/bin/pytest")
-    assert ".venv/bin/pytest\n" in (CHECKOUT / ".ci/run").read_text()
 
 
 def test_list_imports_nothing_heavy() -> None:
