@@ -195,7 +195,7 @@ class Walk:
         """What the documents call something -> what it is here."""
         found = {}
         for setting, value in self.project.env.items():
-            if setting.endswith("_DATABASE_URL"):
+            if setting.endswith("_DATABASE_URL") and value:
                 found["skinspire_" + setting.removesuffix("_DATABASE_URL").lower()] = value.rpartition("/")[2].partition("?")[
                     0
                 ]
@@ -212,7 +212,10 @@ class Walk:
         return text
 
     def shown(self, text: str) -> str:
-        """With the documents' names for what is called otherwise here."""
+        """With the documents' names for what is called otherwise here, and tables as wide as these need."""
+        return "\n".join(line.rstrip() for line in aligned(text.rstrip().splitlines(), self.renamed))
+
+    def renamed(self, text: str) -> str:
         for name, here in self.names.items():
             text = text.replace(here, name)
         if home := self.project.env.get("SKINSPIRE_PG_HOME"):
@@ -220,9 +223,8 @@ class Walk:
         text = text.replace(str(self.project.root), "/home/asha/clinic").replace(str(CHECKOUT), "/home/asha/skinspire-db")
         text = re.sub(rf"\b{re.escape(socket.gethostname())}\b", "clinic-pc", text)
         account = getpass.getuser()
-        text = re.sub(rf"\b{account}(?=@|\s{{2,}}|\")", "asha", text)
-        text = re.sub(r"(127\.0\.0\.1:)\d+", r"\g<1>46639", text)
-        return "\n".join(line.rstrip() for line in text.rstrip().splitlines())
+        text = re.sub(rf"(^|\b){account}(?=@|\s{{2,}}|\"|$)", "asha", text)
+        return re.sub(r"(127\.0\.0\.1:)\d+", r"\g<1>46639", text)
 
 
 def read(text: str) -> Iterator[str | Block]:
@@ -251,6 +253,34 @@ def walk(text: str, walker: Walk) -> str:
             if found := DIRECTIVE.fullmatch(item):
                 walker.directive(found[1], found[2])
     return "\n".join(out) + "\n"
+
+
+def aligned(lines: list[str], renamed: Callable[[str], str]) -> Iterator[str]:
+    """The lines with other names in them; columns of a table, under a rule of hyphens, get the widths of what they hold then."""
+    number = 0
+    while number < len(lines):
+        if number + 1 == len(lines) or not re.fullmatch(r" *-+(  -+)+", lines[number + 1]):
+            yield renamed(lines[number])
+            number += 1
+            continue
+        spans = [found.span() for found in re.finditer("-+", lines[number + 1])]
+        gaps = [end for _, end in spans[:-1]]
+        end = number + 2
+        while (
+            end < len(lines) and re.match(r"  (?!pass |fail |unknown )", lines[end]) and all(lines[end][gap : gap + 2].strip() == "" for gap in gaps)
+        ):
+            end += 1
+        rows = [[line[start:stop].rstrip() if stop < spans[-1][1] else line[start:].rstrip() for start, stop in spans]
+                for line in (lines[number], *lines[number + 2 : end])]  # fmt: skip
+        right = [all(row[column].startswith(" ") for row in rows) and len(rows) > 1 for column in range(len(spans))]
+        cells = [[renamed(cell.strip()) for cell in row] for row in rows]
+        widths = [max(len(row[column]) for row in cells) for column in range(len(spans))]
+        cells.insert(1, ["-" * width for width in widths])
+        for row in cells:
+            yield "  " + "  ".join(
+                cell.rjust(width) if last else cell.ljust(width) for cell, width, last in zip(row, widths, right, strict=True)
+            )
+        number = end
 
 
 def alike(said: str, told: str) -> bool:
