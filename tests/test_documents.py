@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,7 @@ def blocks(path: Path) -> list[documents.Block]:
     return [item for item in documents.read(path.read_text(encoding="utf-8")) if isinstance(item, documents.Block)]
 
 
+@cache
 def tasks() -> dict[str, Any]:
     module, _ = FilesystemLoader(start=str(CHECKOUT)).load("tasks")
     return {f"{name}.{task}": item for name, group in module.ns.collections.items() for task, item in group.tasks.items()}
