@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import documents
+import psycopg
 import pytest
 from conftest import CHECKOUT, Project, throw_away_home
 from invoke.loader import FilesystemLoader
@@ -271,3 +272,40 @@ def test_architecture_md_names_each_package_and_module_as_it_is() -> None:
     for name in re.findall(r"`((?:skinspire_db|lifecycle|tasks|tests|sql|docs)/[\w./]*\w)`", text):
         path = CHECKOUT / "skinspire_db" / name if name.startswith("lifecycle/") else CHECKOUT / name
         assert path.exists() or name.endswith("/X.py"), name
+
+
+# Production
+
+
+@pytest.mark.slow
+def test_the_two_roles_of_production_md_are_enough(project: Project) -> None:
+    """Its SQL as it stands, under names of the test's own; then the tools by the owner's role, and what the application may."""
+    [block] = [each for each in blocks(CHECKOUT / "docs/production.md") if each.language == "sql"]
+    word = project.database.removeprefix("dev_")
+    names = {each: f"{each}_{word}" for each in ("skinspire_owner", "skinspire_app", "skinspire_prod")}
+    text = re.sub("|".join(names), lambda found: names[found[0]], "\n".join(block.lines)).replace("…", "secret")
+    server, database = text.split("-- and in that database")
+    owner, role, prod = names.values()
+    project.env["PROD_ADMIN_URL"] = project.url(prod, user=owner, password="secret")
+    project.env["PROD_DATABASE_URL"] = project.url(prod, user=role, password="secret")
+    try:
+        for statement in filter(str.strip, re.sub("--.*", "", server).split(";")):
+            project.execute(statement, "postgres")
+        with psycopg.connect(project.env["PROD_ADMIN_URL"], autocommit=True) as connection:
+            connection.execute(database.partition("\n")[2].encode())
+        for command in ("db.setup", "db.doctor", "db.verify", "triggers.status", "backup.create", "backup.verify --full"):
+            outcome = project.invoke(*command.split(), "--env=prod")
+            assert outcome.code == 0, f"{command}: {outcome.out}{outcome.err}"
+        drift = project.invoke("db.drift", "--env=prod", "--json").json["drift"]
+        assert {each["kind"] for each in drift} == {"grant"}, "as the page says"
+        for command in ("db.setup", "backup.restore", "db.undo"):
+            outcome = project.invoke(command, "--env=prod", f"--confirm={prod}")
+            assert outcome.code == 0, f"{command}: {outcome.out}{outcome.err}"
+        with psycopg.connect(project.env["PROD_DATABASE_URL"]) as connection:
+            connection.execute("UPDATE hospitals SET name = name")
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute("DROP TABLE login_history")
+    finally:
+        for (left,) in project.query(f"SELECT datname FROM pg_database WHERE datname LIKE '{prod}%'", "postgres"):
+            project.execute(f"DROP DATABASE {left} WITH (FORCE)", "postgres")
+        project.execute(f"DROP ROLE IF EXISTS {owner}, {role}", "postgres")
