@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from default_run import KEPT
 from invoke import Program
 
 from skinspire_db.config import project as settings
@@ -77,6 +79,17 @@ def pytest_configure(config: pytest.Config) -> None:
             os.environ[ADDRESS] = json.dumps(vars(config.stash[SHARED].start()))
     if given := os.environ.get(ADDRESS):  # our own plugin's databases are on it too
         config.option.db_server = url(Address(**json.loads(given)), "postgres")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    seen: Counter[str] = Counter()
+    for item in items:
+        name = getattr(item, "originalname", item.name)
+        function = item.nodeid.partition("[")[0]
+        seen[function] += 1
+        if seen[function] > KEPT.get(name, seen[function]):
+            item.add_marker("slow")
 
 
 def pytest_collection_finish() -> None:

@@ -1,0 +1,91 @@
+"""What of the tests the default run leaves to `-m slow`, which CI runs: it stays under three minutes on two idle cores.
+
+A matrix keeps its first cases in the default run, so that what it is about is still looked at by every run; 0 keeps none. Tests that
+are slow by themselves carry the mark where they stand.
+"""
+
+KEPT = {  # test function -> how many of its cases stay in the default run
+    # inspection, doctor, terminal
+    "test_the_remedy_of_what_failed_first_helps_when_typed": 3,
+    "test_damage_makes_its_check_fail": 12,
+    "test_no_line_is_wider_than_the_terminal": 0,
+    "test_a_server_that_crashes_under_psql": 0,
+    "test_a_limit_of_connections_that_is_reached": 1,
+    "test_no_look_waits_for_a_lock": 1,
+    # lifecycle
+    "test_kill_9_of_the_server_in_the_middle_of": 1,
+    "test_kill_9_of_the_task_in_the_middle_of": 2,
+    "test_kill_9_while_the_server_executes": 1,
+    "test_kill_9_of_a_task_that_replaces": 1,
+    "test_what_was_called_done_outlives_the_server": 1,
+    "test_a_failed_first_setup_does_not_take_anothers_database_along": 0,
+    "test_killed_between_closing_a_new_database_and_dropping_it": 0,
+    "test_ctrl_c_of_the_first_setup_leaves_no_database": 0,
+    "test_ctrl_c_and_termination": 1,
+    "test_a_confirmation_that_names_another_database": 2,
+    "test_it_is_refused_as_the_real_run_is": 1,
+    "test_backups_are_looked_at_and_left_alone": 0,
+    "test_resetting_what_is_not_there_is_done_and_makes_nothing": 1,
+    # tasks
+    "test_models_that_are_wrong": 2,
+    "test_malformed_url": 4,
+    "test_a_database_stamped_prod_behind_the_dev_url": 2,
+    "test_a_full_database_without_a_stamp": 2,
+    "test_a_protected_stamp_is_taken_off_in_its_own_environment_only": 1,
+    "test_old_habits_are_told_the_right_flag": 5,
+    "test_output_that_cannot_be_written_is_a_failure": 2,
+    "test_dry_changes_nothing": 2,
+    "test_a_pipeline_that_is_declared_wrongly": 5,
+    # config, schema
+    "test_whatever_a_revision_does_when_it_is_run": 2,
+    "test_whatever_a_revision_does_when_it_is_read": 3,
+    "test_a_revision_that_ends_its_transaction_behind_our_back": 2,
+    "test_what_it_prints_is_not_our_answer": 0,
+    "test_names_are_those_of_each_naming_convention": 1,
+    "test_a_model_that_lacks_what_its_sql_needs_is_refused_in_one_line": 4,
+    # postgres
+    "test_piped_scripts": 3,
+    "test_a_piped_script_where_pipes_are_read_as_text": 0,
+    "test_a_byte_that_ends_text_on_windows": 0,
+    "test_a_throw_away_server_is_made_anew_after_a_boot": 0,
+    "test_two_tasks_starting_it_at_once": 0,
+    # migrations
+    "test_there_and_back": 1,
+    "test_the_statement_that_is_refused": 3,
+    "test_a_unit_of_work_notices_its_end": 8,
+    "test_a_revision_cannot_end_its_transaction": 3,
+    "test_a_prepared_transaction_keeps_its_database_from_being_replaced": 0,
+    "test_a_percent_sign_and_a_colon_stay_one": 1,
+    "test_the_same_in_revisions": 0,
+    "test_with_two_heads_applied_one_step_back_is_one_step": 0,
+    "test_any_message": 1,
+    # objects
+    "test_two_transactions_do_not_do_together_what_neither_may": 6,
+    "test_race_of_the_last_two_administrators": 2,
+    "test_sql_that_cannot_be_used_is_refused_with_its_line": 2,
+    "test_an_edit_without_a_bump_is_refused_before_anything_changes": 2,
+    # copies
+    "test_what_a_protected_environment_holds_goes_nowhere_else": 0,
+    "test_a_folder_that_cannot_be_read": 0,
+    "test_wrong_arguments": 4,
+    "test_everything_is_copied": 1,
+    "test_a_damaged_backup": 1,
+    "test_a_plain_dump": 2,
+    "test_partitions_by_the_hash_of_an_enum": 0,
+    "test_a_template_shows_how_far_it_is": 0,
+    "test_a_disk_that_fills_in_the_middle": 0,
+    "test_encoding_and_locale_are_the_dumped_databases": 0,
+    "test_commands_for_psql_are_never_carried_out": 1,
+    "test_a_backup_of_a_database_that_older_tools_made": 0,
+    "test_what_cannot_be_restored_is_said_when_it_is_backed_up": 3,
+    # service, testing
+    "test_random_nestings_against_the_rules": 1,
+    "test_three_deep": 1,
+    "test_a_failed_tests_database_is_kept": 0,
+    "test_what_would_escape_a_test": 0,
+    "test_settings_that_cannot_be_used": 1,
+    "test_what_is_put_back_and_what_needs_a_new_clone": 4,
+    "test_a_failed_test_that_cannot_be_kept_or_runs_again": 0,
+    "test_by_pytest_postgresqls_options_and_for_its_factories": 0,
+    "test_other_projects_and_other_fixtures_are_left_alone": 0,
+}
