@@ -86,7 +86,7 @@ def test_a_revision_that_changed_nothing_is_said_to_have_run(connection: object)
     ],
 )  # fmt: skip
 def test_one_of_a_kind_is_named_as_one(name: str, one: str) -> None:
-    from skinspire_db.summary import told
+    from skinspire_db.lifecycle.result import told
 
     assert told(1, name) == f"1 {one}"
 
