@@ -46,15 +46,16 @@ def get_db_session(
 
     Raises:
         UnknownEnvironment, InvalidSetting: when the block begins.
+        UsageError: when a `read_only` block begins inside a block that writes.
         ConnectionFailed, DatabaseMissing: at the first statement, after the policy's connect_retry.
         SessionSpoiled: at the end of the outermost block, when an inner one failed and its error was caught; in place of the
             block's own error too, when a COMMIT or ROLLBACK inside it, however it was sent, has ended the transaction: what
             the block had done may have left a trace then.
         Whatever the block raised. Nothing of it is left in the database then.
     """
-    from skinspire_db.service.sessions import Block
+    from skinspire_db.service.session_block import SessionBlock
 
-    return Block(env, user, hospital_id, read_only)
+    return SessionBlock(env, user, hospital_id, read_only)
 
 
 def get_db_engine(env: str | None = None) -> Engine:
@@ -117,9 +118,9 @@ def use_nested_transactions(on: bool) -> None:
 
     Holds for this thread or task, and for those that have not chosen themselves.
     """
-    from skinspire_db.service import sessions
+    from skinspire_db.service import ownership
 
-    sessions.use_nested_transactions(on)
+    ownership.use_nested_transactions(on)
 
 
 def close_db_connections() -> None:

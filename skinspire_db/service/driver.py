@@ -1,7 +1,7 @@
 """The psycopg connection of the application's engines: it counts where transactions begin and end on it.
 
-A unit of work compares the count at its end with that at its beginning, and so notices a COMMIT or ROLLBACK of somebody
-else's, in whatever way it was sent, without asking the server.
+A unit of work compares the count at its end with that at its beginning, and so notices a COMMIT or ROLLBACK that was sent
+inside it, in whatever way, without asking the server.
 """
 
 from __future__ import annotations
@@ -25,31 +25,38 @@ class Cursor(psycopg.Cursor[TupleRow]):
         for result in results:
             tag = result.command_status
             if tag in ENDS or (tag == b"ROLLBACK" and self._ends(results)):
-                self._conn.turns += 1  # type: ignore[attr-defined]
+                self._conn.transaction_count += 1  # type: ignore[attr-defined]
         super()._check_results(results)
 
     def _ends(self, results: Any) -> bool:
-        """Whether it was no ROLLBACK TO SAVEPOINT, whose answer is the same word."""
+        """Whether an answer ROLLBACK ended the transaction; ROLLBACK TO SAVEPOINT is answered by the same word."""
         if self._conn.info.transaction_status == TransactionStatus.IDLE or any(r.command_status in BEGINS for r in results):
             return True
         return self._query is not None and CHAIN.search(self._query.query) is not None
 
 
 class Connection(psycopg.Connection[TupleRow]):
-    """`turns` grows with each transaction that psycopg begins here, and each that a statement ends."""
+    """`transaction_count` grows with each transaction that psycopg begins here, and each that a statement ends."""
 
-    turns = 0
+    transaction_count = 0
 
     @property
-    def working(self) -> bool:
+    def in_transaction(self) -> bool:
         """Whether a transaction is open."""
         return self.info.transaction_status != TransactionStatus.IDLE
 
     def _get_tx_start_command(self) -> bytes:
-        self.turns += 1
+        self.transaction_count += 1
         return super()._get_tx_start_command()
 
 
 def connect(**parameters: Any) -> Connection:
-    """As psycopg.connect()."""
+    """Open a connection whose transactions are counted.
+
+    Args:
+        parameters: psycopg.connect()'s.
+
+    Raises:
+        psycopg.OperationalError: when the server cannot be reached or refuses.
+    """
     return Connection.connect(**parameters, cursor_factory=Cursor)

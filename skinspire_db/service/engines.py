@@ -26,7 +26,7 @@ from skinspire_db.config.environment import Environment, Policy
 from skinspire_db.config.server_pin import Pin
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.target import Target, libpq_parameters, replica, target_of
-from skinspire_db.service import driver, test_override
+from skinspire_db.service import driver, ownership, test_override
 
 log = logging.getLogger("skinspire_db")
 # What no waiting mends. Everything else that hinders a connection may be a server that restarts.
@@ -52,7 +52,7 @@ class Service:
     replica_silent: bool = False
     unreturned: dict[int, str] = field(default_factory=dict)  # checked-out connections, and the place that took each
     closed: bool = False
-    in_loops: Counter[int] = field(default_factory=Counter)  # thread -> open units of the coroutines it runs
+    units_in_loops: Counter[int] = field(default_factory=Counter)  # thread -> open units of work of its coroutines
 
     @property
     def policy(self) -> Policy:
@@ -246,10 +246,9 @@ def _after_fork() -> None:
                 _inherited.append(engine.pool)
                 engine.dispose(close=False)
         each.unreturned.clear()
-        each.in_loops.clear()
+        each.units_in_loops.clear()
     # The services stay: an application may hold their engines. A unit of work that was open is the parent's.
-    if sessions := sys.modules.get("skinspire_db.service.sessions"):
-        sessions.forget_inherited()
+    ownership.set_innermost(None)
 
 
 def _at_exit() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from skinspire_db.errors import SkinspireError, UsageError
-from skinspire_db.service import test_override
+from skinspire_db.service import ownership, test_override
 from skinspire_db.testing.run import Run
 
 if TYPE_CHECKING:
@@ -105,21 +105,18 @@ def told() -> Iterator[None]:
 @contextlib.contextmanager
 def _surroundings(database: ClinicDatabase) -> Iterator[None]:
     """What processes that the test starts are told; what it chooses for get_db_session() is not the next test's choice."""
-    from skinspire_db.service import sessions
-
     name = database.environment.name
     told = {"SKINSPIRE_ENV": name, "TEST_DATABASE_URL": str(database.environment.url.value), test_override.TOLD: name}
     before = {name: os.environ.get(name) for name in told}
-    nested = sessions._savepoints_by_default, sessions._savepoints.get()
+    nested_transactions = ownership.nested_transactions_choice()
     os.environ |= told
     try:
         yield
     finally:
         for name, value in before.items():
             put_back(name, value)
-        sessions._savepoints_by_default = nested[0]
-        sessions._savepoints.set(nested[1])
-        sessions.forget_inherited()
+        ownership.restore_nested_transactions(nested_transactions)
+        ownership.set_innermost(None)
 
 
 def put_back(name: str, value: str | None) -> None:

@@ -213,14 +213,14 @@ class Joined:
         return getattr(self._transaction.connection, name)
 
     @property
-    def turns(self) -> int:
+    def transaction_count(self) -> int:
         """As driver.Connection's."""
-        return self.begun + self._transaction.connection.turns
+        return self.begun + self._transaction.connection.transaction_count
 
     @property
-    def working(self) -> bool:
+    def in_transaction(self) -> bool:
         """As driver.Connection's."""
-        return self in self._transaction.open and self._transaction.connection.working
+        return self in self._transaction.open and self._transaction.connection.in_transaction
 
     @property
     def isolation_level(self) -> None:

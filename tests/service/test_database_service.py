@@ -48,7 +48,7 @@ from skinspire_db.database_service import (
 )
 from skinspire_db.errors import ConnectionFailed, InvalidSetting, NotCopied, SessionSpoiled, UnknownEnvironment, UsageError
 from skinspire_db.postgres.embedded_server import EmbeddedServer
-from skinspire_db.service import engines, sessions, test_override
+from skinspire_db.service import engines, ownership, test_override, unit_of_work
 
 POOL = "[tool.skinspire_db.environments.dev]\npool_size = 5\npool_overflow = 0\npool_timeout = 20\n"
 
@@ -67,11 +67,10 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Project], Pro
 
     monkeypatch.delenv(test_override.TOLD, raising=False)
     monkeypatch.setattr(test_override, "guarding", False)  # these tests are of the door itself
-    sessions._warned.clear()
+    unit_of_work._warned.clear()
     yield use
     gc.collect()
-    sessions._savepoints.set(None)
-    sessions._savepoints_by_default = False
+    ownership.restore_nested_transactions((False, None))
     close_db_connections()
     settings._tool_table.cache_clear()
 
@@ -330,21 +329,33 @@ def test_commit_and_rollback_of_an_inner_block_spare_the_outer_one(app: Project,
 
 
 @pytest.mark.parametrize("savepoints", [False, True])
-def test_an_inner_block_that_only_reads(app: Project, savepoints: bool) -> None:
+def test_a_read_only_block_inside_a_writing_one_is_refused(app: Project, savepoints: bool) -> None:
     use_nested_transactions(savepoints)
-    with get_db_session(user="me") as session:
+    with get_db_session() as session:
         add(session, "a")
-        with get_db_session(read_only=True) as reader:
-            assert reader.scalar(select(func.count()).where(Hospital.name == "t:a")) == 1
+        refused = pytest.raises(UsageError, match=r"read_only=True\) block cannot begin inside a block that writes")
+        with refused as caught, get_db_session(read_only=True):
+            pass
+        assert "\n" not in str(caught.value) and "leave out read_only=True" in str(caught.value)
         add(session, "b")
-        with pytest.raises(InternalError, match="read-only"), get_db_session(read_only=True) as reader:
-            add(reader, "refused")
-        with pytest.raises(InternalError, match="read-only"), get_db_session(read_only=True) as reader:
-            reader.add(Hospital(name="t:never flushed"))
+    assert names(app) == ["t:a", "t:b"], "the refusal undoes nothing"
+    with pytest.raises(UsageError, match="cannot begin inside"), get_db_session() as session:
         add(session, "c")
-    assert app.query("SELECT name, created_by FROM hospitals WHERE name LIKE 't:%' ORDER BY 1") == [
-        ("t:a", "me"), ("t:b", "me"), ("t:c", "me"),
-    ]  # fmt: skip
+        with get_db_session(read_only=True):
+            pass
+    assert names(app) == ["t:a", "t:b"], "an error that was let through undoes the outer block"
+
+
+@pytest.mark.parametrize("savepoints", [False, True])
+def test_a_block_inside_a_read_only_one_is_part_of_it(app: Project, savepoints: bool) -> None:
+    use_nested_transactions(savepoints)
+    with get_db_session(read_only=True) as session, get_db_session(user="me", read_only=True) as inner:
+        assert inner is session
+        assert inner.scalar(text("SELECT current_setting('app.current_user')")) == "me"
+    with pytest.raises(InternalError, match="read-only"), get_db_session(read_only=True), get_db_session() as inner:
+        add(inner, "refused")
+    with get_db_session("dev", read_only=True), get_db_session("dev", read_only=True), get_db_session("dev") as inner:
+        assert inner.scalar(select(func.count()).where(Hospital.name == "t:refused")) == 0
 
 
 def test_blocks_that_end_in_the_wrong_order_keep_nothing(app: Project) -> None:
@@ -538,7 +549,7 @@ ENDINGS: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize(
-    "nested", ["inner", *(pytest.param(each, marks=pytest.mark.slow) for each in ("outermost", "savepoint", "reads"))]
+    "nested", ["inner", *(pytest.param(each, marks=pytest.mark.slow) for each in ("outermost", "savepoint"))]
 )
 def test_whoever_ends_the_transaction_is_noticed(app: Project, nested: str) -> None:
     """Rows would vanish, or stay after an exception, without an error."""
@@ -550,7 +561,7 @@ def test_whoever_ends_the_transaction_is_noticed(app: Project, nested: str) -> N
                 add(session, "before")
                 with contextlib.suppress(SQLAlchemyError), contextlib.ExitStack() as inner:
                     if nested != "outermost":
-                        inner.enter_context(get_db_session(read_only=nested == "reads"))
+                        inner.enter_context(get_db_session())
                     end(session)
                 if after == "work":
                     add(session, "work after")
@@ -625,12 +636,9 @@ def test_a_session_after_its_block(app: Project) -> None:
     assert get_db_engine().pool.checkedout() == 0
 
 
-def test_rollback_in_an_inner_block_keeps_its_user_and_its_limits(app: Project) -> None:
+def test_rollback_in_an_inner_block_keeps_its_user(app: Project) -> None:
     with get_db_session(user="one") as session:
         add(session, "1")
-        with pytest.raises(InternalError, match="read-only"), get_db_session(read_only=True) as reader:
-            reader.rollback()
-            add(reader, "refused")
         with get_db_session(user="two") as inner:
             kept = inner.begin_nested()
         kept.rollback()
@@ -800,13 +808,13 @@ def test_the_choice_of_savepoints_is_each_threads_own(app: Project) -> None:
     def other(choice: bool | None) -> None:
         if choice is not None:
             use_nested_transactions(choice)
-        seen.append(sessions.nested_transactions())
+        seen.append(ownership.nested_transactions())
 
     for choice in (None, False):
         thread = threading.Thread(target=other, args=(choice,))
         thread.start()
         thread.join()
-    assert seen == [True, False] and sessions.nested_transactions()
+    assert seen == [True, False] and ownership.nested_transactions()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
@@ -842,7 +850,8 @@ def test_fork_after_use(app: Project) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.parametrize("how", ["falls through", "raises", "commits"])
 def test_a_child_leaves_its_parents_block(app: Project, how: str) -> None:
-    with get_db_session(user="parent") as session:
+    block: Any = get_db_session(user="parent")
+    with block as session:
         add(session, "before")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -851,7 +860,7 @@ def test_a_child_leaves_its_parents_block(app: Project, how: str) -> None:
             os.close(2)
             try:
                 with contextlib.ExitStack() as stack:
-                    stack.push(_block_of(session))
+                    stack.push(block.__exit__)
                     if how == "raises":
                         raise SystemExit
                     if how == "commits":
@@ -864,11 +873,6 @@ def test_a_child_leaves_its_parents_block(app: Project, how: str) -> None:
         add(session, "after")
     found = app.query("SELECT name, created_by FROM hospitals WHERE name LIKE 't:%' ORDER BY 1")
     assert found == [("t:after", "parent"), ("t:before", "parent")]
-
-
-def _block_of(session: Any) -> Any:
-    """The block whose session this is."""
-    return next(block.__exit__ for block in sessions._open if block.unit and block.unit.session is session)
 
 
 @pytest.mark.slow
@@ -902,7 +906,7 @@ def test_tasks_and_threads_that_share_a_pool(app: Project) -> None:
         stop.set()
         for each in threads:
             each.join(20)
-    assert len(names(app)) == 180 and engines.service("dev").in_loops.total() == 0
+    assert len(names(app)) == 180 and engines.service("dev").units_in_loops.total() == 0
 
 
 def test_waiting_for_ever_in_a_task_is_refused_in_words(app: Project, service: Callable[[Project], Project]) -> None:
@@ -929,7 +933,7 @@ def test_blocks_that_are_closed_elsewhere_do_not_pile_up(app: Project) -> None:
             block = get_db_session()
             block.__enter__()
             elsewhere.submit(block.__exit__, None, None, None).result()
-    assert sessions._innermost() is None
+    assert ownership.innermost() is None
 
 
 # What was left open
