@@ -66,17 +66,17 @@ DESTROY = {
 @task(help=ENV | JSON | DESTROY)
 def destroy(ctx, env=None, confirm=None, orphans=False, json=False):
     """Delete the server with every database it holds, and that of the tests."""
-    from skinspire_db.postgres import embedded_server as library
+    from skinspire_db.postgres import embedded_server, orphaned_servers
     from skinspire_db.terminal import console
 
     if orphans:
         dry = {"dry": True} if ctx.config.run.dry else {}
-        homes = [str(each.home) for each in (library.orphans if dry else library.destroy_orphans)(confirm)]
+        homes = [str(each.home) for each in (orphaned_servers.orphans if dry else orphaned_servers.destroy)(confirm)]
         text = f"would delete {', '.join(homes)}" if dry else f"deleted: {', '.join(homes)}"
         console.show_result("server.destroy", json=json, text=text, homes=homes, **dry)
         return
     server, tests = _server(env), _tests()
-    deleted = library.destroy(server, tests, confirm=confirm, dry=bool(ctx.config.run.dry))
+    deleted = embedded_server.destroy(server, tests, confirm=confirm, dry=bool(ctx.config.run.dry))
     if ctx.config.run.dry:
         homes = [str(each.home) for each in deleted]
         text = f"would delete {' and '.join(homes)}, with every database there"

@@ -26,7 +26,9 @@ from default_run import KEPT
 from invoke import Program
 
 from skinspire_db.config import project as settings
-from skinspire_db.postgres.embedded_server import ROOT_HOMES, Address, EmbeddedServer
+from skinspire_db.postgres.cluster import Address
+from skinspire_db.postgres.data_folders import ROOT_HOMES
+from skinspire_db.postgres.embedded_server import EmbeddedServer
 from skinspire_db.testing.modes import ClinicDatabase
 
 CHECKOUT = Path(__file__).parent.parent

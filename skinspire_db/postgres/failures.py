@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from skinspire_db.config.environment import admin_setting, url_setting
 from skinspire_db.errors import ConnectionFailed, DatabaseMissing, InvalidSetting, SkinspireError
-from skinspire_db.postgres.embedded_server import LOCKS
+from skinspire_db.postgres.cluster import LOCKS
 
 if TYPE_CHECKING:
     import psycopg

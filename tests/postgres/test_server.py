@@ -24,7 +24,8 @@ from skinspire_db.config import project as settings
 from skinspire_db.errors import GuardRefused, ServerFailed
 from skinspire_db.postgres import data_folders
 from skinspire_db.postgres import embedded_server as server_module
-from skinspire_db.postgres.embedded_server import Address, EmbeddedServer
+from skinspire_db.postgres.cluster import Address
+from skinspire_db.postgres.embedded_server import EmbeddedServer
 from skinspire_db.postgres.programs import find_binaries, unprivileged_account
 
 ROOT = sys.platform != "win32" and os.geteuid() == 0
@@ -247,7 +248,7 @@ def test_a_copied_checkout_of_roots_gets_a_server_of_its_own_and_a_moved_one_kee
     assert server_module.project_server(settings.Project(moved, {})).home == home
     for nonsense in ("", "/etc", "../../etc\n"):
         (moved / ".skinspire/server-id").write_text(nonsense)
-        assert server_module.project_server(settings.Project(moved, {})).home.parent == server_module.ROOT_HOMES
+        assert server_module.project_server(settings.Project(moved, {})).home.parent == data_folders.ROOT_HOMES
 
 
 @pytest.fixture
@@ -256,7 +257,6 @@ def homes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     where = throw_away_home(Path())
     where.mkdir(mode=0o755)
     monkeypatch.setattr(data_folders, "ROOT_HOMES", where)
-    monkeypatch.setattr(server_module, "ROOT_HOMES", where)
     yield where
     for home in where.iterdir():
         if home.is_dir() and home.name != "checkouts":

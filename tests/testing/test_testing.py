@@ -25,7 +25,8 @@ from skinspire_db.clinic.models import Patient, Staff, User
 from skinspire_db.clinic.seed import Options
 from skinspire_db.config import project as settings
 from skinspire_db.migrations import revisions
-from skinspire_db.postgres.embedded_server import Address, EmbeddedServer
+from skinspire_db.postgres.cluster import Address
+from skinspire_db.postgres.embedded_server import EmbeddedServer
 from skinspire_db.service import test_override
 from skinspire_db.testing import hosting, seeded, templates
 from skinspire_db.testing.changes import Changes

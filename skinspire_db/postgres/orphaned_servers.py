@@ -1,0 +1,42 @@
+"""The embedded servers whose checkouts are gone: which they are, and deleting them."""
+
+from __future__ import annotations
+
+from skinspire_db.errors import GuardRefused
+from skinspire_db.postgres.data_folders import Abandoned, abandoned, forget
+from skinspire_db.postgres.embedded_server import EmbeddedServer
+
+
+def orphans(confirm: str | None) -> list[Abandoned]:
+    """The servers whose checkouts are gone, to be deleted; changes nothing.
+
+    Args:
+        confirm: the names of their folders, with commas between; of some of them for these only.
+
+    Raises:
+        GuardRefused: there are none, `confirm` does not name them, or one of them is in use.
+    """
+    gone = {each.home.name: each for each in abandoned() if each.state == "gone"}
+    if not gone:
+        raise GuardRefused("there is no server whose checkout is gone", remedy="invoke server.status")
+    named = [name.strip() for name in (confirm or "").split(",") if name.strip()]
+    if others := sorted(set(named) - gone.keys()):
+        raise GuardRefused(f"{others[0]} is no server whose checkout is gone", remedy="invoke server.status")
+    if not named:
+        listed = ", ".join(f"{each.home} (of {each.checkout})" for each in gone.values())
+        remedy = f"invoke server.destroy --orphans --confirm={','.join(gone)}"
+        raise GuardRefused(f"this deletes every database in {listed}", remedy=remedy)
+    chosen = [gone[name] for name in dict.fromkeys(named)]
+    for each in chosen:
+        if users := EmbeddedServer(each.home).users():
+            raise GuardRefused(f"the server in {each.home} is in use: {users}", remedy="end that, and run it again")
+    return chosen
+
+
+def destroy(confirm: str | None) -> list[Abandoned]:
+    """Delete what orphans() gives, with all databases, and return it. Raises what that raises, and ServerFailed."""
+    chosen = orphans(confirm)
+    for each in chosen:
+        EmbeddedServer(each.home).destroy()
+    forget()
+    return chosen
