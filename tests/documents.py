@@ -38,6 +38,8 @@ from typing import Any
 import psycopg
 from conftest import CHECKOUT, Outcome, Project
 
+from skinspire_db.service.test_override import TOLD
+
 DOCUMENTS = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
 LANGUAGES = ("console", "sh", "json", "python", "toml", "sql", "ini", "powershell", "text", "mermaid")
 DIRECTIVE = re.compile(r"<!-- ([a-z ]+): (.*) -->")
@@ -49,8 +51,8 @@ SAME = [
     (r"(127\.0\.0\.1|localhost):\d+", "HOST"),
     (r"\d{8}T\d{6}\w*(-[0-9a-f]+)?|\d{4}-\d\d-\d\d([ T-]\d\d[:-]?\d\d([:-]?\d\d(\.\d+)?)?)?([+-]\d\d(:?\d\d)?|Z)?", "TIME"),
     (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UUID"),
-    (r"\b(?=[0-9a-f]*[0-9])[0-9a-f]{12,}\b", "HASH"),
-    (r"~?\d+(\.\d+)? (s|ms|bytes|kB|MB|GB|minutes?)\b", "MUCH"),
+    (r"(?<![0-9A-Za-z])[0-9a-f]{6,}(?![0-9A-Za-z])", "HASH"),
+    (r"~?\d+(\.\d+)? ?(s|ms|bytes|kB|MB|GB|minutes?)\b", "MUCH"),
     (r"\b\d+\.\d{2,3}\b", "SECONDS"),
     (r"\b(pid|port)(\W+)\d+", r"\1 N"),
     (r"\b\d+\b", "N"),
@@ -187,7 +189,11 @@ class Walk:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**self.project.environment, "PYTHONPATH": str(CHECKOUT)}
+        """That of a shell which pytest knows nothing of."""
+        shell = {
+            name: value for name, value in self.project.environment.items() if not name.startswith("PYTEST_") and name != TOLD
+        }
+        return {**shell, "PYTHONPATH": str(CHECKOUT)}
 
     @property
     def names(self) -> dict[str, str]:
@@ -299,6 +305,7 @@ def plain(text: str) -> str:
 def alike_json(said: Any, told: Any) -> bool:
     """Whether both have the same keys and types; of lists that hold something, their first entries."""
     if isinstance(said, dict) and isinstance(told, dict):
+        said, told = ({plain(key): each for key, each in one.items()} for one in (said, told))
         return said.keys() == told.keys() and all(alike_json(said[key], told[key]) for key in said)
     if isinstance(said, list) and isinstance(told, list):
         return not said or not told or alike_json(said[0], told[0])
