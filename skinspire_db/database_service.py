@@ -73,8 +73,8 @@ def get_active_env() -> str:
     from skinspire_db.config import environment, project
     from skinspire_db.service import test_override
 
-    if test_override.current is not None:
-        return test_override.current.environment.name
+    if test_override.served is not None:
+        return test_override.served.environment.name
     return str(environment.active(project.current_project()).value)
 
 
@@ -87,8 +87,8 @@ def get_database_url(env: str | None = None) -> URL:
     from skinspire_db.postgres.target import target_of
     from skinspire_db.service import engines, test_override
 
-    instead = test_override.asked(env)
-    return engines.url(target_of(instead.environment if instead else environment.resolve(env), application=True))
+    served = test_override.for_environment(env)
+    return engines.url(target_of(served.environment if served else environment.resolve(env), application=True))
 
 
 def get_detached_copy(entity_or_list: T, *, include: Iterable[str] = ROLES) -> T:

@@ -76,10 +76,10 @@ def service(env: str | None) -> Service:
 
     Raises UnknownEnvironment, InvalidSetting, or ServerFailed when the embedded server cannot be started.
     """
-    if (instead := test_override.asked(env)) is not None:
-        return instead.service()
-    if (found := _services.get(env)) is not None:
-        return found
+    if (served := test_override.for_environment(env)) is not None:
+        return served.service()
+    if (existing := _services.get(env)) is not None:
+        return existing
     with _lock:
         if env not in _services:
             chosen = environment.resolve(env)
@@ -239,8 +239,8 @@ def _after_fork() -> None:
     """In the child: leave the parent's connections alone, and make our own."""
     global _lock
     _lock = threading.Lock()
-    served = {test_override.current.service()} if test_override.current is not None else set()
-    for each in served | set(_services.values()):
+    of_test = {test_override.served.service()} if test_override.served is not None else set()
+    for each in of_test | set(_services.values()):
         for engine in (each.engine, each.replica):
             if engine is not None:
                 _inherited.append(engine.pool)

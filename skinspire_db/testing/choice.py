@@ -53,7 +53,8 @@ def database_of(request: pytest.FixtureRequest) -> Iterator[None]:
         database = run.use(mode, item, request)
     with _surroundings(database):
         yield
-    test_override.current = run.current = None
+    test_override.serve(None)
+    run.current = None
     keep = item.stash.get(KEEP, None)
     if keep is not None:
         del item.stash[KEEP]  # it may run again
@@ -106,7 +107,7 @@ def told() -> Iterator[None]:
 def _surroundings(database: ClinicDatabase) -> Iterator[None]:
     """What processes that the test starts are told; what it chooses for get_db_session() is not the next test's choice."""
     name = database.environment.name
-    told = {"SKINSPIRE_ENV": name, "TEST_DATABASE_URL": str(database.environment.url.value), test_override.TOLD: name}
+    told = {"SKINSPIRE_ENV": name, "TEST_DATABASE_URL": str(database.environment.url.value), test_override.MAY_REACH: name}
     before = {name: os.environ.get(name) for name in told}
     nested_transactions = ownership.nested_transactions_choice()
     os.environ |= told

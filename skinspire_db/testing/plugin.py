@@ -8,18 +8,15 @@ import shutil
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from skinspire_db.errors import SkinspireError
 from skinspire_db.service import test_override
 from skinspire_db.testing import fixtures
-from skinspire_db.testing.choice import KEEP, MODES, RUN, needs, put_back, told
+from skinspire_db.testing.choice import KEEP, MODES, RUN, needs, told
 from skinspire_db.testing.run import Run
-
-if TYPE_CHECKING:
-    pass
 
 MARKER = 'db(mode): the test has a clinic database: "session" (rolled back; the default), "database" (real commits), "clone"'
 INI = {
@@ -31,7 +28,7 @@ INI = {
 }
 
 
-FORMER = pytest.StashKey[tuple[bool, Any, str | None]]()
+FORMER = pytest.StashKey[test_override.State]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,10 +46,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Shut the application's door to its databases, before a conftest.py opens it: only a test's database is reached now."""
-    early_config.stash[FORMER] = (test_override.guarding, test_override.current, os.environ.get(test_override.TOLD))
+    early_config.stash[FORMER] = test_override.state()
     if early_config.getini("db_guard") and _is_of_skinspire():
-        test_override.guarding, test_override.current = True, None
-        os.environ[test_override.TOLD] = "-"
+        test_override.refuse_all()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -74,8 +70,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         if run.noted is not None:
             shutil.rmtree(run.noted.parent, ignore_errors=True)
     if FORMER in config.stash:
-        test_override.guarding, test_override.current, told = config.stash[FORMER]
-        put_back(test_override.TOLD, told)
+        test_override.restore(config.stash[FORMER])
 
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist tells the controller of the collection next

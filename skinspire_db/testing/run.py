@@ -60,7 +60,7 @@ class Run:
         except psycopg.OperationalError:  # the server has died, or was started anew
             self.close()
             self.current = KINDS[mode](self.bench(request), item.nodeid)
-        test_override.current = self.current
+        test_override.serve(self.current)
         return self.current
 
     def close(self) -> None:

@@ -52,8 +52,7 @@ class Database:
 
             @event.listens_for(made.engine, "checkout")
             def refuse_another_test(_: Any, __: Any, ___: Any) -> None:
-                serving = test_override.current.service() if test_override.current is not None else None
-                if serving is not made and not self.ending:
+                if not test_override.serves(made) and not self.ending:
                     raise UsageError("this engine is another test's", remedy="call get_db_engine() whenever it is needed")
 
         return self._service

@@ -8,9 +8,9 @@ from typing import Any
 import psycopg
 import pytest
 from conftest import Project, throw_away_home
+from service_app import service  # noqa: F401
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
-from test_database_service import service  # noqa: F401
 
 from skinspire_db.database_service import get_db_session
 from skinspire_db.errors import SessionSpoiled

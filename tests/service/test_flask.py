@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from conftest import CHECKOUT, Project
-from test_database_service import service  # noqa: F401
+from service_app import service  # noqa: F401
 
 from skinspire_db.database_service import get_db_engine
 
@@ -16,7 +16,7 @@ EXAMPLE = re.search(r"```python\n(from flask import.*?)```", (CHECKOUT / "docs/s
 
 
 @pytest.fixture
-def client(clinic: Project, service: Callable[[Project], Project]) -> Iterator[Any]:  # noqa: F811
+def client(clinic: Project, service: Callable[[Project], Project]) -> Iterator[Any]:
     service(clinic)
     assert EXAMPLE
     module: dict[str, Any] = {"__name__": "app"}
