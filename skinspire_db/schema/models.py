@@ -38,12 +38,16 @@ def metadata(project: Project) -> MetaData:
     for each in found:
         for table in each.tables.values():
             _take_off_what_is_for_others(table)
-            _refuse_without_sql(table)
+            with _told(table):  # copying asks for the names, too
+                for item in (*table.constraints, *table.indexes):
+                    constraint_name(item)
         if each is not together:  # one, so that a foreign key may point from an application's table to a core table
             _copy(each, together)
     if len(found) > 1:
         together.naming_convention = MetaData().naming_convention
     _refuse_loose_ends(together)
+    for table in together.tables.values():  # a foreign key's column may have its type from the column that it points to
+        _refuse_without_sql(table)
     return together
 
 
@@ -155,20 +159,25 @@ def _refuse_loose_ends(models: MetaData) -> None:
 
 
 def _refuse_without_sql(table: Table) -> None:
-    """SQLAlchemy misses a name or a type, or finds a name too long, only when it writes the SQL, or copies the table."""
-    from sqlalchemy import exc
+    """SQLAlchemy misses a type, or finds a name too long, only when it writes the SQL."""
     from sqlalchemy.dialects.postgresql import psycopg
     from sqlalchemy.schema import CreateIndex, CreateTable
 
     if table.info.get("is_view"):
         return
-    try:
-        for item in table.constraints:
-            constraint_name(item)
-        # Foreign keys may point to a table of other models, which are not beside these yet.
-        statements: list[Any] = [CreateTable(table, include_foreign_key_constraints=[]), *map(CreateIndex, table.indexes)]
+    statements: list[Any] = [CreateTable(table), *map(CreateIndex, table.indexes)]
+    with _told(table):
         for ddl in statements:
             ddl.compile(dialect=psycopg.dialect())  # type: ignore[no-untyped-call]
+
+
+@contextlib.contextmanager
+def _told(table: Table) -> Iterator[None]:
+    """Turn what SQLAlchemy says about a table into ModelsInvalid."""
+    from sqlalchemy import exc
+
+    try:
+        yield
     except exc.SQLAlchemyError as error:
         raise ModelsInvalid(f"no SQL can be written for table {table.key}: {_says(error)}", remedy=_remedy(error)) from None
 

@@ -117,6 +117,21 @@ def upgrade""", 1))  # fmt: skip
     assert project.invoke("db.prepare").code == 0 and names(project) == NAMES
 
 
+def test_a_foreign_key_has_the_type_of_a_column_of_other_models(make_project: Callable[..., Project]) -> None:
+    module = f"own_models_{secrets.token_hex(4)}"
+    project = make_project(f'metadata = ["skinspire_db.clinic.models:Base", "{module}:metadata"]\n')
+    (project.root / f"{module}.py").write_text(
+        "from sqlalchemy import Column, ForeignKey, MetaData, Table\n"
+        "metadata = MetaData()\n"
+        "Table('wards', metadata, Column('hospital', ForeignKey('hospitals.hospital_id')))\n"
+    )
+    outcome = project.invoke("db.create")
+    assert outcome.code == 0, outcome
+    assert project.query(
+        "SELECT atttypid::regtype::text FROM pg_attribute WHERE attrelid = 'wards'::regclass AND attnum = 1"
+    ) == [("uuid",)]
+
+
 def test_the_projects_folder_is_the_first_on_the_path(own: tuple[Project, str]) -> None:
     """Wherever the command is typed, and also where the models were not loaded because nothing has changed."""
     project, module = own
