@@ -5,31 +5,17 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from skinspire_db.catalog import objects
 from skinspire_db.postgres import search_path
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
 Snapshot = dict[str, str]  # "kind name" -> definition: what it is in the first line, then a line for each property
-# Not of an extension, and in a schema of the application's.
-OURS = """
-    n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'skinspire_tools')
-    AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = {oid} AND d.classid = '{catalogue}'::regclass AND d.deptype = 'e')
-"""
-RELATION = (
-    OURS.format(oid="c.oid", catalogue="pg_class")
-    + """
-    AND (n.nspname, c.relname) <> ('public', 'alembic_version') AND NOT c.relispartition
-"""
-)  # a partition is what its table holds, as rows are
-FUNCTION = (
-    OURS.format(oid="p.oid", catalogue="pg_proc")
-    + """
-    AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = p.oid AND d.classid = 'pg_proc'::regclass AND d.deptype = 'i')
-"""
-)  # the latter are a range type's own
-TYPE = OURS.format(oid="t.oid", catalogue="pg_type")
-SCHEMA = OURS.format(oid="n.oid", catalogue="pg_namespace")
+RELATION = f"{objects.RELATION} AND {objects.NOT_ALEMBICS} AND NOT c.relispartition"  # a partition is what its table holds
+FUNCTION = f"{objects.FUNCTION} AND NOT {objects.depends('p.oid', 'pg_proc', 'i')}"  # not a range type's own
+TYPE = objects.application("t.oid", "pg_type")
+SCHEMA = objects.application("n.oid", "pg_namespace")
 TABLE = "format('%I.%I', n.nspname, c.relname)"
 # Whoever looks, an owner is worth a word where it is another one than that of most tables.
 OWNER = """
@@ -205,14 +191,14 @@ QUERIES = {
         SELECT i.type || ' ' || i.identity, i.type FROM (
             {" UNION ALL ".join(f"SELECT '{each}'::regclass AS classid, oid FROM {each} WHERE oid >= 16384" for each in OTHERS)}
         ) AS o, pg_identify_object(o.classid, o.oid, 0) AS i
-        WHERE i.schema IS DISTINCT FROM 'skinspire_tools'
+        WHERE i.schema IS DISTINCT FROM '{objects.TOOLS_SCHEMA}'
           AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = o.classid AND d.objid = o.oid AND d.deptype IN ('e', 'i'))
     """,
-    "event trigger": """
+    "event trigger": f"""
         SELECT quote_ident(e.evtname), concat_ws(' ', e.evtevent, array_to_string(e.evttags, ', '), e.evtfoid::regprocedure::text,
                nullif(e.evtenabled::text, 'O'))
         FROM pg_event_trigger e
-        WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_event_trigger'::regclass AND d.objid = e.oid AND d.deptype = 'e')
+        WHERE {objects.no_extensions("e.oid", "pg_event_trigger")}
     """,
     "publication": """
         SELECT quote_ident(pubname), concat_ws(' ', CASE WHEN puballtables THEN 'of all tables' END,

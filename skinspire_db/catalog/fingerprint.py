@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db.catalog import definitions
+from skinspire_db.catalog import definitions, objects
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.target import Target
 
@@ -33,15 +33,14 @@ NAME = """format('"%%s"."%%s"', replace(n.nspname, '"', '""'), replace(c.relname
 TABLES = f"""
     SELECT n.nspname, c.relname, pg_table_size(c.oid), {OIDS.format(kinds="'c', 'e'")}
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
-      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+    WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND {objects.USER_RELATION}
       AND (%(only)s::text[] IS NULL OR {NAME} = ANY (%(only)s))
     ORDER BY 3 DESC, 1, 2
 """  # noqa: S608
-SEQUENCES = """
+SEQUENCES = f"""
     SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relkind = 'S' AND n.nspname !~ '^pg_' ORDER BY 1, 2
-"""
+    WHERE c.relkind = 'S' AND {objects.USER_SCHEMA} ORDER BY 1, 2
+"""  # noqa: S608
 # Partitions below one that is divided by the hash of an enum, and the topmost such. Labels have other oids in a copy, so that
 # rows are in other partitions there; pg_dump (16 and newer) loads them through the root.
 REDIVIDED = """

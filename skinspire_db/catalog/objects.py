@@ -8,27 +8,55 @@ if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
 
-# Objects of the application: in a schema of the database's users, and not a part of an extension. The tools' own schema
-# is left out everywhere.
-USER_SCHEMAS = """
-    SELECT oid, nspname FROM pg_namespace
-    WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'skinspire_tools')
-      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_namespace'::regclass AND d.objid = pg_namespace.oid
-                      AND d.deptype = 'e')
-"""
+TOOLS_SCHEMA = "skinspire_tools"
 
+# Conditions for catalogue queries in which pg_namespace is n.
+USER_SCHEMA = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"  # the tools' own schema is one
+APPLICATION_SCHEMA = f"{USER_SCHEMA} AND n.nspname <> '{TOOLS_SCHEMA}'"
+
+
+def depends(oid: str, catalogue: str, kinds: str) -> str:
+    """A condition: the object is a part of another one.
+
+    Args:
+        oid: its oid, as the query has it, such as "c.oid".
+        catalogue: the catalogue that it is a row of, such as "pg_class".
+        kinds: letters of pg_depend.deptype: "e" for a part of an extension, "i" for what PostgreSQL made with another object,
+            "a" for what is dropped with another object, such as a serial column's sequence.
+    """
+    letters = ", ".join(f"'{kind}'" for kind in kinds)
+    return (
+        f"EXISTS (SELECT FROM pg_depend d WHERE d.classid = '{catalogue}'::regclass AND d.objid = {oid}"
+        f" AND d.deptype IN ({letters}))"
+    )
+
+
+def no_extensions(oid: str, catalogue: str) -> str:
+    """A condition: no extension owns the object (arguments as those of `depends`)."""
+    return f"NOT {depends(oid, catalogue, 'e')}"
+
+
+def application(oid: str, catalogue: str) -> str:
+    """A condition: the object is the application's, in a schema of its own and owned by no extension."""
+    return f"{APPLICATION_SCHEMA} AND {no_extensions(oid, catalogue)}"
+
+
+USER_RELATION = f"{USER_SCHEMA} AND {no_extensions('c.oid', 'pg_class')}"  # a pg_class row c, the tools' too
+RELATION = application("c.oid", "pg_class")
+FUNCTION = application("p.oid", "pg_proc")  # a pg_proc row p
+NOT_ALEMBICS = "(n.nspname, c.relname) <> ('public', 'alembic_version')"
+APPLICATION_SCHEMAS = f"SELECT n.oid, n.nspname FROM pg_namespace n WHERE {application('n.oid', 'pg_namespace')}"  # noqa: S608
 
 # In the order in which they are dropped. CASCADE takes the later ones along with the earlier; IF EXISTS forgives that.
 OBJECTS = f"""
-    WITH schemas AS ({USER_SCHEMAS}), objects (classid, oid, kind, name) AS (
+    WITH schemas AS ({APPLICATION_SCHEMAS}), objects (classid, oid, kind, name) AS (
         SELECT 'pg_class'::regclass, c.oid,
                CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'S' THEN 'SEQUENCE'
                               WHEN 'c' THEN 'TYPE' WHEN 'f' THEN 'FOREIGN TABLE' ELSE 'TABLE' END,
                format('%I.%I', s.nspname, c.relname)
         FROM pg_class c JOIN schemas s ON s.oid = c.relnamespace
         WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm', 'c')
-           OR c.relkind = 'S' AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
-                                              AND d.objid = c.oid AND d.deptype IN ('a', 'i'))
+           OR c.relkind = 'S' AND NOT {depends("c.oid", "pg_class", "ai")}
         UNION ALL
         SELECT 'pg_proc'::regclass, p.oid,
                'ROUTINE', p.oid::regprocedure::text
@@ -58,9 +86,8 @@ def count_tables(connection: Connection) -> int:
     """How many tables the application has in the database."""
     row = connection.execute(
         f"""
-        SELECT count(*) FROM pg_class c JOIN ({USER_SCHEMAS}) s ON s.oid = c.relnamespace
-        WHERE c.relkind IN ('r', 'p', 'f') AND NOT EXISTS (
-            SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+        SELECT count(*) FROM pg_class c JOIN ({APPLICATION_SCHEMAS}) s ON s.oid = c.relnamespace
+        WHERE c.relkind IN ('r', 'p', 'f') AND {no_extensions("c.oid", "pg_class")}
         """.encode()  # noqa: S608
     ).fetchone()
     assert row

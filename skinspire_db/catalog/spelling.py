@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from skinspire_db.catalog import objects
 from skinspire_db.catalog.definitions import Snapshot, head, properties, snapshot, split
 from skinspire_db.postgres import search_path
 
@@ -114,8 +115,8 @@ def _made_anew(now: Snapshot) -> Iterator[str]:
 def _functions(connection: Connection) -> list[str]:
     """Those with a body that PostgreSQL keeps parsed, and writes in its own words."""
     query = (
-        "SELECT pg_get_functiondef(p.oid) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace"
-        " WHERE p.prosqlbody IS NOT NULL AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
+        "SELECT pg_get_functiondef(p.oid) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace"  # noqa: S608
+        f" WHERE p.prosqlbody IS NOT NULL AND {objects.USER_SCHEMA}"
     )
     return [text for (text,) in connection.execute(query).fetchall()]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
+from skinspire_db.catalog import objects
 from skinspire_db.clinic import reference
 from skinspire_db.clinic.people import MOST, Kind, Person, code_prefix, person
 from skinspire_db.config.environment import Policy
@@ -78,9 +79,9 @@ def _analyze_new(connection: Connection) -> None:
     from psycopg import sql
 
     rows = connection.execute(
-        "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"  # noqa: S608
         " WHERE c.relkind IN ('r', 'p') AND c.reltuples = -1 AND pg_has_role(c.relowner, 'USAGE')"
-        " AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
+        f" AND {objects.USER_SCHEMA}"
     ).fetchall()
     if rows:
         tables = sql.SQL(", ").join(sql.Identifier(*names) for names in rows)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from skinspire_db.catalog import objects
 from skinspire_db.catalog.fingerprint import OIDS, redivided
 from skinspire_db.copies import dump_files
 from skinspire_db.errors import StepFailed
@@ -52,8 +53,7 @@ TABLES = """
            ARRAY(SELECT x.indexrelid FROM pg_index x WHERE x.indrelid = c.oid
                  UNION ALL SELECT k.oid FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype IN ('p', 'u', 'x'))
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
-      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+    WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND {relations}
     ORDER BY 4 DESC, 2, 3
 """
 # In an order in which each finds those that it reads.
@@ -122,7 +122,7 @@ def tables(connection: Connection) -> list[Table]:
     return [
         Table(schema, name, size, columns, binary, frozenset(entries), root=roots.get(_quote(schema, name), ""))
         for _, schema, name, size, columns, binary, entries in connection.execute(
-            TABLES.format(oids=OIDS.format(kinds="'c'")).encode()
+            TABLES.format(oids=OIDS.format(kinds="'c'"), relations=objects.USER_RELATION).encode()
         ).fetchall()
     ]
 

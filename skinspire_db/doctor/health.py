@@ -82,7 +82,7 @@ def stamp(case: Case) -> str:
         found = stamps.read(case.open)
     except psycopg.errors.InsufficientPrivilege:
         case.open.rollback()
-        schema_name, role = "skinspire_tools", _quoted(case, case.to.user)
+        schema_name, role = objects.TOOLS_SCHEMA, _quoted(case, case.to.user)
         raise Broken(
             f"role {case.to.user} may not read the stamp",
             f"ask the administrator for: GRANT USAGE ON SCHEMA {schema_name} TO {role};"
@@ -287,7 +287,7 @@ def _rows(case: Case, query: str, *parameters: Any) -> list[Any]:
 
 
 RIGHTS = f"""
-    WITH schemas AS ({objects.USER_SCHEMAS}), lacking (schema, kind, object, missing) AS (
+    WITH schemas AS ({objects.APPLICATION_SCHEMAS}), lacking (schema, kind, object, missing) AS (
         SELECT quote_ident(nspname), 'SCHEMA', quote_ident(nspname),
                CASE WHEN NOT has_schema_privilege(%s, oid, 'USAGE') THEN 'USAGE' END FROM schemas
         UNION ALL

@@ -5,18 +5,11 @@ for all of the application's. Nothing here waits for a lock: of a table that som
 open it is left NULL.
 """
 
-SCHEMAS = r"""
-    (CASE WHEN %(schema)s::text IS NULL THEN n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'skinspire_tools')
-          ELSE n.nspname = %(schema)s END)
-"""
-OURS = (
-    SCHEMAS
-    + """
-    AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = {oid} AND d.classid = '{catalogue}'::regclass AND d.deptype = 'e')
-"""
-)
-RELATION = OURS.format(oid="c.oid", catalogue="pg_class")
-FUNCTION = OURS.format(oid="p.oid", catalogue="pg_proc")
+from skinspire_db.catalog import objects
+
+SCHEMAS = f"(CASE WHEN %(schema)s::text IS NULL THEN {objects.APPLICATION_SCHEMA} ELSE n.nspname = %(schema)s END)"
+RELATION = f"{SCHEMAS} AND {objects.no_extensions('c.oid', 'pg_class')}"
+FUNCTION = f"{SCHEMAS} AND {objects.no_extensions('p.oid', 'pg_proc')}"
 OF_TABLE = f"(%(table)s::oid IS NULL AND {RELATION} OR c.oid = %(table)s)"
 LOCKED = """
     locked AS MATERIALIZED (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from skinspire_db.catalog import objects
 from skinspire_db.lifecycle.remedies import in_shell
 from skinspire_db.postgres import search_path
 
@@ -94,7 +95,7 @@ RULES = {
     ],
 }  # fmt: skip
 # The operator is the constraint's own; a row with a NULL among its columns refers to nothing (MATCH SIMPLE) but with MATCH FULL.
-FOREIGN_KEYS = """
+FOREIGN_KEYS = f"""
     SELECT k.conname, k.conrelid::regclass::text,
            format('SELECT f.* FROM %s AS f WHERE (%s) AND NOT EXISTS (SELECT FROM %s AS p WHERE %s)',
                   format('%I.%I', n.nspname, c.relname),
@@ -108,7 +109,7 @@ FOREIGN_KEYS = """
     JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = each.here
     JOIN pg_attribute b ON b.attrelid = k.confrelid AND b.attnum = each.there
     JOIN pg_operator o ON o.oid = each.operator JOIN pg_namespace o_n ON o_n.oid = o.oprnamespace
-    WHERE k.contype = 'f' AND k.conparentid = 0 AND n.nspname <> 'skinspire_tools'
+    WHERE k.contype = 'f' AND k.conparentid = 0 AND {objects.APPLICATION_SCHEMA}
     GROUP BY k.oid, k.conname, k.conrelid, k.confmatchtype, n.nspname, c.relname, rn.nspname, r.relname ORDER BY 2, 1
 """
 SWITCHED_OFF = """

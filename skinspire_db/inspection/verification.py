@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
+from skinspire_db.catalog import objects
 from skinspire_db.clinic import reference
 from skinspire_db.config.environment import Policy
 from skinspire_db.inspection import row_checks
@@ -205,15 +206,15 @@ def _sequences(subject: Subject) -> str:
 
     behind = []
     owned = subject.connection.execute(
-        """
+        f"""
         SELECT n.nspname, c.relname, a.attname, s.seqrelid::regclass::text, s.seqincrement > 0
         FROM pg_sequence s JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = s.seqrelid
              AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
         JOIN pg_class c ON c.oid = d.refobjid JOIN pg_namespace n ON n.oid = c.relnamespace
         JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid
-        WHERE n.nspname !~ '^pg_' AND n.nspname <> 'skinspire_tools'
+        WHERE {objects.APPLICATION_SCHEMA}
           AND a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'numeric'::regtype)
-        """
+        """.encode()  # noqa: S608
     ).fetchall()
     for number, (schema_name, table, column, sequence, ascending) in enumerate(owned, 1):
         if number % LOCKED == 0:

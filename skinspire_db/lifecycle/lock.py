@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from skinspire_db.catalog import objects
 from skinspire_db.errors import OperationLocked, SkinspireError
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.target import Target
@@ -91,7 +92,7 @@ def table_holders(connection: Connection, own_pid: int) -> list[str]:
         JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE l.granted AND l.locktype = 'relation' AND coalesce(a.pid, 0) NOT IN (%s, pg_backend_pid())
           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-          AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND c.relkind IN ('r', 'p', 'm', 'f')
+          AND {objects.USER_SCHEMA} AND c.relkind IN ('r', 'p', 'm', 'f')
         GROUP BY 1, 2, 3 ORDER BY 2 DESC NULLS LAST
         """.encode(),  # noqa: S608
         (own_pid,),

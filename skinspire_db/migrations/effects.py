@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from skinspire_db.catalog import objects
 from skinspire_db.postgres import search_path
 
 if TYPE_CHECKING:
@@ -23,16 +24,12 @@ PLURALS = {
     "default privileges": "default privileges",
 }
 NOTHING = "it ran to its end; no object of the database and no row was seen to change"
-SCHEMAS = """
-    SELECT oid, nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'skinspire_tools')
-"""
 # Of each object: its kind, what it is known by whatever its name, the table that it is a part of, its name in full and alone,
 # its type for a reader, and whatever else makes it what it is, free of names: a renamed column changes no index.
 # Roles are the server's and not the database's.
 OBJECTS = f"""
-    WITH ours AS ({SCHEMAS}), relations AS (
-        SELECT c.*, s.nspname FROM pg_class c JOIN ours s ON s.oid = c.relnamespace
-        WHERE (s.nspname, c.relname) <> ('public', 'alembic_version')
+    WITH ours AS (SELECT n.oid, n.nspname FROM pg_namespace n WHERE {objects.APPLICATION_SCHEMA}), relations AS (
+        SELECT c.*, n.nspname FROM pg_class c JOIN ours n ON n.oid = c.relnamespace WHERE {objects.NOT_ALEMBICS}
     ), extended AS (SELECT classid, objid FROM pg_depend WHERE deptype = 'e')
     SELECT o.kind, o.class, o.oid, o.part, o.parent, o.name, o.alone, o.is, concat_ws(' ', o.definition, d.description,
         (SELECT array_agg(l.label ORDER BY l.provider) FROM pg_seclabel l WHERE (l.objoid, l.classoid, l.objsubid) = (o.oid, o.class, o.part)))
@@ -200,10 +197,10 @@ OBJECTS = f"""
     ) AS o LEFT JOIN pg_description d ON (d.objoid, d.classoid, d.objsubid) = (o.oid, o.class, o.part)
     WHERE NOT EXISTS (SELECT FROM extended e WHERE (e.classid, e.objid) = (o.class, o.oid))
 """  # noqa: S608
-ROWS = """
+ROWS = f"""
     SELECT sum(n_tup_ins)::bigint, sum(n_tup_upd)::bigint, sum(n_tup_del)::bigint FROM pg_stat_xact_user_tables
-    WHERE schemaname <> 'skinspire_tools' AND (schemaname, relname) <> ('public', 'alembic_version')
-"""
+    WHERE schemaname <> '{objects.TOOLS_SCHEMA}' AND (schemaname, relname) <> ('public', 'alembic_version')
+"""  # noqa: S608
 
 
 class Known(NamedTuple):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from skinspire_db.catalog import objects
 from skinspire_db.config import project_code
 from skinspire_db.config.project import Project
 from skinspire_db.errors import MigrationFailed, MigrationInvalid, ProjectCodeEnded, UsageError
@@ -324,10 +325,10 @@ def alchemy(connection: Connection, called: list[str] | None = None) -> Iterator
 def _relations(connection: Connection) -> set[str]:
     rows = search_path.rows(
         connection,
-        "SELECT oid::regclass::text FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace NOT IN"
-        " (SELECT oid FROM pg_namespace WHERE nspname ~ '^pg_' OR nspname IN ('information_schema', 'skinspire_tools'))",
+        "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"  # noqa: S608
+        f" WHERE c.relkind IN ('r', 'p') AND {objects.APPLICATION_SCHEMA} AND {objects.NOT_ALEMBICS}",
     )
-    return {name for (name,) in rows if name not in (TABLE, TABLE.removeprefix("public."))}
+    return {name for (name,) in rows}
 
 
 def _failed(error: sqlalchemy.exc.DBAPIError, file: str, script: Script, lost: list[str], *, ended: bool) -> Exception:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from skinspire_db.catalog import objects
 from skinspire_db.lifecycle import tool_schema
 from skinspire_db.objects.files import Attachment, TriggerFile
 from skinspire_db.postgres import search_path
@@ -218,23 +219,20 @@ def tables(connection: Connection) -> list[Table]:
     return [
         Table(schema, name, quoted, dict(zip(columns, types, strict=True)), tuple(generated), by_name)
         for schema, name, quoted, columns, types, generated, by_name in connection.execute(
-            """
+            f"""
             SELECT n.nspname, c.relname, format('%I.%I', n.nspname, c.relname), has.columns, has.types, has.generated,
                    c.relkind IN ('v', 'f')
             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
             CROSS JOIN LATERAL (
-                SELECT coalesce(array_agg(a.attname::text ORDER BY a.attnum), '{}') AS columns,
-                       coalesce(array_agg(format_type(a.atttypid, NULL) ORDER BY a.attnum), '{}') AS types,
-                       coalesce(array_agg(a.attname::text) FILTER (WHERE attgenerated <> ''), '{}') AS generated
+                SELECT coalesce(array_agg(a.attname::text ORDER BY a.attnum), '{{}}') AS columns,
+                       coalesce(array_agg(format_type(a.atttypid, NULL) ORDER BY a.attnum), '{{}}') AS types,
+                       coalesce(array_agg(a.attname::text) FILTER (WHERE attgenerated <> ''), '{{}}') AS generated
                 FROM pg_attribute a
                 WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
             ) AS has
-            WHERE c.relkind IN ('r', 'p', 'v', 'f') AND NOT c.relispartition
-              AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'skinspire_tools')
-              AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
-                              AND d.deptype = 'e')
+            WHERE c.relkind IN ('r', 'p', 'v', 'f') AND NOT c.relispartition AND {objects.RELATION}
             ORDER BY 3
-            """
+            """.encode()  # noqa: S608
         ).fetchall()
     ]
 

@@ -39,7 +39,8 @@ def metadata(project: Project) -> MetaData:
         for table in each.tables.values():
             _take_off_what_is_for_others(table)
             with _told(table):  # copying asks for the names, too
-                for item in (*table.constraints, *table.indexes):
+                items: list[Constraint | Index] = [*table.constraints, *table.indexes]
+                for item in items:
                     constraint_name(item)
         if each is not together:  # one, so that a foreign key may point from an application's table to a core table
             _copy(each, together)

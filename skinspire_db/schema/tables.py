@@ -341,12 +341,12 @@ def _live_columns(connection: Connection) -> dict[str, dict[str, tuple[str, bool
     """table -> column -> (type as PostgreSQL writes it, nullable)"""
     live: dict[str, dict[str, tuple[str, bool]]] = {}
     for table, column, kind, nullable in connection.execute(
-        """
+        f"""
         SELECT n.nspname || '.' || c.relname, a.attname, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-        WHERE c.relkind IN ('r', 'p', 'f') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
-        """
+        WHERE c.relkind IN ('r', 'p', 'f') AND {objects.USER_SCHEMA}
+        """.encode()  # noqa: S608
     ).fetchall():
         live.setdefault(table, {})
         if column is not None:

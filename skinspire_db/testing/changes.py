@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from skinspire_db.catalog import objects
 from skinspire_db.inspection import verification
 from skinspire_db.objects import versions
 from skinspire_db.schema import tables
@@ -19,16 +20,16 @@ SHOWN = 20  # rows that a failure names
 ALWAYS_CHANGE = ("updated_at", "updated_by")  # with whatever else does
 WIDEST = 60  # characters of a value that it shows
 # A partition's rows are the partitioned table's.
-TABLES = """
+TABLES = f"""
     SELECT format('%I.%I', n.nspname, c.relname), rn.nspname || '.' || r.relname,
            ARRAY(SELECT a.attname::text FROM pg_index i
                  JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey)
                  WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY a.attnum)
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     JOIN pg_class r ON r.oid = coalesce(pg_partition_root(c.oid), c.oid) JOIN pg_namespace rn ON rn.oid = r.relnamespace
-    WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_'
-      AND n.nspname NOT IN ('information_schema', 'skinspire_tools') ORDER BY 2
-"""
+    WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND {objects.APPLICATION_SCHEMA}
+    ORDER BY 2
+"""  # noqa: S608
 
 Rows = dict[str, dict[str, Any]]  # key -> the row as JSON
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from skinspire_db.catalog import objects
+
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
@@ -19,19 +21,19 @@ MANY_WRITES = 50_000  # more in one table, and a new clone is faster than to del
 COPY = "seeded_"  # the copies of the seeded rows are skinspire_tools.seeded_<oid>, which nothing else looks at
 
 # Rows of one's own, and how they can be written back. A trigger that fires ALWAYS would change them on their way.
-TABLES = """
+TABLES = f"""
     SELECT c.oid, format('%I.%I', n.nspname, c.relname),
            ARRAY(SELECT quote_ident(attname) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0
                  AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY a.attnum),
            c.relkind = 'r' AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgenabled IN ('A', 'R'))
                AND NOT EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid)
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relkind IN ('r', 'm') AND c.oid >= 16384 AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
-"""
-SEQUENCES = """
+    WHERE c.relkind IN ('r', 'm') AND c.oid >= 16384 AND {objects.USER_SCHEMA}
+"""  # noqa: S608
+SEQUENCES = f"""
     SELECT c.oid, format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relkind = 'S' AND n.nspname !~ '^pg_' ORDER BY 1
-"""
+    WHERE c.relkind = 'S' AND {objects.USER_SCHEMA} ORDER BY 1
+"""  # noqa: S608
 # Shared catalogues are every database's; pg_statistic is ANALYZE's.
 COUNTS = """
     SELECT c.oid, c.relfilenode,
