@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db.config.environment import Policy
+from skinspire_db.config.policy import Policy
 from skinspire_db.errors import InvalidSetting
 from skinspire_db.lifecycle import tool_schema
 from skinspire_db.lifecycle.result import SignIn, Summary

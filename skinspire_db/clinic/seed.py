@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from skinspire_db.catalog import objects
 from skinspire_db.clinic import reference
 from skinspire_db.clinic.people import MOST, Kind, Person, code_prefix, person
-from skinspire_db.config.environment import Policy
+from skinspire_db.config.policy import Policy
 from skinspire_db.errors import GuardRefused, StepFailed, UsageError
 from skinspire_db.lifecycle.result import SignIn, Summary
 

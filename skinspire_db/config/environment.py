@@ -1,57 +1,17 @@
-"""Environments and their policies, and which one is active."""
+"""Environments: which one is meant, which one is active, and what is set for it."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
 from dataclasses import dataclass, field
-from typing import Any
 
 from skinspire_db.config import urls
+from skinspire_db.config.policy import PRESETS, Policy, canonical, environment_names, policy_of, preset_of
 from skinspire_db.config.project import Project, Setting, current_project, write_atomically
 from skinspire_db.config.server_pin import Pin
-from skinspire_db.errors import InvalidSetting, UnknownEnvironment
+from skinspire_db.errors import InvalidSetting
 
-ALIASES = {"development": "dev", "testing": "test", "production": "prod"}
 ACTIVE_FILE = "environment"  # in Project.state; written by `invoke env.switch`
-
-
-@dataclass(frozen=True)
-class Policy:
-    """What an environment allows. All times are in seconds.
-
-    `protected`: destructive operations need a confirmation. `test_data`: invented people may be seeded. `embedded`: the
-    embedded server serves when no URL is set. `sslmode`: libpq's word, used when the URL has none and the host is not
-    this machine. `password_cost`: bcrypt's work factor for new passwords.
-
-    The application's connections (database_service): `pool_size` kept open and `pool_overflow` more under load, per process;
-    `pool_timeout` to wait for one; `pool_recycle`, the age at which one is replaced; `connect_retry`, how long a server that
-    restarts is waited for; `transaction_pooler`: a pooler such as PgBouncer in transaction mode is in between;
-    `report_unclosed`: a session or connection that was left open is logged with the place that opened it.
-    """
-
-    protected: bool = False
-    test_data: bool = True
-    embedded: bool = True
-    sslmode: str | None = None
-    connect_timeout: int = 10
-    lock_timeout: float = 5.0
-    operation_wait: float = 10.0
-    password_cost: int = 12
-    pool_size: int = 5
-    pool_overflow: int = 10
-    pool_timeout: float = 30.0
-    pool_recycle: float = 1800.0
-    connect_retry: float = 10.0
-    transaction_pooler: bool = False
-    report_unclosed: bool = True
-
-
-PRESETS = {
-    "dev": Policy(),
-    "test": Policy(password_cost=4),
-    "prod": Policy(protected=True, test_data=False, embedded=False, sslmode="require", report_unclosed=False),
-}
 
 
 @dataclass(frozen=True)
@@ -81,9 +41,9 @@ def resolve(name: str | None = None, given_by: str = "--env") -> Environment:
     has none. Nothing is connected to and nothing is started.
     """
     project = current_project()
-    chosen = active(project).value if name is None else _canonical(name, project, given_by)
+    chosen = active(project).value if name is None else canonical(name, project, given_by)
     assert chosen is not None
-    policy = _policy(chosen, project)
+    policy = policy_of(chosen, project)
     url = project.setting(url_setting(chosen))
     if url.value is None and not policy.embedded:
         raise InvalidSetting(
@@ -104,14 +64,14 @@ def active(project: Project) -> Setting:
     explicit = project.setting("SKINSPIRE_ENV")
     if explicit.value:
         return Setting(
-            "environment", _canonical(explicit.value, project, "SKINSPIRE_ENV"), f"SKINSPIRE_ENV, {explicit.source}"
+            "environment", canonical(explicit.value, project, "SKINSPIRE_ENV"), f"SKINSPIRE_ENV, {explicit.source}"
         )
     switched = _read_switch(project)
     if switched:
-        return Setting("environment", _canonical(switched, project, "env.switch"), "invoke env.switch")
+        return Setting("environment", canonical(switched, project, "env.switch"), "invoke env.switch")
     flask = project.setting("FLASK_ENV")
     if flask.value:
-        return Setting("environment", _canonical(flask.value, project, "FLASK_ENV"), f"FLASK_ENV, {flask.source}")
+        return Setting("environment", canonical(flask.value, project, "FLASK_ENV"), f"FLASK_ENV, {flask.source}")
     return Setting("environment", "dev", "default")
 
 
@@ -123,20 +83,20 @@ def switch(name: str) -> Setting:
     Raises UnknownEnvironment, or InvalidSetting when the file cannot be written; the former choice then stands.
     """
     project = current_project()
-    canonical = _canonical(name, project, "--env")
+    chosen = canonical(name, project, "--env")
     try:
-        write_atomically(project.state / ACTIVE_FILE, canonical + "\n")
+        write_atomically(project.state / ACTIVE_FILE, chosen + "\n")
     except OSError as error:
         raise InvalidSetting(
             f"cannot write {project.state / ACTIVE_FILE}: {error.strerror}",
-            remedy=f"set SKINSPIRE_ENV={canonical} instead",
+            remedy=f"set SKINSPIRE_ENV={chosen} instead",
         ) from None
     return active(project)
 
 
 def resolve_name(name: str) -> str:
     """The environment that is meant by `name`: old names and upper case are understood. Raises UnknownEnvironment."""
-    return _canonical(name, current_project(), "--env")
+    return canonical(name, current_project(), "--env")
 
 
 def resolve_active(name: str | None) -> str:
@@ -153,7 +113,7 @@ def is_protected(name: str) -> bool:
     Raises InvalidSetting.
     """
     project = current_project()
-    return name not in names(project) or _policy(name, project).protected
+    return name not in environment_names(project) or policy_of(name, project).protected
 
 
 def describe(name: str | None = None) -> list[Setting]:
@@ -162,13 +122,13 @@ def describe(name: str | None = None) -> list[Setting]:
     Raises UnknownEnvironment or InvalidSetting; connects to nothing.
     """
     project = current_project()
-    chosen = active(project) if name is None else Setting("environment", _canonical(name, project, "--env"), "--env")
+    chosen = active(project) if name is None else Setting("environment", canonical(name, project, "--env"), "--env")
     assert chosen.value is not None
-    policy = _policy(chosen.value, project)
+    policy = policy_of(chosen.value, project)
     shown = [chosen, Setting("project", str(project.root), project.found_by)]
-    for each in names(project):
+    for each in environment_names(project):
         url = project.setting(url_setting(each))
-        if url.value is None and _policy(each, project).embedded:
+        if url.value is None and policy_of(each, project).embedded:
             shown.append(Setting(url.name, f"embedded server, database {embedded_database(each)}", url.source))
         else:
             shown.append(Setting(url.name, url.value and hide_password(url.value), url.source))
@@ -182,7 +142,7 @@ def describe(name: str | None = None) -> list[Setting]:
         shown.append(
             Setting(key, None if declared is None else str(declared), "default" if declared is None else "pyproject.toml")
         )
-    preset = PRESETS[_preset(chosen.value, project)]
+    preset = PRESETS[preset_of(chosen.value, project)]
     for field_ in dataclasses.fields(Policy):
         value = getattr(policy, field_.name)
         source = "preset" if value == getattr(preset, field_.name) else "pyproject.toml"
@@ -211,12 +171,6 @@ def hide_password(url: str) -> str:
         return "not a database URL"
 
 
-def names(project: Project) -> list[str]:
-    """All environments: the built-in ones, then what pyproject.toml declares."""
-    _declared(project)  # refuses what is no table
-    return list(project.environments)
-
-
 def url_setting(name: str) -> str:
     """The setting that holds an environment's URL: `dev` -> `DEV_DATABASE_URL`."""
     return name.upper().replace("-", "_") + "_DATABASE_URL"
@@ -242,76 +196,3 @@ def _read_switch(project: Project) -> str | None:
             f"cannot read {project.state / ACTIVE_FILE}: {error}",
             remedy="invoke env.switch --env=dev, as the checkout's owner",
         ) from None
-
-
-def _canonical(name: str, project: Project, source: str) -> str:
-    wanted = str(name).strip().lower()
-    wanted = wanted if wanted in _declared(project) else ALIASES.get(wanted, wanted)
-    if wanted in names(project):
-        return wanted
-    raise UnknownEnvironment(
-        f"unknown environment {name!r} (from {source})", remedy=f"use one of: {', '.join(names(project))}"
-    )
-
-
-def _declared(project: Project) -> dict[str, dict[str, Any]]:
-    declared = project.config.get("environments", {})
-    if not isinstance(declared, dict) or not all(isinstance(value, dict) for value in declared.values()):
-        raise InvalidSetting(
-            "tool.skinspire_db.environments in pyproject.toml must hold one table per environment",
-            remedy='write [tool.skinspire_db.environments.staging] and extends = "prod"',
-        )
-    for name in declared:
-        if not re.fullmatch(r"[a-z][a-z0-9_-]{0,30}", name):
-            raise InvalidSetting(
-                f"environment name {name!r} in pyproject.toml is not usable",
-                remedy="use lower case letters, digits, - and _",
-            )
-    return declared
-
-
-def _policy(name: str, project: Project, children: tuple[str, ...] = ()) -> Policy:
-    """A declared environment is its `extends` (a preset or another declared one) plus what it sets itself."""
-    own = dict(_declared(project).get(name, {}))
-    parent = own.pop("extends", None)
-    if name in PRESETS:
-        base = PRESETS[name]
-    elif parent is None:
-        raise InvalidSetting(
-            f"environment {name} in pyproject.toml extends nothing", remedy='add extends = "dev", "test" or "prod"'
-        )
-    elif parent in children or parent == name:
-        raise InvalidSetting(f"environment {name} in pyproject.toml extends itself", remedy="break the circle")
-    else:
-        base = _policy(_canonical(parent, project, f"extends of {name}"), project, (*children, name))
-    policy = _with(base, own, name)
-    if name == "prod" and not policy.protected:
-        raise InvalidSetting("pyproject.toml makes prod unprotected", remedy="remove protected = false")
-    if policy.protected and policy.test_data:
-        raise InvalidSetting(
-            f"pyproject.toml makes {name} protected and allows test data in it", remedy="add test_data = false, or remove it"
-        )
-    return policy
-
-
-def _preset(name: str, project: Project) -> str:
-    """The preset at the end of what an environment extends. The chain has been checked by _policy()."""
-    while name not in PRESETS:
-        name = _canonical(_declared(project)[name]["extends"], project, "extends")
-    return name
-
-
-def _with(base: Policy, own: dict[str, Any], name: str) -> Policy:
-    for key, value in own.items():
-        default = getattr(Policy(), key, dataclasses.MISSING)
-        wanted: tuple[type, ...] = (str,) if key == "sslmode" else (type(default),)
-        wanted = (int, float) if wanted == (float,) else wanted
-        # PostgreSQL takes a time-out of 0 for none at all.
-        pointless = type(value) in (int, float) and (value < 0 or (value == 0 and key != "pool_overflow"))
-        if default is dataclasses.MISSING or type(value) not in wanted or pointless:
-            keys = ", ".join(each.name for each in dataclasses.fields(Policy))
-            raise InvalidSetting(
-                f"environment {name} in pyproject.toml: {key} = {value!r} is not understood",
-                remedy=f"keys are extends, {keys}",
-            )
-    return dataclasses.replace(base, **own)

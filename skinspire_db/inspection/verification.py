@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from skinspire_db.catalog import objects
 from skinspire_db.clinic import reference
-from skinspire_db.config.environment import Policy
+from skinspire_db.config.policy import Policy
 from skinspire_db.inspection import row_checks
 from skinspire_db.lifecycle import tool_schema
 from skinspire_db.lifecycle.remedies import in_shell

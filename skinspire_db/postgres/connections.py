@@ -6,10 +6,8 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db.config.environment import (
-    Policy,
-    admin_setting,
-)
+from skinspire_db.config.environment import admin_setting
+from skinspire_db.config.policy import Policy
 from skinspire_db.errors import (
     ConnectionFailed,
     GuardRefused,

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from skinspire_db.config import urls
-from skinspire_db.config.environment import Environment, Policy, embedded_database, replica_setting, url_setting
+from skinspire_db.config.environment import Environment, embedded_database, replica_setting, url_setting
+from skinspire_db.config.policy import Policy
 from skinspire_db.config.server_pin import Pin
 from skinspire_db.errors import InvalidSetting
 from skinspire_db.postgres.cluster import ROLE

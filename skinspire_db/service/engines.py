@@ -22,7 +22,8 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, Engine
 
 from skinspire_db.config import environment
-from skinspire_db.config.environment import Environment, Policy
+from skinspire_db.config.environment import Environment
+from skinspire_db.config.policy import Policy
 from skinspire_db.config.server_pin import Pin
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.target import Target, libpq_parameters, replica, target_of

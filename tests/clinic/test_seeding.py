@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from skinspire_db.clinic import people, reference
 from skinspire_db.clinic.people import person
 from skinspire_db.clinic.seed import Options, seed
-from skinspire_db.config.environment import PRESETS
+from skinspire_db.config.policy import PRESETS
 from skinspire_db.errors import GuardRefused, UsageError
 
 Connection = psycopg.Connection[Any]

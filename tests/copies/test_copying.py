@@ -18,7 +18,7 @@ import psycopg
 import pytest
 from conftest import Project, dump, throw_away_home
 
-from skinspire_db.config.environment import Policy
+from skinspire_db.config.policy import Policy
 from skinspire_db.copies.streaming import Table
 from skinspire_db.lifecycle import scratch
 from skinspire_db.postgres import connections

@@ -266,10 +266,10 @@ def test_neither_sqlalchemy_nor_alembic_is_loaded_where_no_url_is_parsed(clinic:
     """The embedded server's address is in a file; a URL is SQLAlchemy's to parse."""
     code = (
         "import sys\n"
-        "from skinspire_db.config import environment; from skinspire_db.terminal import rendering\n"
+        "from skinspire_db.config import environment, policy; from skinspire_db.terminal import rendering\n"
         "from skinspire_db.inspection import activity, overview\n"
         "from skinspire_db.postgres.target import Target\n"
-        "to = Target('dev', environment.Policy(), dict(p.split('=', 1) for p in sys.argv[1:]))\n"
+        "to = Target('dev', policy.Policy(), dict(p.split('=', 1) for p in sys.argv[1:]))\n"
         "overview.target_of = lambda _: to\n"
         "chosen = environment.resolve('dev')\n"
         "print(len(rendering.as_text(overview.inspect(chosen, overview.Wanted()))) > 1000,"

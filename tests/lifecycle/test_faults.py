@@ -21,7 +21,7 @@ import psycopg
 import pytest
 from conftest import CHECKOUT, Project, dump, throw_away_home
 
-from skinspire_db.config import environment
+from skinspire_db.config.policy import Policy
 from skinspire_db.config.server_pin import Pin
 from skinspire_db.postgres import connections, databases
 from skinspire_db.postgres.embedded_server import EmbeddedServer
@@ -410,7 +410,7 @@ def test_sixty_first_operations_race(project: Project) -> None:
 
 def target_of(project: Project) -> Target:
     parameters = {**project.address.parameters, "dbname": project.database}
-    return Target("dev", environment.Policy(), parameters)
+    return Target("dev", Policy(), parameters)
 
 
 @pytest.mark.slow
