@@ -66,7 +66,7 @@ def as_exit(error: Any, task: str | None, given: dict[str, Any]) -> Exit:
     from skinspire_db.terminal.rendering import printable
 
     if _json(given) and not isinstance(error, OutputLost):
-        blank = {
+        blank: dict[str, Any] = {
             "operation": task,
             "environment": given.get("env") or given.get("target"),
             "database": None,

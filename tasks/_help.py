@@ -1,8 +1,12 @@
 """What tasks share: help texts, and which flags have a short form."""
 
-from functools import partial
+from __future__ import annotations
 
-import invoke
+from functools import partial
+from typing import Any
+
+import invoke.tasks
+from invoke.parser.argument import Argument
 
 ENV = {"env": "environment: dev, test, prod or a declared one (default: the active one)"}
 JSON = {"json": "print one JSON object and nothing else"}
@@ -14,19 +18,19 @@ SHORT = {
 }  # fmt: skip
 
 
-class Task(invoke.Task):
+class Task(invoke.tasks.Task[Any]):
     """A task whose flags have the short forms of SHORT, and no other."""
 
-    def arg_opts(self, name, default, taken_names):
+    def arg_opts(self, name: str, default: Any, taken_names: set[str]) -> dict[str, Any]:
         opts = super().arg_opts(name, default, taken_names)
         return opts | {"names": [opts["names"][0], *([SHORT[name]] if name in SHORT else [])]}
 
-    def get_arguments(self, *arguments, **options):
+    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
         help_texts = dict(self.help)  # Invoke takes each text out as it uses it: a second call would find none
         try:
-            return super().get_arguments(*arguments, **options)
+            return super().get_arguments(ignore_unknown_help)
         finally:
             self.help = help_texts
 
 
-task = partial(invoke.task, klass=Task)
+task = partial(invoke.tasks.task, klass=Task)

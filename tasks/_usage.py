@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from shlex import quote
 from typing import Any
 
-from invoke import Task
 from invoke.exceptions import ParseError
 from invoke.program import Program
+from invoke.tasks import Task
 
 ON_A_DATABASE = ("db", "triggers", "migrate", "backup")  # collections whose --env says which database
 
@@ -56,7 +56,7 @@ def install(module: dict[str, Any]) -> None:
     """
     _own.clear()
     _own.update({"globals": module})
-    Program.parse_tasks = parse_tasks  # type: ignore[method-assign]
+    Program.parse_tasks = parse_tasks  # type: ignore[method-assign, assignment]
 
 
 def parse_tasks(program: Program) -> None:
@@ -78,7 +78,7 @@ def parse_tasks(program: Program) -> None:
 
         typed = list(program.core.unparsed)
         given = {"json": "--json" in typed}
-        raise as_exit(_explained(program, error, typed), error.context and error.context.name, given) from None
+        raise as_exit(_explained(program, error, typed), error.context.name if error.context else None, given) from None
 
 
 def answer_json(task: Task[Any]) -> None:
@@ -110,7 +110,7 @@ def _explained(program: Any, error: ParseError, typed: list[str]) -> Any:
         return UsageError(f"{command} --{missing[1]} needs a value", remedy=remedy)
     if not (unknown := _unknown(error)):
         return UsageError(str(error), remedy=remedy)
-    if command and unknown.startswith("-"):
+    if error.context and unknown.startswith("-"):
         flags = list(error.context.flags)
         near = get_close_matches(unknown, flags, 1) or [flag for flag in flags if unknown.startswith(flag) and len(flag) > 2]
         instead = f", but {near[0]}" if near else ""
@@ -168,7 +168,7 @@ def _flag_of(context: Any, word: str) -> str | None:
 
     try:
         environment.resolve_name(word)
-        wanted = ENVIRONMENTS
+        wanted: tuple[str, ...] = ENVIRONMENTS
     except SkinspireError:
         wanted = NUMBERS if word.isdecimal() else WORDS
     free = [name for name in wanted if name in context.args and context.args[name].raw_value is None]

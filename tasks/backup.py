@@ -1,5 +1,11 @@
 """Backups: make, list, verify, prune and restore them."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
+from invoke.context import Context
+
 from ._help import CONFIRM, ENV, JSON, task
 
 JOBS = {"jobs": "how many tables at once (default: backup.jobs in invoke.yaml)"}
@@ -7,7 +13,7 @@ FILE = {"file": "a backup's name, as backup.list shows it, or its folder (defaul
 
 
 @task(help=ENV | JOBS | JSON)
-def create(ctx, env=None, jobs=None, json=False):
+def create(ctx: Context, env: str | None = None, jobs: str | None = None, json: bool = False) -> None:
     """Back the database up, with a manifest of what it holds."""
     from skinspire_db.operations import backup
     from skinspire_db.terminal import console
@@ -17,7 +23,7 @@ def create(ctx, env=None, jobs=None, json=False):
 
 
 @task(name="list", help=ENV | JSON)
-def list_(ctx, env=None, json=False):
+def list_(ctx: Context, env: str | None = None, json: bool = False) -> None:
     """Show the complete backups of an environment, newest first."""
     from skinspire_db.operations import backup
     from skinspire_db.terminal import console
@@ -26,15 +32,26 @@ def list_(ctx, env=None, json=False):
 
 
 @task(help=ENV | FILE | JOBS | JSON | {"full": "restore it into a scratch database, and compare"})
-def verify(ctx, env=None, file=None, full=False, jobs=None, json=False):
+def verify(
+    ctx: Context,
+    env: str | None = None,
+    file: str | None = None,
+    full: bool = False,
+    jobs: str | None = None,
+    json: bool = False,
+) -> None:
     """Look whether a backup is what was written, or with --full whether it can be restored."""
     from skinspire_db.operations import backup
     from skinspire_db.terminal import console
 
-    def make(context):
-        return backup.verify(context, _folder(ctx), file=file, full=full, jobs=jobs or ctx.config.backup.jobs)
-
-    console.operate(ctx, env, make, json=json, verbose=True)
+    jobs = jobs or ctx.config.backup.jobs
+    console.operate(
+        ctx,
+        env,
+        lambda context: backup.verify(context, _folder(ctx), file=file, full=full, jobs=jobs),
+        json=json,
+        verbose=True,
+    )
 
 
 KEEP = {
@@ -46,7 +63,15 @@ KEEP = {
 
 
 @task(help=ENV | KEEP | JSON)
-def prune(ctx, env=None, daily=None, weekly=None, monthly=None, apply=False, json=False):
+def prune(
+    ctx: Context,
+    env: str | None = None,
+    daily: str | None = None,
+    weekly: str | None = None,
+    monthly: str | None = None,
+    apply: bool = False,
+    json: bool = False,
+) -> None:
     """Show which backups would be deleted, and with --apply delete them."""
     from skinspire_db.operations import backup
     from skinspire_db.terminal import console
@@ -61,18 +86,23 @@ RESTORE = {"file": "a backup's name or folder, or a dump by pg_dump, plain SQL t
 
 
 @task(help=ENV | RESTORE | JOBS | CONFIRM | JSON)
-def restore(ctx, env=None, file=None, jobs=None, confirm=None, json=False):
+def restore(
+    ctx: Context,
+    env: str | None = None,
+    file: str | None = None,
+    jobs: str | None = None,
+    confirm: str | None = None,
+    json: bool = False,
+) -> None:
     """Make the database what a backup holds: restored aside, compared, and swapped in."""
     from skinspire_db.operations import backup
     from skinspire_db.terminal import console
 
-    def make(context):
-        return backup.restore(context, _folder(ctx), file=file, jobs=jobs or ctx.config.backup.jobs)
+    jobs = jobs or ctx.config.backup.jobs
+    console.operate(
+        ctx, env, lambda context: backup.restore(context, _folder(ctx), file=file, jobs=jobs), json=json, confirm=confirm
+    )
 
-    console.operate(ctx, env, make, json=json, confirm=confirm)
 
-
-def _folder(ctx):
-    from pathlib import Path
-
+def _folder(ctx: Context) -> Path:
     return Path(ctx.config.backup.folder)

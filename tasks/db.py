@@ -1,6 +1,15 @@
 """The database: set up, reset, create, seed, verify."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from invoke.context import Context
+
 from ._help import CONFIRM, ENV, JSON, task
+
+if TYPE_CHECKING:
+    from skinspire_db.steps import ReusableStep
 
 SEED = {
     "patients": "how many patients to invent (default: seed.patients in invoke.yaml)",
@@ -11,7 +20,16 @@ SEED = {
 
 
 @task(help=ENV | SEED | CONFIRM | JSON)
-def setup(ctx, env=None, patients=None, doctors=None, random_seed=None, reference_only=False, confirm=None, json=False):
+def setup(
+    ctx: Context,
+    env: str | None = None,
+    patients: str | None = None,
+    doctors: str | None = None,
+    random_seed: str | None = None,
+    reference_only: bool = False,
+    confirm: str | None = None,
+    json: bool = False,
+) -> None:
     """Make the database anew: reset, create, triggers, seed and verify, in one transaction."""
     from skinspire_db.operations import db
     from skinspire_db.terminal import console
@@ -21,7 +39,16 @@ def setup(ctx, env=None, patients=None, doctors=None, random_seed=None, referenc
 
 
 @task(help=ENV | SEED | CONFIRM | JSON)
-def prepare(ctx, env=None, patients=None, doctors=None, random_seed=None, reference_only=False, confirm=None, json=False):
+def prepare(
+    ctx: Context,
+    env: str | None = None,
+    patients: str | None = None,
+    doctors: str | None = None,
+    random_seed: str | None = None,
+    reference_only: bool = False,
+    confirm: str | None = None,
+    json: bool = False,
+) -> None:
     """After every pull: make the database if there is none, else bring it up to date; never resets, never loses a row."""
     from skinspire_db.operations import db
     from skinspire_db.terminal import console
@@ -31,7 +58,7 @@ def prepare(ctx, env=None, patients=None, doctors=None, random_seed=None, refere
 
 
 @task(help=ENV | CONFIRM | JSON)
-def reset(ctx, env=None, confirm=None, json=False):
+def reset(ctx: Context, env: str | None = None, confirm: str | None = None, json: bool = False) -> None:
     """Drop everything that the application owns; the stamp and the database itself stay."""
     from skinspire_db.operations import db
     from skinspire_db.terminal import console
@@ -40,7 +67,7 @@ def reset(ctx, env=None, confirm=None, json=False):
 
 
 @task(help=ENV | JSON | {"update-only": "add the tables, columns, constraints and indexes that are missing"})
-def create(ctx, env=None, update_only=False, json=False):
+def create(ctx: Context, env: str | None = None, update_only: bool = False, json: bool = False) -> None:
     """Make the tables, or with --update-only add what is missing and leave every row alone."""
     from skinspire_db.operations import db
     from skinspire_db.terminal import console
@@ -49,7 +76,9 @@ def create(ctx, env=None, update_only=False, json=False):
 
 
 @task(help=ENV | CONFIRM | JSON | {"pipeline": "one that pyproject.toml declares, in [tool.skinspire_db.pipelines]"})
-def run(ctx, env=None, pipeline=None, confirm=None, json=False):
+def run(
+    ctx: Context, env: str | None = None, pipeline: str | None = None, confirm: str | None = None, json: bool = False
+) -> None:
     """Run a pipeline that the project declares, in one transaction and under the same guard."""
     from skinspire_db.operations import db
     from skinspire_db.terminal import console
@@ -68,7 +97,16 @@ COPY = {
 
 
 @task(help=COPY | JSON)
-def copy(ctx, source=None, target=None, method=None, schema_only=False, tables=None, jobs=None, json=False):
+def copy(
+    ctx: Context,
+    source: str | None = None,
+    target: str | None = None,
+    method: str | None = None,
+    schema_only: bool = False,
+    tables: str | None = None,
+    jobs: str | None = None,
+    json: bool = False,
+) -> None:
     """Make one environment's database an exact copy of another's, built aside, compared, and swapped in."""
     from skinspire_db.operations import db
     from skinspire_db.terminal import console
@@ -82,7 +120,7 @@ def copy(ctx, source=None, target=None, method=None, schema_only=False, tables=N
 
 
 @task(help=ENV | CONFIRM | JSON)
-def undo(ctx, env=None, confirm=None, json=False):
+def undo(ctx: Context, env: str | None = None, confirm: str | None = None, json: bool = False) -> None:
     """Bring back the database that the last copy or restore replaced; the present one is kept for another undo."""
     from skinspire_db.operations import db
     from skinspire_db.terminal import console
@@ -91,7 +129,15 @@ def undo(ctx, env=None, confirm=None, json=False):
 
 
 @task(help=ENV | SEED | JSON)
-def seed(ctx, env=None, patients=None, doctors=None, random_seed=None, reference_only=False, json=False):
+def seed(
+    ctx: Context,
+    env: str | None = None,
+    patients: str | None = None,
+    doctors: str | None = None,
+    random_seed: str | None = None,
+    reference_only: bool = False,
+    json: bool = False,
+) -> None:
     """Apply the reference data, and invent people where test data is allowed."""
     from skinspire_db.operations import db
     from skinspire_db.terminal import console
@@ -101,7 +147,7 @@ def seed(ctx, env=None, patients=None, doctors=None, random_seed=None, reference
 
 
 @task(help=ENV | JSON | {"verbose": "say for every check what was looked at"})
-def verify(ctx, env=None, verbose=False, json=False):
+def verify(ctx: Context, env: str | None = None, verbose: bool = False, json: bool = False) -> None:
     """Check the database and change nothing; anything but pass is exit code 1."""
     from skinspire_db.operations import db
     from skinspire_db.terminal import console
@@ -110,7 +156,7 @@ def verify(ctx, env=None, verbose=False, json=False):
 
 
 @task(help=ENV | JSON)
-def drift(ctx, env=None, json=False):
+def drift(ctx: Context, env: str | None = None, json: bool = False) -> None:
     """Compare the models and trigger files with the database, everything; exit code 3 when anything differs."""
     from skinspire_db.operations import db
     from skinspire_db.terminal import console
@@ -129,7 +175,16 @@ def drift(ctx, env=None, json=False):
         "exact": "count the rows, in place of PostgreSQL's estimates",
     }
 )
-def inspect(ctx, env=None, table=None, schema=None, section=None, format=None, exact=False, json=False):
+def inspect(
+    ctx: Context,
+    env: str | None = None,
+    table: str | None = None,
+    schema: str | None = None,
+    section: str | None = None,
+    format: str | None = None,
+    exact: bool = False,
+    json: bool = False,
+) -> None:
     """Show what the database holds; PostgreSQL itself keeps this read only."""
     from skinspire_db.config import environment
     from skinspire_db.inspection import overview
@@ -140,7 +195,7 @@ def inspect(ctx, env=None, table=None, schema=None, section=None, format=None, e
 
 
 @task(help=ENV | JSON)
-def doctor(ctx, env=None, json=False):
+def doctor(ctx: Context, env: str | None = None, json: bool = False) -> None:
     """Find out why it does not work: link by link up to the first that is broken, and its remedy; starts nothing."""
     from skinspire_db.terminal import console
 
@@ -148,7 +203,7 @@ def doctor(ctx, env=None, json=False):
 
 
 @task(help=ENV | JSON)
-def activity(ctx, env=None, json=False):
+def activity(ctx: Context, env: str | None = None, json: bool = False) -> None:
     """Show who is connected, what runs, and who blocks whom."""
     from skinspire_db.config import environment
     from skinspire_db.inspection import activity
@@ -158,7 +213,7 @@ def activity(ctx, env=None, json=False):
 
 
 @task(help=ENV | JSON | {"limit": "how many operations, the newest first"})
-def history(ctx, env=None, limit="20", json=False):
+def history(ctx: Context, env: str | None = None, limit: str = "20", json: bool = False) -> None:
     """Show which operations changed the database: who, when, how long, and what they did."""
     from skinspire_db.config import environment
     from skinspire_db.inspection import activity
@@ -168,7 +223,7 @@ def history(ctx, env=None, limit="20", json=False):
 
 
 @task(help=ENV | JSON | {"reveal": "with its password, on a terminal only"})
-def url(ctx, env=None, reveal=False, json=False):
+def url(ctx: Context, env: str | None = None, reveal: bool = False, json: bool = False) -> None:
     """Show the database's URL, its password hidden."""
     import sys
 
@@ -181,7 +236,7 @@ def url(ctx, env=None, reveal=False, json=False):
 
 
 @task(help=ENV)
-def shell(ctx, env=None):
+def shell(ctx: Context, env: str | None = None) -> None:
     """Open psql in the database; its prompt says which environment it is, in red for a protected one."""
     from skinspire_db.config import environment
     from skinspire_db.postgres.target import target_of
@@ -195,7 +250,7 @@ def shell(ctx, env=None):
     psql.shell(chosen)
 
 
-def _seed(patients, doctors, random_seed, reference_only):
+def _seed(patients: str | None, doctors: str | None, random_seed: str | None, reference_only: bool) -> ReusableStep:
     """The step with what was typed; the rest are invoke.yaml's. A protected environment gets reference data unless people
     are asked for.
     """

@@ -1,10 +1,14 @@
 """For people who work on this project: tests, lint, benchmarks."""
 
+from __future__ import annotations
+
+from invoke.context import Context
+
 from ._help import JSON, task
 
 
 @task(help=JSON | {"env": "only this environment (default: dev and test)"})
-def onboard(ctx, env=None, json=False):
+def onboard(ctx: Context, env: str | None = None, json: bool = False) -> None:
     """The first morning: make the databases of dev and test, verify them, and say what to type next; loses nothing."""
     from skinspire_db.terminal import console
 
@@ -12,13 +16,13 @@ def onboard(ctx, env=None, json=False):
 
 
 @task(help={"all": "the slow tests too, as CI runs them"})
-def test(ctx, all=False):
+def test(ctx: Context, all: bool = False) -> None:
     """Run the tests."""
     _run(ctx, "-m", "pytest", *(["-m", "slow or not slow"] if all else []))
 
 
 @task()
-def lint(ctx):
+def lint(ctx: Context) -> None:
     """Run ruff, mypy and the rules for imports."""
     _run(ctx, "-m", "ruff", "check", ".")
     _run(ctx, "-m", "ruff", "format", "--check", ".")
@@ -27,18 +31,18 @@ def lint(ctx):
 
 
 @task(help={"name": "only benchmarks with this in their name"})
-def bench(ctx, name=""):
+def bench(ctx: Context, name: str = "") -> None:
     """Run the benchmarks and show each figure beside its peer's."""
     _run(ctx, "-m", "tests.benchmarks", *([name] if name else []))
 
 
-def _run(ctx, *arguments):
+def _run(ctx: Context, *arguments: str) -> None:
     """Run one of Python's tools from the checkout's root; its exit code becomes ours."""
     import subprocess
     import sys
     from pathlib import Path
 
-    from invoke import Exit
+    from invoke.exceptions import Exit
 
     command = [sys.executable, *arguments]
     if ctx.config.run.dry:

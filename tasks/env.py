@@ -1,10 +1,14 @@
 """Environments: which one is active, what every setting is and where it came from, and stamping a database."""
 
+from __future__ import annotations
+
+from invoke.context import Context
+
 from ._help import ENV, JSON, task
 
 
 @task(help=ENV | JSON)
-def switch(ctx, env=None, json=False):
+def switch(ctx: Context, env: str | None = None, json: bool = False) -> None:
     """Make an environment the active one of this checkout."""
     from skinspire_db import errors
     from skinspire_db.config import environment
@@ -22,14 +26,15 @@ def switch(ctx, env=None, json=False):
 
 
 @task(help=ENV | JSON)
-def status(ctx, env=None, json=False):
+def status(ctx: Context, env: str | None = None, json: bool = False) -> None:
     """Show every setting and where it came from; connects to nothing."""
     from skinspire_db.config import environment
+    from skinspire_db.config.project import Setting
     from skinspire_db.terminal import console
 
     rows = environment.describe(env)
     rows += [
-        environment.Setting(f"{group}.{name}", str(value), "invoke.yaml, or Invoke's layers over it")
+        Setting(f"{group}.{name}", str(value), "invoke.yaml, or Invoke's layers over it")
         for group in ("seed", "copy", "backup")
         for name, value in ctx.config[group].items()
     ]
@@ -41,7 +46,7 @@ def status(ctx, env=None, json=False):
 
 
 @task(help=ENV | JSON | {"confirm": "the database's name: needed when it holds objects or another environment's stamp"})
-def stamp(ctx, env=None, confirm=None, json=False):
+def stamp(ctx: Context, env: str | None = None, confirm: str | None = None, json: bool = False) -> None:
     """Stamp a database as this environment's, so that the tools may change it."""
     from skinspire_db.operations import env as operations
     from skinspire_db.terminal import console
@@ -50,7 +55,7 @@ def stamp(ctx, env=None, confirm=None, json=False):
 
 
 @task(help=ENV | JSON | {"confirm": "the database's name: needed in a protected environment, which gives its protection up"})
-def unstamp(ctx, env=None, confirm=None, json=False):
+def unstamp(ctx: Context, env: str | None = None, confirm: str | None = None, json: bool = False) -> None:
     """Take an environment's stamp off its database, so that another one may adopt what it holds."""
     from skinspire_db.operations import env as operations
     from skinspire_db.terminal import console

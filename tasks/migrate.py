@@ -1,5 +1,9 @@
 """Migrations: write revisions, apply them, take them back, and see where a database stands."""
 
+from __future__ import annotations
+
+from invoke.context import Context
+
 from ._help import CONFIRM, ENV, JSON, task
 
 TO = {"to": "a revision, which may be cut short (default: the newest)"}
@@ -7,7 +11,7 @@ MESSAGE = {"message": "what the revision does, in a few words"}
 
 
 @task(help=ENV | MESSAGE | JSON | {"keep": "keep the file also when it fails on this database"})
-def new(ctx, env=None, message=None, keep=False, json=False):
+def new(ctx: Context, env: str | None = None, message: str | None = None, keep: bool = False, json: bool = False) -> None:
     """Write a revision from the difference between the models and the database."""
     from skinspire_db.operations import migrate
     from skinspire_db.terminal import console
@@ -16,7 +20,9 @@ def new(ctx, env=None, message=None, keep=False, json=False):
 
 
 @task(help=ENV | TO | CONFIRM | JSON)
-def upgrade(ctx, env=None, to=None, confirm=None, json=False):
+def upgrade(
+    ctx: Context, env: str | None = None, to: str | None = None, confirm: str | None = None, json: bool = False
+) -> None:
     """Apply the pending revisions, each in a transaction of its own."""
     from skinspire_db.operations import migrate
     from skinspire_db.terminal import console
@@ -25,7 +31,7 @@ def upgrade(ctx, env=None, to=None, confirm=None, json=False):
 
 
 @task(help=ENV | CONFIRM | JSON | {"steps": "how many revisions to take back"})
-def downgrade(ctx, env=None, steps="1", confirm=None, json=False):
+def downgrade(ctx: Context, env: str | None = None, steps: str = "1", confirm: str | None = None, json: bool = False) -> None:
     """Take the last revision back."""
     from skinspire_db.operations import migrate
     from skinspire_db.terminal import console
@@ -34,7 +40,7 @@ def downgrade(ctx, env=None, steps="1", confirm=None, json=False):
 
 
 @task(help=ENV | JSON)
-def status(ctx, env=None, json=False):
+def status(ctx: Context, env: str | None = None, json: bool = False) -> None:
     """Show which revisions are applied, pending, or unknown to the files."""
     from skinspire_db.operations import migrate
     from skinspire_db.terminal import console
@@ -43,7 +49,7 @@ def status(ctx, env=None, json=False):
 
 
 @task(help=ENV | JSON)
-def check(ctx, env=None, json=False):
+def check(ctx: Context, env: str | None = None, json: bool = False) -> None:
     """For CI: exit code 3 when a revision is pending or the models differ from the database."""
     from skinspire_db.operations import migrate
     from skinspire_db.terminal import console
@@ -52,7 +58,9 @@ def check(ctx, env=None, json=False):
 
 
 @task(help=ENV | TO | CONFIRM | JSON)
-def stamp(ctx, env=None, to=None, confirm=None, json=False):
+def stamp(
+    ctx: Context, env: str | None = None, to: str | None = None, confirm: str | None = None, json: bool = False
+) -> None:
     """Note that the database is at a revision, and run nothing."""
     from skinspire_db.operations import migrate
     from skinspire_db.terminal import console
@@ -61,7 +69,7 @@ def stamp(ctx, env=None, to=None, confirm=None, json=False):
 
 
 @task(help=ENV | TO | JSON)
-def sql(ctx, env=None, to=None, json=False):
+def sql(ctx: Context, env: str | None = None, to: str | None = None, json: bool = False) -> None:
     """Print the SQL of the pending revisions, and run nothing."""
     from skinspire_db.config import environment
     from skinspire_db.operations import migrate
@@ -74,7 +82,7 @@ def sql(ctx, env=None, to=None, json=False):
 
 
 @task(help=ENV | MESSAGE | JSON)
-def merge(ctx, env=None, message=None, json=False):
+def merge(ctx: Context, env: str | None = None, message: str | None = None, json: bool = False) -> None:
     """Write a revision that joins two heads."""
     from skinspire_db.config import environment
     from skinspire_db.operations import migrate

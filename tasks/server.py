@@ -1,12 +1,21 @@
 """The embedded PostgreSQL server of this checkout."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from invoke.context import Context
+
 from ._help import JSON, task
+
+if TYPE_CHECKING:
+    from skinspire_db.postgres.embedded_server import EmbeddedServer
 
 ENV = {"env": "an environment that is on this server; all of a checkout share it"}
 
 
 @task(help=ENV | JSON)
-def start(ctx, env=None, json=False):
+def start(ctx: Context, env: str | None = None, json: bool = False) -> None:
     """Start the server; it is made first when there is none."""
     from skinspire_db.terminal import console
 
@@ -20,7 +29,7 @@ def start(ctx, env=None, json=False):
 
 
 @task(help=ENV | JSON)
-def stop(ctx, env=None, json=False):
+def stop(ctx: Context, env: str | None = None, json: bool = False) -> None:
     """Stop the server, and that of the tests; the databases stay."""
     from skinspire_db.terminal import console
 
@@ -35,14 +44,16 @@ def stop(ctx, env=None, json=False):
 
 
 @task(help=ENV | JSON)
-def status(ctx, env=None, json=False):
+def status(ctx: Context, env: str | None = None, json: bool = False) -> None:
     """Show whether the server runs, where, and which version it is; for root also those whose checkouts are gone."""
     from skinspire_db.postgres.data_folders import abandoned
     from skinspire_db.terminal import console
 
     known, tests = _server(env).status().as_dict(), _tests().status().as_dict()
+    folders = abandoned()
     orphans = [
-        {"home": str(each.home), "checkout": each.checkout, "state": each.state, "bytes": each.size} for each in abandoned()
+        {"home": str(folder.home), "checkout": folder.checkout, "state": folder.state, "bytes": folder.size}
+        for folder in folders
     ]
     if json:
         console.show_result("server.status", json=True, text="", **known, tests=tests, orphans=orphans)
@@ -53,7 +64,9 @@ def status(ctx, env=None, json=False):
             console.say_wrapped(
                 "servers without a checkout; invoke server.destroy --orphans deletes those whose checkout is gone:"
             )
-            shown = [(each["home"], each["checkout"] or "-", each["state"], f"{each['bytes'] / 1e6:.1f}") for each in orphans]
+            shown = [
+                (str(folder.home), folder.checkout or "-", folder.state, f"{folder.size / 1e6:.1f}") for folder in folders
+            ]
             console.table(shown, ("folder", "checkout", "which is", "MB"))
 
 
@@ -64,7 +77,9 @@ DESTROY = {
 
 
 @task(help=ENV | JSON | DESTROY)
-def destroy(ctx, env=None, confirm=None, orphans=False, json=False):
+def destroy(
+    ctx: Context, env: str | None = None, confirm: str | None = None, orphans: bool = False, json: bool = False
+) -> None:
     """Delete the server with every database it holds, and that of the tests."""
     from skinspire_db.postgres import embedded_server, orphaned_servers
     from skinspire_db.terminal import console
@@ -85,14 +100,14 @@ def destroy(ctx, env=None, confirm=None, orphans=False, json=False):
     console.show_result("server.destroy", json=json, text=f"{server.home} is gone", home=str(server.home))
 
 
-def _tests():
+def _tests() -> EmbeddedServer:
     from skinspire_db.config import project
     from skinspire_db.postgres import embedded_server
 
     return embedded_server.throw_away_server(project.current_project())
 
 
-def _server(env):
+def _server(env: str | None) -> EmbeddedServer:
     from skinspire_db.config import environment, project
     from skinspire_db.postgres import embedded_server
 

@@ -1,5 +1,9 @@
 """The trigger files of sql/triggers: install them, see and prove what is installed, and give them versions."""
 
+from __future__ import annotations
+
+from invoke.context import Context
+
 from ._help import CONFIRM, ENV, JSON, task
 
 NAME = {"name": "one trigger file, without .sql (see triggers.status)"}
@@ -20,19 +24,37 @@ VIEWS = {
         "verify": "prove every file before it is committed, not only what was installed anew",
     }
 )
-def install(ctx, env=None, name=None, at_version=None, verify=False, json=False):
+def install(
+    ctx: Context,
+    env: str | None = None,
+    name: str | None = None,
+    at_version: str | None = None,
+    verify: bool = False,
+    json: bool = False,
+) -> None:
     """Install the trigger files; what is right already is not touched."""
     from skinspire_db.operations import triggers
     from skinspire_db.terminal import console
 
-    def make(context):
-        return triggers.install(context.environment, name=name, at_version=at_version, verify=verify)
-
-    console.operate(ctx, env, make, json=json)
+    console.operate(
+        ctx,
+        env,
+        lambda context: triggers.install(context.environment, name=name, at_version=at_version, verify=verify),
+        json=json,
+    )
 
 
 @task(help=ENV | VIEWS | JSON | {"verbose": "show every check, not only what did not pass"})
-def verify(ctx, env=None, functions=False, critical=False, counts=False, proofs=False, verbose=False, json=False):
+def verify(
+    ctx: Context,
+    env: str | None = None,
+    functions: bool = False,
+    critical: bool = False,
+    counts: bool = False,
+    proofs: bool = False,
+    verbose: bool = False,
+    json: bool = False,
+) -> None:
     """Look whether the triggers are there and prove what they do, in a transaction that is rolled back."""
     from skinspire_db.operations import triggers
     from skinspire_db.terminal import console
@@ -40,14 +62,12 @@ def verify(ctx, env=None, functions=False, critical=False, counts=False, proofs=
     asked = {"functions": functions, "critical": critical, "counts": counts, "proofs": proofs}
     views = [view for view, wanted in asked.items() if wanted]
 
-    def make(context):
-        return triggers.verify(context.environment, views)
-
-    console.operate(ctx, env, make, json=json, verbose=verbose or bool(views))
+    verbose = verbose or bool(views)
+    console.operate(ctx, env, lambda context: triggers.verify(context.environment, views), json=json, verbose=verbose)
 
 
 @task(help=ENV | JSON)
-def status(ctx, env=None, json=False):
+def status(ctx: Context, env: str | None = None, json: bool = False) -> None:
     """Show the state of every function and trigger; exit code 3 when one is not INSTALLED."""
     from skinspire_db.operations import triggers
     from skinspire_db.terminal import console
@@ -56,7 +76,7 @@ def status(ctx, env=None, json=False):
 
 
 @task(help=ENV | NAME | JSON)
-def diff(ctx, env=None, name=None, json=False):
+def diff(ctx: Context, env: str | None = None, name: str | None = None, json: bool = False) -> None:
     """Show what an install would change: - is the database, + the file; exit code 3 when there is anything."""
     from skinspire_db.operations import triggers
     from skinspire_db.terminal import console
@@ -65,19 +85,20 @@ def diff(ctx, env=None, name=None, json=False):
 
 
 @task(help=ENV | NAME | CONFIRM | JSON)
-def disable(ctx, env=None, name=None, confirm=None, json=False):
+def disable(
+    ctx: Context, env: str | None = None, name: str | None = None, confirm: str | None = None, json: bool = False
+) -> None:
     """Switch a file's triggers off, and record that this is wished: an install leaves them off."""
     from skinspire_db.operations import triggers
     from skinspire_db.terminal import console
 
-    def make(context):
-        return triggers.switch(context.environment, name, enabled=False)
-
-    console.operate(ctx, env, make, json=json, confirm=confirm)
+    console.operate(
+        ctx, env, lambda context: triggers.switch(context.environment, name, enabled=False), json=json, confirm=confirm
+    )
 
 
 @task(help=ENV | NAME | JSON)
-def enable(ctx, env=None, name=None, json=False):
+def enable(ctx: Context, env: str | None = None, name: str | None = None, json: bool = False) -> None:
     """Switch a file's triggers on again."""
     from skinspire_db.operations import triggers
     from skinspire_db.terminal import console
@@ -86,7 +107,7 @@ def enable(ctx, env=None, name=None, json=False):
 
 
 @task(help=NAME | JSON)
-def bump(ctx, name=None, json=False):
+def bump(ctx: Context, name: str | None = None, json: bool = False) -> None:
     """Give an edited trigger file its next version; the former one is frozen in sql/triggers/archive."""
     from skinspire_db.objects import versions
     from skinspire_db.terminal import console

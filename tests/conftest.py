@@ -23,7 +23,7 @@ from typing import Any
 import psycopg
 import pytest
 from default_run import KEPT
-from invoke import Program
+from invoke.program import Program
 
 from skinspire_db.config import project as settings
 from skinspire_db.postgres.cluster import Address

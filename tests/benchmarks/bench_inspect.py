@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.benchmarks.harness import CHECKOUT, Bench, Figure, bench, medians
+from .harness import CHECKOUT, Bench, Figure, bench, medians
 
 TABLES = 2000
 # One query a kind for the facts that db.inspect shows, or psql's own command where that is one; the last four are what the

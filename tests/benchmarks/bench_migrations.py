@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from skinspire_db.migrations.revisions import CORE
-from tests.benchmarks.harness import CHECKOUT, Bench, Figure, bench, medians, timed
+
+from .harness import CHECKOUT, Bench, Figure, bench, medians, timed
 
 MODELS = """
 from large_schema import build

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.benchmarks.harness import CHECKOUT, Bench, Figure, bench, medians
+from .harness import CHECKOUT, Bench, Figure, bench, medians
 
 PEOPLE = 100_000
 COLUMNS = {

@@ -13,7 +13,8 @@ from sqlalchemy.orm import sessionmaker
 
 from skinspire_db.clinic.models import User
 from skinspire_db.database_service import close_db_connections, get_db_engine, get_db_session
-from tests.benchmarks.harness import Bench, Figure, bench
+
+from .harness import Bench, Figure, bench
 
 BLOCKS = 4_000
 

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks.harness import CHECKOUT, Figure, bench, medians, timed
+from .harness import CHECKOUT, Figure, bench, medians, timed
 
 
 def bench_list() -> list[Figure]:

@@ -10,9 +10,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from skinspire_db.postgres.embedded_server import EmbeddedServer
-from tests.benchmarks.harness import CHECKOUT, Bench, Figure, bench
+
+from .harness import CHECKOUT, Bench, Figure, bench
 
 TESTS = 60  # of each kind, in turns
 # Each test with real commits writes one row and reads it back.
@@ -98,12 +100,12 @@ def figures(project: Bench, what: str) -> list[Figure]:
     ]
 
 
-def run(project: Bench) -> dict[str, object]:
+def run(project: Bench) -> dict[str, Any]:
     """A run of the suite on the checkout's throw-away server, as a developer has it."""
     env = {name: value for name, value in project.env.items() if not name.startswith("PG")}
     started = time.time()
     subprocess.run([sys.executable, "-m", "pytest", "-q"], cwd=project.root, env=env, check=True, stdout=subprocess.DEVNULL)
-    found = json.loads((project.root / "seconds.json").read_text())
+    found: dict[str, Any] = json.loads((project.root / "seconds.json").read_text())
     return found | {"until the first": found["first"] - started}
 
 

@@ -12,7 +12,8 @@ from psycopg import Connection
 from skinspire_db.config import project as settings
 from skinspire_db.objects import versions
 from skinspire_db.objects.install import install
-from tests.benchmarks.harness import Bench, Figure, bench, medians
+
+from .harness import Bench, Figure, bench, medians
 
 ROWS = 100_000
 LOGINS = 1_000

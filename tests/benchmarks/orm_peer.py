@@ -8,15 +8,20 @@ import os
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import URL, create_engine
 from sqlalchemy.orm import Session
 
 from skinspire_db.clinic.models import Patient, User, UserRoleMapping
-from tests.benchmarks.bench_seed import COLUMNS
 
-CONVERT = dict.fromkeys(("personal_info", "contact_info", "emergency_contact", "preferences"), json.loads)
+from .bench_seed import COLUMNS
+
+CONVERT: dict[str, Callable[[str], Any]] = dict.fromkeys(
+    ("personal_info", "contact_info", "emergency_contact", "preferences"), json.loads
+)
 CONVERT |= dict.fromkeys(("patient_id", "hospital_id", "branch_id", "entity_id"), uuid.UUID) | {"role_id": int}
 engine = create_engine(
     URL.create(
@@ -35,7 +40,7 @@ def objects(table: str, kind: type) -> list[object]:
     with (Path(sys.argv[1]) / table).open(newline="") as file:
         made = []
         for values in csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE):
-            row = {
+            row: dict[str, Any] = {
                 name: None if value == "\\N" else value.replace("\\\\", "\\")
                 for name, value in zip(names, values, strict=True)
             }

@@ -120,7 +120,7 @@ def test_no_test_data_in_a_protected_environment(connection: Connection) -> None
 @pytest.mark.parametrize("numbers", [{"patients": 0}, {"patients": -5}, {"doctors": 0}, {"patients": people.MOST + 1}])
 def test_numbers_that_mean_nothing(numbers: dict[str, int]) -> None:
     with pytest.raises(UsageError):
-        Options(**numbers)
+        Options(**numbers)  # type: ignore[arg-type]
 
 
 # Reference data

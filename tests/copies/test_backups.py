@@ -103,14 +103,16 @@ def largest(backup: Path) -> Path:
     return max((backup / "data").iterdir(), key=lambda path: path.stat().st_size)
 
 
+def link_in_place_of_the_largest(backup: Path) -> None:
+    largest(backup).rename(backup.parent / "away")
+    largest(backup).with_name("x.dat").symlink_to("/etc/passwd")
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "cut short": lambda backup: os.truncate(largest(backup), largest(backup).stat().st_size // 2),
     "altered": lambda backup: largest(backup).write_bytes(b"\0" + largest(backup).read_bytes()[1:]),
     "a file less": lambda backup: largest(backup).unlink(),
-    "a link": lambda backup: (
-        largest(backup).rename(backup.parent / "away"),
-        largest(backup).with_name("x.dat").symlink_to("/etc/passwd"),
-    ),
+    "a link": link_in_place_of_the_largest,
     "a file beside": lambda backup: (backup / "extra.txt").write_text("x"),
     "null tables": lambda backup: edit(backup, fingerprint={"tables": None, "sequences": {}, "definitions": {}, "major": 17}),
     "text for a number": lambda backup: edit(backup, server_version="17"),

@@ -8,6 +8,7 @@ import re
 import secrets
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -519,7 +520,8 @@ def test_a_database_exchanged_before_the_swap(
     elif operation == "db.undo":
         pytest.skip("without a former database there is nothing to undo")
     former = scratch.former(Target("dev", Policy(), {"dbname": two.database})).database
-    real, after = getattr(scratch, moment), {}
+    real = getattr(scratch, moment)
+    after: dict[str, Any] = {}
 
     def attack(*arguments: Any) -> Any:
         if not after:
@@ -602,7 +604,7 @@ def test_what_killed_processes_left_is_removed(tmp_path: Path, monkeypatch: pyte
     """What belongs to a process that lives, or to another tool, stays."""
     from skinspire_db.postgres import scripts
 
-    monkeypatch.setattr(scripts.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     left, theirs = (
         tmp_path / f"{scripts.FOLDER}left",
         [tmp_path / "tmpx", tmp_path / "skinspire-db-clone", tmp_path / f"{scripts.FOLDER}x"],

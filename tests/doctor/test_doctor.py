@@ -28,14 +28,14 @@ def broken(project: Project, link: str, says: str) -> str:
     """The diagnosis ends at this link, which says this; all before it hold. Returns the remedy."""
     outcome = project.invoke("db.doctor", "--json")
     assert outcome.code == 1, outcome.out + outcome.err
-    answer = outcome.json
+    answer: dict[str, Any] = outcome.json
     assert (answer["ok"], answer["exit_code"], answer["error"]["type"]) == (False, 1, "ChecksFailed")
     *before, last = answer["checks"]
     assert (last["name"], last["status"]) == (link, "fail"), answer["checks"]
     assert says in last["detail"], last["detail"]
     assert {check["status"] for check in before} <= {"pass"}, before
     assert answer["error"]["message"] == f"{link}: {last['detail']}"
-    remedy = answer["error"]["remedy"]
+    remedy: str = answer["error"]["remedy"]
     assert remedy
     return remedy
 

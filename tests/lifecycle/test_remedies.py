@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from conftest import CHECKOUT, Outcome, Project
-from invoke import Task
 from invoke.loader import FilesystemLoader
+from invoke.tasks import Task
 
 from skinspire_db.lifecycle import remedies
 
@@ -82,7 +82,7 @@ def commands(text: str) -> list[list[str]]:
 
 def follow(project: Project, outcome: Outcome, *, steps: int = 3) -> None:
     """Type what is said, and what that says, until a command succeeds."""
-    seen = []
+    seen: list[list[str]] = []
     for _ in range(steps):
         said = outcome.err.partition(" -> ")[2] or outcome.out
         typed = next((each for each in commands(said) if each not in seen), None)

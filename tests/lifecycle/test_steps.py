@@ -257,7 +257,7 @@ def test_what_is_no_step(here: Project) -> None:
     with pytest.raises(UsageError, match="the step seed has no option patience"):
         steps.seed(patience=3)
     with pytest.raises(UsageError, match="5 is no step"):
-        pipeline("my", "dev", 5).run()  # type: ignore[arg-type]
+        pipeline("my", "dev", 5).run()
     with pytest.raises(DatabaseMissing):
         pipeline("my", "dev", steps.reset, steps.seed).run()  # only create makes the database
 

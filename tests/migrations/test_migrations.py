@@ -135,7 +135,7 @@ def test_an_appointment_there_and_back(app: Project) -> None:
         ledger = app.query(
             "SELECT count(*) FROM skinspire_tools.ledger, jsonb_object_keys(triggers) k WHERE k ~ 'appointments'"
         )
-        assert ledger == [(2 * tables,)]
+        assert ledger == [(2 * count,)]
         assert app.process("triggers.status").code == 0
     assert app.query("SELECT tgname FROM pg_trigger WHERE tgrelid = 'appointments'::regclass AND NOT tgisinternal ORDER BY 1") == [
         ("_100_timestamps",), ("_110_user_tracking",),
@@ -646,7 +646,7 @@ def build(wanted: dict[str, tuple[set[str], set[str]]]) -> MetaData:
             if isinstance(item, str):
                 table.comment = item
             elif isinstance(item, Index):
-                item.name = f"{item.name}_{name}"
+                item.name = f"{item.name}_{name}"  # type: ignore[assignment]
                 if item.name not in {index.name for index in table.indexes}:
                     item._set_parent(table)
             elif extra != "other check" or "check" not in extras:

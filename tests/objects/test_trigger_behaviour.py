@@ -25,7 +25,7 @@ def test_timestamps(connection: Connection, zone: str) -> None:
     connection.execute(f"SET TimeZone = '{zone}'".encode())
     row = "SELECT created_at, updated_at, now() FROM hospitals WHERE name = 'T'"
     connection.execute("INSERT INTO hospitals (name, created_at, updated_at) VALUES ('T', '2020-01-01Z', NULL)")
-    created, updated, now = connection.execute(row.encode()).fetchone() or ()
+    created, updated, now = connection.execute(row.encode()).fetchall()[0]
     assert created == updated and created.year in (2019, 2020)
     connection.execute("UPDATE hospitals SET name = name WHERE name = 'T'")
     assert connection.execute(row.encode()).fetchone() == (created, updated, now), "nothing changed, so nothing moves"

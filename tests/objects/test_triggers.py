@@ -402,8 +402,7 @@ def test_pgtap_agrees_with_status(clinic: Project) -> None:
         connection.execute(script.read_bytes())
 
         def tap(query: str, *values: str) -> bool:
-            row = connection.execute(f"SELECT {query}".encode(), values).fetchone()
-            return bool(row) and str(row[0]).startswith("ok")
+            return str(connection.execute(f"SELECT {query}".encode(), values).fetchall()[0][0]).startswith("ok")
 
         def agrees(states: list[TriggerState]) -> int:
             for each in states:

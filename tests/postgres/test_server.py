@@ -102,8 +102,7 @@ def test_kill_9_of_server_whose_worker_is_busy(embedded: EmbeddedServer) -> None
 def test_stale_pid_file_that_names_another_program(embedded: EmbeddedServer) -> None:
     """After a reboot the number in postmaster.pid can be anybody's; PostgreSQL alone would refuse to start."""
     embedded.stop()
-    account = {"user": embedded.account.uid} if embedded.account else {}
-    other = subprocess.Popen(["sleep", "60"], **account)
+    other = subprocess.Popen(["sleep", "60"], user=embedded.account.uid if embedded.account else None)
     try:
         (embedded.data / "postmaster.pid").write_text(f"{other.pid}\n{embedded.data}\n1\n1\n\n127.0.0.1\n0 0\nready\n")
         assert embedded.status().running is False
@@ -167,7 +166,7 @@ def test_secrets_are_the_owners_alone(embedded: EmbeddedServer) -> None:
     address = embedded.start()
     assert address.password not in repr(address)
     with opened(address) as connection:
-        settings = dict(
+        settings: dict[str, str] = dict(
             connection.execute(
                 "SELECT name, setting FROM pg_settings WHERE name IN ('listen_addresses', 'unix_socket_directories', 'password_encryption')"
             ).fetchall()

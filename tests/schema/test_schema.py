@@ -284,7 +284,7 @@ def test_the_blueprint_is_built_anew_when_a_model_changes(tmp_path: Any, monkeyp
 def test_create_all_makes_what_db_create_makes(empty: Connection) -> None:
     """An application that calls Base.metadata.create_all() itself gets the same tables."""
     statements: list[str] = []
-    engine = create_mock_engine(
+    engine: Any = create_mock_engine(
         "postgresql+psycopg://", lambda ddl, *_, **__: statements.append(str(ddl.compile(dialect=engine.dialect)))
     )
     Base.metadata.create_all(engine, checkfirst=False)

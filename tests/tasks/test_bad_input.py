@@ -450,6 +450,6 @@ def test_a_user_without_a_name(clinic: Project, monkeypatch: pytest.MonkeyPatch)
     missing = refused(clinic, "backup.restore", "--file=~nobody/x.dump", code=2, says="there is no backup ~nobody/x.dump")
     assert "backup.list" in missing
     clinic.env["DEV_DATABASE_URL"] = clinic.env["DEV_DATABASE_URL"].replace(f"skinspire:{clinic.address.password}@", "")
-    for task in ("db.verify", "db.seed", "db.doctor"):
-        remedy = refused(clinic, task, code=2 if task != "db.doctor" else 1, says="DEV_DATABASE_URL names no role")
-        assert "DEV_DATABASE_URL=postgresql://user:password@" in remedy
+    for command, code in (("db.verify", 2), ("db.seed", 2), ("db.doctor", 1)):
+        needed = refused(clinic, command, code=code, says="DEV_DATABASE_URL names no role")
+        assert "DEV_DATABASE_URL=postgresql://user:password@" in needed

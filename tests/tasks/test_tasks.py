@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from conftest import CHECKOUT, Project
-from invoke import Program
 from invoke.loader import FilesystemLoader
+from invoke.program import Program
 
 from skinspire_db.lifecycle.result import counted, told
 from skinspire_db.terminal import console

@@ -55,7 +55,7 @@ def test_an_application_in_a_clean_environment(kind: str, tmp_path: Path) -> Non
     home, app = tmp_path / "venv", tmp_path / "my app"
     subprocess.run([sys.executable, "-m", "venv", home], check=True)
     scripts = home / ("Scripts" if sys.platform == "win32" else "bin")
-    install = [scripts / "python", "-m", "pip", "install", "--quiet", f"{built}[embedded]"]
+    install = [str(scripts / "python"), "-m", "pip", "install", "--quiet", f"{built}[embedded]"]
     done = subprocess.run(install, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     app.mkdir()
