@@ -38,7 +38,7 @@ from typing import Any
 import psycopg
 from conftest import CHECKOUT, Outcome, Project
 
-from skinspire_db.service.test_override import TOLD
+from skinspire_db.service.test_override import MAY_REACH
 
 DOCUMENTS = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
 LANGUAGES = ("console", "sh", "json", "python", "toml", "sql", "ini", "powershell", "text", "mermaid")
@@ -191,7 +191,9 @@ class Walk:
     def environment(self) -> dict[str, str]:
         """That of a shell which pytest knows nothing of."""
         shell = {
-            name: value for name, value in self.project.environment.items() if not name.startswith("PYTEST_") and name != TOLD
+            name: value
+            for name, value in self.project.environment.items()
+            if not name.startswith("PYTEST_") and name != MAY_REACH
         }
         return {**shell, "PYTHONPATH": str(CHECKOUT)}
 

@@ -8,15 +8,21 @@ from typing import Any
 
 import pytest
 from conftest import Project
+from sqlalchemy import QueuePool
 
 from skinspire_db.clinic.models import Hospital
 from skinspire_db.config import project as settings
-from skinspire_db.database_service import (
-    close_db_connections,
-)
+from skinspire_db.database_service import close_db_connections, get_db_engine
 from skinspire_db.service import ownership, test_override, unit_of_work
 
 POOL = "[tool.skinspire_db.environments.dev]\npool_size = 5\npool_overflow = 0\npool_timeout = 20\n"
+
+
+def checked_out() -> int:
+    """How many connections the application's pool has lent."""
+    pool = get_db_engine().pool
+    assert isinstance(pool, QueuePool)
+    return pool.checkedout()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from conftest import Project
-from service_app import POOL, Oops, add, app, names, service  # noqa: F401
+from service_app import POOL, Oops, add, app, checked_out, names, service  # noqa: F401
 from sqlalchemy import text
 
 from skinspire_db.database_service import (
@@ -39,7 +39,7 @@ def test_32_threads_on_a_pool_of_five(app: Project) -> None:
         list(pool.map(work, range(32)))
     assert app.query("SELECT count(*), count(*) FILTER (WHERE 'thread ' || split_part(substr(name, 3), '/', 1) = created_by)"
                      " FROM hospitals WHERE name LIKE 't:%'") == [(320, 320)]  # fmt: skip
-    assert get_db_engine().pool.checkedout() == 0
+    assert checked_out() == 0
 
 
 def test_200_tasks_on_a_pool_of_five(app: Project) -> None:
@@ -58,7 +58,7 @@ def test_200_tasks_on_a_pool_of_five(app: Project) -> None:
     asyncio.run(together())
     assert app.query("SELECT count(*), count(*) FILTER (WHERE 'task ' || rtrim(substr(name, 3), '''') = created_by)"
                      " FROM hospitals WHERE name LIKE 't:%'") == [(400, 400)]  # fmt: skip
-    assert get_db_engine().pool.checkedout() == 0
+    assert checked_out() == 0
 
 
 def test_200_tasks_in_threads_and_without_an_await(app: Project) -> None:
@@ -242,7 +242,7 @@ def test_waiting_for_ever_in_a_task_is_refused_in_words(app: Project, service: C
         await stack.enter_async_context(get_db_session())
 
     asyncio.run(main())
-    assert get_db_engine().pool.checkedout() == 0
+    assert checked_out() == 0
 
 
 def test_blocks_that_are_closed_elsewhere_do_not_pile_up(app: Project) -> None:

@@ -78,11 +78,17 @@ def test_a_copy_shares_nothing_and_can_come_back(app: Project) -> None:
         user.ui_preferences = {"theme": {"colour": "green"}}
         session.flush()
         copy = get_detached_copy(user)
+        assert copy.ui_preferences
         copy.ui_preferences["theme"]["colour"] = "red"
         assert user.ui_preferences == {"theme": {"colour": "green"}} and not session.dirty
     with get_db_session() as session:
         merged = session.merge(copy)
-        assert merged in session and merged.sessions == [] and merged.ui_preferences["theme"]["colour"] == "red"
+        assert (
+            merged in session
+            and merged.sessions == []
+            and merged.ui_preferences
+            and merged.ui_preferences["theme"]["colour"] == "red"
+        )
 
 
 def test_a_copy_of_a_long_chain(app: Project) -> None:
@@ -104,8 +110,9 @@ def test_a_copy_of_a_long_chain(app: Project) -> None:
         nodes = list(session.scalars(select(Node)))
         copy = get_detached_copy(nodes[-1], include=("next",))
     length = 0
-    while copy is not None:
-        copy, length = copy.next, length + 1
+    node: Node | None = copy
+    while node is not None:
+        node, length = node.next, length + 1
     assert length == 1500
 
 

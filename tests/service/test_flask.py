@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 from conftest import CHECKOUT, Project
-from service_app import service  # noqa: F401
-
-from skinspire_db.database_service import get_db_engine
+from service_app import checked_out, service  # noqa: F401
 
 EXAMPLE = re.search(r"```python\n(from flask import.*?)```", (CHECKOUT / "docs/service.md").read_text(), re.DOTALL)
 
@@ -49,4 +47,4 @@ def test_a_view_that_raises_leaves_nothing_behind(clinic: Project, client: Any) 
     assert clinic.query("SELECT count(*) FROM hospitals WHERE name LIKE 't:%'") == [(0,)]
     assert client.post("/hospitals", json={"name": "t:c"}, headers={"X-User": "2"}).status_code == 201
     assert clinic.query("SELECT name, created_by FROM hospitals WHERE name LIKE 't:%'") == [("t:c", "2")]
-    assert get_db_engine().pool.checkedout() == 0  # type: ignore[attr-defined]
+    assert checked_out() == 0

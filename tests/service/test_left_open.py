@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 from conftest import Project
-from service_app import add, app, names, service  # noqa: F401
+from service_app import add, app, checked_out, names, service  # noqa: F401
 from sqlalchemy import text
 
 from skinspire_db.database_service import (
@@ -31,7 +31,7 @@ def test_a_session_left_open_is_reported_and_rolled_back(app: Project, caplog: p
     line = leave()
     gc.collect()
     assert f"a session that was opened at {__file__}:{line} is not in a with block" in caplog.text
-    assert get_db_engine().pool.checkedout() == 0
+    assert checked_out() == 0
     assert names(app) == ["t:meanwhile"]
 
 

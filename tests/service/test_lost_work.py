@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 from conftest import Project
-from service_app import Oops, add, app, names, service  # noqa: F401
+from service_app import Oops, add, app, checked_out, names, service  # noqa: F401
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidRequestError, SQLAlchemyError
 
@@ -173,7 +173,7 @@ def test_a_session_that_is_closed_inside_its_block(app: Project, verb: str) -> N
         with get_db_session() as inner:
             getattr(inner, verb)()
         add(session, "b")
-    assert names(app) == [] and get_db_engine().pool.checkedout() == 0
+    assert names(app) == [] and checked_out() == 0
 
 
 def test_a_session_after_its_block(app: Project) -> None:
@@ -181,7 +181,7 @@ def test_a_session_after_its_block(app: Project) -> None:
         add(session, "a")
     with pytest.raises(InvalidRequestError, match="permanently closed"):
         add(session, "b")
-    assert get_db_engine().pool.checkedout() == 0
+    assert checked_out() == 0
 
 
 def test_rollback_in_an_inner_block_keeps_its_user(app: Project) -> None:

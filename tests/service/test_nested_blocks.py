@@ -11,13 +11,12 @@ from conftest import Project
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from service_app import Oops, add, app, names, service  # noqa: F401
+from service_app import Oops, add, app, checked_out, names, service  # noqa: F401
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, InternalError
 
 from skinspire_db.clinic.models import Hospital
 from skinspire_db.database_service import (
-    get_db_engine,
     get_db_session,
     use_nested_transactions,
 )
@@ -28,7 +27,7 @@ def test_an_inner_block_is_on_the_same_connection(app: Project) -> None:
     with get_db_session() as outer, get_db_session() as inner:
         assert inner is outer
         add(inner, "a")
-        assert get_db_engine().pool.checkedout() == 1
+        assert checked_out() == 1
         assert names(app) == []
 
 
@@ -129,7 +128,7 @@ def test_blocks_that_end_in_the_wrong_order_keep_nothing(app: Project) -> None:
         outer.__exit__(None, None, None)
     with pytest.raises(UsageError, match="reverse order"):
         inner.__exit__(None, None, None)
-    assert names(app) == [] and get_db_engine().pool.checkedout() == 0
+    assert names(app) == [] and checked_out() == 0
     with get_db_session() as session:
         add(session, "b")
     assert names(app) == ["t:b"]
@@ -137,7 +136,7 @@ def test_blocks_that_end_in_the_wrong_order_keep_nothing(app: Project) -> None:
 
 Tree = tuple[bool, str, list[Any]]  # is the block's error caught by the one around it; does it fail, and how; what is inside
 LEAVES = st.sampled_from(["", "raise", "constraint"])
-TREES = st.recursive(
+TREES: st.SearchStrategy[Tree] = st.recursive(
     st.tuples(st.booleans(), LEAVES, st.just([])),
     lambda inner: st.tuples(st.booleans(), LEAVES, st.lists(inner, max_size=3)),
     max_leaves=8,
@@ -203,7 +202,7 @@ def test_random_nestings_against_the_rules(app: Project, savepoints: bool, count
         else:
             assert outcome is None
         assert names(app) == sorted(expected)
-        assert get_db_engine().pool.checkedout() == 0
+        assert checked_out() == 0
 
     check()
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 import sqlalchemy
 from conftest import Project
-from service_app import add, app, names, service  # noqa: F401
+from service_app import add, app, checked_out, names, service  # noqa: F401
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError, InternalError
 
@@ -56,7 +56,7 @@ def test_whatever_is_raised_persists_nothing(app: Project, error: type[BaseExcep
         raise raised
     assert caught.value is raised
     assert names(app) == []
-    assert get_db_engine().pool.checkedout() == 0
+    assert checked_out() == 0
 
 
 def test_a_constraint_that_only_the_commit_sees(app: Project) -> None:
@@ -67,7 +67,7 @@ def test_a_constraint_that_only_the_commit_sees(app: Project) -> None:
     with pytest.raises(DBAPIError, match="too late"), get_db_session() as session:
         add(session, "a")
     assert names(app) == []
-    assert get_db_engine().pool.checkedout() == 0
+    assert checked_out() == 0
 
 
 def test_a_killed_process_persists_nothing(app: Project) -> None:

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pytest
 from conftest import Project
-from service_app import POOL, add, app, service  # noqa: F401
+from service_app import POOL, add, app, checked_out, service  # noqa: F401
 from sqlalchemy import select, text
 from sqlalchemy.exc import InternalError
 
 from skinspire_db.clinic.models import Hospital
 from skinspire_db.database_service import (
     close_db_connections,
-    get_db_engine,
     get_db_session,
 )
 from skinspire_db.service import engines
@@ -48,7 +47,7 @@ def test_a_replica_serves_what_only_reads(
     assert answers(True) == app.database, "it is left alone for a while"
     engines.service("dev").replica_down_until = 0.0
     assert answers(True) == replica and "answers again" in caplog.text
-    assert get_db_engine().pool.checkedout() == 0
+    assert checked_out() == 0
 
 
 PGBOUNCER = shutil.which("pgbouncer") or shutil.which("/usr/sbin/pgbouncer")

@@ -11,13 +11,12 @@ from pathlib import Path
 
 import pytest
 from conftest import Project, throw_away_home
-from service_app import add, app, names, service  # noqa: F401
+from service_app import add, app, checked_out, names, service  # noqa: F401
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from skinspire_db.database_service import (
     close_db_connections,
-    get_db_engine,
     get_db_session,
 )
 from skinspire_db.postgres.embedded_server import EmbeddedServer
@@ -80,7 +79,7 @@ def test_the_server_is_killed_and_restarted_in_the_middle(own_server: tuple[Proj
     assert before > 0 and len(done) >= after + 50, "the service recovers by itself"
     written = set(project.query("SELECT who, turn FROM written", "app"))
     assert set(done) <= written
-    assert get_db_engine().pool.checkedout() == 0
+    assert checked_out() == 0
 
 
 def test_a_failure_inside_a_block_is_not_tried_again(app: Project) -> None:
