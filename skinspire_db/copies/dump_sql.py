@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
 from typing import IO, Literal
 
 Kind = Literal["statement", "rows", "command"]
+Piece = tuple[Kind, bytes]
 # What begins something in which no statement ends, and what ends a statement. A command for psql begins with a backslash,
 # wherever no string is.
 OPENS = re.compile(rb"--[^\n]*|/\*|(?<![\w$])[eE]'|'|\"|(?<![\w$])\$(?:[A-Za-z_\x80-\xff][\w\x80-\xff]*)?\$|[;()]|\\")
@@ -20,7 +22,7 @@ NOTHING = re.compile(rb"\s*(--[^\n]*\s*)?")
 FUNCTION = re.compile(r"CREATE (OR REPLACE )?(FUNCTION|PROCEDURE)\b")
 
 
-def pieces(file: IO[bytes]) -> Iterator[tuple[Kind, bytes]]:
+def pieces(file: IO[bytes]) -> Iterator[Piece]:
     """The whole file in order, nothing left out, divided as psql does. A statement is everything up to its semicolon,
     comments before it too; rows are what follows a COPY ... FROM stdin, to its last line.
     """
@@ -51,6 +53,11 @@ def pieces(file: IO[bytes]) -> Iterator[tuple[Kind, bytes]]:
                 statement, state = b"", State()
     if statement:
         yield "statement", statement
+
+
+def pieces_of(text: str) -> Iterator[Piece]:
+    """The pieces of SQL that a program printed; bytes that are no UTF-8 are escaped in it, and come back as they were."""
+    return pieces(io.BytesIO(text.encode(errors="surrogateescape")))
 
 
 def _is_whole(statement: bytes) -> bool:
@@ -98,7 +105,12 @@ def bare(statement: bytes) -> bytes:
     return statement
 
 
-def _rows(file: IO[bytes]) -> Iterator[tuple[Kind, bytes]]:
+def bare_text(statement: bytes) -> str:
+    """The statement as text, without the comments and blanks around it; bytes that are no UTF-8 are escaped."""
+    return bare(statement).decode(errors="surrogateescape").strip()
+
+
+def _rows(file: IO[bytes]) -> Iterator[Piece]:
     for line in file:
         yield "rows", line
         if line.rstrip(b"\r\n") == b"\\.":

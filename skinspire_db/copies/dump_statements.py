@@ -39,6 +39,7 @@ GRANTED = re.compile(
     re.DOTALL,
 )
 LATER = re.compile(r"(CREATE|ALTER|COMMENT ON) PUBLICATION ")
+COMMAND = re.compile(rb"\\(connect|restrict|unrestrict)\b")  # the commands for psql that pg_dump writes; none is carried out
 TRANSACTION = re.compile(
     r"(COMMIT|END|ROLLBACK|ABORT|BEGIN|START TRANSACTION|PREPARE TRANSACTION|SAVEPOINT|RELEASE)\b(?! ATOMIC)"
 )
@@ -153,3 +154,9 @@ def refused(statement: bytes, path: object) -> BackupInvalid:
     return BackupInvalid(
         f"{path} holds a statement that pg_dump does not write: {text}", remedy="take it out, or use a dump by pg_dump"
     )
+
+
+def refused_command(command: bytes, path: object) -> BackupInvalid:
+    """The error for a command for psql that pg_dump does not write."""
+    shown = command.strip().decode(errors="replace")[:60]
+    return BackupInvalid(f"{path} holds commands for psql: {shown}", remedy="use a dump by pg_dump")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import re
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from skinspire_db.copies.dump_files import CLEANS, OWNER, Archive, Strangers
-from skinspire_db.copies.dump_sql import bare, pieces
-from skinspire_db.copies.dump_statements import GRANTED, OWNED, Judge, refused
+from skinspire_db.copies.absent_roles import Note, is_about, owner_of, rewritten, sentences
+from skinspire_db.copies.dump_files import Archive
+from skinspire_db.copies.dump_sql import bare, bare_text, pieces
+from skinspire_db.copies.dump_statements import COMMAND, GRANTED, NAME, OWNED, Judge, Verdict, refused, refused_command
 from skinspire_db.errors import BackupInvalid
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.client_programs import ClientTools
@@ -18,7 +20,13 @@ from skinspire_db.postgres.target import Target
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
-COMMAND = re.compile(rb"\\(connect|restrict|unrestrict)\b")
+# What drops things, which are not there in an empty database.
+CLEANS = re.compile(
+    r"DROP (?!.* IF EXISTS)"
+    r"|SELECT pg_catalog\.lo_unlink\("
+    rf"|ALTER TABLE (IF EXISTS )?(ONLY )?{NAME}(\.{NAME})? (ALTER COLUMN {NAME} )?DROP (CONSTRAINT|DEFAULT|IDENTITY)",
+    re.DOTALL,
+)
 # What of a dump would run, with the tools' rights, whenever they write down what they did.
 IN_THE_WAY = """
     SELECT c.relname FROM pg_catalog.pg_class c
@@ -54,65 +62,84 @@ def judge(connection: Connection) -> Judge:
 
 
 def restore(tools: ClientTools, archive: Archive, aside: Target, lent: Target, present: set[str], judged: Judge) -> list[str]:
-    """Restore plain SQL through psql in one transaction, as `lent`; owners and grants follow as `aside`, which may give
-    them. Returns what was mapped or left out, a sentence each.
+    """Restore plain SQL through psql, in one transaction for the rows and definitions and one for owners and grants.
 
-    Raises BackupInvalid, before anything is restored, for commands for psql and statements that no pg_dump writes.
+    Args:
+        tools: the programs that restore it.
+        archive: what is restored.
+        aside: the empty database, for the user that may give owners and grants.
+        lent: the same database, for the role of fewer rights that restores everything else.
+        present: the roles of its server.
+        judged: judges each statement.
+
+    Returns:
+        What was mapped or left out, a sentence each.
+
+    Raises:
+        BackupInvalid: it has commands for psql or statements that no pg_dump writes; nothing is restored then.
+        StepFailed: with what psql said.
     """
-    strangers = Strangers(present)
     with contextlib.closing(connections.connect(aside, "restore")) as connection:
-        able = connection.execute("SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user").fetchone() == (
-            True,
-        )
+        superuser = connection.execute("SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user").fetchone()
     with script(tools) as first, script(tools) as later:
-        _divide(archive, first, later, strangers, judged, aside.user if able or lent == aside else None)
+        division = _Division(first, later, frozenset(present), judged, gives=superuser == (True,) or lent == aside)
+        division.divide(archive)
         first.run(lent)
         later.run(aside)
-    return [*strangers.notes(aside), *judged.notes()]
+    return [*sentences(division.notes, aside.user), *judged.notes()]
 
 
-def _divide(archive: Archive, first: Script, later: Script, strangers: Strangers, judged: Judge, giver: str | None) -> None:
-    """Write each statement into the script where it belongs; nothing when the dump is refused. Only with a `giver` are
-    things given to other roles that are here.
+@dataclass
+class _Division:
+    """Divides the statements of a plain dump into the scripts `first` and `later`; the latter runs with the administrator's
+    rights. Objects are given to other roles only where it `gives`.
     """
-    wrong: BackupInvalid | None = None
-    keeping = True
-    with archive.path.open("rb") as file:
-        for kind, piece in pieces(file):
-            text = bare(piece).decode(errors="surrogateescape").strip()
-            if kind == "command" and not COMMAND.match(piece):
-                shown = text.encode(errors="surrogateescape").decode(errors="replace")[:60]
-                raise BackupInvalid(f"{archive.path} holds commands for psql: {shown}", remedy="use a dump by pg_dump")
-            if kind == "rows" and keeping:
-                first.write(piece)
-            if kind != "statement" or not text:
-                continue
-            verdict = judged.verdict(bare(piece)) if not CLEANS.match(text) else "skip"
-            wrong = wrong or (refused(piece, archive.path) if verdict == "refuse" else None)
-            strangers.look(text)
-            keeping = verdict in ("keep", "later") and strangers.keeps(text)
-            changed = strangers.without(text) if keeping else ""
-            if changed:
-                _place(changed, verdict, first, later, strangers, judged, giver)
-    if wrong:
-        raise wrong
 
+    first: Script
+    later: Script
+    present: frozenset[str]
+    judge: Judge
+    gives: bool
+    notes: list[Note] = field(default_factory=list)
 
-def _place(
-    text: str, verdict: str, first: Script, later: Script, strangers: Strangers, judged: Judge, giver: str | None
-) -> None:
-    if owner := OWNER.fullmatch(text):
-        if not OWNED.fullmatch(text):
-            judged.owners(text)
-        elif giver is None:
-            strangers.robbed.add(owner[1].strip('"'))
-        else:
-            later.write(f"{text}\n")
-        return
-    after = verdict == "later" or GRANTED.fullmatch(text)
-    if text.startswith("SET client_encoding"):
-        later.write(f"{text}\n")
-    (later if after else first).write(f"{text}\n")
+    def divide(self, archive: Archive) -> None:
+        """Write each statement into the script where it belongs. Raises BackupInvalid when the dump is refused."""
+        wrong: BackupInvalid | None = None
+        keeping = True
+        with archive.path.open("rb") as file:
+            for kind, piece in pieces(file):
+                if kind == "command" and not COMMAND.match(piece):
+                    raise refused_command(piece, archive.path)
+                if kind == "rows" and keeping:
+                    self.first.write(piece)
+                if kind != "statement" or not (text := bare_text(piece)):
+                    continue
+                verdict: Verdict = "skip" if CLEANS.match(text) else self.judge.verdict(bare(piece))
+                wrong = wrong or (refused(piece, archive.path) if verdict == "refuse" else None)
+                keeping = self._place(text, verdict)
+        if wrong:
+            raise wrong
+
+    def _place(self, text: str, verdict: Verdict) -> bool:
+        """Write a statement into its script. Returns whether rows that follow it are kept."""
+        statement, note = rewritten(text, self.present)
+        wanted = verdict in ("keep", "later")
+        if note and (wanted or note.kind == "owner"):
+            self.notes.append(note)
+        if not wanted or not statement or is_about(statement, self.notes):
+            return False
+        if owner := owner_of(statement):
+            if not OWNED.fullmatch(statement):
+                self.judge.owners(statement)
+            elif self.gives:
+                self.later.write(f"{statement}\n")
+            else:
+                self.notes.append(Note("kept", frozenset({owner})))
+            return True
+        if statement.startswith("SET client_encoding"):
+            self.later.write(f"{statement}\n")
+        (self.later if verdict == "later" or GRANTED.fullmatch(statement) else self.first).write(f"{statement}\n")
+        return True
 
 
 def refuse_what_would_run(aside: Target, path: object) -> list[str]:

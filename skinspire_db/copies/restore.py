@@ -12,7 +12,8 @@ from skinspire_db.catalog import fingerprint
 from skinspire_db.config import environment
 from skinspire_db.config.environment import Environment
 from skinspire_db.config.project import expanded
-from skinspire_db.copies import backup_folder, dump_files, plain_dump
+from skinspire_db.copies import archive_restore, backup_folder, dump_files, plain_dump
+from skinspire_db.copies.absent_roles import MAPPED
 from skinspire_db.copies.backup_folder import Backup, Manifest
 from skinspire_db.copies.copy import need_room, number_of_jobs
 from skinspire_db.copies.dump_roles import restorer
@@ -148,7 +149,7 @@ def refuse_by_contents(tools: ClientTools, source: Source, running: Running) -> 
 
 def compared(running: Running) -> tuple[str, ...]:
     """Where roles were mapped or left out, owners and grants cannot be the same."""
-    mapped = any(note.startswith(dump_files.MAPPED) for note in running.result.notes)
+    mapped = any(note.startswith(MAPPED) for note in running.result.notes)
     return ("tables", "sequences", "unowned") if mapped else ("tables", "sequences", "definitions")
 
 
@@ -182,7 +183,7 @@ def fill(source: Source, aside: Target, jobs: int, running: Running) -> None:
 def _restore(tools: ClientTools, source: Source, aside: Target, present: set[str], jobs: int, running: Running) -> list[str]:
     """A backup of ours as it is; a dump of others by a role that can do nothing but fill the new database."""
     if source.manifest:
-        return dump_files.restore(tools, source.archive, aside, present, jobs)
+        return archive_restore.restore(tools, source.archive, aside, present, jobs)
     with contextlib.closing(connections.connect(aside, running.operation)) as connection:
         connections.begin(connection, aside.policy, brief=True)
         judge = plain_dump.judge(connection)
@@ -190,7 +191,7 @@ def _restore(tools: ClientTools, source: Source, aside: Target, present: set[str
         if source.archive.kind == "sql":
             notes = plain_dump.restore(tools, source.archive, aside, lent, present, judge)
         else:
-            notes = dump_files.restore(tools, source.archive, aside, present, jobs, lent=lent, judge=judge)
+            notes = archive_restore.restore(tools, source.archive, aside, present, jobs, lent=lent, judge=judge)
     return [*notes, *plain_dump.refuse_what_would_run(aside, source.archive.path)]
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from skinspire_db.catalog import objects
 from skinspire_db.catalog.fingerprint import OIDS, redivided
-from skinspire_db.copies import dump_files
+from skinspire_db.copies.archive_restore import ArchiveRestore, examined
 from skinspire_db.errors import StepFailed
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.client_programs import ClientTools, end_all, ended, remedy_of, said
@@ -56,6 +56,7 @@ TABLES = """
     WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND {relations}
     ORDER BY 4 DESC, 2, 3
 """
+INTERNAL_OPTIONS = "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid >= 16384 AND attoptions::text ~ 'pg_attver=')"
 # In an order in which each finds those that it reads.
 POPULATED_VIEWS = """
     WITH RECURSIVE reads (view, level) AS (
@@ -157,14 +158,13 @@ def stream(
         notes: list[str] = []
         archive, large = str(folder / "definitions"), folder / "large_objects"
         tools.run("pg_dump", source, "-Fc", "--schema-only", f"--snapshot={snapshot}", f"--file={archive}")
-        strangers = dump_files.Strangers(present)
         missing = {role for (role,) in connection.execute("SELECT rolname FROM pg_roles").fetchall()} - present
-        if missing:
-            strangers = dump_files.missing(tools, Path(archive), aside, present)
-        with strangers.left_out(tools, Path(archive), aside) as options:
-            tools.restore(aside, "--section=pre-data", *options, archive)
-            entries = _entries(tools.run("pg_restore", source, "--list", *options, archive, connect=False))
-        restore = _Restore(tools, aside, archive, folder, entries, jobs, strangers.options)
+        internal = connection.execute(INTERNAL_OPTIONS).fetchone() == (True,)
+        definitions = ArchiveRestore(tools, Path(archive), aside, frozenset(present))
+        if missing or internal:
+            definitions = examined(tools, Path(archive), aside, present)
+        definitions.run(sections=("pre-data",))
+        restore = _Restore(tools, aside, archive, folder, _entries(definitions.contents()), jobs, definitions.options)
         with watched(source, sum(table.size for table in wanted), transfer), ThreadPoolExecutor(max_workers=jobs) as pool:
             pipes = _Pipes(tools, source, aside, snapshot)
             shares = [pool.submit(_fill, pipes, table, restore, filled) for table in wanted if table.size >= SMALL]
@@ -182,13 +182,14 @@ def stream(
         if large_objects and connection.execute("SELECT 1 FROM pg_largeobject_metadata LIMIT 1").fetchone():
             only = ("--data-only", "--large-objects", "--exclude-table-data=*.*")
             tools.run("pg_dump", source, "-Fc", *only, f"--snapshot={snapshot}", f"--file={large}")
-            others = dump_files.missing(tools, large, aside, present) if missing else strangers
-            with others.left_out(tools, large, aside) as options:
-                tools.restore(aside, *options, str(large))
-            notes = others.settle(tools, large, aside)
+            objects = ArchiveRestore(tools, large, aside, frozenset(present))
+            if missing:
+                objects = examined(tools, large, aside, present)
+            objects.run()
+            notes = objects.settle()
         sequences = _sequences_and_views(connection, aside)  # before event triggers are there, which a REFRESH would fire
         restore.rest()
-        notes += strangers.settle(tools, Path(archive), aside)
+        notes += definitions.settle()
     return sequences, list(dict.fromkeys(notes))
 
 

@@ -24,7 +24,7 @@ STATEMENTS = {
     "two on a line": "SET lock_timeout = 0; ALTER ROLE {victim} SUPERUSER;",
     "a user": "CREATE USER {made} SUPERUSER PASSWORD 'x';",
     "a role's rights": "GRANT pg_execute_server_program TO {victim};",
-    "a role's rights, quoted": 'GRANT pg_execute_server_program TO {victim}, "x ON y";',
+    "a role's rights, quoted": 'GRANT pg_execute_server_program TO {victim}, "{quoted}";',
     "a role's settings": "ALTER ROLE {victim} SET search_path = evil;",
     "a role that goes": "DROP ROLE IF EXISTS {victim};",
     "the server's settings": "ALTER SYSTEM SET work_mem = '65MB';",
@@ -75,12 +75,12 @@ def attacked(clinic: Project) -> Iterator[tuple[Project, dict[str, str]]]:
     """A project, and what is attacked: a role, another database, a file."""
     word = secrets.token_hex(4)
     names = {"victim": f"victim_{word}", "other": clinic.env["TEST_DATABASE_URL"].rpartition("/")[2], "made": f"made_{word}"}
-    names["file"] = f"/tmp/skinspire-test-{word}"
-    clinic.execute(f"CREATE ROLE {names['victim']} LOGIN PASSWORD 'ours'", "postgres")
+    names["file"], names["quoted"] = f"/tmp/skinspire-test-{word}", f"x ON y {word}"
+    clinic.execute(f"CREATE ROLE {names['victim']} LOGIN PASSWORD 'ours'; CREATE ROLE \"{names['quoted']}\"", "postgres")
     clinic.execute(f'CREATE DATABASE "{names["other"]}"', "postgres")
     yield clinic, names
     clinic.execute(f'DROP DATABASE IF EXISTS "{names["made"]}"', "postgres")
-    clinic.execute(f"DROP ROLE {names['victim']}; DROP ROLE IF EXISTS {names['made']}", "postgres")
+    clinic.execute(f'DROP ROLE {names["victim"]}, "{names["quoted"]}"; DROP ROLE IF EXISTS {names["made"]}', "postgres")
 
 
 def of_others(project: Project, *options: str, file: str = "plain.sql") -> Path:
