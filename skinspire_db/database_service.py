@@ -34,13 +34,13 @@ def get_db_session(
 
     Args:
         env: The environment; None is the active one.
-        user: Whom the triggers record in created_by and updated_by (`app.current_user`); set for the transaction only.
+        user: The name that the triggers record in created_by and updated_by (`app.current_user`), for the transaction only.
         hospital_id: The hospital that the work is for (`app.current_hospital`); set for the transaction only.
         read_only: PostgreSQL refuses every write. Where the environment has a replica (PROD_REPLICA_URL), it serves.
 
     A block inside another one of the same thread or task, on the same environment, is part of the outer one's unit of work,
     on its connection; see use_nested_transactions. Without a `user` of its own it works as the outer one's. `session.flush()`
-    makes changes visible inside the block; nobody calls commit. Attributes stay readable after the block.
+    makes changes visible inside the block; the end of the block commits. Attributes stay readable after it.
 
     In a coroutine whose block holds an await write `async with`: waiting for a connection must not stop the loop.
 
@@ -61,7 +61,13 @@ def get_db_session(
 def get_db_engine(env: str | None = None) -> Engine:
     """The environment's SQLAlchemy Engine: one per process, for all threads; a forked child gets connections of its own.
 
-    Raises UnknownEnvironment, InvalidSetting, or ServerFailed when the embedded server cannot be started.
+    Args:
+        env: The environment; None is the active one.
+
+    Raises:
+        UnknownEnvironment: for a name that is not declared.
+        InvalidSetting: for a setting that cannot be used.
+        ServerFailed: when the embedded server cannot be started.
     """
     from skinspire_db.service.engines import service
 
@@ -69,7 +75,11 @@ def get_db_engine(env: str | None = None) -> Engine:
 
 
 def get_active_env() -> str:
-    """The name of the active environment. Raises UnknownEnvironment when a setting names one that is not declared."""
+    """The name of the active environment.
+
+    Raises:
+        UnknownEnvironment: when a setting names one that is not declared.
+    """
     from skinspire_db.config import environment, project
     from skinspire_db.service import test_override
 
@@ -81,7 +91,13 @@ def get_active_env() -> str:
 def get_database_url(env: str | None = None) -> URL:
     """Where the environment's database is, as SQLAlchemy's URL; its text form hides the password.
 
-    Raises UnknownEnvironment, InvalidSetting, or ServerFailed when the embedded server cannot be started.
+    Args:
+        env: The environment; None is the active one.
+
+    Raises:
+        UnknownEnvironment: for a name that is not declared.
+        InvalidSetting: for a setting that cannot be used.
+        ServerFailed: when the embedded server cannot be started.
     """
     from skinspire_db.config import environment
     from skinspire_db.postgres.target import target_of
@@ -101,7 +117,11 @@ def get_detached_copy(entity_or_list: T, *, include: Iterable[str] = ROLES) -> T
     The copy has every column value; the original and its collections stay as they are. Touching a relationship that was not
     copied raises NotCopied, and never loads anything.
 
-    Raises UsageError for what is no entity, and for a name in `include` that is no relationship.
+    Returns:
+        The copy, or a list of copies.
+
+    Raises:
+        UsageError: for what is no entity, and for a name in `include` that is no relationship.
     """
     from skinspire_db.service.detached import copy
 
@@ -110,13 +130,15 @@ def get_detached_copy(entity_or_list: T, *, include: Iterable[str] = ROLES) -> T
 
 
 def use_nested_transactions(on: bool) -> None:
-    """How a get_db_session block inside another one of the same thread or task behaves.
+    """Choose how a get_db_session block inside another one of the same thread or task behaves.
 
-    False, the default: it is part of the outer one. When it fails, nothing of the outer one is kept, even when its error is
-    caught: the outer block then ends with SessionSpoiled. True: it is a savepoint. When it fails, what it did is undone, and
-    the outer one goes on if the error is caught. In neither is anything committed before the outermost block ends.
+    The choice holds for this thread or task, and for those that have not chosen themselves. With neither is anything
+    committed before the outermost block ends.
 
-    Holds for this thread or task, and for those that have not chosen themselves.
+    Args:
+        on: False, the default: the inner block is part of the outer one. When it fails, nothing of the outer one is kept,
+            even when its error is caught: the outer block then ends with SessionSpoiled. True: it is a savepoint. When it
+            fails, what it did is undone, and the outer block goes on if the error is caught.
     """
     from skinspire_db.service import ownership
 
@@ -124,7 +146,7 @@ def use_nested_transactions(on: bool) -> None:
 
 
 def close_db_connections() -> None:
-    """Close this process's pools, nobody else's connections, and forget the settings: the next block reads them anew.
+    """Close this process's pools, and forget the settings: the next block reads them anew.
 
     Where the policy says so (report_unclosed), sessions and connections that are still open are logged with the place that
     opened them; they are closed when they are given back.

@@ -35,7 +35,7 @@ class Absent:
             state.callables.pop(self.name, None)
             loader = state.manager[self.name].impl.callable_
             return loader(state, passive) if loader else sqlalchemy.orm.LoaderCallableStatus.ATTR_EMPTY
-        if not passive & PassiveFlag.SQL_OK:  # SQLAlchemy looks whether something is there, and nobody has asked for it
+        if not passive & PassiveFlag.SQL_OK:  # SQLAlchemy looks whether a value is loaded; the application did not ask for it
             return sqlalchemy.orm.LoaderCallableStatus.PASSIVE_NO_RESULT
         raise NotCopied(
             f"{self.owner}.{self.name} was not copied, and there is no session to load it",
@@ -44,83 +44,92 @@ class Absent:
 
 
 def copy(entity: Any, include: Iterable[str], strict: bool) -> Any:
-    """A copy of an entity, or a list of copies; objects that are reached twice are copied once.
+    """Copy an entity or a list of entities; an object that is reached twice is copied once.
 
-    `include` names relationships, on whatever entity they are found; with `strict`, UsageError is raised for a name that is
-    on none of those that were reached. Raises UsageError for what is no mapped entity, or a relationship that is a query.
+    Args:
+        entity: A mapped object, or a collection of them.
+        include: Relationships to copy too, on every entity that has one of that name.
+        strict: Refuse a name that is a relationship of none of the copied entities.
+
+    Returns:
+        The copy, or a list of copies.
+
+    Raises:
+        UsageError: for what is no mapped entity, a relationship that is a query, and, with `strict`, an unknown name.
     """
     names = (include,) if isinstance(include, str) else tuple(include)
-    work = _Copying(names)
+    copier = _Copier(names)
     if isinstance(entity, list | tuple | set | frozenset):
-        copies: Any = [work.copy(each) for each in entity]
+        copies: Any = [copier.copy(member) for member in entity]
     else:
-        copies = work.copy(entity)
-    work.finish()
-    unknown = [name for name in names if name not in work.found]
-    if strict and unknown and work.made:
-        kinds = ", ".join(sorted({type(each).__name__ for each in work.made.values()}))
+        copies = copier.copy(entity)
+    copier.copy_relationships()
+    unknown = [name for name in names if name not in copier.known_names]
+    if strict and unknown and copier.copies:
+        kinds = ", ".join(sorted({type(copied).__name__ for copied in copier.copies.values()}))
         raise UsageError(f"include={unknown[0]!r} is no relationship of {kinds}")
     return copies
 
 
-class _Copying:
-    """One call's work: which originals have their copy already, and whose relationships are still to be copied.
+class _Copier:
+    """The work of one call: which originals have their copy already, and whose relationships are still to be copied.
 
-    A list of what is to do rather than recursion: a chain of entities may be longer than Python's stack.
+    It keeps a list of what is pending in place of recursion: a chain of entities may be longer than Python's stack.
     """
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names = names
-        self.made: dict[int, Any] = {}
-        self.todo: list[tuple[Any, Any]] = []
+        self.copies: dict[int, Any] = {}
+        self.pending: list[tuple[Any, Any]] = []
         self.originals: list[Any] = []  # kept, so that no id is given twice
-        self.found: set[str] = set()
+        self.known_names: set[str] = set()
 
     def copy(self, original: Any) -> Any:
-        """The copy of an entity; its relationships follow in finish()."""
-        if original is None or id(original) in self.made:
-            return original if original is None else self.made[id(original)]
+        """The copy of an entity; its relationships follow in copy_relationships()."""
+        if original is None or id(original) in self.copies:
+            return original if original is None else self.copies[id(original)]
         state = sqlalchemy.inspect(original, raiseerr=False)
         if not isinstance(getattr(state, "mapper", None), Mapper) or state is getattr(state, "mapper", None):
             raise UsageError(f"{type(original).__name__} is no entity that can be copied")
-        made = state.mapper.class_manager.new_instance()
-        self.made[id(original)] = made
+        copied = state.mapper.class_manager.new_instance()
+        self.copies[id(original)] = copied
         self.originals.append(original)
-        self.todo.append((original, made))
+        self.pending.append((original, copied))
         for attribute in state.mapper.column_attrs:
             value = _value(original, state, attribute.key)
-            set_committed_value(made, attribute.key, value if isinstance(value, IMMUTABLE) else standard.deepcopy(value))
+            set_committed_value(copied, attribute.key, value if isinstance(value, IMMUTABLE) else standard.deepcopy(value))
         if state.key is not None:
-            sqlalchemy.inspect(made).key = state.key
-        return made
+            sqlalchemy.inspect(copied).key = state.key
+        return copied
 
-    def finish(self) -> None:
-        while self.todo:
-            original, made = self.todo.pop()
-            for relationship in sqlalchemy.inspect(made).mapper.relationships:
+    def copy_relationships(self) -> None:
+        """Copy the relationships of all copies, and those of the copies that this makes."""
+        while self.pending:
+            original, copied = self.pending.pop()
+            for relationship in sqlalchemy.inspect(copied).mapper.relationships:
                 if relationship.key in self.names:
-                    self._include(original, made, relationship)
+                    self._include(original, copied, relationship)
                 else:
-                    state = sqlalchemy.inspect(made)
+                    state = sqlalchemy.inspect(copied)
                     if "callables" not in state.__dict__:
                         state.callables = {}
                     state.callables[relationship.key] = Absent(type(original).__name__, relationship.key)
 
-    def _include(self, original: Any, made: Any, relationship: Any) -> None:
+    def _include(self, original: Any, copied: Any, relationship: Any) -> None:
         name = relationship.key
-        self.found.add(name)
+        self.known_names.add(name)
         if relationship.lazy in UNLOADED:
             raise UsageError(f"{type(original).__name__}.{name} is a query ({relationship.lazy}) and cannot be copied")
         value = getattr(original, name)
         if not relationship.uselist:
-            set_committed_value(made, name, self.copy(value))
+            set_committed_value(copied, name, self.copy(value))
         else:
             members = value.values() if isinstance(value, dict) else value
-            set_committed_value(made, name, [self.copy(each) for each in members])
+            set_committed_value(copied, name, [self.copy(member) for member in members])
 
 
 def _value(original: Any, state: Any, key: str) -> Any:
-    """A column's value, loaded if need be, also one that its mapping forbids to load by the way."""
+    """A column's value, loaded when it is not yet, even where its mapping forbids implicit loading."""
     try:
         return getattr(original, key)
     except sqlalchemy.exc.InvalidRequestError:

@@ -30,8 +30,10 @@ from skinspire_db.postgres.target import Target, libpq_parameters, replica, targ
 from skinspire_db.service import driver, ownership, test_override
 
 log = logging.getLogger("skinspire_db")
-# What no waiting mends. Everything else that hinders a connection may be a server that restarts.
-LASTING = re.compile(r"password|authenticat|does not exist|pg_hba|certificate|support SSL|translate host|invalid|permission")
+# Errors that waiting does not mend. Any other failure to connect may be a server that restarts.
+PERMANENT_ERROR = re.compile(
+    r"password|authenticat|does not exist|pg_hba|certificate|support SSL|translate host|invalid|permission"
+)
 REPLICA_PAUSE = 30.0  # seconds for which a replica that did not answer is left alone
 NOT_THE_APPLICATIONS = (
     str(Path(__file__).parent.parent) + os.sep,
@@ -50,13 +52,14 @@ class Service:
     reader: Engine
     replica: Engine | None = None
     replica_down_until: float = 0.0
-    replica_silent: bool = False
-    unreturned: dict[int, str] = field(default_factory=dict)  # checked-out connections, and the place that took each
+    replica_outage_logged: bool = False
+    unreturned: dict[int, str] = field(default_factory=dict)  # id of a checked-out connection -> the place that took it
     closed: bool = False
     units_in_loops: Counter[int] = field(default_factory=Counter)  # thread -> open units of work of its coroutines
 
     @property
     def policy(self) -> Policy:
+        """The environment's policy."""
         return self.environment.policy
 
     def close(self) -> None:
@@ -75,7 +78,14 @@ _inherited: list[Any] = []  # a forked child keeps its parent's pools alive: to 
 def service(env: str | None) -> Service:
     """The engines of an environment, made at the first call; settings are read then, and not again until close_all().
 
-    Raises UnknownEnvironment, InvalidSetting, or ServerFailed when the embedded server cannot be started.
+    Args:
+        env: The environment's name; None is the active one.
+
+    Raises:
+        UnknownEnvironment: for a name that is not declared.
+        InvalidSetting: for a setting that cannot be used.
+        ServerFailed: when the embedded server cannot be started.
+        GuardRefused: in a test run, for a test without a database.
     """
     if (served := test_override.for_environment(env)) is not None:
         return served.service()
@@ -83,8 +93,8 @@ def service(env: str | None) -> Service:
         return existing
     with _lock:
         if env not in _services:
-            chosen = environment.resolve(env)
-            _services[env] = _services[chosen.name] = _services.get(chosen.name) or make(chosen)
+            resolved = environment.resolve(env)
+            _services[env] = _services[resolved.name] = _services.get(resolved.name) or make(resolved)
         return _services[env]
 
 
@@ -93,38 +103,43 @@ def close_all() -> None:
     with _lock:
         services = set(_services.values())
         _services.clear()
-    for each in services:
-        _report(each)
-        each.close()
+    for closing in services:
+        _report(closing)
+        closing.close()
 
 
 def place() -> str:
-    """File and line of the application's code that is calling, ours and SQLAlchemy's left out."""
+    """File and line of the calling application code; frames of this library and of SQLAlchemy are left out."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(NOT_THE_APPLICATIONS):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
-def make(chosen: Environment) -> Service:
-    """Engines for an environment, of the caller's own: service() does not know them."""
-    policy = chosen.policy
+def make(resolved: Environment) -> Service:
+    """New engines for an environment, which service() does not return to other callers.
+
+    Raises:
+        InvalidSetting: for a setting that cannot be used.
+        ServerFailed: when the embedded server cannot be started.
+    """
+    policy = resolved.policy
     # Each of the application's connections goes to any of the URL's hosts, so that it survives a failover.
-    engine = _engine(target_of(chosen, application=True), policy, policy.connect_retry)
-    made = Service(chosen, engine, engine.execution_options(postgresql_readonly=True))
-    if (found := replica(chosen)) is not None:
-        # One that does not answer is not waited for: the primary is there.
-        made.replica = _engine(found, policy, 0.0).execution_options(postgresql_readonly=True)
-    for each in (made.engine, made.replica):
-        if each is not None:
-            _watch(each, made)
-    return made
+    engine = _engine(target_of(resolved, application=True), policy, policy.connect_retry)
+    service = Service(resolved, engine, engine.execution_options(postgresql_readonly=True))
+    if (replica_target := replica(resolved)) is not None:
+        # A replica that does not answer is not waited for: the primary is there.
+        service.replica = _engine(replica_target, policy, 0.0).execution_options(postgresql_readonly=True)
+    for watched in (service.engine, service.replica):
+        if watched is not None:
+            _watch(watched, service)
+    return service
 
 
-def _engine(target: Target, policy: Policy, patience: float) -> Engine:
+def _engine(target: Target, policy: Policy, wait_seconds: float) -> Engine:
     return sqlalchemy.create_engine(
         url(target),
-        creator=lambda: _connect(target, policy, patience),
+        creator=lambda: _connect(target, policy, wait_seconds),
         pool_size=policy.pool_size,
         max_overflow=policy.pool_overflow,
         pool_timeout=policy.pool_timeout,
@@ -149,20 +164,21 @@ def url(target: Target) -> URL:
     return URL.create("postgresql+psycopg", port=int(target.port) if target.port.isdecimal() else None, query=query, **parts)
 
 
-def _connect(target: Target, policy: Policy, patience: float) -> psycopg.Connection[Any]:
-    """Open a connection, waiting up to `patience` seconds for a server that restarts; an embedded one is started.
+def _connect(target: Target, policy: Policy, wait_seconds: float) -> psycopg.Connection[Any]:
+    """Open a connection, waiting up to `wait_seconds` for a server that restarts; an embedded one is started.
 
-    Raises what connections.explain() makes of the failure.
+    Raises:
+        ConnectionFailed, DatabaseMissing: what connections.explain() makes of the failure.
     """
     # A pooler in transaction mode gives each transaction another server session, which does not know our statements.
     prepared: dict[str, Any] = {"prepare_threshold": None} if policy.transaction_pooler else {}
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + wait_seconds
     pause = 0.05
     while True:
         try:
             return driver.connect(**libpq_parameters(target, f"skinspire {target.environment}"), **prepared)
         except psycopg.OperationalError as error:
-            if LASTING.search(str(error)) or time.monotonic() + pause > deadline:
+            if PERMANENT_ERROR.search(str(error)) or time.monotonic() + pause > deadline:
                 raise connections.explain(error, replace(target, pin=Pin())) from None
         if target.server:
             target.parameters.update(target.server.start().parameters)  # its port may be another one now
@@ -170,92 +186,101 @@ def _connect(target: Target, policy: Policy, patience: float) -> psycopg.Connect
         pause = min(pause * 2, 1.0)
 
 
-def replica_connection(of: Service) -> sqlalchemy.Connection | None:
-    """A connection to the replica, None when there is none or it does not answer; that is logged once."""
+def replica_connection(service: Service) -> sqlalchemy.Connection | None:
+    """A connection to the replica.
+
+    Returns:
+        None when there is no replica, or it does not answer; an outage is logged once.
+
+    Raises:
+        sqlalchemy.exc.TimeoutError: when all of its connections are in use.
+    """
     from skinspire_db.errors import SkinspireError
 
-    if of.replica is None or time.monotonic() < of.replica_down_until:
+    if service.replica is None or time.monotonic() < service.replica_down_until:
         return None
     try:
-        connection = of.replica.connect()
+        connection = service.replica.connect()
     except sqlalchemy.exc.TimeoutError:  # all are in use, which is no outage
         raise
     except (SkinspireError, sqlalchemy.exc.SQLAlchemyError) as error:
-        of.replica_down_until = time.monotonic() + REPLICA_PAUSE
-        if not of.replica_silent:
+        service.replica_down_until = time.monotonic() + REPLICA_PAUSE
+        if not service.replica_outage_logged:
             reason = getattr(error, "message", type(error).__name__)
-            log.warning("the replica of %s does not answer, the primary serves: %s", of.environment.name, reason)
-        of.replica_silent = True
+            log.warning("the replica of %s does not answer, the primary serves: %s", service.environment.name, reason)
+        service.replica_outage_logged = True
         return None
-    if of.replica_silent:
-        log.warning("the replica of %s answers again", of.environment.name)
-        of.replica_silent = False
+    if service.replica_outage_logged:
+        log.warning("the replica of %s answers again", service.environment.name)
+        service.replica_outage_logged = False
     return connection
 
 
-def has_room(of: Service, read_only: bool) -> bool:
+def has_room(service: Service, read_only: bool) -> bool:
     """Whether the pool that will serve can give a connection without waiting."""
-    replica = of.replica if read_only and time.monotonic() >= of.replica_down_until else None
-    pool: Any = (replica or of.engine).pool
-    return bool(pool.checkedout() < of.policy.pool_size + of.policy.pool_overflow)
+    replica = service.replica if read_only and time.monotonic() >= service.replica_down_until else None
+    pool: Any = (replica or service.engine).pool
+    return bool(pool.checkedout() < service.policy.pool_size + service.policy.pool_overflow)
 
 
 # What was not given back
 
 
-def _watch(engine: Engine, of: Service) -> None:
-    """Note who takes a connection, log it when the garbage collector, not the code, gave it back, and close what comes back
-    after close_all().
+def _watch(engine: Engine, service: Service) -> None:
+    """Note which place takes a connection, log a connection that the garbage collector had to give back, and close what
+    comes back after close_all().
     """
 
     @event.listens_for(engine, "checkin")
-    def gave(_: Any, record: Any) -> None:
+    def on_checkin(_: Any, record: Any) -> None:
         taken = record.info.pop("taken", None)
-        where = of.unreturned.pop(id(record), None)
-        if where and taken is not None and taken() is None:
-            log.warning("a connection to %s that was opened at %s was never given back", of.environment.name, where)
-        if of.closed:
+        place_taken = service.unreturned.pop(id(record), None)
+        if place_taken and taken is not None and taken() is None:
+            log.warning(
+                "a connection to %s that was opened at %s was never given back", service.environment.name, place_taken
+            )
+        if service.closed:
             record.close()
 
-    if not of.policy.report_unclosed:
+    if not service.policy.report_unclosed:
         return
 
     @event.listens_for(engine, "checkout")
-    def took(_: Any, record: Any, proxy: Any) -> None:
+    def on_checkout(_: Any, record: Any, proxy: Any) -> None:
         record.info["taken"] = weakref.ref(proxy)
-        of.unreturned[id(record)] = place()
+        service.unreturned[id(record)] = place()
 
 
-def _report(of: Service) -> None:
-    for where in list(of.unreturned.values()):
-        log.warning("a connection to %s that was opened at %s is still open", of.environment.name, where)
+def _report(service: Service) -> None:
+    for place_taken in list(service.unreturned.values()):
+        log.warning("a connection to %s that was opened at %s is still open", service.environment.name, place_taken)
 
 
 def keep_inherited(*parents: Any) -> None:
-    """In a forked child: never collect what is the parent's."""
+    """In a forked child: keep the parent's objects, so that the garbage collector never ends the parent's connections."""
     _inherited.append(parents)
 
 
 def _after_fork() -> None:
-    """In the child: leave the parent's connections alone, and make our own."""
+    """In a forked child: leave the parent's connections alone; the child's pools make new ones."""
     global _lock
     _lock = threading.Lock()
     of_test = {test_override.served.service()} if test_override.served is not None else set()
-    for each in of_test | set(_services.values()):
-        for engine in (each.engine, each.replica):
+    for inherited in of_test | set(_services.values()):
+        for engine in (inherited.engine, inherited.replica):
             if engine is not None:
                 _inherited.append(engine.pool)
                 engine.dispose(close=False)
-        each.unreturned.clear()
-        each.units_in_loops.clear()
+        inherited.unreturned.clear()
+        inherited.units_in_loops.clear()
     # The services stay: an application may hold their engines. A unit of work that was open is the parent's.
     ownership.set_innermost(None)
 
 
 def _at_exit() -> None:
     with contextlib.suppress(Exception):  # the interpreter is going down
-        for each in set(_services.values()):
-            _report(each)
+        for service in set(_services.values()):
+            _report(service)
 
 
 if hasattr(os, "register_at_fork"):

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from skinspire_db.errors import UsageError
 from skinspire_db.postgres.failures import sentence
 from skinspire_db.testing.seeded import Seeded, Unrestorable
-from skinspire_db.testing.transaction import WORK_ON_THEIR_OWN, Escaped, Joined, Transaction, service_within
+from skinspire_db.testing.transaction import USE_DB_DATABASE, Escaped, JoinedConnection, Transaction, service_within
 from skinspire_db.testing.workshop import Database, Workshop
 
 if TYPE_CHECKING:
@@ -43,34 +43,33 @@ class Shared:
         self.seeded = Seeded(self.connection)
         self.transaction = Transaction(self.connection, self.seeded.sequences)
         self.within: Service = service_within(self.transaction, self.database)
-        self.idle: set[int] = set()  # the sessions of the engine's pool that wait in it, with nothing left to tell
+        self.idle: set[int] = set()  # pids of the pool's sessions that are not in use, and whose writes are counted
         self.sessions = ""
         self.count_sessions()
 
     def service(self) -> Service:
-        """Engines with connections of their own, which tell what they wrote when they are given back."""
+        """Engines with connections of their own; what they wrote is counted when they are given back to the pool."""
         service = self.database.service()
-        if not event.contains(service.engine, "checkin", self._gave):
-            event.listen(service.engine, "checkin", self._gave)
-            event.listen(service.engine, "checkout", self._took)
+        if not event.contains(service.engine, "checkin", self._on_checkin):
+            event.listen(service.engine, "checkin", self._on_checkin)
+            event.listen(service.engine, "checkout", self._on_checkout)
         return service
 
-    def end_strangers(self) -> bool:
-        """End the sessions that a test has left behind, and wait until they have told what they wrote. Returns whether there
-        were any.
+    def end_other_sessions(self) -> None:
+        """End the sessions that a test has left behind, and wait until PostgreSQL has counted what they wrote.
+
+        Raises:
+            Unrestorable: for a session that does not end in END_SECONDS.
         """
         deadline = time.monotonic() + END_SECONDS
-        found = False
-        while strangers := self.present() - self.idle - {self.connection.info.backend_pid}:
-            found = True
-            self.connection.execute("SELECT pg_terminate_backend(pid) FROM unnest(%s::int[]) AS pid", (list(strangers),))
+        while others := self.present() - self.idle - {self.connection.info.backend_pid}:
+            self.connection.execute("SELECT pg_terminate_backend(pid) FROM unnest(%s::int[]) AS pid", (list(others),))
             if time.monotonic() > deadline:
-                raise Unrestorable(f"session {min(strangers)} does not end")
+                raise Unrestorable(f"session {min(others)} does not end")
             time.sleep(0.001)
-        return found
 
     def forget_settings(self) -> None:
-        """What a test has set, prepared, locked or listened to in the sessions of the pool is not the next one's."""
+        """Discard what a test has set, prepared, locked or listened to in the sessions of the pool."""
         pool: Any = self.service().engine.pool
         self.database.ending = True
         try:
@@ -85,7 +84,7 @@ class Shared:
             self.database.ending = False
 
     def present(self) -> set[int]:
-        """Who is connected to it."""
+        """The pids of the sessions that are connected to the database."""
         return {pid for (pid,) in self.connection.execute(PRESENT.encode()).fetchall()}
 
     def count_sessions(self) -> None:
@@ -98,7 +97,7 @@ class Shared:
         self.sessions = row[0] if row else ""
 
     def forget_unreturned(self) -> None:
-        """Leave behind the connections inside the transaction that a test has not given back: the pool is full one day."""
+        """Replace the engines when a test has not given its connections back: the pool would run out of them."""
         pool: Any = self.within.engine.pool
         if pool.checkedout():
             self.within = service_within(self.transaction, self.database)
@@ -108,7 +107,7 @@ class Shared:
         self.connection.close()
         self.within.engine.dispose()
 
-    def _gave(self, connection: Any, _: Any) -> None:
+    def _on_checkin(self, connection: Any, _: Any) -> None:
         if connection is not None and not connection.closed:
             try:
                 connection.execute("SELECT pg_stat_force_next_flush()")
@@ -117,12 +116,12 @@ class Shared:
             except psycopg.Error:  # it is broken, and ends
                 connection.close()
 
-    def _took(self, connection: Any, _: Any, __: Any) -> None:
+    def _on_checkout(self, connection: Any, _: Any, __: Any) -> None:
         self.idle.discard(connection.info.backend_pid)
 
 
 class Bench:
-    """What one process works with: its databases, and how many tests needed a new one."""
+    """The databases of one process of a test run, and which tests needed a new one."""
 
     def __init__(self, workshop: Workshop) -> None:
         self.workshop = workshop
@@ -137,7 +136,12 @@ class Bench:
         return self._shared
 
     def renew(self, test: str = "", reason: str = "") -> None:
-        """Let the next test have a new one; `test` has done to this one what `reason` says."""
+        """Drop the shared database: the next test gets a new one.
+
+        Args:
+            test: The test that has damaged it.
+            reason: What that test has done; empty when no test is to blame.
+        """
         if reason:
             self.renewed.append((test, reason))
         if (old := self._shared) is not None:
@@ -159,7 +163,7 @@ class Bench:
 
 
 class ClinicDatabase:
-    """A test's database, seeded and stamped. It stands in for the active environment's as long as the test runs."""
+    """A test's database, seeded and stamped. It serves in place of the active environment's while the test runs."""
 
     mode: Mode
 
@@ -173,12 +177,12 @@ class ClinicDatabase:
 
     @property
     def name(self) -> str:
-        """What it is called on its server."""
+        """The database's name on its server."""
         return self.database.name
 
     @property
     def url(self) -> URL:
-        """Where it is; the text form hides the password."""
+        """The database's URL; the text form hides the password."""
         from skinspire_db.service.engines import url
 
         return url(self.database.target)
@@ -205,9 +209,10 @@ class ClinicDatabase:
         return self._connection  # type: ignore[no-any-return]
 
     def connect(self) -> Connection:
-        """Another connection in autocommit, for two that work at the same time; it ends with the test at the latest.
+        """Another connection in autocommit, for work that runs beside other work; it ends with the test at the latest.
 
-        Raises UsageError in db_session, which has one connection.
+        Raises:
+            UsageError: in db_session, which has one connection.
         """
         return self.database.connect()
 
@@ -221,10 +226,22 @@ class ClinicDatabase:
         return self.database.service()
 
     def check(self) -> None:
-        """What is looked at when the test has passed. Raises what makes it fail after all."""
+        """Look for what makes a test fail after it has passed.
+
+        Raises:
+            UsageError: for something that db_session cannot do.
+            psycopg.Error: for a deferred constraint that is violated.
+        """
 
     def finish(self, keep: str | None = None) -> None:
-        """End the test's use of it; with `keep`, set it aside under that name as it is now."""
+        """End the test's use of the database.
+
+        Args:
+            keep: The name under which the database is kept as it is now; None does not keep it.
+
+        Raises:
+            UsageError: when the test has left its transaction, or the database cannot be kept.
+        """
         if self._session is not None:
             self._session.close()
         if self._connection is not None:
@@ -245,7 +262,7 @@ class ClinicDatabase:
 
 
 class InTransaction(ClinicDatabase):
-    """`db_session`: all that a test does is one transaction, rolled back; commits are savepoints."""
+    """`db_session`: all that a test does is one transaction, which is rolled back; its commits are savepoints."""
 
     mode = "session"
 
@@ -253,8 +270,7 @@ class InTransaction(ClinicDatabase):
         super().__init__(bench, test)
         self.shared = bench.shared
         self.transaction = self.shared.transaction
-        self.transaction.before_others, self.transaction.after_others = self._flush, self._expire
-        self.transaction.begin()
+        self.transaction.begin(self._flush, self._expire)
         self._thread = threading.get_ident()
         self._bound: sqlalchemy.Connection | None = None  # what the test's own session works on
         self._own: Any = None
@@ -267,11 +283,11 @@ class InTransaction(ClinicDatabase):
         return self.shared.within
 
     def connect(self) -> Connection:
-        raise UsageError("a db_session test has one connection", remedy=WORK_ON_THEIR_OWN)
+        raise UsageError("a db_session test has one connection", remedy=USE_DB_DATABASE)
 
     def check(self) -> None:
         if self.transaction.misleading:
-            raise UsageError(f"db_session cannot show what happened: {self.transaction.misleading}", remedy=WORK_ON_THEIR_OWN)
+            raise UsageError(f"db_session cannot show what happened: {self.transaction.misleading}", remedy=USE_DB_DATABASE)
         self.transaction.check()
 
     def finish(self, keep: str | None = None) -> None:
@@ -290,11 +306,11 @@ class InTransaction(ClinicDatabase):
     def _bind(self) -> sqlalchemy.Connection:
         self._bound = self.engine.connect()
         self._own = self._bound.connection.dbapi_connection
-        self._own.of_test = True
+        self._own.belongs_to_test = True
         return self._bound
 
     def _connect(self) -> Any:
-        return Joined(self.transaction, autocommit=True)
+        return JoinedConnection(self.transaction, autocommit=True)
 
     def _finish(self, keep: str | None) -> None:
         if keep:
@@ -313,18 +329,18 @@ class InTransaction(ClinicDatabase):
             raise UsageError(f"a db_session test may not leave its transaction: {reason}", remedy="use db_database") from None
         shared.seeded.reset_sequences(sequences)
         if sessions != shared.sessions or present - shared.idle - {shared.connection.info.backend_pid}:
-            self.bench.renew(self.test, "somebody connected beside its transaction")
+            self.bench.renew(self.test, "another session was connected beside its transaction")
 
-    def _flush(self, one: Joined) -> None:
-        """What the test has added is there when the code under test looks, and not the test's to undo any more."""
-        if self._own is not None and one is not self._own:
+    def _flush(self, joined: JoinedConnection) -> None:
+        """Flush what the test has added before the code under test looks; the test can no longer undo it alone."""
+        if self._own is not None and joined is not self._own:
             if self._pending() and self._is_ours():
                 self.session.flush()
             self.transaction.release(self._own)
 
-    def _expire(self, one: Joined) -> None:
-        """What the code under test has changed the test sees."""
-        if self._own is not None and one is not self._own and not self._pending() and self._is_ours():
+    def _expire(self, joined: JoinedConnection) -> None:
+        """Let the test see what the code under test has changed."""
+        if self._own is not None and joined is not self._own and not self._pending() and self._is_ours():
             self.session.expire_all()
 
     def _pending(self) -> bool:
@@ -361,7 +377,7 @@ class PutBack(ClinicDatabase):
             return
         try:
             self.shared.forget_settings()
-            self.shared.end_strangers()
+            self.shared.end_other_sessions()
             self.shared.seeded.put_back()
             self.shared.count_sessions()
         except Unrestorable as reason:

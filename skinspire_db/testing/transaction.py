@@ -1,7 +1,9 @@
-"""One transaction for a whole test, rolled back at its end; what the code under test takes for transactions are savepoints.
+"""One transaction for a whole db_session test, rolled back at its end; transactions of the code under test are savepoints.
 
-The code under test gets connections as it always does, from an engine. What they are is the test's one connection: their
-first statement sets a savepoint, their commit releases it, their rollback goes back to it.
+The code under test gets connections from an engine, as always (service/test_override.py says how it gets this engine). Each
+is a JoinedConnection and sends its statements over the test's one connection. Its first statement sets a savepoint, its
+commit releases the savepoint, its rollback goes back to it. Around these transactions the test's own session is told
+(Transaction.begin): what it has pending is flushed before one begins, and what it has loaded is expired after one ends.
 """
 
 from __future__ import annotations
@@ -29,14 +31,14 @@ if TYPE_CHECKING:
 
 COMMENTS = re.compile(r"/\*.*?\*/|--[^\n]*", re.DOTALL)
 READS = re.compile(r"\s*(SELECT|SHOW|FETCH|VALUES|EXPLAIN|WITH(?!.*\b(INSERT|UPDATE|DELETE|MERGE)\b))\b", re.I | re.DOTALL)
-ANEW = "call get_db_engine() or get_db_session() whenever it is needed"
+ASK_AGAIN = "call get_db_engine() or get_db_session() whenever it is needed"
 OUTERMOST = "skinspire_test"
-WORK_ON_THEIR_OWN = "use db_database: there every connection is one of its own"
-# Deferred constraints look when a transaction commits. Going back lets them look again at the next one.
+USE_DB_DATABASE = "use db_database: there every connection is one of its own"
+# Deferred constraints are checked when a transaction commits. Going back lets the next commit check them again.
 CHECK = "SAVEPOINT skinspire_check; SET CONSTRAINTS ALL IMMEDIATE; ROLLBACK TO skinspire_check; RELEASE skinspire_check"
-# Who works is a transaction's own setting; released savepoints are none, and would leave it to the next.
-WHO = "current_setting('app.current_user', true), current_setting('app.current_hospital', true)"
-SPEAK_AS = "SELECT set_config('app.current_user', {}, true), set_config('app.current_hospital', {}, true)"
+# The identity is a setting of the transaction; a released savepoint does not take it back, and the next one would have it.
+IDENTITY = "current_setting('app.current_user', true), current_setting('app.current_hospital', true)"
+SET_IDENTITY = "SELECT set_config('app.current_user', {}, true), set_config('app.current_hospital', {}, true)"
 # nextval and setval are not rolled back, but their sequences stay locked until the end of the transaction.
 TRACES = """
     PREPARE skinspire_traces AS
@@ -46,6 +48,9 @@ TRACES = """
            ROW(pg_stat_get_db_sessions({database}), pg_stat_get_db_stat_reset_time({database}))::text, now(),
            pg_advisory_unlock_all()
 """
+
+
+Listener = Callable[["JoinedConnection"], None]
 
 
 class Escaped(Exception):
@@ -64,104 +69,125 @@ class Transaction:
         self._prepare_traces = TRACES.format(sequences=oids, database=row[0])
         connection.execute(self._prepare_traces.encode())
         self._began: Any = None
-        self.open: list[Joined] = []  # what the code under test has begun and not ended, outermost first
-        self.lost: set[Joined] = set()
+        self.open: list[JoinedConnection] = []  # what the code under test has begun and not ended, outermost first
+        self.lost: set[JoinedConnection] = set()
         self.active, self.pid = False, 0
-        self.misleading = ""  # how the application was told something else than it would have been without the test
+        self.misleading = ""  # where savepoints behaved otherwise than transactions would have: how
         self._lock = threading.RLock()
-        self.before_others: Callable[[Joined], None] = lambda _: None
-        self.after_others: Callable[[Joined], None] = lambda _: None
+        self._before_begin: Listener = lambda _: None
+        self._after_end: Listener = lambda _: None
         self._number = 0
 
-    def begin(self) -> None:
-        """Begin the test's transaction."""
+    def begin(self, before_begin: Listener, after_end: Listener) -> None:
+        """Begin the test's transaction.
+
+        Args:
+            before_begin: Called with a connection before its transaction begins inside the test's.
+            after_end: Called with a connection after its transaction was committed or rolled back.
+        """
+        self._before_begin, self._after_end = before_begin, after_end
         self.active, self.pid, self.misleading = True, os.getpid(), ""
         self._began = self.connection.execute(f"BEGIN; SAVEPOINT {OUTERMOST}; SELECT now()".encode()).set_result(2).fetchone()
 
     def check(self) -> None:
-        """Let the deferred constraints look. Raises psycopg's error of the one that is violated."""
+        """Check the deferred constraints.
+
+        Raises:
+            psycopg.IntegrityError: for one that is violated.
+        """
         if self.connection.info.transaction_status == TransactionStatus.INTRANS:
             self.connection.execute(CHECK)
 
-    def enter(self, one: Joined) -> None:
-        """A statement of that connection is about to run: its transaction begins, if it has not.
+    def enter(self, joined: JoinedConnection) -> None:
+        """Begin the connection's transaction before its statement runs, if it has not begun.
 
-        Raises UsageError where one connection cannot do what several would.
+        Raises:
+            UsageError: where one connection cannot do what several would.
         """
         with self._lock:
-            self._refuse(one)
-            if one in self.open:
+            self._refuse(joined)
+            if joined in self.open:
                 return
-            self.before_others(one)
-            if one in self.open:
+            self._before_begin(joined)
+            if joined in self.open:
                 return
             self._number += 1
-            one.savepoint, one.thread, one.inside = f"skinspire_{self._number}", threading.get_ident(), False
-            begin = f"SAVEPOINT {one.savepoint}" + ("; SET LOCAL transaction_read_only = on" if one.read_only else "")
-            one.spoke_before = ("", "")
+            joined.savepoint, joined.thread, joined.inside = f"skinspire_{self._number}", threading.get_ident(), False
+            begin = f"SAVEPOINT {joined.savepoint}" + ("; SET LOCAL transaction_read_only = on" if joined.read_only else "")
+            joined.identity_before = ("", "")
             if self.open:
-                nobody = SPEAK_AS.format("''", "''")
-                row = self.connection.execute(f"SELECT {WHO}; {begin}; {nobody}".encode()).fetchone()
-                one.spoke_before = row or one.spoke_before
+                no_identity = SET_IDENTITY.format("''", "''")
+                row = self.connection.execute(f"SELECT {IDENTITY}; {begin}; {no_identity}".encode()).fetchone()
+                joined.identity_before = row or joined.identity_before
             else:
                 self.connection.execute(begin.encode())
-            one.begun += 1
-            self.open.append(one)
+            joined.begun += 1
+            self.open.append(joined)
 
-    def release(self, one: Joined) -> None:
-        """What it has done so far is no longer its own to undo; its next statement begins anew."""
-        if self.open and self.open[-1] is one and self.connection.info.transaction_status == TransactionStatus.INTRANS:
-            self.connection.execute(f"RELEASE {one.savepoint}".encode())
-            self.open.remove(one)
+    def release(self, joined: JoinedConnection) -> None:
+        """Release the connection's savepoint: what it has done cannot be undone alone, and its next statement begins anew."""
+        if self.open and self.open[-1] is joined and self.connection.info.transaction_status == TransactionStatus.INTRANS:
+            self.connection.execute(f"RELEASE {joined.savepoint}".encode())
+            self.open.remove(joined)
 
-    def commit(self, one: Joined) -> None:
-        """Its changes stay, for the test; what a commit would have refused is refused."""
+    def commit(self, joined: JoinedConnection) -> None:
+        """Keep the connection's changes for the rest of the test.
+
+        Raises:
+            psycopg.Error: what a commit would have raised; the changes are rolled back then, as PostgreSQL does.
+        """
         with self._lock:
-            if one not in self.open:
+            if joined not in self.open:
                 return
-            release = f"RELEASE {one.savepoint}; " if self.open[-1] is one else ""
-            speak = sql.SQL(SPEAK_AS).format(*(sql.Literal(each or "") for each in one.spoke_before))
+            release = f"RELEASE {joined.savepoint}; " if self.open[-1] is joined else ""
+            restore_identity = sql.SQL(SET_IDENTITY).format(*(sql.Literal(value or "") for value in joined.identity_before))
             try:
-                self.connection.execute(sql.SQL(f"{CHECK}; {release}") + speak)
+                self.connection.execute(sql.SQL(f"{CHECK}; {release}") + restore_identity)
             except psycopg.Error:
-                self.rollback(one)  # as PostgreSQL does when it refuses a commit
+                self.rollback(joined)
                 raise
-            for outer in self.open[: self.open.index(one)]:
+            for outer in self.open[: self.open.index(joined)]:
                 outer.inside = True
-            self.open.remove(one)
-            self.after_others(one)
+            self.open.remove(joined)
+            self._after_end(joined)
 
-    def rollback(self, one: Joined) -> None:
-        """Undo its changes, and those of transactions that began inside and are still open."""
+    def rollback(self, joined: JoinedConnection) -> None:
+        """Undo the connection's changes, and those of transactions that began inside it and are still open."""
         with self._lock:
-            self.lost.discard(one)
-            if one not in self.open:
+            self.lost.discard(joined)
+            if joined not in self.open:
                 return
-            inside = self.open[self.open.index(one) :]
+            inside = self.open[self.open.index(joined) :]
             del self.open[-len(inside) :]
             self.lost |= set(inside[1:])
-            if one.inside:
+            if joined.inside:
                 self.misleading = "a transaction was committed inside another one, and went when that was rolled back"
-            self.connection.execute(f"ROLLBACK TO {one.savepoint}; RELEASE {one.savepoint}".encode())
-            self.after_others(one)
+            self.connection.execute(f"ROLLBACK TO {joined.savepoint}; RELEASE {joined.savepoint}".encode())
+            self._after_end(joined)
 
-    def _refuse(self, one: Joined) -> None:
+    def _refuse(self, joined: JoinedConnection) -> None:
         if not self.active:
-            raise UsageError("this connection is a db_session test's, and no such test runs", remedy=ANEW)
+            raise UsageError("this connection is a db_session test's, and no such test runs", remedy=ASK_AGAIN)
         if self.pid != os.getpid():
-            raise UsageError("a db_session test has one connection, and this is another process", remedy=WORK_ON_THEIR_OWN)
-        if one in self.lost:
-            self.lost.discard(one)
+            raise UsageError("a db_session test has one connection, and this is another process", remedy=USE_DB_DATABASE)
+        if joined in self.lost:
+            self.lost.discard(joined)
             raise UsageError(
-                "this transaction was rolled back together with another one that had begun earlier", remedy=WORK_ON_THEIR_OWN
+                "this transaction was rolled back together with another one that had begun earlier", remedy=USE_DB_DATABASE
             )
-        if any(other.thread != threading.get_ident() for other in self.open if other is not one and not other.of_test):
-            raise UsageError("two threads work at the same time in a db_session test", remedy=WORK_ON_THEIR_OWN)
+        if any(
+            other.thread != threading.get_ident() for other in self.open if other is not joined and not other.belongs_to_test
+        ):
+            raise UsageError("two threads work at the same time in a db_session test", remedy=USE_DB_DATABASE)
 
     def traces(self) -> tuple[list[int], set[int], str]:
-        """What no rollback takes back: sequences that were used, sessions that are there, how many there have been.
+        """Roll the test's changes back, and report what no rollback takes back.
 
-        Rolls the test's changes back. Raises Escaped when the transaction is not the one that was begun.
+        Returns:
+            The oids of sequences that were used, the pids of the database's sessions, and how many sessions it has had.
+
+        Raises:
+            Escaped: when the transaction is not the one that was begun.
         """
         self.open.clear()
         self.lost.clear()
@@ -183,7 +209,7 @@ class Transaction:
         return row[0], set(row[1]), row[2]
 
     def keep(self) -> None:
-        """Commit, so that somebody can look; of a failed transaction what it had done is not there."""
+        """Commit, so that the developer can look at the database; without what a failed transaction had done."""
         if self.connection.info.transaction_status == TransactionStatus.INERROR:
             last = self.open[-1].savepoint if self.open else OUTERMOST
             self.connection.execute(f"ROLLBACK TO {last}".encode())
@@ -192,17 +218,17 @@ class Transaction:
         self.connection.execute("COMMIT")
 
 
-class Joined:
-    """What the code under test takes for its psycopg connection. All but the ends of transactions is the real one's."""
+class JoinedConnection:
+    """What the code under test uses as its psycopg connection. All but the ends of transactions is the real one's."""
 
     def __init__(self, transaction: Transaction, *, autocommit: bool = False) -> None:
         self._transaction = transaction
         self.savepoint = ""
         self.thread = 0
-        self.of_test = autocommit  # the test's own, not the application's
+        self.belongs_to_test = autocommit  # not to the code under test
         self.inside = False  # something was committed inside it
         self.begun = 0  # how many transactions
-        self.spoke_before: tuple[str | None, str | None] = ("", "")
+        self.identity_before: tuple[str | None, str | None] = ("", "")
         # A transaction inside another one has the other one's isolation, and cannot do without.
         self.read_only: bool | None = None
         self.deferrable: bool | None = None
@@ -224,15 +250,15 @@ class Joined:
 
     @property
     def isolation_level(self) -> None:
-        """The default, as in psycopg."""
+        """None, psycopg's default."""
         return None
 
     @isolation_level.setter
     def isolation_level(self, level: Any) -> None:
         if level is not None and level != psycopg.IsolationLevel.READ_COMMITTED:
-            raise UsageError(f"a db_session test is READ COMMITTED, not {level.name}", remedy=WORK_ON_THEIR_OWN)
+            raise UsageError(f"a db_session test is READ COMMITTED, not {level.name}", remedy=USE_DB_DATABASE)
 
-    def __enter__(self) -> Joined:
+    def __enter__(self) -> JoinedConnection:
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
@@ -243,7 +269,7 @@ class Joined:
         self.close()
 
     @contextlib.contextmanager
-    def transaction(self, *_: Any, force_rollback: bool = False, **__: Any) -> Iterator[Joined]:
+    def transaction(self, *_: Any, force_rollback: bool = False, **__: Any) -> Iterator[JoinedConnection]:
         """As psycopg's: a block that is committed as one, or not at all."""
         self._settle()
         former, self.autocommit = self.autocommit, False
@@ -285,7 +311,7 @@ class Joined:
         self.rollback()
 
     def _settle(self) -> None:
-        """In autocommit a statement is a transaction: its end is before the next one."""
+        """End the last statement's transaction before the next one, where autocommit makes each statement a transaction."""
         if self.autocommit and self in self._transaction.open:
             if self._transaction.connection.info.transaction_status == TransactionStatus.INERROR:
                 self._transaction.rollback(self)
@@ -294,11 +320,19 @@ class Joined:
 
 
 def service_within(transaction: Transaction, database: Database) -> Service:
-    """Engines whose connections are all the transaction's one."""
+    """Engines whose connections are JoinedConnections of this transaction.
+
+    Args:
+        transaction: The test's.
+        database: Where it is; its environment's policy has the size of the pool.
+
+    Returns:
+        What the test serves to the application.
+    """
     policy = database.environment.policy
     engine = sqlalchemy.create_engine(
         url_of(database.target),
-        creator=lambda: Joined(transaction),
+        creator=lambda: JoinedConnection(transaction),
         pool_size=policy.pool_size,
         max_overflow=policy.pool_overflow,
         pool_timeout=policy.pool_timeout,
@@ -308,9 +342,9 @@ def service_within(transaction: Transaction, database: Database) -> Service:
 
     @event.listens_for(engine, "before_cursor_execute")
     def refuse_to_write_inside(connection: Any, _: Any, statement: str, __: Any, ___: Any, ____: bool) -> None:
-        """What an outer transaction writes now would be the inner one's, and go when that is rolled back."""
+        """Refuse writes of an outer transaction: they would be part of the inner one, and be rolled back with it."""
         joined = connection.connection.dbapi_connection
         if joined in transaction.open[:-1] and not READS.match(COMMENTS.sub(" ", statement)):
-            raise UsageError("two transactions of a db_session test write at the same time", remedy=WORK_ON_THEIR_OWN)
+            raise UsageError("two transactions of a db_session test write at the same time", remedy=USE_DB_DATABASE)
 
     return Service(database.environment, engine, engine.execution_options(postgresql_readonly=True))
