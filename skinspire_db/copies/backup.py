@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
@@ -52,7 +53,7 @@ def create(environment: Environment, folder: Path | None = None, *, jobs: str | 
                 # Before the dump: a backup that is there and an operation that failed do not go together.
                 can_record = _can_write_journal(holder, running)
             with running.step("dump") as summary:
-                made = make(target, where, count, running.report)
+                made = make(target, where, count, running.report, note=running.note)
                 contents = made.manifest.contents
                 megabytes = f"{made.manifest.bytes / 1e6:.1f}"
                 summary.numbers = {"tables": len(contents.tables), "rows": contents.rows, "MB": megabytes}
@@ -91,13 +92,32 @@ def _can_write_journal(holder: Connection, running: Running) -> bool:
     return True
 
 
-def make(target: Target, folder: Path, jobs: int, report: Report, reason: str = "asked for") -> Backup:
-    """Back a database up. Nobody is kept waiting: all is read on one snapshot. Raises StepFailed with what pg_dump said,
-    BackupInvalid when the folder cannot be written; nothing is left there then.
+def make(
+    target: Target,
+    folder: Path,
+    jobs: int,
+    report: Report,
+    reason: str = "asked for",
+    note: Callable[[str], object] = lambda _: None,
+) -> Backup:
+    """Back a database up, on one snapshot; no other session waits for it.
+
+    Args:
+        target: the database.
+        folder: the folder of backups.
+        jobs: how many tables pg_dump reads at once.
+        report: is told how many bytes are written.
+        reason: why the backup is taken; the manifest keeps it.
+        note: is called with a sentence when it is unknown whether something can be restored.
+
+    Raises:
+        StepFailed: with what pg_dump said, or with what a restore could not compute.
+        BackupInvalid: the folder cannot be written. In both cases nothing is left there.
     """
     with contextlib.closing(connections.connect(target, "backup.create")) as connection:
         snapshot = streaming.hold(connection, target)
-        restorable.check(connection)
+        for unknown in restorable.check(target):
+            note(unknown)
         row = connection.execute("SELECT pg_database_size(current_database())").fetchone()
         assert row
         size, at = int(row[0]), datetime.now(UTC).strftime(TIME)
