@@ -30,8 +30,8 @@ from skinspire_db.migrations import revisions, running
 from skinspire_db.objects import install, proofs, sql_script, versions
 from skinspire_db.objects.files import TriggerFile
 from skinspire_db.postgres.target import target_of
-from skinspire_db.schema import tables
-from skinspire_db.schema.tables import Blueprint
+from skinspire_db.schema import extensions, models, tables
+from skinspire_db.schema.blueprint import Blueprint
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
@@ -62,7 +62,7 @@ class Context:
     @cached_property
     def blueprint(self) -> Blueprint:
         """What the models say. Raises ModelsInvalid."""
-        return tables.blueprint(self.project)
+        return Blueprint.of_project(self.project)
 
     @cached_property
     def trigger_files(self) -> list[TriggerFile]:
@@ -111,13 +111,13 @@ def _create(context: Context) -> Step:
 
 
 def _create_missing(context: Context) -> Step:
-    models, heads = tables.metadata(context.project), revisions.heads(context.project)
-    extensions = tables.extensions(context.project)
+    wanted, heads = models.metadata(context.project), revisions.heads(context.project)
+    needed = extensions.wanted(context.project)
 
     def run(connection: Connection) -> Summary:
         empty = objects.count_tables(connection) == 0
-        tables.create_extensions(connection, extensions)
-        summary = tables.create_missing(connection, models)
+        extensions.create(connection, needed)
+        summary = tables.create_missing(connection, wanted)
         if empty and heads:
             running.mark(connection, heads)
         return summary

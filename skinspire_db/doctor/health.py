@@ -20,7 +20,7 @@ from skinspire_db.postgres import connections, search_path
 from skinspire_db.postgres.failures import sentence
 from skinspire_db.postgres.programs import find_binaries
 from skinspire_db.postgres.target import target_of
-from skinspire_db.schema import tables
+from skinspire_db.schema.extensions import CORE_EXTENSIONS
 
 TOOLS = ("psql", "pg_dump", "pg_restore")
 CLOCK_MAY_DIFFER = 5.0  # seconds
@@ -111,11 +111,11 @@ def rights(case: Case) -> str:
 
 def extensions(case: Case) -> str:
     present = {name for (name,) in _rows(case, "SELECT extname FROM pg_extension")}
-    if missing := [name for name in tables.EXTENSIONS if name not in present]:
+    if missing := [name for name in CORE_EXTENSIONS if name not in present]:
         if _rows(case, "SELECT 1 FROM pg_available_extensions WHERE name = %s", missing[0]):
             raise Broken(f"the extension {missing[0]} is missing", f"invoke db.create --update-only --env={case.name}")
         raise Broken(f"the server has no extension {missing[0]}", "install PostgreSQL's contrib package on the server")
-    return ", ".join(tables.EXTENSIONS)
+    return ", ".join(CORE_EXTENSIONS)
 
 
 def tools(case: Case) -> str:

@@ -20,6 +20,7 @@ from skinspire_db.postgres import search_path
 from skinspire_db.postgres.failures import sentence
 from skinspire_db.postgres.programs import OLDEST_MAJOR
 from skinspire_db.schema import tables
+from skinspire_db.schema.blueprint import Blueprint
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
@@ -54,7 +55,7 @@ class Subject:
     connection: Connection
     environment: str
     policy: Policy
-    wanted: tables.Blueprint
+    wanted: Blueprint
     files: list[TriggerFile]
     writes: bool = True
 

@@ -25,6 +25,7 @@ from skinspire_db.objects.files import TriggerFile
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.target import Target
 from skinspire_db.schema import tables
+from skinspire_db.schema.blueprint import Blueprint
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
@@ -48,7 +49,7 @@ class Difference:
 
 
 def expected(
-    connection: Connection, target: Target, project: Project, wanted: tables.Blueprint, files: list[TriggerFile]
+    connection: Connection, target: Target, project: Project, wanted: Blueprint, files: list[TriggerFile]
 ) -> Expected:
     """The snapshot of a database that the models and trigger files would make, on the target's server.
 
@@ -65,7 +66,7 @@ def expected(
     return Expected(*cached(project, f"expected-{target.environment}", make, of=of))
 
 
-def _make(target: Target, wanted: tables.Blueprint, files: list[TriggerFile]) -> Expected:
+def _make(target: Target, wanted: Blueprint, files: list[TriggerFile]) -> Expected:
     with (
         scratch.database(target, "db.drift") as aside,
         contextlib.closing(connections.connect(aside, "db.drift")) as connection,
@@ -124,9 +125,7 @@ def _is_part(kind: str, name: str, definition: str, whole: set[str]) -> bool:
     )
 
 
-def look(
-    connection: Connection, target: Target, project: Project, wanted: tables.Blueprint, files: list[TriggerFile]
-) -> Summary:
+def look(connection: Connection, target: Target, project: Project, wanted: Blueprint, files: list[TriggerFile]) -> Summary:
     """The differences, as a step's summary."""
     found = list(compare(snapshot(connection), expected(connection, target, project, wanted, files), set(wanted.views)))
     summary = Summary({"differences": len(found)}, data={"drift": [each.as_dict() for each in found]})

@@ -22,7 +22,7 @@ from skinspire_db.migrations import effects, losses, named_types, revisions
 from skinspire_db.objects.files import statements_only
 from skinspire_db.postgres import search_path
 from skinspire_db.postgres.failures import is_lost, sentence
-from skinspire_db.schema import models, tables
+from skinspire_db.schema import extensions, models
 
 if TYPE_CHECKING:
     import sqlalchemy
@@ -161,7 +161,7 @@ def apply(connection: Connection, project: Project, files: ScriptDirectory, scri
     import sqlalchemy
     from alembic.runtime.migration import MigrationStep
 
-    tables.create_extensions(connection, tables.extensions(project))
+    extensions.create(connection, extensions.wanted(project))
     make = MigrationStep.downgrade_from_script if down else MigrationStep.upgrade_from_script
     before = effects.state(connection)
     file = revisions.path(script, project)

@@ -16,7 +16,7 @@ from skinspire_db.errors import MigrationFailed, MigrationInvalid, UsageError
 from skinspire_db.migrations import drift, losses, revisions, running, statements
 from skinspire_db.migrations.statements import Statement
 from skinspire_db.postgres import search_path
-from skinspire_db.schema import tables
+from skinspire_db.schema import blueprint, models
 
 if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
@@ -178,7 +178,7 @@ def _not_kept(error: MigrationFailed) -> MigrationFailed:
 
 def remaining(connection: Connection, project: Project, wanted: Snapshot) -> list[str]:
     """What still differs and no trigger file brings, which follow after every revision."""
-    views = {tables.name_of(table) for table in tables.metadata(project).tables.values() if table.info.get("is_view")}
+    views = {blueprint.name_of(table) for table in models.metadata(project).tables.values() if table.info.get("is_view")}
     found = drift.compare(definitions.snapshot(connection), wanted, views)
     return [f"{each.kind} {each.name} {each.state}" for each in found if each.kind not in ("trigger", "function", "grant")]
 

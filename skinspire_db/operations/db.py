@@ -22,7 +22,8 @@ from skinspire_db.migrations import revisions, running
 from skinspire_db.objects import status
 from skinspire_db.objects.files import TriggerFile
 from skinspire_db.operations import migrate
-from skinspire_db.schema import tables
+from skinspire_db.schema import extensions, tables
+from skinspire_db.schema.blueprint import Blueprint
 from skinspire_db.steps import Context, ReusableStep, bound
 
 if TYPE_CHECKING:
@@ -104,12 +105,12 @@ def _missing(context: Context, late: Callable[[Connection], set[str]]) -> set[st
     """What is to do: everything, upgrade, or some of triggers, seed and models. Alembic, which takes long to load, is not
     asked where the database is at the head.
     """
-    heads, needed = revisions.heads(context.project), tables.extensions(context.project)
+    heads, needed = revisions.heads(context.project), extensions.wanted(context.project)
 
     def look(connection: Connection) -> set[str]:
         if objects.count_tables(connection) == 0:
             return {"everything"}
-        behind = running.current(connection) != heads or tables.missing_extensions(connection, needed)
+        behind = running.current(connection) != heads or extensions.missing(connection, needed)
         return {"upgrade"} if behind else late(connection)
 
     try:
@@ -121,14 +122,14 @@ def _missing(context: Context, late: Callable[[Connection], set[str]]) -> set[st
 def _late(environment: Environment, triggers: list[TriggerFile], connection: Connection) -> set[str]:
     """Which of the steps triggers and seed have something to do; what trying it did is rolled back by the caller."""
     states = status.status(connection, triggers)
-    late = {"models"} if tables.compare(connection, tables.blueprint(environment.project)) else set()
+    late = {"models"} if tables.compare(connection, Blueprint.of_project(environment.project)) else set()
     late |= {"triggers"} if any(each.state != "INSTALLED" and not each.on_purpose for each in states) else set()
     done = reference.apply(connection, environment.policy)
     return late | ({"seed"} if any(done.numbers.values()) else set())
 
 
 def _compare_models(environment: Environment, connection: Connection) -> Summary:
-    differences = tables.compare(connection, tables.blueprint(environment.project))
+    differences = tables.compare(connection, Blueprint.of_project(environment.project))
     summary = Summary({"differences": len(differences)}, lines=differences)
     if differences:
         summary.drift = f"no revision makes the database what the models say: {differences[0]}"

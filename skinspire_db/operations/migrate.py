@@ -17,7 +17,8 @@ from skinspire_db.migrations import drift, losses, revisions, running, writing
 from skinspire_db.objects import install, proofs, versions
 from skinspire_db.objects.files import TriggerFile
 from skinspire_db.postgres.target import Target, target_of
-from skinspire_db.schema import tables
+from skinspire_db.schema import extensions
+from skinspire_db.schema.blueprint import Blueprint
 
 if TYPE_CHECKING:
     from alembic.script import Script
@@ -37,7 +38,7 @@ def upgrade(environment: Environment, to: str | None = None) -> Series:
     first = True
 
     def missing(connection: Connection) -> list[str]:
-        return tables.missing_extensions(connection, tables.extensions(environment.project))
+        return extensions.missing(connection, extensions.wanted(environment.project))
 
     def following() -> Pipeline | None:
         nonlocal first
@@ -52,11 +53,11 @@ def upgrade(environment: Environment, to: str | None = None) -> Series:
 
 def _extensions(environment: Environment) -> Pipeline:
     """Every revision makes them, too: this is for where none is pending."""
-    wanted = tables.extensions(environment.project)
+    wanted = extensions.wanted(environment.project)
 
     def make(connection: Connection) -> Summary:
-        missing = tables.missing_extensions(connection, wanted)
-        tables.create_extensions(connection, wanted)
+        missing = extensions.missing(connection, wanted)
+        extensions.create(connection, wanted)
         return Summary({"extensions_created": len(missing)}, lines=[f"extension {each}" for each in missing])
 
     return Pipeline("migrate.upgrade", environment, (Step("extensions", make),))
@@ -246,10 +247,10 @@ def merge(environment: Environment, message: str | None, *, dry: bool = False) -
     return None if dry else writing.merge(environment.project, files, message)
 
 
-def _wanted(environment: Environment) -> tuple[Target, Project, tables.Blueprint, list[TriggerFile]]:
+def _wanted(environment: Environment) -> tuple[Target, Project, Blueprint, list[TriggerFile]]:
     """What drift is measured against."""
     project = environment.project
-    return target_of(environment), project, tables.blueprint(project), versions.current(project)
+    return target_of(environment), project, Blueprint.of_project(project), versions.current(project)
 
 
 def look(environment: Environment, at: Callable[[Connection], T], *, tries: bool = False) -> T:

@@ -3,81 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db.catalog import objects
-from skinspire_db.config.cache import cached
-from skinspire_db.config.project import Project
-from skinspire_db.errors import InvalidSetting, PermissionMissing, Refused, StepFailed
+from skinspire_db.errors import PermissionMissing, Refused, StepFailed
 from skinspire_db.lifecycle import tool_schema
 from skinspire_db.lifecycle.result import Summary, counted
 from skinspire_db.postgres import search_path
 from skinspire_db.postgres.failures import sentence
-from skinspire_db.schema.models import constraint_name
-from skinspire_db.schema.models import metadata as metadata
+from skinspire_db.schema import extensions
+from skinspire_db.schema.blueprint import Blueprint, compiled, create_statements, dialect, name_of, named_constraints, tables
 
 if TYPE_CHECKING:
-    from sqlalchemy import MetaData, Table
-    from sqlalchemy.schema import Constraint
+    from sqlalchemy import MetaData
 
     from skinspire_db.postgres.connections import Connection
 
 BATCH = 200  # statements; each takes some locks, and a server may have room for 6,400
-EXTENSIONS = ("pgcrypto",)  # passwords are hashed with its crypt()
-
 SHOWN = 160  # characters of a statement that was refused
 TYPE_OR_SEQUENCE = re.compile(r'CREATE (TYPE|DOMAIN|SEQUENCE) ((?:"(?:[^"]|"")+"|[\w$]+|\.)+)')
 DROP_ORDER = ("VIEW", "MATERIALIZED VIEW", "TABLE", "FOREIGN TABLE", "SEQUENCE", "ROUTINE", "DOMAIN", "TYPE", "SCHEMA")
-
-
-@dataclass(frozen=True)
-class Blueprint:
-    """What the models say, as data: enough to make the tables and to compare with, without loading SQLAlchemy.
-
-    The `extensions` come first; `statements` make the rest. `columns` is table -> column -> (type, nullable), the type None
-    where PostgreSQL may write it otherwise; `names` are [table, name] of every constraint and index; `views` are what the
-    application maps itself.
-    """
-
-    extensions: list[str]
-    statements: list[str]
-    columns: dict[str, dict[str, tuple[str | None, bool]]]
-    names: list[list[str]]
-    indexes: int
-    views: list[str]
-
-    @classmethod
-    def of(cls, models: MetaData, extensions: Iterable[str] = EXTENSIONS) -> Blueprint:
-        """What these models say, which need these extensions."""
-        wanted = tables(models)
-        columns = {
-            name_of(table): {
-                column.name: (_postgres_type(column.type.compile(dialect=_dialect())), bool(column.nullable))
-                for column in table.columns
-            }
-            for table in wanted
-        }
-        views = sorted(name_of(table) for table in models.tables.values() if table.info.get("is_view"))
-        names = {(name_of(table), name) for table in wanted for name in _named_constraints(table)}
-        indexes = {(name_of(table), str(index.name)) for table in wanted for index in table.indexes}
-        statements = _create_statements(models, wanted)
-        return cls(sorted(extensions), statements, columns, sorted(map(list, names | indexes)), len(indexes), views)
-
-
-def blueprint(project: Project) -> Blueprint:
-    """The blueprint of the project's models. Raises ModelsInvalid as metadata() does."""
-    return Blueprint(**cached(project, "blueprint", lambda: vars(Blueprint.of(metadata(project), extensions(project)))))
-
-
-def tables(models: MetaData) -> list[Table]:
-    """The models that are tables, referenced ones first; what is mapped to a view (info is_view) is left out."""
-    from sqlalchemy.schema import sort_tables_and_constraints
-
-    by_name = sorted(models.tables.values(), key=lambda table: table.key)
-    ordered = (table for table, _ in sort_tables_and_constraints(by_name))  # type: ignore[no-untyped-call]  # circles, too
-    return [table for table in ordered if table is not None and not table.info.get("is_view")]
 
 
 def reset(connection: Connection) -> Summary:
@@ -128,7 +74,7 @@ def create(connection: Connection, wanted: Blueprint, between: Callable[[], obje
     Raises Refused when there are tables already: nothing is then changed.
     """
     refuse_tables(connection)
-    create_extensions(connection, wanted.extensions)
+    extensions.create(connection, wanted.extensions)
     batch = BATCH if between else len(wanted.statements) or 1
     for start in range(0, len(wanted.statements), batch):
         _execute(connection, wanted.statements[start : start + batch])
@@ -158,17 +104,17 @@ def create_missing(connection: Connection, models: MetaData) -> Summary:
             if column.name not in live[name_of(table)]:
                 _refuse_unfillable(connection, column)
                 columns.append((f"column {name_of(table)}.{column.name}", _add_column(column)))
-        for name, constraint in sorted(_named_constraints(table).items()):
+        for name, constraint in sorted(named_constraints(table).items()):
             if (name_of(table), name) not in present:
                 group = foreign_keys if isinstance(constraint, ForeignKeyConstraint) else constraints
-                group.append((f"constraint {name}", _compile(AddConstraint(constraint))))
+                group.append((f"constraint {name}", compiled(AddConstraint(constraint))))
         for index in sorted(table.indexes, key=lambda each: str(each.name)):
             if (name_of(table), index.name) not in present:
-                indexes.append((f"index {index.name}", _compile(CreateIndex(index))))
+                indexes.append((f"index {index.name}", compiled(CreateIndex(index))))
     types = _missing_types(connection, models)
     made = [(f"table {name_of(table)}", "") for table in new]
     before, after = types + columns + constraints, foreign_keys + indexes
-    tables_only = [sql for sql in _create_statements(models, new) if not TYPE_OR_SEQUENCE.match(sql)]  # `types` has those
+    tables_only = [sql for sql in create_statements(models, new) if not TYPE_OR_SEQUENCE.match(sql)]  # `types` has those
     statements = [*(sql for _, sql in before), *tables_only, *(sql for _, sql in after)]
     _execute(connection, statements)
     added = [what for what, _ in (*made, *before, *after) if what]
@@ -193,53 +139,6 @@ def compare(connection: Connection, wanted: Blueprint) -> list[str]:
             if nullable != live_nullable:
                 differences.append(f"column {table}.{column} is {'' if live_nullable else 'not '}nullable")
     return differences
-
-
-def extensions(project: Project) -> list[str]:
-    """The extensions that the database needs: the core's, and `extensions` of [tool.skinspire_db]."""
-    own = project.config.get("extensions", [])
-    if not isinstance(own, list) or not all(isinstance(each, str) for each in own):
-        raise InvalidSetting("extensions in pyproject.toml is no list of names", remedy='write extensions = ["citext"]')
-    return sorted({*EXTENSIONS, *own})
-
-
-def missing_extensions(connection: Connection, wanted: list[str]) -> list[str]:
-    """Those that are not there."""
-    present = {name for (name,) in connection.execute("SELECT extname FROM pg_extension").fetchall()}
-    return [each for each in wanted if each not in present]
-
-
-def create_extensions(connection: Connection, wanted: list[str]) -> None:
-    """Make the extensions that are not there. Raises PermissionMissing with what to ask the administrator for."""
-    import psycopg
-    from psycopg import sql
-
-    for extension in missing_extensions(connection, wanted):
-        try:
-            with search_path.application(connection):  # an extension lies where the application's own objects do
-                connection.execute(sql.SQL("CREATE EXTENSION {}").format(sql.Identifier(extension)))
-        except (
-            psycopg.errors.InsufficientPrivilege,
-            psycopg.errors.FeatureNotSupported,
-            psycopg.errors.UndefinedFile,
-        ) as error:
-            raise PermissionMissing(
-                f"the extension {extension} cannot be created: {error.diag.message_primary}",
-                remedy=f"ask the administrator for: CREATE EXTENSION {extension}",
-            ) from None
-
-
-def _create_statements(models: MetaData, wanted: list[Table]) -> list[str]:
-    from sqlalchemy import create_mock_engine
-
-    statements: list[str] = []
-    if not wanted:
-        return statements
-    schemas = sorted({table.schema for table in wanted if table.schema})
-    statements += [f"CREATE SCHEMA IF NOT EXISTS {_dialect().identifier_preparer.quote(schema)}" for schema in schemas]
-    engine = create_mock_engine("postgresql+psycopg://", lambda ddl, *_, **__: statements.append(_compile(ddl)))
-    models.create_all(engine, tables=wanted, checkfirst=False)
-    return statements
 
 
 def _execute(connection: Connection, statements: list[str]) -> None:
@@ -281,7 +180,7 @@ def _execute_one(connection: Connection, statement: str) -> None:
 def _missing_types(connection: Connection, models: MetaData) -> list[tuple[str, str]]:
     """The enums, domains and sequences that the models have and the database lacks, with the statement that makes each."""
     missing: list[tuple[str, str]] = []
-    for statement in _create_statements(models, tables(models)):
+    for statement in create_statements(models, tables(models)):
         if statement.startswith("CREATE SCHEMA"):
             missing.append(("", statement))  # it says IF NOT EXISTS; what follows may lie in it
         if found := TYPE_OR_SEQUENCE.match(statement):
@@ -293,37 +192,17 @@ def _missing_types(connection: Connection, models: MetaData) -> list[tuple[str, 
     return missing
 
 
-def _dialect() -> Any:
-    from sqlalchemy.dialects.postgresql import psycopg
-
-    dialect: Any = psycopg.dialect
-    # What it compiles is run without parameters: no % is doubled then. And it does not know the server: generated columns are
-    # stored, as every version can.
-    found = dialect(paramstyle="named")
-    found.supports_virtual_generated_columns = False
-    return found
-
-
-def _compile(element: Any) -> str:
-    return str(element.compile(dialect=_dialect())).strip()
-
-
-def name_of(table: Table) -> str:
-    """The table with its schema, as the blueprint has it."""
-    return f"{table.schema or 'public'}.{table.name}"
-
-
 def _add_column(column: Any) -> str:
     from sqlalchemy.schema import CreateColumn
 
-    table = _dialect().identifier_preparer.format_table(column.table)
-    return f"ALTER TABLE {table} ADD COLUMN {_compile(CreateColumn(column))}"
+    table = dialect().identifier_preparer.format_table(column.table)
+    return f"ALTER TABLE {table} ADD COLUMN {compiled(CreateColumn(column))}"
 
 
 def _refuse_unfillable(connection: Connection, column: Any) -> None:
     if column.nullable or column.server_default is not None or column.identity is not None:
         return
-    table = _dialect().identifier_preparer.format_table(column.table)
+    table = dialect().identifier_preparer.format_table(column.table)
     with search_path.application(connection):
         filled = connection.execute(f"SELECT 1 FROM {table} LIMIT 1".encode()).fetchone()  # noqa: S608
     if filled:
@@ -331,10 +210,6 @@ def _refuse_unfillable(connection: Connection, column: Any) -> None:
             f"column {name_of(column.table)}.{column.name} is NOT NULL without a default, and the table has rows",
             remedy="give it a server_default, or make it nullable",
         )
-
-
-def _named_constraints(table: Table) -> dict[str, Constraint]:
-    return {name: each for each in table.constraints if each.name and (name := constraint_name(each))}
 
 
 def _live_columns(connection: Connection) -> dict[str, dict[str, tuple[str, bool]]]:
@@ -367,16 +242,3 @@ def live_names(connection: Connection) -> set[tuple[str, str]]:
             """
         ).fetchall()
     )
-
-
-def _postgres_type(compiled: str) -> str | None:
-    """A type in SQLAlchemy's spelling as format_type() writes it; None for one that is not known here."""
-    same = (
-        "uuid", "text", "jsonb", "json", "boolean", "integer", "bigint", "smallint", "date", "numeric", "double precision",
-        "timestamp with time zone", "timestamp without time zone",
-    )  # fmt: skip
-    known = {"varchar": "character varying"} | {name: name for name in same}
-    matched = re.fullmatch(r"([a-z ]+?)(\([\d, ]+\))?(\[\])?", compiled.lower())
-    if matched is None or matched[1] not in known:
-        return None
-    return known[matched[1]] + (matched[2] or "").replace(" ", "") + (matched[3] or "")

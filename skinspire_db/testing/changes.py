@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from skinspire_db.catalog import objects
 from skinspire_db.inspection import verification
 from skinspire_db.objects import versions
-from skinspire_db.schema import tables
+from skinspire_db.schema.blueprint import Blueprint
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
@@ -117,7 +117,7 @@ def assert_valid(database: ClinicDatabase) -> None:
         connection,
         database.environment.name,
         database.environment.policy,
-        tables.blueprint(project),
+        Blueprint.of_project(project),
         versions.current(project),
     )
     with connection.transaction(force_rollback=True):

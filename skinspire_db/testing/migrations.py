@@ -16,7 +16,7 @@ from skinspire_db.migrations import drift, revisions, running
 from skinspire_db.objects import proofs, versions
 from skinspire_db.operations import env, migrate
 from skinspire_db.postgres import connections
-from skinspire_db.schema import tables
+from skinspire_db.schema.blueprint import Blueprint
 
 if TYPE_CHECKING:
     from skinspire_db.testing.modes import ClinicDatabase
@@ -61,7 +61,7 @@ def test_models_equal_migrations(db_empty: Database) -> None:
     migrate.upgrade(environment).run()
     with contextlib.closing(connections.connect(db_empty.target, "tests")) as connection:
         connections.begin(connection, environment.policy)
-        found = drift.look(connection, db_empty.target, project, tables.blueprint(project), versions.current(project))
+        found = drift.look(connection, db_empty.target, project, Blueprint.of_project(project), versions.current(project))
     assert not found.lines, "\n".join(found.lines)
 
 

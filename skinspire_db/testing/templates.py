@@ -23,7 +23,7 @@ from skinspire_db.lifecycle.result import counted
 from skinspire_db.migrations import revisions
 from skinspire_db.objects import versions
 from skinspire_db.postgres import connections
-from skinspire_db.schema import tables
+from skinspire_db.schema.blueprint import Blueprint
 from skinspire_db.testing import hosting
 from skinspire_db.testing.hosting import Host
 
@@ -76,7 +76,7 @@ def fingerprint(host: Host, server_version: int, options: Options) -> str:
         for path in folder.rglob("*")
         if path.suffix in (".py", ".toml", ".sql", ".lock")
     }
-    wanted = tables.blueprint(project)
+    wanted = Blueprint.of_project(project)
     facts: list[Any] = [
         vars(wanted) | {"statements": sorted(wanted.statements)},  # in which order is no difference
         [(file.name, file.sha256) for file in versions.current(project)],

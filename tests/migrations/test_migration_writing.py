@@ -33,6 +33,7 @@ from skinspire_db.migrations import drift, revisions, running, writing
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.target import target_of
 from skinspire_db.schema import tables
+from skinspire_db.schema.blueprint import Blueprint
 
 Models = Callable[[MetaData], Any]
 
@@ -57,11 +58,11 @@ class Workbench:
             try:
                 connections.begin(connection, self.to.policy)
                 tables.reset(connection)
-                tables.create(connection, tables.Blueprint.of(one))
+                tables.create(connection, Blueprint.of(one))
                 running.mark(connection, revisions.directory(self.here).get_heads())
                 connection.execute(rows.encode())
-                first = drift._make(self.to, tables.Blueprint.of(one), [])
-                expected = drift._make(self.to, tables.Blueprint.of(other), [])
+                first = drift._make(self.to, Blueprint.of(one), [])
+                expected = drift._make(self.to, Blueprint.of(other), [])
                 self.monkeypatch.setattr(tables, "metadata", lambda _: other)
                 written = writing.new(connection, self.here, "there", expected, attempt=True)
                 assert written is not None

@@ -45,6 +45,7 @@ from skinspire_db.migrations import drift, revisions, running, writing
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.target import target_of
 from skinspire_db.schema import tables
+from skinspire_db.schema.blueprint import Blueprint
 
 APPOINTMENT = """
 import uuid
@@ -675,10 +676,10 @@ def test_random_pairs_there_and_back(app: Project, monkeypatch: pytest.MonkeyPat
             connection.autocommit = False
             connections.begin(connection, to.policy)
             tables.reset(connection)
-            tables.create(connection, tables.Blueprint.of(one))
+            tables.create(connection, Blueprint.of(one))
             running.mark(connection, revisions.directory(here).get_heads())
             first = catalogue.snapshot(connection)
-            expected = drift._make(to, tables.Blueprint.of(other), [])
+            expected = drift._make(to, Blueprint.of(other), [])
             monkeypatch.setattr(tables, "metadata", lambda _: other)
             written = writing.new(connection, here, "there", expected, attempt=True)
             if written is None:

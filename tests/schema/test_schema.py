@@ -28,7 +28,8 @@ from skinspire_db.clinic.models import NAMING_CONVENTION, Base
 from skinspire_db.config.project import Project as Settings
 from skinspire_db.errors import ModelsInvalid, StepFailed
 from skinspire_db.lifecycle import tool_schema
-from skinspire_db.schema import tables
+from skinspire_db.schema import models, tables
+from skinspire_db.schema.blueprint import Blueprint
 
 Connection = psycopg.Connection[Any]
 
@@ -125,7 +126,7 @@ def test_deleting_a_user_takes_its_rows_along(connection: Connection) -> None:
 
 
 def apply(connection: Connection, models: MetaData) -> None:
-    tables.create(connection, tables.Blueprint.of(models))
+    tables.create(connection, Blueprint.of(models))
 
 
 def small(*extra: Any) -> MetaData:
@@ -165,7 +166,7 @@ def test_create_missing_adds_only_what_is_missing(empty: Connection) -> None:
         "index ix_child_parent_id",
     ]
     assert empty.execute("SELECT id, note, parent_id FROM child").fetchall() == [(1, "x", None)]
-    assert tables.compare(empty, tables.Blueprint.of(more)) == []
+    assert tables.compare(empty, Blueprint.of(more)) == []
     assert tables.create_missing(empty, more).lines == []
 
 
@@ -236,7 +237,7 @@ def test_compare(connection: Connection, change: str, difference: str | None) ->
         connection.execute("UPDATE staff SET title = 'X' WHERE title IS NULL")
     connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
     connection.execute(change.encode())
-    found = tables.compare(connection, tables.Blueprint.of(Base.metadata))
+    found = tables.compare(connection, Blueprint.of(Base.metadata))
     assert found == ([difference] if difference else [])
 
 
@@ -247,7 +248,7 @@ def test_a_table_defined_twice(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.syspath_prepend(tmp_path)
     here = Settings(tmp_path, {"metadata": ["skinspire_db.clinic.models:Base", "twice_models:metadata"]})
     with pytest.raises(ModelsInvalid, match="table patients is defined twice"):
-        tables.metadata(here)
+        models.metadata(here)
 
 
 def test_the_blueprint_is_built_anew_when_a_model_changes(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,18 +268,18 @@ def test_the_blueprint_is_built_anew_when_a_model_changes(tmp_path: Any, monkeyp
     monkeypatch.syspath_prepend(tmp_path)
     here = Settings(tmp_path, {"metadata": ["changing_models:metadata"]})
     write("a")
-    assert list(tables.blueprint(here).columns["public.t"]) == ["a"]
+    assert list(Blueprint.of_project(here).columns["public.t"]) == ["a"]
     sys.modules.pop("changing_models")
-    assert list(tables.blueprint(here).columns["public.t"]) == ["a"]
+    assert list(Blueprint.of_project(here).columns["public.t"]) == ["a"]
     assert "changing_models" not in sys.modules, "the second time comes from the cache"
     write("b_longer")
-    assert list(tables.blueprint(here).columns["public.t"]) == ["b_longer"]
+    assert list(Blueprint.of_project(here).columns["public.t"]) == ["b_longer"]
     monkeypatch.setenv("SOME_FEATURE", "on")
     sys.modules.pop("changing_models")
-    tables.blueprint(here)
+    Blueprint.of_project(here)
     assert "changing_models" in sys.modules, "models may read the environment"
     (tmp_path / ".skinspire/blueprint.json").write_text("{")
-    assert list(tables.blueprint(here).columns["public.t"]) == ["b_longer"]
+    assert list(Blueprint.of_project(here).columns["public.t"]) == ["b_longer"]
 
 
 def test_create_all_makes_what_db_create_makes(empty: Connection) -> None:
@@ -289,7 +290,7 @@ def test_create_all_makes_what_db_create_makes(empty: Connection) -> None:
     )
     Base.metadata.create_all(engine, checkfirst=False)
     empty.execute(";".join(statements).encode())
-    blueprint = tables.Blueprint.of(Base.metadata)
+    blueprint = Blueprint.of(Base.metadata)
     assert tables.compare(empty, blueprint) == []
     assert tables.live_names(empty) >= {(table, name) for table, name in blueprint.names}
 

@@ -1,0 +1,129 @@
+"""What the models say, as data: the statements that make the tables, and what a database is compared with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from skinspire_db.config.cache import cached
+from skinspire_db.config.project import Project
+from skinspire_db.schema import extensions
+from skinspire_db.schema.extensions import CORE_EXTENSIONS
+from skinspire_db.schema.models import constraint_name, metadata
+
+if TYPE_CHECKING:
+    from sqlalchemy import MetaData, Table
+    from sqlalchemy.schema import Constraint
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What the models say, as data: enough to make the tables and to compare with, without loading SQLAlchemy.
+
+    The `extensions` come first; `statements` make the rest. `columns` is table -> column -> (type, nullable), the type None
+    where PostgreSQL may write it otherwise; `names` are [table, name] of every constraint and index; `views` are what the
+    application maps itself.
+    """
+
+    extensions: list[str]
+    statements: list[str]
+    columns: dict[str, dict[str, tuple[str | None, bool]]]
+    names: list[list[str]]
+    indexes: int
+    views: list[str]
+
+    @classmethod
+    def of_project(cls, project: Project) -> Blueprint:
+        """What the project's models say, from the cache where they have not changed.
+
+        Raises:
+            ModelsInvalid: as `models.metadata` does.
+        """
+        return cls(**cached(project, "blueprint", lambda: vars(cls.of(metadata(project), extensions.wanted(project)))))
+
+    @classmethod
+    def of(cls, models: MetaData, needs: Iterable[str] = CORE_EXTENSIONS) -> Blueprint:
+        """What models say.
+
+        Args:
+            models: the tables, and what is mapped to views.
+            needs: the extensions that the tables need.
+        """
+        wanted = tables(models)
+        columns = {
+            name_of(table): {
+                column.name: (_postgres_type(column.type.compile(dialect=dialect())), bool(column.nullable))
+                for column in table.columns
+            }
+            for table in wanted
+        }
+        views = sorted(name_of(table) for table in models.tables.values() if table.info.get("is_view"))
+        names = {(name_of(table), name) for table in wanted for name in named_constraints(table)}
+        indexes = {(name_of(table), str(index.name)) for table in wanted for index in table.indexes}
+        statements = create_statements(models, wanted)
+        return cls(sorted(needs), statements, columns, sorted(map(list, names | indexes)), len(indexes), views)
+
+
+def tables(models: MetaData) -> list[Table]:
+    """The models that are tables, referenced ones first; what is mapped to a view (info is_view) is left out."""
+    from sqlalchemy.schema import sort_tables_and_constraints
+
+    by_name = sorted(models.tables.values(), key=lambda table: table.key)
+    ordered = (table for table, _ in sort_tables_and_constraints(by_name))  # type: ignore[no-untyped-call]  # circles, too
+    return [table for table in ordered if table is not None and not table.info.get("is_view")]
+
+
+def create_statements(models: MetaData, wanted: list[Table]) -> list[str]:
+    """The statements that make these tables of the models, with their schemas, types and indexes."""
+    from sqlalchemy import create_mock_engine
+
+    statements: list[str] = []
+    if not wanted:
+        return statements
+    schemas = sorted({table.schema for table in wanted if table.schema})
+    statements += [f"CREATE SCHEMA IF NOT EXISTS {dialect().identifier_preparer.quote(schema)}" for schema in schemas]
+    engine = create_mock_engine("postgresql+psycopg://", lambda ddl, *_, **__: statements.append(compiled(ddl)))
+    models.create_all(engine, tables=wanted, checkfirst=False)
+    return statements
+
+
+def dialect() -> Any:
+    """SQLAlchemy's PostgreSQL dialect, for statements that are run without parameters."""
+    from sqlalchemy.dialects.postgresql import psycopg
+
+    make: Any = psycopg.dialect
+    # What it compiles is run without parameters: no % is doubled then. And it does not know the server: generated columns are
+    # stored, as every version can.
+    found = make(paramstyle="named")
+    found.supports_virtual_generated_columns = False
+    return found
+
+
+def compiled(element: Any) -> str:
+    """The SQL of a DDL element."""
+    return str(element.compile(dialect=dialect())).strip()
+
+
+def name_of(table: Table) -> str:
+    """The table with its schema, as the blueprint has it."""
+    return f"{table.schema or 'public'}.{table.name}"
+
+
+def named_constraints(table: Table) -> dict[str, Constraint]:
+    """The constraints that have a name, by it."""
+    return {name: each for each in table.constraints if each.name and (name := constraint_name(each))}
+
+
+def _postgres_type(compiled: str) -> str | None:
+    """A type in SQLAlchemy's spelling as format_type() writes it; None for one that is not known here."""
+    same = (
+        "uuid", "text", "jsonb", "json", "boolean", "integer", "bigint", "smallint", "date", "numeric", "double precision",
+        "timestamp with time zone", "timestamp without time zone",
+    )  # fmt: skip
+    known = {"varchar": "character varying"} | {name: name for name in same}
+    matched = re.fullmatch(r"([a-z ]+?)(\([\d, ]+\))?(\[\])?", compiled.lower())
+    if matched is None or matched[1] not in known:
+        return None
+    return known[matched[1]] + (matched[2] or "").replace(" ", "") + (matched[3] or "")
