@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 from conftest import Project
-from test_migrations import at, head, revision
+from migration_support import at, head, revision
 
 from skinspire_db.migrations import losses
 

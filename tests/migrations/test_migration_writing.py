@@ -32,7 +32,7 @@ from skinspire_db.config import project as settings
 from skinspire_db.migrations import drift, revisions, running, writing
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.target import target_of
-from skinspire_db.schema import tables
+from skinspire_db.schema import models, tables
 from skinspire_db.schema.blueprint import Blueprint
 
 Models = Callable[[MetaData], Any]
@@ -63,7 +63,7 @@ class Workbench:
                 connection.execute(rows.encode())
                 first = drift._make(self.to, Blueprint.of(one), [])
                 expected = drift._make(self.to, Blueprint.of(other), [])
-                self.monkeypatch.setattr(tables, "metadata", lambda _: other)
+                self.monkeypatch.setattr(models, "metadata", lambda _: other)
                 written = writing.new(connection, self.here, "there", expected, attempt=True)
                 assert written is not None
                 assert [each for each in written.warnings if "it by hand" in each or "it fails" in each] == []

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from conftest import Project
-from test_migrations import app, at, head, revision  # noqa: F401
+from migration_support import app, at, head, revision  # noqa: F401
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_the_statement_that_is_refused(make_project: Callable[..., Project], wro
     ]
 
 
-def test_a_revision_in_a_subfolder(app: Project) -> None:  # noqa: F811
+def test_a_revision_in_a_subfolder(app: Project) -> None:
     folder = app.root / "migrations" / "versions"
     assert app.invoke("db.prepare").code == 0
     revision(app, "inside", head(), "CREATE TABLE inside (id int)")

@@ -58,7 +58,7 @@ def prepares(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
 
 
 @pytest.fixture
-def app(prepares: Project, service: Callable[[Project], Project]) -> Iterator[Project]:  # noqa: F811
+def app(prepares: Project, service: Callable[[Project], Project]) -> Iterator[Project]:
     """The application's process is this one. Nothing prepared is left."""
     yield service(prepares)
     for (name,) in prepares.query("SELECT quote_literal(gid) FROM pg_prepared_xacts", "clinic"):

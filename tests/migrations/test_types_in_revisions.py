@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from conftest import Project
-from test_migrations import app, at, head, revision  # noqa: F401
+from migration_support import app, at, head, revision  # noqa: F401
 
 
 def write(project: Project, name: str, after: str, *up: str) -> None:
@@ -12,7 +12,7 @@ def write(project: Project, name: str, after: str, *up: str) -> None:
     file.write_text("import sqlalchemy as sa\nfrom sqlalchemy.dialects.postgresql import DOMAIN\n" + text)
 
 
-def test_the_same_type_in_two_revisions(app: Project) -> None:  # noqa: F811
+def test_the_same_type_in_two_revisions(app: Project) -> None:
     mood, size = "sa.Enum('calm', 'sad', name='mood')", "DOMAIN('size', sa.Numeric(6, 2))"
     write(app, "one", head(), f"op.create_table('t1', sa.Column('m', {mood}), sa.Column('s', {size}))")
     write(app, "two", "one", f"op.create_table('t2', sa.Column('m', {mood}), sa.Column('s', {size}))",
@@ -32,7 +32,7 @@ def test_the_same_type_in_two_revisions(app: Project) -> None:  # noqa: F811
     ) == [(3,)]
 
 
-def test_another_type_of_that_name_is_not_taken_for_it(app: Project) -> None:  # noqa: F811
+def test_another_type_of_that_name_is_not_taken_for_it(app: Project) -> None:
     write(app, "one", head(), "op.create_table('t1', sa.Column('m', sa.Enum('calm', name='mood')))")
     write(app, "two", "one", "op.create_table('t2', sa.Column('m', sa.Enum('calm', 'sad', name='mood')))")
     outcome = app.invoke("migrate.upgrade")

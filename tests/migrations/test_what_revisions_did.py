@@ -6,7 +6,7 @@ import re
 
 import pytest
 from conftest import Project
-from test_migrations import app, head, revision  # noqa: F401
+from migration_support import app, head, revision  # noqa: F401
 
 BASE = (
     "CREATE TYPE mood AS ENUM ('calm'); CREATE TABLE deed (id int PRIMARY KEY, plan varchar(9), size int CHECK (size > 0), was text);"
@@ -91,7 +91,7 @@ def test_one_of_a_kind_is_named_as_one(name: str, one: str) -> None:
     assert told(1, name) == f"1 {one}"
 
 
-def test_it_is_said_and_stays_in_the_history(app: Project) -> None:  # noqa: F811
+def test_it_is_said_and_stays_in_the_history(app: Project) -> None:
     revision(app, "novel", head(), "ALTER TABLE staff ADD novel int; ALTER TABLE staff ALTER title TYPE text",
              "ALTER TABLE staff DROP novel; ALTER TABLE staff ALTER title TYPE varchar(10)")  # fmt: skip
     for task, verb, column in (("migrate.upgrade", "applied", "added"), ("migrate.downgrade", "taken back", "dropped")):

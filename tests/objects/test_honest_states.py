@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from conftest import Project
-from test_migrations import app, head, revision  # noqa: F401
+from migration_support import app, head, revision  # noqa: F401
 from test_trigger_files import NOW, commit, edit, sql  # noqa: F401
 
 
@@ -14,7 +14,7 @@ def states(project: Project) -> dict[str, str]:
     return {each["revision"]: each["state"] for each in outcome.json["revisions"]}
 
 
-def test_what_came_before_a_missing_file_is_not_pending(app: Project) -> None:  # noqa: F811
+def test_what_came_before_a_missing_file_is_not_pending(app: Project) -> None:
     revision(app, "first", head())
     revision(app, "second", "first")
     assert app.invoke("migrate.upgrade").code == 0
@@ -27,7 +27,7 @@ def test_what_came_before_a_missing_file_is_not_pending(app: Project) -> None:  
     assert states(app) == {head(): "applied", "first": "applied", "third": "pending"}
 
 
-def test_bump_again_without_an_edit_makes_no_further_version(clinic: Project, sql: object) -> None:  # noqa: F811
+def test_bump_again_without_an_edit_makes_no_further_version(clinic: Project, sql: object) -> None:
     for committed in (False, True):
         for _ in range(2):
             outcome = clinic.invoke("triggers.bump", "--name=timestamps", "--json")
@@ -39,7 +39,7 @@ def test_bump_again_without_an_edit_makes_no_further_version(clinic: Project, sq
 
 
 @pytest.mark.parametrize("what", ["comment", "function"])
-def test_status_diff_and_install_agree(clinic: Project, sql: object, what: str) -> None:  # noqa: F811
+def test_status_diff_and_install_agree(clinic: Project, sql: object, what: str) -> None:
     path = sql / "triggers" / "timestamps.sql"  # type: ignore[operator]
     if what == "comment":
         path.write_text(path.read_text() + "-- and a word at the end\n")

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 from conftest import Project
-from test_migrations import app, at, head, revision  # noqa: F401
+from migration_support import app, at, head, revision  # noqa: F401
 
 from skinspire_db.errors import TriggerFileInvalid
 from skinspire_db.objects import files, install, status
@@ -51,7 +51,7 @@ def test_what_ends_the_transaction_is_refused(tmp_path: Path, sql: str) -> None:
 
 
 @pytest.mark.parametrize("refused", [CONTROL[:2], pytest.param(CONTROL[2:], marks=pytest.mark.slow)], ids=["two", "others"])
-def test_the_same_in_revisions(app: Project, refused: list[str]) -> None:  # noqa: F811
+def test_the_same_in_revisions(app: Project, refused: list[str]) -> None:
     after = head()
     for number, sql in enumerate(VALID):
         after = revision(app, f"r{number}", after, sql.replace("f(", f"f{number}("))

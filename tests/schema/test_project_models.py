@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from conftest import Project
-from test_migrations import at, head, revision
+from migration_support import at, head, revision
 
 MODELS = """
 import decimal
