@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from skinspire_db.testing.modes import ClinicDatabase
 
 SHOWN = 20  # rows that a failure names
-ALWAYS_CHANGE = ("updated_at", "updated_by")  # with whatever else does
-WIDEST = 60  # characters of a value that it shows
-# A partition's rows are the partitioned table's.
+ALWAYS_CHANGE = ("updated_at", "updated_by")  # with every other change of a row
+WIDEST = 60  # characters of a value that a failure shows
+# A partition's rows are counted as the partitioned table's.
 TABLES = f"""
     SELECT format('%I.%I', n.nspname, c.relname), rn.nspname || '.' || r.relname,
            ARRAY(SELECT a.attname::text FROM pg_index i
@@ -36,7 +36,7 @@ Rows = dict[str, dict[str, Any]]  # key -> the row as JSON
 
 @dataclass(frozen=True)
 class Change:
-    """A row that came, went, or is another one; `was` or `now` is None when it is not there."""
+    """A row that was added, deleted or changed; `was` is None for an added one, `now` for a deleted one."""
 
     table: str
     key: str
@@ -55,7 +55,7 @@ class Change:
 
 
 class Changes:
-    """The rows as they were when the test began; every assertion that holds begins anew."""
+    """The rows as they were when the test began, or at the last assertion that held."""
 
     def __init__(self, database: ClinicDatabase) -> None:
         self.database = database
@@ -64,20 +64,25 @@ class Changes:
     def only(self, **expected: int) -> None:
         """Assert that so many rows of these tables were added, changed or deleted, and none of any other.
 
-        Tables are called as SQLAlchemy calls them; of another schema than public: **{"billing.invoices": 1}. A row of a table
-        without a primary key that is another one now counts as one that went and one that came. Raises AssertionError that
-        names the rows, ValueError for a table that there is not.
+        A changed row of a table without a primary key counts as one deleted and one added.
+
+        Args:
+            expected: Table -> number of rows. A table outside the schema public is given as **{"billing.invoices": 1}.
+
+        Raises:
+            AssertionError: names the rows that were changed unexpectedly.
+            ValueError: for a table that does not exist.
         """
         __tracebackhide__ = True
         now = snapshot(self.database.observer)
         names = {table if "." in table else f"public.{table}": count for table, count in expected.items()}
         if unknown := names.keys() - now.keys() - self.before.keys():
             raise ValueError(f"there is no table {min(unknown)}")
-        found = list(changes(self.before, now))
-        counts = Counter(change.table for change in found)
+        changed = list(changes(self.before, now))
+        counts = Counter(change.table for change in changed)
         wrong = {table for table in counts.keys() | names.keys() if counts[table] != names.get(table, 0)}
         if wrong:
-            raise AssertionError("\n".join(_explain(wrong, counts, names, found)))
+            raise AssertionError("\n".join(_explain(wrong, counts, names, changed)))
         self.before = now
 
     def none(self) -> None:
@@ -87,20 +92,20 @@ class Changes:
 
 
 def snapshot(connection: Connection) -> dict[str, Rows]:
-    """All rows of the application's tables, table -> key -> row."""
-    found: dict[str, Rows] = {}
+    """All rows of the application's tables: table -> key -> row."""
+    tables: dict[str, Rows] = {}
     for quoted, name, key in connection.execute(TABLES.encode()).fetchall():
-        rows = found.setdefault(name, {})
+        rows = tables.setdefault(name, {})
         for (row,) in connection.execute(f"SELECT to_jsonb(t) FROM ONLY {quoted} AS t".encode()).fetchall():  # noqa: S608
             named = ", ".join(f"{column}={row[column]}" for column in key) or str(row)
             while named in rows:  # without a primary key two rows can be alike
                 named += "'"
             rows[named] = row
-    return found
+    return tables
 
 
 def changes(before: dict[str, Rows], now: dict[str, Rows]) -> Iterator[Change]:
-    """How the later one differs, row by row."""
+    """The differences between two snapshots, row by row."""
     for table in sorted(before.keys() | now.keys()):
         was, is_now = before.get(table, {}), now.get(table, {})
         for key in sorted(was.keys() | is_now.keys()):
@@ -109,7 +114,11 @@ def changes(before: dict[str, Rows], now: dict[str, Rows]) -> Iterator[Change]:
 
 
 def assert_valid(database: ClinicDatabase) -> None:
-    """Assert that all checks of db.verify pass on the test's database. Raises AssertionError that names those that do not."""
+    """Assert that all checks of db.verify pass on the test's database.
+
+    Raises:
+        AssertionError: names the checks that do not pass.
+    """
     __tracebackhide__ = True
     project = database.environment.project
     connection = database.observer
@@ -127,10 +136,10 @@ def assert_valid(database: ClinicDatabase) -> None:
         raise AssertionError(f"{len(bad)} of {len(summary.checks)} checks do not pass:\n" + "\n".join(bad))
 
 
-def _explain(wrong: set[str], counts: Counter[str], names: dict[str, int], found: list[Change]) -> Iterator[str]:
+def _explain(wrong: set[str], counts: Counter[str], names: dict[str, int], changed: list[Change]) -> Iterator[str]:
     for table in sorted(wrong):
         yield f"{table.removeprefix('public.')}: {counts[table]} rows changed, not {names.get(table, 0)}"
-    rows = [change for change in found if change.table in wrong]
+    rows = [change for change in changed if change.table in wrong]
     yield from (f"  {str(change).removeprefix('public.')}" for change in rows[:SHOWN])
     if len(rows) > SHOWN:
         yield f"  and {len(rows) - SHOWN} more"

@@ -19,7 +19,7 @@ from skinspire_db.errors import UsageError
 if TYPE_CHECKING:
     from skinspire_db.testing.modes import ClinicDatabase
 
-FIRST = 500_000_001  # numbers that no seeding reaches, so that no code and no phone number is taken
+FIRST = 500_000_001  # higher than any number of a seeding: no code and no phone number is in use
 
 
 class Factory:
@@ -33,96 +33,124 @@ class Factory:
     def hospital(self, **columns: Any) -> Hospital:
         """A hospital with one branch, beside the seeded one."""
         number = self._number()
-        made = Hospital(
+        hospital = Hospital(
             **{"hospital_id": self._key("hospital", number), "name": f"Test Clinic {number - FIRST + 1}"} | columns
         )
         branch = Branch(branch_id=self._key("branch", number), name="Main Branch")
-        made.branches.append(branch)
-        return self._keep(made)  # type: ignore[no-any-return]
+        hospital.branches.append(branch)
+        return self._keep(hospital)  # type: ignore[no-any-return]
 
     def patient(
         self, age: int | None = None, hospital: Hospital | None = None, user: bool = False, **columns: Any
     ) -> Patient:
-        """A patient of that age in years (0 to 90), at the seeded hospital or another; with `user` somebody who can sign in.
+        """A new patient.
 
-        Raises UsageError for an age that nobody has.
+        Args:
+            age: In years, 0 to 90; None is a random one.
+            hospital: None is the seeded one.
+            user: Whether the patient has an account.
+            columns: Values in place of the invented ones.
+
+        Raises:
+            UsageError: for another age.
         """
         if age is not None and not (type(age) is int and 0 <= age <= 90):
             raise UsageError(f"make_patient(age={age!r}): an age is 0 to 90", remedy="make_patient(age=30)")
-        # Who was born on 1 January has the age all year long.
+        # A person who was born on 1 January has this age all year long.
         born = None if age is None else date(date.today().year - age, 1, 1)
-        new = person(self.random_seed, "patient", self._number(), born=born)
-        made = Patient(**{
-            "patient_id": uuid.UUID(new.key), "mrn": new.code, "medical_info": new.details, "blood_group": new.blood_group,
-            "emergency_contact": new.guardian and json.loads(new.guardian), "preferences": json.loads(new.preferences),
-        } | self._shared(new, hospital, columns) | columns)  # fmt: skip
-        self._keep(made)
+        values = person(self.random_seed, "patient", self._number(), born=born)
+        patient = Patient(**{
+            "patient_id": uuid.UUID(values.key), "mrn": values.code, "medical_info": values.details,
+            "blood_group": values.blood_group,
+            "emergency_contact": values.guardian and json.loads(values.guardian), "preferences": json.loads(values.preferences),
+        } | self._shared(values, hospital, columns) | columns)  # fmt: skip
+        self._keep(patient)
         if user:
-            self.user(of=made)
-        return made
+            self.user(of=patient)
+        return patient
 
     def staff(self, kind: Kind = "nurse", hospital: Hospital | None = None, user: bool = False, **columns: Any) -> Staff:
-        """Somebody who works there: a doctor, nurse, receptionist, or in the pharmacy.
+        """A new staff member.
 
-        Raises UsageError for another kind.
+        Args:
+            kind: doctor, nurse, receptionist or pharmacy.
+            hospital: None is the seeded one.
+            user: Whether the staff member has an account.
+            columns: Values in place of the invented ones.
+
+        Raises:
+            UsageError: for another kind.
         """
         if kind not in KINDS or kind == "patient":
             raise UsageError(f"make_staff({kind!r}) is none of {', '.join(KINDS[:-1])}", remedy='make_staff("nurse")')
-        new = person(self.random_seed, kind, self._number())
-        made = Staff(**{
-            "staff_id": uuid.UUID(new.key), "employee_code": new.code, "staff_type": kind,
-            "specialization": new.specialization, "professional_info": json.loads(new.details),
-        } | self._shared(new, hospital, columns) | columns)  # fmt: skip
-        self._keep(made)
+        values = person(self.random_seed, kind, self._number())
+        member = Staff(**{
+            "staff_id": uuid.UUID(values.key), "employee_code": values.code, "staff_type": kind,
+            "specialization": values.specialization, "professional_info": json.loads(values.details),
+        } | self._shared(values, hospital, columns) | columns)  # fmt: skip
+        self._keep(member)
         if user:
-            self.user(of=made)
-        return made
+            self.user(of=member)
+        return member
 
     def doctor(self, hospital: Hospital | None = None, user: bool = False, **columns: Any) -> Staff:
-        """A doctor."""
+        """A new doctor; otherwise as staff()."""
         return self.staff("doctor", hospital, user, **columns)
 
     def user(
         self, of: Patient | Staff | None = None, role: str | None = None, hospital: Hospital | None = None, **columns: Any
     ) -> User:
-        """An account of a patient or of somebody who works there, by default of a new receptionist, with the role that goes
-        with it or another one. Its password is the seeded people's, which the README names.
+        """A new account. Its password is that of the seeded people, which the documentation names.
 
-        Raises UsageError for a role that there is not, and for somebody who has an account.
+        Args:
+            of: The patient or staff member; None is a new receptionist.
+            role: The name of a role; None is the one that goes with the person's kind.
+            hospital: Of the new receptionist.
+            columns: Values in place of the invented ones.
+
+        Raises:
+            UsageError: for a role that does not exist, and for a person who has an account.
         """
-        somebody = of if of is not None else self.staff("receptionist", hospital)
-        kind = "patient" if isinstance(somebody, Patient) else somebody.staff_type
+        holder = of if of is not None else self.staff("receptionist", hospital)
+        kind = "patient" if isinstance(holder, Patient) else holder.staff_type
         name = role or ROLE_OF.get(kind)  # type: ignore[call-overload]
         query = select(RoleMaster).where(RoleMaster.role_name == name).order_by(RoleMaster.hospital_id.nulls_first())
-        its_role = self.session.scalars(query.limit(1)).first()
-        if its_role is None:
+        role_row = self.session.scalars(query.limit(1)).first()
+        if role_row is None:
             known = ", ".join(self.session.scalars(select(RoleMaster.role_name).distinct().order_by(RoleMaster.role_name)))
             raise UsageError(f"make_user(role={name!r}): there is no such role", remedy=f"use one of: {known}")
-        made = User(**{
-            "user_id": somebody.contact_info["phone"], "hospital_id": somebody.hospital_id, "entity_type": "staff",
-            "entity_id": somebody.patient_id if isinstance(somebody, Patient) else somebody.staff_id,
+        account = User(**{
+            "user_id": holder.contact_info["phone"], "hospital_id": holder.hospital_id, "entity_type": "staff",
+            "entity_id": holder.patient_id if isinstance(holder, Patient) else holder.staff_id,
             "password_hash": self._test_password(),
-        } | ({"entity_type": "patient"} if isinstance(somebody, Patient) else {}) | columns)  # fmt: skip
-        if self.session.get(User, made.user_id) is not None:
-            raise UsageError(f"make_user: {made.user_id} has an account already", remedy="session.get(User, ...) is that one")
-        made.role_mappings.append(UserRoleMapping(role_id=its_role.role_id))
-        return self._keep(made)  # type: ignore[no-any-return]
+        } | ({"entity_type": "patient"} if isinstance(holder, Patient) else {}) | columns)  # fmt: skip
+        if self.session.get(User, account.user_id) is not None:
+            raise UsageError(
+                f"make_user: {account.user_id} has an account already", remedy="session.get(User, ...) is that one"
+            )
+        account.role_mappings.append(UserRoleMapping(role_id=role_row.role_id))
+        return self._keep(account)  # type: ignore[no-any-return]
 
-    def _shared(self, new: Person, hospital: Hospital | None, columns: dict[str, Any]) -> dict[str, Any]:
-        """The columns that patients and staff have alike; a branch is one of the hospital's."""
+    def _shared(self, values: Person, hospital: Hospital | None, columns: dict[str, Any]) -> dict[str, Any]:
+        """The columns that patients and staff have in common."""
         data = reference.load()
-        where = hospital.hospital_id if hospital else columns.get("hospital_id") or uuid.UUID(data["hospital"]["hospital_id"])
-        query = select(Branch.branch_id).where(Branch.hospital_id == where).order_by(Branch.created_at, Branch.branch_id)
+        hospital_id = (
+            hospital.hospital_id if hospital else columns.get("hospital_id") or uuid.UUID(data["hospital"]["hospital_id"])
+        )
+        query = (
+            select(Branch.branch_id).where(Branch.hospital_id == hospital_id).order_by(Branch.created_at, Branch.branch_id)
+        )
         return {
-            "hospital_id": where, "branch_id": self.session.scalars(query.limit(1)).first(), "title": new.title,
-            "first_name": new.first_name, "last_name": new.last_name, "personal_info": json.loads(new.personal_info),
-            "contact_info": json.loads(new.contact_info),
+            "hospital_id": hospital_id, "branch_id": self.session.scalars(query.limit(1)).first(), "title": values.title,
+            "first_name": values.first_name, "last_name": values.last_name,
+            "personal_info": json.loads(values.personal_info),
+            "contact_info": json.loads(values.contact_info),
         }  # fmt: skip
 
-    def _keep(self, made: Any) -> Any:
-        self.session.add(made)
+    def _keep(self, entity: Any) -> Any:
+        self.session.add(entity)
         self.session.commit()
-        return made
+        return entity
 
     def _test_password(self) -> str:
         """The hash of the documented password, the same in every run of the test."""

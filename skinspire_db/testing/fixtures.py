@@ -1,4 +1,4 @@
-"""The fixtures: a test's database, people in it, and what is to be said of its state."""
+"""The fixtures: a test's database, people in it, and assertions on its state."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from skinspire_db.testing.changes import Changes
+    from skinspire_db.testing.databases import Database
     from skinspire_db.testing.factories import Factory
     from skinspire_db.testing.modes import ClinicDatabase, Mode
-    from skinspire_db.testing.workshop import Database
 
 
 @pytest.fixture(autouse=True)
 def _skinspire_db(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Before all others: the test's database."""
+    """The test's database, before all other fixtures."""
     from skinspire_db.testing.choice import database_of
 
     with database_of(request):
@@ -31,21 +31,21 @@ def _skinspire_db(request: pytest.FixtureRequest) -> Iterator[None]:
 def db_session(request: pytest.FixtureRequest) -> Session:
     """A SQLAlchemy Session in a transaction that is rolled back after the test.
 
-    The code under test may commit and roll back: its transactions are savepoints in this one. Deferred constraints look when
-    it commits, and once more before the end.
+    The code under test may commit and roll back: its transactions are savepoints in this one. Deferred constraints are
+    checked when it commits, and once more before the end.
     """
     return _current(request, "session").session
 
 
 @pytest.fixture
 def db_database(request: pytest.FixtureRequest) -> ClinicDatabase:
-    """A database with real commits; after the test the tables that it touched are put back to the seeded state."""
+    """A database with real commits; after the test the tables that it has written to are put back to the seeded state."""
     return _current(request, "database")
 
 
 @pytest.fixture
 def db_clone(request: pytest.FixtureRequest) -> ClinicDatabase:
-    """A database of the test's own, which may do with it what it likes; dropped afterwards."""
+    """A database of the test's own, in which it may change everything; dropped afterwards."""
     return _current(request, "clone")
 
 
@@ -60,10 +60,10 @@ def db_empty(request: pytest.FixtureRequest) -> Iterator[Database]:
     """An empty database of the test's own, with nothing in it and no stamp; get_db_session() does not go there."""
     from skinspire_db.testing.choice import RUN
 
-    workshop = request.config.stash[RUN].bench(request).workshop
-    database = workshop.empty()
+    maker = request.config.stash[RUN].databases(request).maker
+    database = maker.empty()
     yield database
-    workshop.drop(database)
+    maker.drop(database)
 
 
 @pytest.fixture(scope="session")
@@ -74,21 +74,21 @@ def db_server(request: pytest.FixtureRequest) -> Any:
     from skinspire_db.testing.choice import RUN
 
     try:
-        workshop = request.config.stash[RUN].bench(request).workshop
+        maker = request.config.stash[RUN].databases(request).maker
     except SkinspireError as error:
         pytest.fail(str(error), pytrace=False)
-    parameters = workshop.base.parameters
+    parameters = maker.base.parameters
 
     class Server(NoopExecutor):
-        """Whose template is ours."""
+        """A server for pytest-postgresql's factories, whose template is this run's."""
 
-        template_dbname = workshop.template.name
+        template_dbname = maker.template.name
 
     worker = getattr(request.config, "workerinput", {}).get("workerid", "")
     return Server(
         host=parameters["host"], port=parameters.get("port", 5432), user=parameters["user"],
         password=parameters.get("password"), options=parameters.get("options", ""), dbname=f"skinspire_postgresql_{worker}",
-        maintenance_dbname=workshop.watch.info.dbname,
+        maintenance_dbname=maker.watch.info.dbname,
     )  # fmt: skip
 
 
@@ -118,7 +118,7 @@ def make_doctor(_skinspire_factory: Factory) -> Any:
 
 @pytest.fixture
 def make_user(_skinspire_factory: Factory) -> Any:
-    """make_user(of=patient, role="Nurse", **columns) -> a User with a role, and somebody to be."""
+    """make_user(of=patient, role="Nurse", **columns) -> a User with a role, of a patient or staff member."""
     return _skinspire_factory.user
 
 

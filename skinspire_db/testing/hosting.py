@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 ENVIRONMENT = "test"
 SETTING = environment.url_setting(ENVIRONMENT)
-PATIENCE = "-clock_timeout=20s"  # two connections of one test that wait for each other fail, and hang nobody
+PATIENCE = "-clock_timeout=20s"  # two connections of one test that wait for each other fail: the run does not hang
 
 
 @dataclass(frozen=True)
 class Host:
-    """A server for test databases: `words` says which, `url` how to get there. `password_file` is the embedded server's."""
+    """A server for test databases: its description, and its URL. `password_file` is the embedded server's."""
 
-    words: str
+    description: str
     url: URL = field(repr=False)
     project: Project = field(repr=False)
     password_file: str = ""
@@ -44,18 +44,23 @@ class Host:
         return Environment(ENVIRONMENT, policy, Setting(SETTING, url, "pytest"), self.project)
 
     def target(self, database: str) -> Target:
+        """How to connect to that database on this server.
+
+        Raises:
+            InvalidSetting: for a URL that cannot be used.
+        """
         return target_of(self.environment(database))
 
     def address(self, database: str) -> str:
-        """How a person gets into it, without the password."""
+        """The psql command that opens the database, without the password."""
         from sqlalchemy.engine import URL
 
-        where = URL.create("postgresql", self.url.username, None, self.url.host, self.url.port, database)
+        url = URL.create("postgresql", self.url.username, None, self.url.host, self.url.port, database)
         try:
             psql = str(find_binaries().tool("psql"))  # it may be on no PATH
         except SkinspireError:
             psql = "psql"
-        command = f"{quote(psql)} {quote(where.render_as_string())}"
+        command = f"{quote(psql)} {quote(url.render_as_string())}"
         if not self.password_file:
             return command
         if os.name == "posix":
@@ -64,7 +69,7 @@ class Host:
 
 
 def embedded(project: Project) -> Host:
-    """The checkout's throw-away server, which is made and started when it is not there."""
+    """The checkout's throw-away server, made and started when necessary."""
     from sqlalchemy.engine import URL
 
     server = throw_away_server(project)
@@ -77,9 +82,16 @@ def embedded(project: Project) -> Host:
 
 
 def given(project: Project, text: str, source: str) -> Host:
-    """The server of a URL; a database that it names is looked at, and not used.
+    """The server of a URL. A database that the URL names is looked at, and not used.
 
-    Raises InvalidSetting for what is no URL, GuardRefused when that database is stamped for anything but tests.
+    Args:
+        project: The project under test.
+        text: The URL.
+        source: The setting or option that it comes from, for messages.
+
+    Raises:
+        InvalidSetting: for what is no URL of one server.
+        GuardRefused: when the database is stamped for another environment than test.
     """
     from sqlalchemy import exc, make_url
 
@@ -113,7 +125,11 @@ def given(project: Project, text: str, source: str) -> Host:
 
 
 def refuse_real(target: Target) -> None:
-    """Raise GuardRefused when the database is stamped for an environment that is not for tests, whatever it is called."""
+    """Refuse a database that is stamped for another environment than test, whatever its name is.
+
+    Raises:
+        GuardRefused: when it is.
+    """
     try:
         with connections.connect(target, "tests") as connection:
             stamped = stamp.read(connection)
@@ -127,9 +143,14 @@ def refuse_real(target: Target) -> None:
 
 
 def from_pytest_postgresql(project: Project, executor: Any) -> Host:
-    """The server that pytest-postgresql runs or was told of; `executor` is what its fixtures give."""
+    """The server that pytest-postgresql runs or is configured for.
+
+    Args:
+        project: The project under test.
+        executor: What pytest-postgresql's fixture postgresql_proc returns.
+    """
     from sqlalchemy.engine import URL
 
     query = {"options": executor.options} if executor.options else {}
     url = URL.create("postgresql", executor.user, executor.password, executor.host, int(executor.port), query=query)
-    return dataclasses.replace(Host("", url, project), words=f"{url.host}:{url.port} (pytest-postgresql)")
+    return dataclasses.replace(Host("", url, project), description=f"{url.host}:{url.port} (pytest-postgresql)")

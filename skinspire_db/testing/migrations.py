@@ -19,8 +19,8 @@ from skinspire_db.postgres import connections
 from skinspire_db.schema.blueprint import Blueprint
 
 if TYPE_CHECKING:
+    from skinspire_db.testing.databases import Database
     from skinspire_db.testing.modes import ClinicDatabase
-    from skinspire_db.testing.workshop import Database
 
 __all__ = ["test_models_equal_migrations", "test_revisions_go_up_down_and_up", "test_triggers_are_proven"]
 
@@ -37,7 +37,7 @@ def test_revisions_go_up_down_and_up(db_empty: Database) -> None:
     while (revision := upgrading.next()) is not None:
         revision.run()
         states.append(_definitions(db_empty))
-        name = _at(db_empty)
+        name = _current_revision(db_empty)
         migrate.downgrade(environment).run()
         if len(states) == 2:  # the trigger files' functions, and extensions, come with the first revision but are not its own
             left = {key for key in _definitions(db_empty) if key.startswith(("function ", "extension ", "grant "))}
@@ -61,8 +61,9 @@ def test_models_equal_migrations(db_empty: Database) -> None:
     migrate.upgrade(environment).run()
     with contextlib.closing(connections.connect(db_empty.target, "tests")) as connection:
         connections.begin(connection, environment.policy)
-        found = drift.look(connection, db_empty.target, project, Blueprint.of_project(project), versions.current(project))
-    assert not found.lines, "\n".join(found.lines)
+        blueprint = Blueprint.of_project(project)
+        differences = drift.look(connection, db_empty.target, project, blueprint, versions.current(project))
+    assert not differences.lines, "\n".join(differences.lines)
 
 
 def test_triggers_are_proven(db_clone: ClinicDatabase) -> None:
@@ -75,7 +76,7 @@ def test_triggers_are_proven(db_clone: ClinicDatabase) -> None:
 
 
 def _begin(database: Database) -> None:
-    """Stamp it, so that revisions can be applied; a project without revisions has nothing to test."""
+    """Stamp the database, so that revisions can be applied; skip the test in a project without revisions."""
     if not revisions.heads(database.environment.project):
         pytest.skip("the project has no revisions")
     env.stamp(database.environment).run()
@@ -87,8 +88,8 @@ def _definitions(database: Database) -> dict[str, Any]:
         return dict(definitions.snapshot(connection))
 
 
-def _at(database: Database) -> str:
-    """The revision that it is at."""
+def _current_revision(database: Database) -> str:
+    """The revision that the database is at."""
     with contextlib.closing(connections.connect(database.target, "tests")) as connection:
         connections.begin(connection, database.environment.policy)
         stamp.identify(connection, database.target)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
 import sqlalchemy
-from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from skinspire_db.errors import UsageError
 from skinspire_db.postgres.failures import sentence
-from skinspire_db.testing.seeded import Seeded, Unrestorable
-from skinspire_db.testing.transaction import USE_DB_DATABASE, Escaped, JoinedConnection, Transaction, service_within
-from skinspire_db.testing.workshop import Database, Workshop
+from skinspire_db.testing.databases import Database
+from skinspire_db.testing.seeded import Unrestorable
+from skinspire_db.testing.shared import ProcessDatabases
+from skinspire_db.testing.transaction import USE_DB_DATABASE, Escaped, JoinedConnection
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Engine
@@ -28,138 +26,6 @@ if TYPE_CHECKING:
 
 Mode = Literal["session", "database", "clone"]
 MODES: tuple[Mode, ...] = ("session", "database", "clone")
-PRESENT = """
-    SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'
-"""
-END_SECONDS = 5
-
-
-class Shared:
-    """The database that the tests of one process use one after the other, and the connection that looks after it."""
-
-    def __init__(self, workshop: Workshop) -> None:
-        self.database: Database = workshop.clone()
-        self.connection = self.database.connect()
-        self.seeded = Seeded(self.connection)
-        self.transaction = Transaction(self.connection, self.seeded.sequences)
-        self.within: Service = service_within(self.transaction, self.database)
-        self.idle: set[int] = set()  # pids of the pool's sessions that are not in use, and whose writes are counted
-        self.sessions = ""
-        self.count_sessions()
-
-    def service(self) -> Service:
-        """Engines with connections of their own; what they wrote is counted when they are given back to the pool."""
-        service = self.database.service()
-        if not event.contains(service.engine, "checkin", self._on_checkin):
-            event.listen(service.engine, "checkin", self._on_checkin)
-            event.listen(service.engine, "checkout", self._on_checkout)
-        return service
-
-    def end_other_sessions(self) -> None:
-        """End the sessions that a test has left behind, and wait until PostgreSQL has counted what they wrote.
-
-        Raises:
-            Unrestorable: for a session that does not end in END_SECONDS.
-        """
-        deadline = time.monotonic() + END_SECONDS
-        while others := self.present() - self.idle - {self.connection.info.backend_pid}:
-            self.connection.execute("SELECT pg_terminate_backend(pid) FROM unnest(%s::int[]) AS pid", (list(others),))
-            if time.monotonic() > deadline:
-                raise Unrestorable(f"session {min(others)} does not end")
-            time.sleep(0.001)
-
-    def forget_settings(self) -> None:
-        """Discard what a test has set, prepared, locked or listened to in the sessions of the pool."""
-        pool: Any = self.service().engine.pool
-        self.database.ending = True
-        try:
-            for taken in [pool.connect() for _ in range(pool.checkedin())]:
-                taken.dbapi_connection.autocommit = True
-                taken.dbapi_connection.execute("DISCARD ALL")
-                taken.dbapi_connection.autocommit = False
-                taken.close()
-        except (psycopg.Error, sqlalchemy.exc.SQLAlchemyError):
-            self.database.close()  # one of them is broken: they all go
-        finally:
-            self.database.ending = False
-
-    def present(self) -> set[int]:
-        """The pids of the sessions that are connected to the database."""
-        return {pid for (pid,) in self.connection.execute(PRESENT.encode()).fetchall()}
-
-    def count_sessions(self) -> None:
-        """Remember how many sessions the database has had, and since when they are counted."""
-        query = """
-            SELECT ROW(pg_stat_get_db_sessions(oid), pg_stat_get_db_stat_reset_time(oid))::text
-            FROM pg_database WHERE datname = current_database()
-        """
-        row = self.connection.execute(query).fetchone()
-        self.sessions = row[0] if row else ""
-
-    def forget_unreturned(self) -> None:
-        """Replace the engines when a test has not given its connections back: the pool would run out of them."""
-        pool: Any = self.within.engine.pool
-        if pool.checkedout():
-            self.within = service_within(self.transaction, self.database)
-
-    def close(self) -> None:
-        """Close all connections to it."""
-        self.connection.close()
-        self.within.engine.dispose()
-
-    def _on_checkin(self, connection: Any, _: Any) -> None:
-        if connection is not None and not connection.closed:
-            try:
-                connection.execute("SELECT pg_stat_force_next_flush()")
-                connection.rollback()
-                self.idle.add(connection.info.backend_pid)
-            except psycopg.Error:  # it is broken, and ends
-                connection.close()
-
-    def _on_checkout(self, connection: Any, _: Any, __: Any) -> None:
-        self.idle.discard(connection.info.backend_pid)
-
-
-class Bench:
-    """The databases of one process of a test run, and which tests needed a new one."""
-
-    def __init__(self, workshop: Workshop) -> None:
-        self.workshop = workshop
-        self._shared: Shared | None = None
-        self.renewed: list[tuple[str, str]] = []  # test, and what it did that only a new clone could undo
-
-    @property
-    def shared(self) -> Shared:
-        if self._shared is None or self._shared.connection.closed:
-            self.renew()
-            self._shared = Shared(self.workshop)
-        return self._shared
-
-    def renew(self, test: str = "", reason: str = "") -> None:
-        """Drop the shared database: the next test gets a new one.
-
-        Args:
-            test: The test that has damaged it.
-            reason: What that test has done; empty when no test is to blame.
-        """
-        if reason:
-            self.renewed.append((test, reason))
-        if (old := self._shared) is not None:
-            self._shared = None
-            old.close()
-            with contextlib.suppress(psycopg.OperationalError):  # a server that is gone; the next run sweeps it up
-                self.workshop.drop(old.database)
-
-    def keep(self, name: str, test: str) -> None:
-        """Set the shared database aside under that name."""
-        old, self._shared = self.shared, None
-        old.close()
-        self.workshop.keep(old.database, name, test)
-
-    def close(self) -> None:
-        """Drop everything."""
-        self.renew()
-        self.workshop.close()
 
 
 class ClinicDatabase:
@@ -167,8 +33,8 @@ class ClinicDatabase:
 
     mode: Mode
 
-    def __init__(self, bench: Bench, test: str) -> None:
-        self.bench = bench
+    def __init__(self, databases: ProcessDatabases, test: str) -> None:
+        self.databases = databases
         self.test = test
         self.database = self._database()
         self.environment: Environment = self.database.environment
@@ -266,9 +132,9 @@ class InTransaction(ClinicDatabase):
 
     mode = "session"
 
-    def __init__(self, bench: Bench, test: str) -> None:
-        super().__init__(bench, test)
-        self.shared = bench.shared
+    def __init__(self, databases: ProcessDatabases, test: str) -> None:
+        super().__init__(databases, test)
+        self.shared = databases.shared
         self.transaction = self.shared.transaction
         self.transaction.begin(self._flush, self._expire)
         self._thread = threading.get_ident()
@@ -301,7 +167,7 @@ class InTransaction(ClinicDatabase):
             self.shared.forget_unreturned()
 
     def _database(self) -> Database:
-        return self.bench.shared.database
+        return self.databases.shared.database
 
     def _bind(self) -> sqlalchemy.Connection:
         self._bound = self.engine.connect()
@@ -317,19 +183,19 @@ class InTransaction(ClinicDatabase):
             try:
                 self.transaction.keep()
             except psycopg.Error as error:
-                self.bench.renew(self.test, "it could not be committed")
+                self.databases.renew(self.test, "it could not be committed")
                 raise UsageError(f"its database could not be kept: {sentence(error)}") from None
-            self.bench.keep(keep, self.test)
+            self.databases.keep(keep, self.test)
             return
         shared = self.shared
         try:
             sequences, present, sessions = self.transaction.traces()
         except Escaped as reason:
-            self.bench.renew(self.test, str(reason))
+            self.databases.renew(self.test, str(reason))
             raise UsageError(f"a db_session test may not leave its transaction: {reason}", remedy="use db_database") from None
         shared.seeded.reset_sequences(sequences)
         if sessions != shared.sessions or present - shared.idle - {shared.connection.info.backend_pid}:
-            self.bench.renew(self.test, "another session was connected beside its transaction")
+            self.databases.renew(self.test, "another session was connected beside its transaction")
 
     def _flush(self, joined: JoinedConnection) -> None:
         """Flush what the test has added before the code under test looks; the test can no longer undo it alone."""
@@ -356,9 +222,9 @@ class PutBack(ClinicDatabase):
 
     mode = "database"
 
-    def __init__(self, bench: Bench, test: str) -> None:
-        super().__init__(bench, test)
-        self.shared = bench.shared
+    def __init__(self, databases: ProcessDatabases, test: str) -> None:
+        super().__init__(databases, test)
+        self.shared = databases.shared
         self.shared.seeded.mark()
 
     @property
@@ -369,11 +235,11 @@ class PutBack(ClinicDatabase):
         return self.shared.service()
 
     def _database(self) -> Database:
-        return self.bench.shared.database
+        return self.databases.shared.database
 
     def _finish(self, keep: str | None) -> None:
         if keep:
-            self.bench.keep(keep, self.test)
+            self.databases.keep(keep, self.test)
             return
         try:
             self.shared.forget_settings()
@@ -381,9 +247,9 @@ class PutBack(ClinicDatabase):
             self.shared.seeded.put_back()
             self.shared.count_sessions()
         except Unrestorable as reason:
-            self.bench.renew(self.test, str(reason))
+            self.databases.renew(self.test, str(reason))
         except psycopg.Error as error:
-            self.bench.renew(self.test, f"putting it back failed ({type(error).__name__})")
+            self.databases.renew(self.test, f"putting it back failed ({type(error).__name__})")
 
 
 class OwnClone(ClinicDatabase):
@@ -392,15 +258,15 @@ class OwnClone(ClinicDatabase):
     mode = "clone"
 
     def _database(self) -> Database:
-        return self.bench.workshop.clone()
+        return self.databases.maker.clone()
 
     def _finish(self, keep: str | None) -> None:
         if keep:
-            self.bench.workshop.keep(self.database, keep, self.test)
+            self.databases.maker.keep(self.database, keep, self.test)
         else:
-            self.bench.workshop.drop(self.database)
+            self.databases.maker.drop(self.database)
 
 
-KINDS: dict[Mode, Callable[[Bench, str], ClinicDatabase]] = {
+KINDS: dict[Mode, Callable[[ProcessDatabases, str], ClinicDatabase]] = {
     "session": InTransaction, "database": PutBack, "clone": OwnClone,
 }  # fmt: skip

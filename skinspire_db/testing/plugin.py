@@ -15,7 +15,7 @@ import pytest
 from skinspire_db.errors import SkinspireError
 from skinspire_db.service import test_override
 from skinspire_db.testing import fixtures
-from skinspire_db.testing.choice import KEEP, MODES, RUN, needs, told
+from skinspire_db.testing.choice import KEEP, MODES, RUN, errors_as_one_line, needs_server
 from skinspire_db.testing.run import Run
 
 MARKER = 'db(mode): the test has a clinic database: "session" (rolled back; the default), "database" (real commits), "clone"'
@@ -38,23 +38,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--keep-failed-db", action="store_true", help="keep the database of a test that fails, and say where it is"
     )
-    for name, words in INI.items():
-        parser.addini(name, words, default="")
+    for name, description in INI.items():
+        parser.addini(name, description, default="")
     parser.addini("db_guard", "refuse get_db_session() in tests that have no database (true)", type="bool", default=True)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Shut the application's door to its databases, before a conftest.py opens it: only a test's database is reached now."""
+    """Refuse connections to the environments' databases before a conftest.py can open one: see service/test_override.py."""
     early_config.stash[FORMER] = test_override.state()
-    if early_config.getini("db_guard") and _is_of_skinspire():
+    if early_config.getini("db_guard") and _uses_skinspire_db():
         test_override.refuse_all()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Bring the fixtures, in a project with a table [tool.skinspire_db]; in others this plugin does nothing."""
+    """Register the fixtures in a project with a table [tool.skinspire_db]; in others this plugin does nothing."""
     config.stash[RUN] = Run(config)
-    if not _is_of_skinspire():
+    if not _uses_skinspire_db():
         return
     config.pluginmanager.register(fixtures, "skinspire_db.testing.fixtures")
     config.addinivalue_line("markers", MARKER)
@@ -67,57 +67,57 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Leave the process as it was."""
     if (run := config.stash.get(RUN, None)) is not None:
         run.close()
-        if run.noted is not None:
-            shutil.rmtree(run.noted.parent, ignore_errors=True)
+        if run.message_file is not None:
+            shutil.rmtree(run.message_file.parent, ignore_errors=True)
     if FORMER in config.stash:
         test_override.restore(config.stash[FORMER])
 
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist tells the controller of the collection next
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Make or find the template before the first test, if any test needs it, and say so."""
+    """Make or find the template before the first test, if a test needs it, and print which server and template are used."""
     run = session.config.stash[RUN]
-    needed = _is_of_skinspire() and any(needs(item) for item in session.items)
+    needed = _uses_skinspire_db() and any(needs_server(item) for item in session.items)
     if not needed or session.config.option.collectonly or run.by_postgresql_proc:
         return
-    with contextlib.suppress(SkinspireError):  # each test that needs it tells
-        run.bench()
+    with contextlib.suppress(SkinspireError):  # reported by each test that needs the server
+        run.databases()
     if (worker := getattr(session.config, "workerinput", None)) is not None:
-        _leave_word(Path(worker["db_noted"]), run.words)
+        _write_message(Path(worker["db_message_file"]), run.message)
     elif reporter := session.config.pluginmanager.get_plugin("terminalreporter"):
-        reporter.write_line(run.words)
+        reporter.write_line(run.message)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell a worker of pytest-xdist where to leave word."""
-    if not _is_of_skinspire():
+    """Tell a worker of pytest-xdist in which file it leaves its message for the controller."""
+    if not _uses_skinspire_db():
         return
     run = node.config.stash[RUN]
-    if run.noted is None:
-        run.noted = Path(tempfile.mkdtemp(prefix="skinspire-db-")) / "word"
-    run.collecting += 1
-    node.workerinput["db_noted"] = str(run.noted)
+    if run.message_file is None:
+        run.message_file = Path(tempfile.mkdtemp(prefix="skinspire-db-")) / "message"
+    run.workers_collecting += 1
+    node.workerinput["db_message_file"] = str(run.message_file)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_node_collection_finished(node: Any, ids: Any) -> None:
-    """Say once what the workers use: what the one says that has made the template, else the first."""
+    """Print one worker's message: that of the worker which made the template, else the first."""
     run = node.config.stash[RUN]
-    run.collecting -= 1
-    if run.words or run.noted is None or not run.noted.exists():
+    run.workers_collecting -= 1
+    if run.message or run.message_file is None or not run.message_file.exists():
         return
-    words = run.noted.read_text(encoding="utf-8")
-    if " made, " in words or run.collecting <= 0:
-        run.words = words
+    message = run.message_file.read_text(encoding="utf-8")
+    if " made, " in message or run.workers_collecting <= 0:
+        run.message = message
         if reporter := node.config.pluginmanager.get_plugin("terminalreporter"):
             reporter.ensure_newline()
-            reporter.write_line(words)
+            reporter.write_line(message)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: Any) -> None:
-    """Collect what a worker of pytest-xdist has to tell at the end."""
+    """Collect from a worker of pytest-xdist which tests needed a new clone."""
     node.config.stash[RUN].renewed += map(tuple, getattr(node, "workeroutput", {}).get("db_renewed", []))
 
 
@@ -149,7 +149,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
         from skinspire_db.postgres.failures import sentence
 
         try:
-            with told():
+            with errors_as_one_line():
                 run.current.check()
         except psycopg.OperationalError as error:
             pytest.fail(f"the test's database was lost: {sentence(error)}", pytrace=False)
@@ -164,27 +164,27 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     """Decide under which name a failed test's database is kept, and print where it will be."""
     report = yield
     run = item.config.stash[RUN]
-    failed = report.failed and report.when in ("setup", "call")  # what a fixture ends with comes too late
+    failed = report.failed and report.when in ("setup", "call")  # at teardown the database is gone already
     if failed and run.current is not None and item.config.getoption("keep_failed_db"):
-        from skinspire_db.testing.workshop import kept_name
+        from skinspire_db.testing.databases import kept_name
 
         item.stash[KEEP] = name = kept_name(item.nodeid)
-        report.sections.append(("database kept", run.bench().workshop.host.address(name)))
+        report.sections.append(("database kept", run.databases().maker.host.address(name)))
     return report
 
 
-def _is_of_skinspire() -> bool:
+def _uses_skinspire_db() -> bool:
     from skinspire_db.config import project
 
     try:
         return project.current_project().found_by in ("SKINSPIRE_PROJECT", "the current folder")
-    except SkinspireError:  # a pyproject.toml that cannot be read; pytest tells
+    except SkinspireError:  # a pyproject.toml that cannot be read; pytest reports it
         return False
 
 
-def _leave_word(path: Path, words: str) -> None:
-    """The first worker's word stays, unless another one has made the template."""
-    if " made, " in words or not path.exists():
-        mine = path.with_name(os.environ.get("PYTEST_XDIST_WORKER", "worker"))
-        mine.write_text(words, encoding="utf-8")
-        mine.replace(path)
+def _write_message(path: Path, message: str) -> None:
+    """Write a worker's message; the first one stays, unless another worker has made the template."""
+    if " made, " in message or not path.exists():
+        own_file = path.with_name(os.environ.get("PYTEST_XDIST_WORKER", "worker"))
+        own_file.write_text(message, encoding="utf-8")
+        own_file.replace(path)

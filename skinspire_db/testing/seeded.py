@@ -1,6 +1,6 @@
-"""The seeded state of a database: what a test has touched, and how it is put back.
+"""The seeded state of a database: what a test has changed, and how it is put back.
 
-PostgreSQL counts what is written to every table, rolled back or not; a session's counts are there when it ends, or after
+PostgreSQL counts what is written to every table, rolled back or not; a session's counts can be read when it ends, or after
 pg_stat_force_next_flush() (PostgreSQL manual, The Cumulative Statistics System). TRUNCATE shows as another relfilenode, a
 sequence by its value, definitions as writes to the catalogues.
 """
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 FIRST_USER_OID = 16384
 PG_CLASS, PG_DATABASE, PG_DB_ROLE_SETTING = 1259, 1262, 2964  # fixed in PostgreSQL's own catalogue files
-MANY_WRITES = 50_000  # more in one table, and a new clone is faster than to delete them
+MANY_WRITES = 50_000  # with more in one table, a new clone is faster than to delete them
 COPY = "seeded_"  # the copies of the seeded rows are skinspire_tools.seeded_<oid>, which nothing else looks at
 
-# Rows of one's own, and how they can be written back. A trigger that fires ALWAYS would change them on their way.
+# Relations with rows of their own, and whether the rows can be written back: a trigger that fires ALWAYS would change them.
 TABLES = f"""
     SELECT c.oid, format('%I.%I', n.nspname, c.relname),
            ARRAY(SELECT quote_ident(attname) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0
@@ -34,7 +34,7 @@ SEQUENCES = f"""
     SELECT c.oid, format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind = 'S' AND {objects.USER_SCHEMA} ORDER BY 1
 """  # noqa: S608
-# Shared catalogues are every database's; pg_statistic is ANALYZE's.
+# SharedDatabase catalogues are every database's; pg_statistic is ANALYZE's.
 COUNTS = """
     SELECT c.oid, c.relfilenode,
            pg_stat_get_tuples_inserted(c.oid) + pg_stat_get_tuples_updated(c.oid) + pg_stat_get_tuples_deleted(c.oid)
@@ -43,7 +43,7 @@ COUNTS = """
     UNION ALL SELECT 0, 0, extract(epoch FROM pg_stat_get_db_stat_reset_time(oid))::bigint FROM pg_database
     WHERE datname = current_database()
 """
-# What TRUNCATE does not change of pg_class, which it writes to.
+# The columns of pg_class that TRUNCATE, which writes to pg_class, does not change.
 RELATIONS = """
     SELECT count(*), sum(hashtextextended(row(oid, relname, relnamespace, relowner, relkind, relacl, reloptions,
            relpersistence, reltablespace, relrowsecurity, relforcerowsecurity, relchecks, relreplident)::text, 0))
@@ -54,14 +54,14 @@ SETTINGS = """
            ARRAY(SELECT row(setrole, setconfig)::text FROM pg_db_role_setting WHERE setdatabase = d.oid ORDER BY setrole)
     FROM pg_database d WHERE datname = current_database()
 """
-# The rows go in as they are: no trigger and no foreign key is in the way.
+# Without triggers and foreign keys: the rows are written as they were.
 BEGIN = "BEGIN; SET LOCAL session_replication_role = replica; SET LOCAL lock_timeout = '10s'"
 
 Counts = dict[int, tuple[int, int]]
 
 
 class Unrestorable(Exception):
-    """What a test has done can only be undone by a new clone; the text says what that is."""
+    """Only a new clone undoes what a test has done; the text says what that is."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Seeded:
     """The seeded state of the database behind a connection, which is in autocommit and stays open."""
 
     def __init__(self, connection: Connection) -> None:
-        """Take note of the state as it is now, and keep a copy of the rows in the database itself."""
+        """Record the present state, and keep a copy of the rows in the database itself."""
         self.connection = connection
         connection.execute("SET stats_fetch_consistency = none; SET jit = off; SET row_security = off")
         row = connection.execute(
@@ -98,14 +98,18 @@ class Seeded:
         self.mark()
 
     def mark(self) -> None:
-        """From here on count what is written."""
+        """Count from now on what is written."""
         self.connection.execute("SELECT pg_stat_force_next_flush()")
         self.before = self._counts()
 
     def put_back(self) -> list[str]:
-        """Undo what was written since mark(), by sessions that have ended or flushed. Returns the tables that were touched.
+        """Undo what was written since mark() by sessions that have ended or flushed their counts.
 
-        Raises Unrestorable for what only a new clone undoes; the state is then as the test has left it.
+        Returns:
+            The names of the tables that were written to.
+
+        Raises:
+            Unrestorable: for what only a new clone undoes; the state is then as the test has left it.
         """
         touched = self._touched()
         statements = [
@@ -123,13 +127,17 @@ class Seeded:
         return [table.name for table in touched]
 
     def reset_sequences(self, oids: list[int]) -> None:
-        """Set these sequences to their seeded values; one that is not known is no more."""
+        """Set these sequences to their seeded values; one that the test has made is gone, and passed over."""
         for oid in oids:
             if oid in self.values:
                 self.connection.execute("SELECT setval(%s::oid::regclass, %s, %s)", (oid, *self.values[oid]))
 
     def _touched(self) -> list[Table]:
-        """The tables that were written to. Raises Unrestorable."""
+        """The tables that were written to.
+
+        Raises:
+            Unrestorable: for what only a new clone undoes.
+        """
         if not self.counts_writes:
             raise Unrestorable("the server does not count writes (track_counts is off)")
         now = self._counts()
@@ -139,28 +147,28 @@ class Seeded:
         if not changed:
             return []
         catalogues = {oid for oid in changed if oid < FIRST_USER_OID}
-        truncated = PG_CLASS not in changed or self._one(RELATIONS) == self.relations
-        if catalogues - {PG_CLASS, PG_DATABASE, PG_DB_ROLE_SETTING} or not truncated:
+        only_truncated = PG_CLASS not in changed or self._one(RELATIONS) == self.relations
+        if catalogues - {PG_CLASS, PG_DATABASE, PG_DB_ROLE_SETTING} or not only_truncated:
             raise Unrestorable("definitions were changed")
         if changed & {PG_DATABASE, PG_DB_ROLE_SETTING} and self._one(SETTINGS) != self.settings:
             raise Unrestorable("settings of the database were changed")
         touched = [self.tables[oid] for oid in changed if oid in self.tables]
         if not self.may_restore and touched:
             raise Unrestorable("the role may not set session_replication_role")
-        if odd := [table.name for table in touched if not table.plain]:
-            raise Unrestorable(f"{', '.join(odd)} cannot be put back row by row")
+        if special := [table.name for table in touched if not table.plain]:
+            raise Unrestorable(f"{', '.join(special)} cannot be put back row by row")
         if any(now[oid][1] - self.before[oid][1] > MANY_WRITES for oid in changed if oid in now and oid in self.before):
             raise Unrestorable("very many rows were written")
         return touched
 
     def _keep(self) -> dict[int, Table]:
         """The tables by their oids, and in the database a copy of the rows of each that has any and can be put back."""
-        found = self.connection.execute(TABLES).fetchall()
-        looks = ", ".join(f"EXISTS (SELECT FROM ONLY {name})" for _, name, _, _ in found)
-        row = self.connection.execute(f"SELECT ARRAY[{looks}]::bool[]".encode()).fetchone()
+        relations = self.connection.execute(TABLES).fetchall()
+        have_rows = ", ".join(f"EXISTS (SELECT FROM ONLY {name})" for _, name, _, _ in relations)
+        row = self.connection.execute(f"SELECT ARRAY[{have_rows}]::bool[]".encode()).fetchone()
         assert row
         tables, statements = {}, []
-        for filled, (oid, name, columns, plain) in zip(row[0], found, strict=True):
+        for filled, (oid, name, columns, plain) in zip(row[0], relations, strict=True):
             listed, copy = ", ".join(columns), None
             if filled and plain and self.may_restore:
                 copy = f"skinspire_tools.{COPY}{oid}"

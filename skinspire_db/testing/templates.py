@@ -1,4 +1,4 @@
-"""Template databases: what db.setup makes, under a name that says what shaped it, made once and marked usable last."""
+"""Template databases, each made once by db.setup, under a name with the fingerprint of all that it depends on."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 PREFIX = "skinspire_template_"
 NAME = re.compile(PREFIX + "[0-9a-f]{12}")
-KEPT = timedelta(days=7)  # an unused template stays for so long, so that going to another branch and back costs nothing
-KEPT_AT_MOST = 5  # of one checkout: whoever works on its models makes a new one every few minutes
+KEPT = timedelta(days=7)  # how long an unused template stays: a switch to another branch and back costs nothing
+KEPT_AT_MOST = 5  # of one checkout: work on the models makes a new one every few minutes
 MADE_BY = "skinspire-db tests"
 
 
 @dataclass(frozen=True)
 class Template:
-    """A database that clones are made of; nobody can connect to it. `how` it came: made, waited for, or reused."""
+    """A database that clones are made of, and that accepts no connections. `how` is made, waited for, or reused."""
 
     name: str
     how: str
@@ -48,17 +48,24 @@ class Template:
 def ensure(host: Host, watch: Connection, options: Options) -> Template:
     """The template for what the project's files say now, made when there is none.
 
-    `watch` is an open connection in autocommit to the server's maintenance database; as long as it lives, nobody drops the
-    template. Whoever finds another one making it waits. Raises what db.setup raises; a half-made one never counts.
+    A process that finds another one making it waits. A half-made template never counts.
+
+    Args:
+        host: The server.
+        watch: To the maintenance database, in autocommit; while it is open, no other run drops the template.
+        options: How many people are seeded.
+
+    Raises:
+        SkinspireError: what db.setup raises.
     """
     name = PREFIX + fingerprint(host, watch.info.server_version, options)
-    watch.execute("SET lock_timeout = 0")  # whoever makes it may take long; if he dies, his lock goes
+    watch.execute("SET lock_timeout = 0")  # making it may take long; the lock of a process that dies is released
     watch.execute("SELECT pg_advisory_lock_shared(hashtextextended(%s, 0))", (name,))
     how = "reused"
     if not _usable(watch, name):
         how = "waited for"
         with _alone(watch, f"{name} is made"):
-            if not _usable(watch, name):  # whoever we waited for has not made it
+            if not _usable(watch, name):  # the process that this one waited for has failed
                 _make(host, watch, name, options)
                 how = "made"
     describe(watch, name)
@@ -86,7 +93,13 @@ def fingerprint(host: Host, server_version: int, options: Options) -> str:
 
 
 def describe(watch: Connection, name: str, **facts: str) -> None:
-    """Note on the database that it is ours, when it was used last, and `facts`; at most once an hour without any."""
+    """Note in the database's comment that it was made for tests, when it was used last, and the given facts.
+
+    Args:
+        watch: A connection to the server.
+        name: The database.
+        facts: What else is noted; without any, the note is written at most once an hour.
+    """
     known = notes(watch).get(name, {})
     now = datetime.now(UTC)
     if facts or not known or now - datetime.fromisoformat(known["used"]) > timedelta(hours=1):
@@ -95,8 +108,8 @@ def describe(watch: Connection, name: str, **facts: str) -> None:
 
 
 def notes(watch: Connection) -> dict[str, dict[str, str]]:
-    """The databases of this server that say that they were made by us for tests, and what they say."""
-    found = {}
+    """The databases of this server whose comment says that they were made for tests: name -> note."""
+    notes_by_name = {}
     rows = watch.execute(
         "SELECT datname, shobj_description(oid, 'pg_database') FROM pg_database WHERE datname LIKE 'skinspire\\_%'"
     ).fetchall()
@@ -104,12 +117,12 @@ def notes(watch: Connection) -> dict[str, dict[str, str]]:
         with contextlib.suppress(ValueError, TypeError):
             note = json.loads(text or "")
             if note.get("made by") == MADE_BY and datetime.fromisoformat(note["used"]):
-                found[name] = note
-    return found
+                notes_by_name[name] = note
+    return notes_by_name
 
 
 def drop(watch: Connection, name: str) -> None:
-    """Drop a database that was made for tests, whoever is connected to it."""
+    """Drop a database that was made for tests, and end the sessions that are connected to it."""
     database = sql.Identifier(name)
     if watch.execute("SELECT datistemplate FROM pg_database WHERE datname = %s", (name,)).fetchone() == (True,):
         watch.execute(sql.SQL("ALTER DATABASE {} IS_TEMPLATE false").format(database))
@@ -117,13 +130,13 @@ def drop(watch: Connection, name: str) -> None:
 
 
 @contextlib.contextmanager
-def _alone(watch: Connection, word: str) -> Iterator[None]:
-    """Be the only one, of all runs and workers, that does what `word` says."""
-    watch.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (word,))
+def _alone(watch: Connection, lock_name: str) -> Iterator[None]:
+    """Be the only one of all runs and workers that holds the lock of this name."""
+    watch.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (lock_name,))
     try:
         yield
     finally:
-        watch.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", (word,))
+        watch.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", (lock_name,))
 
 
 def _usable(watch: Connection, name: str) -> bool:
@@ -141,7 +154,7 @@ def _make(host: Host, watch: Connection, name: str, options: Options) -> None:
     db.setup(Context(environment), steps.seed(**vars(options))).run()
     describe(watch, name, project=str(host.project.root))
     try:
-        # The last act: whatever stops us before, the template never was.
+        # The last statement: a template whose making stopped before it is not usable.
         watch.execute(sql.SQL("ALTER DATABASE {} IS_TEMPLATE true ALLOW_CONNECTIONS false").format(sql.Identifier(name)))
     except Exception:
         drop(watch, name)
@@ -149,7 +162,11 @@ def _make(host: Host, watch: Connection, name: str, options: Options) -> None:
 
 
 def _remove_half_made(host: Host, watch: Connection, name: str) -> None:
-    """Drop what a run that died has left under this name; what is inside proves that it is nobody's."""
+    """Drop what a run that died has left under this name, after a check that it holds nothing else.
+
+    Raises:
+        GuardRefused: for a database with a real environment's stamp, or with objects and no stamp.
+    """
     if watch.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone() is None:
         return
     target = host.target(name)
@@ -158,22 +175,23 @@ def _remove_half_made(host: Host, watch: Connection, name: str) -> None:
         foreign = stamp.read(connection) is None and objects.all_objects(connection)
     if foreign:
         raise GuardRefused(
-            f"{target} holds {counted(len(foreign), 'object')} and no stamp: it may be somebody else's",
+            f"{target} holds {counted(len(foreign), 'object')} and no stamp: it may be in use for something else",
             remedy=f'if it is not needed: DROP DATABASE "{name}"',
         )
     drop(watch, name)
 
 
 def _clean(watch: Connection, host: Host, current: str) -> None:
-    """Drop the templates, and the kept databases of failed tests, that nobody has used for a week, and all but the newest few
-    templates of this checkout. The current one stays, and one that another run uses.
+    """Drop templates and kept databases that were not used for a week, and all but the newest few templates of this checkout.
+
+    The current template stays, and one that another run uses.
     """
-    found = sorted(notes(watch).items(), key=lambda each: each[1]["used"], reverse=True)
-    ours = [name for name, note in found if NAME.fullmatch(name) and note.get("project") == str(host.project.root)]
+    noted = sorted(notes(watch).items(), key=lambda item: item[1]["used"], reverse=True)
+    ours = [name for name, note in noted if NAME.fullmatch(name) and note.get("project") == str(host.project.root)]
     oldest = datetime.now(UTC) - KEPT
-    for name, note in found:
+    for name, note in noted:
         late = datetime.fromisoformat(note["used"]) < oldest or name in ours[KEPT_AT_MOST:]
-        if late and name != current:  # its lock is ours, and would be given us
+        if late and name != current:  # this connection holds the current one's lock, and would get it again
             lock = watch.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (name,)).fetchone()
             if lock == (True,):
                 drop(watch, name)

@@ -2,8 +2,8 @@
 
 The code under test gets connections from an engine, as always (service/test_override.py says how it gets this engine). Each
 is a JoinedConnection and sends its statements over the test's one connection. Its first statement sets a savepoint, its
-commit releases the savepoint, its rollback goes back to it. Around these transactions the test's own session is told
-(Transaction.begin): what it has pending is flushed before one begins, and what it has loaded is expired after one ends.
+commit releases the savepoint, its rollback goes back to it. The listeners of Transaction.begin() keep the test's own
+session in step: they flush what it has pending before such a transaction begins, and expire what it has loaded afterwards.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sqlalchemy import event
 from skinspire_db.errors import UsageError
 from skinspire_db.service.engines import Service
 from skinspire_db.service.engines import url as url_of
-from skinspire_db.testing.workshop import Database
+from skinspire_db.testing.databases import Database
 
 if TYPE_CHECKING:
     from skinspire_db.service.driver import Connection

@@ -1,4 +1,4 @@
-"""A run's databases: clones of the template, locked while their process lives, swept up when it died."""
+"""The databases of a test run: clones of the template, locked while their process lives, else dropped by a later run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
     from skinspire_db.service.engines import Service
 
-BASE = "skinspire_pytest"  # what the run's databases are called, with the ending of a scratch database
+BASE = "skinspire_pytest"  # the name of the run's databases, before the ending of a scratch database
 KEPT_PREFIX = "skinspire_kept_"
 
 
@@ -35,7 +35,7 @@ class Database:
         self.name = name
         self.environment: Environment = host.environment(name)
         self.target: Target = target_of(self.environment)
-        self.ending = False  # the test is over, and what it used is put right
+        self.ending = False  # the test has ended, and its sessions are being reset
         self._service: Service | None = None
 
     def service(self) -> Service:
@@ -45,20 +45,24 @@ class Database:
         from skinspire_db.service import engines
 
         if self._service is None:
-            self._service = made = engines.make(self.environment)
-            if made.replica is not None:  # it is another database
-                made.replica.dispose()
-                made.replica = None
+            self._service = service = engines.make(self.environment)
+            if service.replica is not None:  # it is another database
+                service.replica.dispose()
+                service.replica = None
 
-            @event.listens_for(made.engine, "checkout")
+            @event.listens_for(service.engine, "checkout")
             def refuse_another_test(_: Any, __: Any, ___: Any) -> None:
-                if not test_override.serves(made) and not self.ending:
+                if not test_override.serves(service) and not self.ending:
                     raise UsageError("this engine is another test's", remedy="call get_db_engine() whenever it is needed")
 
         return self._service
 
     def connect(self) -> driver.Connection:
-        """A connection in autocommit. Raises GuardRefused when it has come out anywhere else."""
+        """A connection in autocommit.
+
+        Raises:
+            GuardRefused: when the server leads to another database.
+        """
         opened = driver.connect(**libpq_parameters(self.target, "skinspire-db test"), autocommit=True)
         if opened.info.dbname != self.name:
             opened.close()
@@ -72,11 +76,19 @@ class Database:
             self._service = None
 
 
-class Workshop:
-    """Makes the databases of one process. Holds one connection, and by its advisory locks what belongs to us."""
+class DatabaseMaker:
+    """Makes the databases of one process. The advisory locks of its one connection say which of them are in use."""
 
     def __init__(self, host: Host, options: Options) -> None:
-        """Find or make the template. Raises what connecting and db.setup raise."""
+        """Find or make the template.
+
+        Args:
+            host: The server.
+            options: How many people are seeded.
+
+        Raises:
+            SkinspireError: what connecting and db.setup raise.
+        """
         self.host = host
         self.base = host.target(BASE)
         self.watch = self._reach()
@@ -110,7 +122,15 @@ class Workshop:
         return self.make("template0", "ENCODING 'UTF8'")
 
     def make(self, template: str, options: str) -> Database:
-        """A copy of a template. Raises PermissionMissing when the role may not create databases."""
+        """A new database.
+
+        Args:
+            template: The database that is copied.
+            options: Further options of CREATE DATABASE.
+
+        Raises:
+            PermissionMissing: when the role may not create databases.
+        """
         name = scratch.new_name(self.base).database
         self.watch.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (name,))
         try:
@@ -118,19 +138,25 @@ class Workshop:
             self.watch.execute(create.format(sql.Identifier(name), sql.Identifier(template)))
         except psycopg.errors.InsufficientPrivilege:
             raise PermissionMissing(
-                f"role {self.base.user} may not create databases on {self.host.words}",
+                f"role {self.base.user} may not create databases on {self.host.description}",
                 remedy=f'ask the administrator for: ALTER ROLE "{self.base.user}" CREATEDB',
             ) from None
         return Database(self.host, name)
 
     def drop(self, database: Database) -> None:
-        """Drop it, whoever is connected to it."""
+        """Drop a database, and end the sessions that are connected to it."""
         database.close()
         self.watch.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database.name)))
         self._unlock(database.name)
 
     def keep(self, database: Database, name: str, test: str) -> None:
-        """Take it out of the run under another name, for somebody to look at."""
+        """Keep a failed test's database under another name, so that the developer can look at it.
+
+        Args:
+            database: The test's.
+            name: Its new name.
+            test: The test's node id, which is noted on the database.
+        """
         database.close()
         self.watch.execute(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", (database.name,)
@@ -141,7 +167,7 @@ class Workshop:
         self._unlock(database.name)
 
     def close(self) -> None:
-        """Let go of everything; what was not dropped the next run sweeps up."""
+        """Close the connection; the next run drops what was not dropped."""
         with contextlib.suppress(psycopg.Error):
             self.watch.close()
 
@@ -150,6 +176,6 @@ class Workshop:
 
 
 def kept_name(test: str) -> str:
-    """What the kept database of a failed test is called."""
-    word = re.sub(r"\W+", "_", test.rpartition("::")[2]).strip("_").lower()[:30]
-    return f"{KEPT_PREFIX}{word}_{secrets.token_hex(3)}"
+    """A new name for the kept database of a failed test."""
+    short_name = re.sub(r"\W+", "_", test.rpartition("::")[2]).strip("_").lower()[:30]
+    return f"{KEPT_PREFIX}{short_name}_{secrets.token_hex(3)}"
