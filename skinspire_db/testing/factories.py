@@ -62,7 +62,8 @@ class Factory:
         patient = Patient(**{
             "patient_id": uuid.UUID(values.key), "mrn": values.code, "medical_info": values.details,
             "blood_group": values.blood_group,
-            "emergency_contact": values.guardian and json.loads(values.guardian), "preferences": json.loads(values.preferences),
+            "emergency_contact": values.guardian and json.loads(values.guardian),
+            "preferences": json.loads(values.preferences),
         } | self._shared(values, hospital, columns) | columns)  # fmt: skip
         self._keep(patient)
         if user:
