@@ -36,8 +36,8 @@ def test_a_request_is_one_unit_of_work(clinic: Project, client: Any) -> None:
 
 def test_a_view_that_raises_leaves_nothing_behind(clinic: Project, client: Any) -> None:
     assert client.post("/hospitals", json={"name": "t:b"}).status_code == 401
-    nobody = "00000000-0000-0000-0000-000000000000"
-    assert client.get(f"/hospitals/{nobody}", headers={"X-User": "1"}).status_code == 500
+    unknown_key = "00000000-0000-0000-0000-000000000000"
+    assert client.get(f"/hospitals/{unknown_key}", headers={"X-User": "1"}).status_code == 500
     assert client.post("/hospitals", json={}, headers={"X-User": "1"}).status_code == 500
     clinic.execute("CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'too late'; END $$;"
                    "CREATE CONSTRAINT TRIGGER no AFTER INSERT ON hospitals DEFERRABLE INITIALLY DEFERRED FOR EACH ROW"

@@ -24,7 +24,7 @@ def test_a_session_left_open_is_reported_and_rolled_back(app: Project, caplog: p
         session = get_db_session().__enter__()
         add(session, "left")
         with get_db_session() as other:
-            assert other is not session, "what nobody will commit takes nothing along"
+            assert other is not session, "a session that was left open takes no other work along"
             add(other, "meanwhile")
         return sys._getframe().f_lineno - 5
 

@@ -99,7 +99,7 @@ ENDINGS: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize(
     "nested", ["inner", *(pytest.param(each, marks=pytest.mark.slow) for each in ("outermost", "savepoint"))]
 )
-def test_whoever_ends_the_transaction_is_noticed(app: Project, nested: str) -> None:
+def test_a_transaction_that_is_ended_inside_its_block_is_noticed(app: Project, nested: str) -> None:
     """Rows would vanish, or stay after an exception, without an error."""
     use_nested_transactions(nested == "savepoint")
     unnoticed = []
@@ -146,7 +146,7 @@ def test_statements_outside_of_a_transaction_are_noticed(app: Project) -> None:
         add(session, "b")
 
 
-def test_what_ends_no_transaction_of_ours_is_none_of_our_business(app: Project) -> None:
+def test_statements_that_do_not_end_the_transaction_are_allowed(app: Project) -> None:
     """Savepoints, also by hand; a BEGIN too many; blocks and procedures that PostgreSQL does not let commit; another connection."""
     with get_db_session() as session:
         add(session, "a")

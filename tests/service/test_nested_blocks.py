@@ -47,7 +47,7 @@ def test_another_environment_is_another_unit_of_work(
 
 
 @pytest.mark.parametrize("savepoints", [False, True])
-def test_who_in_an_inner_block(app: Project, savepoints: bool) -> None:
+def test_the_user_of_an_inner_block(app: Project, savepoints: bool) -> None:
     use_nested_transactions(savepoints)
     with get_db_session(user="one") as session:
         session.add(Hospital(name="t:1"))

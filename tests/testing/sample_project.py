@@ -46,7 +46,7 @@ class Sample:
     def __init__(self, pytester: pytest.Pytester, server: Address) -> None:
         self.pytester = pytester
         self.server = server
-        # Of its own, so that its template is nobody else's.
+        # Part of the settings, so that no other sample has the same template.
         self.own = secrets.token_hex(4)
         self.settings(f"[tool.skinspire_db.unused]\nword = '{self.own}'\n")
         self.copy("application", "application")
@@ -88,7 +88,7 @@ class Sample:
         self.query(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
 
-def word(result: pytest.RunResult) -> str:
+def status_line(result: pytest.RunResult) -> str:
     """The line that says what the run uses."""
     [line] = [line for line in result.outlines if line.startswith("skinspire-db: ")][:1]
     return line

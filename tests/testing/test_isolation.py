@@ -7,7 +7,7 @@ import secrets
 
 import pytest
 from conftest import url
-from sample_project import PYPROJECT, Sample, app, word  # noqa: F401
+from sample_project import PYPROJECT, Sample, app, status_line  # noqa: F401
 
 from skinspire_db.service import test_override
 from skinspire_db.testing.modes import ClinicDatabase
@@ -29,7 +29,9 @@ def test_a_real_database_is_refused_whatever_it_is_called(
         app.write("test_sample", "def test_one(db_session): pass\ndef test_two(db_clone): pass\n")
         result = app.run()
         result.assert_outcomes(errors=2)
-        assert f"{name} on 127.0.0.1:{app.server.port} is stamped {environment}: no tests are run where it is" in word(result)
+        assert f"{name} on 127.0.0.1:{app.server.port} is stamped {environment}: no tests are run where it is" in status_line(
+            result
+        )
         assert app.databases() == {name}
     finally:
         app.query(f"DROP DATABASE {name} WITH (FORCE)")
@@ -72,7 +74,7 @@ def test_a_url_that_leads_elsewhere(app: Sample) -> None:
     app.write("test_sample", "def test_one(db_clone): pass\n")
     result = app.run(f"--db-server={url(app.server, '')}?dbname=skinspire_dev".replace(app.server.password, "x"))
     result.assert_outcomes(errors=1)
-    assert "--db-server has dbname among its options, which would send every test there" in word(result)
+    assert "--db-server has dbname among its options, which would send every test there" in status_line(result)
 
 
 def test_the_guard_can_be_left_off(app: Sample, monkeypatch: pytest.MonkeyPatch) -> None:

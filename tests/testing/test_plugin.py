@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from sample_project import Sample, app, word  # noqa: F401
+from sample_project import Sample, app, status_line  # noqa: F401
 
 from skinspire_db.config import project as settings
 from skinspire_db.migrations import revisions
@@ -18,13 +18,13 @@ def test_every_fixture_and_marker(app: Sample, workers: str) -> None:
     result.assert_outcomes(passed=22)
     first = re.fullmatch(
         r"skinspire-db: 127\.0\.0\.1:\d+ \(TEST_DATABASE_URL\), template (skinspire_template_\w{12}) made, [\d.]+ s",
-        word(result),
+        status_line(result),
     )
-    assert first, word(result)
+    assert first, status_line(result)
     assert app.databases() == {first[1]}
     again = app.run("-n", workers, "-k", "rolled_back")
     again.assert_outcomes(passed=2)
-    assert f"{first[1]} reused, " in word(again)
+    assert f"{first[1]} reused, " in status_line(again)
 
 
 def test_nothing_is_started_for_tests_without_a_database(app: Sample, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import throw_away_home
-from sample_project import Sample, app, word  # noqa: F401
+from sample_project import Sample, app, status_line  # noqa: F401
 
 from skinspire_db.postgres.embedded_server import EmbeddedServer
 
@@ -36,7 +36,7 @@ def test_by_pytest_postgresqls_options_and_for_its_factories(app: Sample, monkey
     )
     result = app.run(f"--postgresql-port={app.server.port}")
     result.assert_outcomes(passed=2)
-    assert word(result).startswith(f"skinspire-db: 127.0.0.1:{app.server.port} (pytest-postgresql), template ")
+    assert status_line(result).startswith(f"skinspire-db: 127.0.0.1:{app.server.port} (pytest-postgresql), template ")
 
 
 @pytest.mark.slow
@@ -62,7 +62,7 @@ def test_the_checkouts_own_server(app: Sample, monkeypatch: pytest.MonkeyPatch, 
             monkeypatch.setenv("SKINSPIRE_PG_HOME", str(home))
             result = app.run()
             result.assert_outcomes(passed=1)
-            words.append(word(result))
+            words.append(status_line(result))
         assert words[0].startswith("skinspire-db: embedded server, port ")
         assert [" made, " in each for each in words] == [True, False, True]
         beside = homes[0].with_name(f"{homes[0].name}-test")
@@ -77,7 +77,7 @@ def test_the_checkouts_own_server(app: Sample, monkeypatch: pytest.MonkeyPatch, 
         embedded.stop()
         (beside / "boot").write_text("another run of the computer")
         app.write("test_sample", "from application import *\ndef test_one(db_session):\n    assert patients() == 20\n")
-        assert " made, " in word(app.run())
+        assert " made, " in status_line(app.run())
     finally:
         for home in homes:
             EmbeddedServer(home.with_name(f"{home.name}-test"), durable=False).destroy()
