@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Project, throw_away_home
-from test_copying import database
+from support import database
 
 from skinspire_db.postgres import programs
 from skinspire_db.postgres.embedded_server import EmbeddedServer

