@@ -18,7 +18,7 @@ import skinspire_db
 from skinspire_db.catalog import fingerprint
 from skinspire_db.config.environment import Environment
 from skinspire_db.config.project import write_atomically
-from skinspire_db.copies import backup_folder, dump_files, restorable, streaming
+from skinspire_db.copies import backup_folder, copied_tables, dump_files, restorable
 from skinspire_db.copies.backup_folder import DATA, MANIFEST, TIME, Backup, Manifest
 from skinspire_db.copies.copy import number_of_jobs
 from skinspire_db.errors import StepFailed
@@ -115,7 +115,7 @@ def make(
         BackupInvalid: the folder cannot be written. In both cases nothing is left there.
     """
     with contextlib.closing(connections.connect(target, "backup.create")) as connection:
-        snapshot = streaming.hold(connection, target)
+        snapshot = copied_tables.hold(connection, target)
         for unknown in restorable.check(target):
             note(unknown)
         row = connection.execute("SELECT pg_database_size(current_database())").fetchone()

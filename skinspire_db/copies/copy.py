@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from skinspire_db.catalog import fingerprint
 from skinspire_db.config import environment
 from skinspire_db.config.environment import Environment
-from skinspire_db.copies import streaming
+from skinspire_db.copies import copied_tables, streaming
 from skinspire_db.errors import DatabaseMissing, GuardRefused, StepFailed, UsageError
 from skinspire_db.lifecycle import stamp
 from skinspire_db.lifecycle.operation import Running
@@ -21,7 +21,6 @@ from skinspire_db.lifecycle.read_only import present
 from skinspire_db.lifecycle.replacement import Replacement
 from skinspire_db.lifecycle.result import counted
 from skinspire_db.postgres import connections, database_settings, progress
-from skinspire_db.postgres.client_programs import client_tools
 from skinspire_db.postgres.target import Target
 
 if TYPE_CHECKING:
@@ -201,7 +200,7 @@ def _template(running: Running, start: Target, size: int) -> Target:
 def _stream(running: Running, start: Target, connection: Connection, choice: Choice) -> Target:
     looks = running.stack.enter_context(fingerprint.meanwhile(2))
     with running.step("copy") as summary:
-        snapshot = streaming.hold(connection, start)
+        snapshot = copied_tables.hold(connection, start)
         wanted = _wanted(connection, choice)
         only = None if choice.whole else {table.quoted for table in wanted}
         before = looks.submit(fingerprint.take, start, running.operation, at=snapshot, jobs=1, only=only)
@@ -209,13 +208,16 @@ def _stream(running: Running, start: Target, connection: Connection, choice: Cho
         patient = streaming.with_options(aside, "-c idle_session_timeout=0")
         witness = running.stack.enter_context(contextlib.closing(connections.connect(patient, running.operation)))
         present = _roles(connection, witness)
-        tools = client_tools(connection.info.server_version)
         looked: list[Future[fingerprint.Rows]] = []
-        sequences, notes = streaming.stream(
-            tools, start, aside, connection, snapshot, wanted, choice.jobs, running.report.transfer,
-            present=present, version=witness.info.server_version, large_objects=choice.whole,
-            filled=lambda names: looked.append(looks.submit(fingerprint.rows, aside, running.operation, jobs=1, only=names)),
-        )  # fmt: skip
+        stream = streaming.Stream(
+            start, connection, snapshot, aside, witness.info.server_version, frozenset(present), choice.jobs
+        )
+        sequences, notes = stream.run(
+            wanted,
+            running.report.transfer,
+            lambda names: looked.append(looks.submit(fingerprint.rows, aside, running.operation, jobs=1, only=names)),
+            large_objects=choice.whole,
+        )
         for note in notes:
             running.note(note)
         _copy_properties(start, aside, running)
@@ -248,10 +250,10 @@ def _compare(
     summary.numbers = {"tables": len(after.tables), "rows": after.rows, "definitions": len(after.definitions)}
 
 
-def _wanted(connection: Connection, choice: Choice) -> list[streaming.Table]:
+def _wanted(connection: Connection, choice: Choice) -> list[copied_tables.Table]:
     from psycopg import sql
 
-    found = streaming.tables(connection)
+    found = copied_tables.tables(connection)
     if choice.whole:
         return found
     names = {f"{table.schema}.{table.name}": table for table in found}

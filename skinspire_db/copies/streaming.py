@@ -18,12 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db.catalog import objects
-from skinspire_db.catalog.fingerprint import OIDS, redivided
 from skinspire_db.copies.archive_restore import ArchiveRestore, examined
+from skinspire_db.copies.copied_tables import Table, quoted_name
 from skinspire_db.errors import StepFailed
 from skinspire_db.postgres import connections
-from skinspire_db.postgres.client_programs import ClientTools, end_all, ended, remedy_of, said
+from skinspire_db.postgres.client_programs import ClientTools, client_tools, end_all, ended, remedy_of, said
 from skinspire_db.postgres.progress import Transfer, watched
 from skinspire_db.postgres.scripts import QUIET, private_folder
 from skinspire_db.postgres.target import Target
@@ -44,18 +43,6 @@ SMALL = 8 << 20  # bytes: tables of less go together, as text; two programs for 
 PUMPING: set[Any] = set()  # the connections whose bytes go through this process
 # Windows' psql reads and writes its standard streams as text, which damages rows in binary and ends at a 0x1A byte.
 PIPES = sys.platform != "win32"
-TABLES = """
-    SELECT c.oid, n.nspname, c.relname, pg_table_size(c.oid),
-           ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-                 AND a.attgenerated = '' ORDER BY a.attnum),
-           NOT EXISTS (SELECT FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-                       WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND t.typsend = 0) AND NOT {oids},
-           ARRAY(SELECT x.indexrelid FROM pg_index x WHERE x.indrelid = c.oid
-                 UNION ALL SELECT k.oid FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype IN ('p', 'u', 'x'))
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND {relations}
-    ORDER BY 4 DESC, 2, 3
-"""
 INTERNAL_OPTIONS = "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid >= 16384 AND attoptions::text ~ 'pg_attver=')"
 # In an order in which each finds those that it reads.
 POPULATED_VIEWS = """
@@ -70,105 +57,89 @@ POPULATED_VIEWS = """
 
 
 @dataclass(frozen=True)
-class Table:
-    """A table to copy. `columns` are those that hold values of their own; `entries` are its indexes' and constraints' oids.
+class Stream:
+    """A copy of the database `source` into the empty database `aside`.
 
-    `expressions`, column -> SQL, take the place of columns: what is read is then a SELECT and no longer the bare table.
-    `root` is the table through which it is filled, where its rows can belong into another partition.
+    Attributes:
+        connection: a connection to the source that holds the exported `snapshot` open.
+        version: the version number of the server of `aside`.
+        present: the roles of that server.
+        jobs: how many tables are copied at once.
     """
 
-    schema: str
-    name: str
-    size: int
-    columns: list[str]
-    binary: bool
-    entries: frozenset[int]
-    expressions: dict[str, str] = dataclasses.field(default_factory=dict)
-    root: str = ""
+    source: Target
+    connection: Connection
+    snapshot: str
+    aside: Target
+    version: int
+    present: frozenset[str]
+    jobs: int
 
-    @property
-    def quoted(self) -> str:
-        return _quote(self.schema, self.name)
+    def run(
+        self, wanted: list[Table], transfer: Transfer, filled: Callable[[set[str]], object], *, large_objects: bool
+    ) -> tuple[dict[str, list[Any]], list[str]]:
+        """Copy all definitions, and the rows of some tables.
 
-    @property
-    def listed(self) -> str:
-        return f"{self.quoted} ({', '.join(map(_quote, self.columns))})" if self.columns else self.quoted
+        Args:
+            wanted: the tables whose rows are copied.
+            transfer: is told how many bytes and rows have gone over.
+            filled: is called with the names of tables whose rows are there, before their indexes are.
+            large_objects: whether large objects are copied.
 
-    @property
-    def read(self) -> str:
-        """The COPY that reads it."""
-        source = self.listed
-        if self.expressions:
-            chosen = (f"{self.expressions.get(column, _quote(column))}" for column in self.columns)
-            source = f"(SELECT {', '.join(chosen)} FROM ONLY {self.quoted})"  # noqa: S608
-        return f"COPY {source} TO STDOUT (FORMAT {self.format})"
+        Returns:
+            The values that the sequences were given, which no snapshot holds; and what of roles that are not present was
+            mapped or left out, a sentence each.
 
-    @property
-    def write(self) -> list[str]:
-        """The COPY that fills it; FREEZE, as nobody else sees the table yet, and a TRUNCATE, which FREEZE needs. What can
-        belong into another partition goes through the root.
+        Raises:
+            StepFailed: with what the programs said; the database `aside` is then incomplete.
         """
-        if self.root:
-            return [f"COPY {self.listed.replace(self.quoted, self.root, 1)} FROM STDIN (FORMAT {self.format})"]
-        return [f"TRUNCATE ONLY {self.quoted}", f"COPY {self.listed} FROM STDIN (FORMAT {self.format}, FREEZE)"]
+        stream = self._with_settings()
+        with private_folder() as folder:
+            definitions = stream._definitions(folder / "definitions")
+            restore = _Restore(definitions, folder, _entries(definitions.contents()), self.jobs)
+            with watched(stream.source, sum(table.size for table in wanted), transfer):
+                stream._rows(wanted, restore, filled)
+            notes = stream._large_objects(folder / "large_objects") if large_objects else []
+            # Before event triggers are there, which a REFRESH would fire.
+            sequences = _sequences_and_views(self.connection, stream.aside)
+            restore.rest()
+            notes += definitions.settle()
+        return sequences, list(dict.fromkeys(notes))
 
     @property
-    def format(self) -> str:
-        return "binary" if self.binary else "text"
+    def tools(self) -> ClientTools:
+        """The programs for the source's server."""
+        return client_tools(self.connection.info.server_version)
 
+    def _with_settings(self) -> Stream:
+        """The same copy, whose sessions have the settings that it needs."""
+        # A session that wants to lock a table waits for our lock, and our readers would wait behind that session.
+        wait_ms = round(self.source.policy.lock_timeout * 1000)
+        options = f"{PLAIN} -c lock_timeout={wait_ms}{_forever(self.connection.info.server_version)}"
+        source, aside = with_options(self.source, options), with_options(self.aside, QUICK + _forever(self.version))
+        return dataclasses.replace(self, source=source, aside=aside)
 
-def tables(connection: Connection) -> list[Table]:
-    """The tables of a database that have rows of their own, largest first."""
-    roots = redivided(connection)
-    return [
-        Table(schema, name, size, columns, binary, frozenset(entries), root=roots.get(_quote(schema, name), ""))
-        for _, schema, name, size, columns, binary, entries in connection.execute(
-            TABLES.format(oids=OIDS.format(kinds="'c'"), relations=objects.USER_RELATION).encode()
-        ).fetchall()
-    ]
+    def _dumped(self, archive: Path, *options: str, internal: bool = False) -> ArchiveRestore:
+        """Dump a part of the source; `internal` is whether its definitions have options that only its own server takes."""
+        self.tools.run("pg_dump", self.source, "-Fc", *options, f"--snapshot={self.snapshot}", f"--file={archive}")
+        roles = {role for (role,) in self.connection.execute("SELECT rolname FROM pg_roles").fetchall()}
+        if roles - self.present or internal:
+            return examined(self.tools, archive, self.aside, set(self.present))
+        return ArchiveRestore(self.tools, archive, self.aside, self.present)
 
-
-def stream(
-    tools: ClientTools,
-    source: Target,
-    aside: Target,
-    connection: Connection,
-    snapshot: str,
-    wanted: list[Table],
-    jobs: int,
-    transfer: Transfer,
-    *,
-    present: set[str],
-    version: int,
-    filled: Callable[[set[str]], object],
-    large_objects: bool = True,
-) -> tuple[dict[str, list[Any]], list[str]]:
-    """Fill the empty database `aside`, whose server's version is `version`: all definitions, and the rows of the `wanted`
-    tables, as of the exported snapshot that `connection` holds open on the source. Calls `filled` with the names of tables
-    whose rows are there, before their indexes. Returns the values that the sequences were given, which no snapshot holds, and
-    what of roles that are not `present` was mapped or left out, a sentence each.
-
-    Raises StepFailed with what the programs said.
-    """
-    # Whoever wants a table for himself after we hold it waits for us, and our readers would wait behind him.
-    wait_ms = round(source.policy.lock_timeout * 1000)
-    source = with_options(source, f"{PLAIN} -c lock_timeout={wait_ms}{_forever(connection.info.server_version)}")
-    aside = with_options(aside, QUICK + _forever(version))
-    with private_folder() as folder:
-        notes: list[str] = []
-        archive, large = str(folder / "definitions"), folder / "large_objects"
-        tools.run("pg_dump", source, "-Fc", "--schema-only", f"--snapshot={snapshot}", f"--file={archive}")
-        missing = {role for (role,) in connection.execute("SELECT rolname FROM pg_roles").fetchall()} - present
-        internal = connection.execute(INTERNAL_OPTIONS).fetchone() == (True,)
-        definitions = ArchiveRestore(tools, Path(archive), aside, frozenset(present))
-        if missing or internal:
-            definitions = examined(tools, Path(archive), aside, present)
+    def _definitions(self, archive: Path) -> ArchiveRestore:
+        """Make the tables; what comes after their rows is still to be restored."""
+        internal = self.connection.execute(INTERNAL_OPTIONS).fetchone() == (True,)
+        definitions = self._dumped(archive, "--schema-only", internal=internal)
         definitions.run(sections=("pre-data",))
-        restore = _Restore(tools, aside, archive, folder, _entries(definitions.contents()), jobs, definitions.options)
-        with watched(source, sum(table.size for table in wanted), transfer), ThreadPoolExecutor(max_workers=jobs) as pool:
-            pipes = _Pipes(tools, source, aside, snapshot)
+        return definitions
+
+    def _rows(self, wanted: list[Table], restore: _Restore, filled: Callable[[set[str]], object]) -> None:
+        """Copy the rows, and make the indexes of each table when it is filled."""
+        with ThreadPoolExecutor(max_workers=self.jobs) as pool:
+            pipes = _Pipes(self.tools, self.source, self.aside, self.snapshot)
             shares = [pool.submit(_fill, pipes, table, restore, filled) for table in wanted if table.size >= SMALL]
-            shares.append(pool.submit(pipes.small, [table for table in wanted if table.size < SMALL], folder))
+            shares.append(pool.submit(pipes.small, [table for table in wanted if table.size < SMALL], restore.folder))
             try:
                 for share in wait(shares, return_when=FIRST_EXCEPTION).done:
                     share.result()
@@ -179,31 +150,24 @@ def stream(
                     with contextlib.suppress(Exception):
                         pumping.cancel()
                 raise
-        if large_objects and connection.execute("SELECT 1 FROM pg_largeobject_metadata LIMIT 1").fetchone():
-            only = ("--data-only", "--large-objects", "--exclude-table-data=*.*")
-            tools.run("pg_dump", source, "-Fc", *only, f"--snapshot={snapshot}", f"--file={large}")
-            objects = ArchiveRestore(tools, large, aside, frozenset(present))
-            if missing:
-                objects = examined(tools, large, aside, present)
-            objects.run()
-            notes = objects.settle()
-        sequences = _sequences_and_views(connection, aside)  # before event triggers are there, which a REFRESH would fire
-        restore.rest()
-        notes += definitions.settle()
-    return sequences, list(dict.fromkeys(notes))
+
+    def _large_objects(self, archive: Path) -> list[str]:
+        """Copy the large objects. Returns what was mapped or left out."""
+        if not self.connection.execute("SELECT 1 FROM pg_largeobject_metadata LIMIT 1").fetchone():
+            return []
+        objects = self._dumped(archive, "--data-only", "--large-objects", "--exclude-table-data=*.*")
+        objects.run()
+        return objects.settle()
 
 
 @dataclass(frozen=True)
 class _Restore:
     """What of an archive's post-data section is still to be restored; oid -> line of its table of contents."""
 
-    tools: ClientTools
-    aside: Target
-    archive: str
+    definitions: ArchiveRestore
     folder: Path
     entries: dict[int, str]
     jobs: int
-    options: list[str]
 
     def of(self, table: Table) -> None:
         self._run([self.entries.pop(oid) for oid in sorted(table.entries & self.entries.keys())], f"{id(table)}.list")
@@ -215,7 +179,8 @@ class _Restore:
         if lines:
             (self.folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogateescape")
             options = (f"--jobs={self.jobs}", "--section=post-data", f"--use-list={self.folder / name}")
-            self.tools.restore(self.aside, *options, *self.options, self.archive)
+            archive = self.definitions
+            archive.tools.restore(archive.aside, *options, *archive.options, str(archive.archive))
 
 
 def _entries(listing: str) -> dict[int, str]:
@@ -320,32 +285,6 @@ def _argument(text: str) -> str:
     return f"'{text}'"
 
 
-def hold(connection: Connection, target: Target) -> str:
-    """Begin a transaction that keeps all tables as they are now, but for rows, and export its snapshot.
-
-    TRUNCATE and ALTER TABLE do not go by snapshots: to one that is older, the table is empty then. PostgreSQL manual, MVCC
-    caveats. Raises psycopg's LockNotAvailable for a table that somebody holds.
-    """
-    from psycopg import sql
-
-    def listed() -> list[str]:
-        return sorted(table.quoted for table in tables(connection))
-
-    connections.begin(connection, target.policy, brief=True)
-    before = listed()
-    while True:
-        connection.rollback()
-        connections.begin(connection, target.policy, brief=True, isolation="REPEATABLE READ READ ONLY")
-        if before:  # the first query takes the snapshot, and LOCK is none
-            each = sql.SQL(", ").join(sql.SQL(f"ONLY {name}") for name in before)
-            connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(each))
-        row = connection.execute("SELECT pg_export_snapshot()").fetchone()
-        assert row
-        if (now := listed()) == before:
-            return str(row[0])
-        before = now  # a table came or went in between
-
-
 def _sequences_and_views(connection: Connection, aside: Target) -> dict[str, list[Any]]:
     """What pg_dump has in its data section: the sequences' values, which no snapshot holds, and materialized views."""
     from psycopg import sql
@@ -360,8 +299,8 @@ def _sequences_and_views(connection: Connection, aside: Target) -> dict[str, lis
                 sql.SQL("SELECT last_value, is_called FROM {}").format(sql.Identifier(*each))
             ).fetchone()
             assert value
-            values[_quote(*each)] = list(value)
-            new.execute("SELECT setval(%s::regclass, %s, %s)", (_quote(*each), *value))
+            values[quoted_name(*each)] = list(value)
+            new.execute("SELECT setval(%s::regclass, %s, %s)", (quoted_name(*each), *value))
         for (view,) in connection.execute(POPULATED_VIEWS.encode()).fetchall():
             new.execute(f"REFRESH MATERIALIZED VIEW {view}".encode())
         new.commit()
@@ -372,9 +311,3 @@ def with_options(target: Target, options: str) -> Target:
     """The same database, its sessions with these settings."""
     given = target.parameters.get("options", "")
     return dataclasses.replace(target, parameters=target.parameters | {"options": f"{given} {options}".strip()})
-
-
-def _quote(*names: str) -> str:
-    from psycopg import sql
-
-    return sql.Identifier(*names).as_string()

@@ -17,7 +17,7 @@ import pytest
 from conftest import Project, dump, throw_away_home
 from support import both, database, leftovers, without_names
 
-from skinspire_db.copies.streaming import Table
+from skinspire_db.copies.copied_tables import Table
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.embedded_server import EmbeddedServer
 

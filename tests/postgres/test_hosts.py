@@ -15,7 +15,7 @@ from conftest import Project, throw_away_home
 
 from skinspire_db.config import environment, urls
 from skinspire_db.config import project as settings
-from skinspire_db.copies import streaming
+from skinspire_db.copies import copied_tables, streaming
 from skinspire_db.errors import ConnectionFailed, StepFailed
 from skinspire_db.lifecycle import scratch
 from skinspire_db.postgres import connections, scripts, target
@@ -335,7 +335,7 @@ def test_a_program_that_comes_out_on_another_server_does_nothing(
     assert done.returncode != 0 and "on another server" in done.stderr, done
     to = target.target_of(chosen)
     with chosen.pin.operation(), connections.connect(to, "test") as connection:
-        snapshot = streaming.hold(connection, to)
+        snapshot = copied_tables.hold(connection, to)
         archive = str(tmp_path / "archive")
         dump = ("-Fd", "--jobs=2", f"--snapshot={snapshot}")
         tools.run("pg_dump", to, *dump, f"--file={archive}")

@@ -1,0 +1,129 @@
+"""The tables that a copy or backup reads: which there are, the COPY statements of each, and a snapshot of all."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from skinspire_db.catalog import objects
+from skinspire_db.catalog.fingerprint import OIDS, redivided
+from skinspire_db.postgres import connections
+from skinspire_db.postgres.target import Target
+
+if TYPE_CHECKING:
+    from skinspire_db.postgres.connections import Connection
+
+TABLES = """
+    SELECT c.oid, n.nspname, c.relname, pg_table_size(c.oid),
+           ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                 AND a.attgenerated = '' ORDER BY a.attnum),
+           NOT EXISTS (SELECT FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+                       WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND t.typsend = 0) AND NOT {oids},
+           ARRAY(SELECT x.indexrelid FROM pg_index x WHERE x.indrelid = c.oid
+                 UNION ALL SELECT k.oid FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype IN ('p', 'u', 'x'))
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND {relations}
+    ORDER BY 4 DESC, 2, 3
+"""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table to copy. `columns` are those that hold values of their own; `entries` are its indexes' and constraints' oids.
+
+    `expressions`, column -> SQL, take the place of columns: what is read is then a SELECT and no longer the bare table.
+    `root` is the table through which it is filled, where its rows can belong into another partition.
+    """
+
+    schema: str
+    name: str
+    size: int
+    columns: list[str]
+    binary: bool
+    entries: frozenset[int]
+    expressions: dict[str, str] = dataclasses.field(default_factory=dict)
+    root: str = ""
+
+    @property
+    def quoted(self) -> str:
+        return quoted_name(self.schema, self.name)
+
+    @property
+    def listed(self) -> str:
+        return f"{self.quoted} ({', '.join(map(quoted_name, self.columns))})" if self.columns else self.quoted
+
+    @property
+    def read(self) -> str:
+        """The COPY that reads it."""
+        source = self.listed
+        if self.expressions:
+            chosen = (f"{self.expressions.get(column, quoted_name(column))}" for column in self.columns)
+            source = f"(SELECT {', '.join(chosen)} FROM ONLY {self.quoted})"  # noqa: S608
+        return f"COPY {source} TO STDOUT (FORMAT {self.format})"
+
+    @property
+    def write(self) -> list[str]:
+        """The COPY that fills it. No other session sees the table yet, so FREEZE is possible; it needs a TRUNCATE first. Rows
+        that can belong into another partition go through the root.
+        """
+        if self.root:
+            return [f"COPY {self.listed.replace(self.quoted, self.root, 1)} FROM STDIN (FORMAT {self.format})"]
+        return [f"TRUNCATE ONLY {self.quoted}", f"COPY {self.listed} FROM STDIN (FORMAT {self.format}, FREEZE)"]
+
+    @property
+    def format(self) -> str:
+        return "binary" if self.binary else "text"
+
+
+def tables(connection: Connection) -> list[Table]:
+    """The tables of a database that have rows of their own, largest first."""
+    roots = redivided(connection)
+    return [
+        Table(schema, name, size, columns, binary, frozenset(entries), root=roots.get(quoted_name(schema, name), ""))
+        for _, schema, name, size, columns, binary, entries in connection.execute(
+            TABLES.format(oids=OIDS.format(kinds="'c'"), relations=objects.USER_RELATION).encode()
+        ).fetchall()
+    ]
+
+
+def hold(connection: Connection, target: Target) -> str:
+    """Begin a transaction that keeps all tables as they are now, but for rows, and export its snapshot.
+
+    TRUNCATE and ALTER TABLE ignore snapshots: an older snapshot then sees an empty table (PostgreSQL manual, MVCC caveats).
+
+    Args:
+        connection: the connection whose transaction holds the tables.
+        target: the database that it is connected to.
+
+    Returns:
+        The snapshot's name, for SET TRANSACTION SNAPSHOT.
+
+    Raises:
+        psycopg.errors.LockNotAvailable: another session holds a table.
+    """
+    from psycopg import sql
+
+    def listed() -> list[str]:
+        return sorted(table.quoted for table in tables(connection))
+
+    connections.begin(connection, target.policy, brief=True)
+    before = listed()
+    while True:
+        connection.rollback()
+        connections.begin(connection, target.policy, brief=True, isolation="REPEATABLE READ READ ONLY")
+        if before:  # the first query takes the snapshot, and LOCK is none
+            each = sql.SQL(", ").join(sql.SQL(f"ONLY {name}") for name in before)
+            connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(each))
+        row = connection.execute("SELECT pg_export_snapshot()").fetchone()
+        assert row
+        if (now := listed()) == before:
+            return str(row[0])
+        before = now  # a table came or went in between
+
+
+def quoted_name(*names: str) -> str:
+    """The names quoted as SQL identifiers, with dots between."""
+    from psycopg import sql
+
+    return sql.Identifier(*names).as_string()
