@@ -41,7 +41,21 @@ COMPRESSION = "zstd:1"  # smaller than gzip's default, in a third of its time
 
 
 def create(environment: Environment, folder: Path | None = None, *, jobs: str | int = 2, report: Report | None = None) -> Job:
-    """Back the environment's database up into a folder of its own."""
+    """Back an environment's database up into a new folder.
+
+    Args:
+        environment: what is backed up.
+        folder: the folder of backups; by default backups/ in the project.
+        jobs: how many tables pg_dump reads at once.
+        report: is told how many bytes are written.
+
+    Returns:
+        The operation, to be run.
+
+    Raises:
+        UsageError: `jobs` is no number.
+        BackupInvalid: the folder cannot be read.
+    """
     where, count = backup_folder.folder_of(environment.project, folder), number_of_jobs(jobs)
 
     def work(running: Running) -> None:
@@ -62,7 +76,7 @@ def create(environment: Environment, folder: Path | None = None, *, jobs: str | 
             if not can_record:
                 running.note("the backup is not in the database's journal: the server only reads, as a standby does")
                 return
-            # Only now: what this transaction changed, pg_dump would have waited for, and it for pg_dump.
+            # Write the journal after pg_dump has ended: our row locks would block it, and its table locks us.
             with translated(target, running.operation, "journal", holder):
                 stamp.write(holder, target.environment)
                 journal.record(

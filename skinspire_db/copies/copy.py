@@ -56,10 +56,20 @@ def copy(
 ) -> Replacement:
     """Make the target's database an exact copy of the source's.
 
-    `method`: template (one server, nobody else connected to the source) or stream, by default the quicker that can be had.
-    `schema_only` leaves all rows out; `tables`, names with commas between, all but those of these tables and of what they
-    need through foreign keys. Raises UsageError and GuardRefused before anything is done: a protected environment's rows are
-    patients' and never copied elsewhere, and nothing is copied over a protected one.
+    Args:
+        source_name: the environment that is copied; it is only read.
+        target: the environment whose database is replaced.
+        method: "template" (one server, no other session in the source) or "stream"; by default the faster possible one.
+        schema_only: copy no rows.
+        tables: names with commas between: copy only rows of these tables, and of those that they need through foreign keys.
+        jobs: how many tables are copied at once.
+
+    Returns:
+        The operation, to be run.
+
+    Raises:
+        UsageError: the arguments do not go together, or name what does not exist.
+        GuardRefused: one of the two is protected: its rows are patients' data and go to no other environment.
     """
     if source_name is None:
         raise UsageError("db.copy needs a source", remedy=f"invoke db.copy --source=test --target={target.name}")
@@ -93,7 +103,7 @@ def copy(
 
 
 def number_of_jobs(jobs: str | int) -> int:
-    """The number, from 1 to 64. Raises UsageError."""
+    """The number of jobs that a user gave. Raises UsageError when it is no number from 1 to 64."""
     if not str(jobs).isdecimal() or not 1 <= int(jobs) <= 64:
         raise UsageError(f"--jobs={jobs} is no number from 1 to 64", remedy="leave --jobs out")
     return int(jobs)
@@ -143,7 +153,7 @@ def _look(connection: Connection, start: Target, running: Running, near: bool) -
 
 
 def need_room(target: Target, size: int) -> None:
-    """Raise StepFailed when the server's disk has less free than `size` bytes; of a server elsewhere nobody can tell."""
+    """Raise StepFailed when the server's disk has less free than `size` bytes; a server elsewhere is not checked."""
     if target.server is None:
         return
     free = shutil.disk_usage(target.server.home).free

@@ -22,7 +22,22 @@ from skinspire_db.postgres.target import Target, target_of
 def verify(
     environment: Environment, folder: Path | None = None, *, file: str | None = None, full: bool = False, jobs: str | int = 2
 ) -> Job:
-    """Look whether a backup, by default the newest, is what was written; with `full`, restore it aside and compare."""
+    """Verify that a backup is what was written.
+
+    Args:
+        environment: whose backup it is.
+        folder: the folder of backups; by default backups/ in the project.
+        file: the backup's name or folder; by default the newest backup of the environment.
+        full: also restore it into a scratch database, and compare that with the manifest.
+        jobs: how many processes restore at once.
+
+    Returns:
+        The operation, to be run.
+
+    Raises:
+        UsageError: there is no such backup, or `jobs` is no number.
+        BackupInvalid: the backup is not complete.
+    """
     backup = backup_folder.pick(backup_folder.folder_of(environment.project, folder), environment.name, file)
     steps = ("files", "restore") if full else ("files",)
     look = partial(_look, backup, full=full)
@@ -78,9 +93,21 @@ def _readable(backup: Backup, target: Target) -> str:
 
 
 def precaution(environment: Environment, folder: Path | None, report: Report, operation: str) -> str:
-    """Take a backup and prove it by a restore, before an operation that could lose something; a sentence with its name.
+    """Take a backup and prove it by a restore, before an operation that could lose data.
 
-    Raises what making and verifying raise.
+    Args:
+        environment: what is backed up.
+        folder: the folder of backups; by default backups/ in the project.
+        report: is told how many bytes are written.
+        operation: the operation that follows; the manifest names it.
+
+    Returns:
+        A sentence with the backup's path.
+
+    Raises:
+        ChecksFailed: the restored backup is not what was backed up.
+        BackupInvalid: the backup could not be proved, or the folder cannot be written.
+        StepFailed: pg_dump or pg_restore failed.
     """
     target = target_of(environment)
     made = backup.make(target, backup_folder.folder_of(environment.project, folder), 2, report, f"before {operation}")

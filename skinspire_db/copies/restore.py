@@ -47,10 +47,21 @@ class Source:
 
 
 def restore(target: Environment, folder: Path | None = None, *, file: str | None = None, jobs: str | int = 2) -> Replacement:
-    """Make the environment's database what a backup holds: by default its newest one, or `file`, a backup's name or folder,
-    or a dump by pg_dump: a directory, a custom format file, or plain SQL.
+    """Replace an environment's database with what a backup or a dump holds.
 
-    Raises UsageError and BackupInvalid for a file that is not there or is no dump, before anything is done.
+    Args:
+        target: the environment.
+        folder: the folder of backups; by default backups/ in the project.
+        file: a backup's name or folder, or a dump by pg_dump (a directory, a custom format file, or plain SQL); by default
+            the newest backup of the environment.
+        jobs: how many processes restore at once.
+
+    Returns:
+        The operation, to be run.
+
+    Raises:
+        UsageError: there is no such backup, or `jobs` is no number.
+        BackupInvalid: the file is no dump, or is cut short.
     """
     where = backup_folder.folder_of(target.project, folder)
     if file and (given := expanded(file)).exists() and not (given / backup_folder.MANIFEST).exists():
@@ -132,8 +143,12 @@ def _known(source: Source, running: Running) -> tuple[ClientTools, Source]:
 
 
 def refuse_by_contents(tools: ClientTools, source: Source, running: Running) -> None:
-    """Look at all in the archive that says whose it is: its stamp, and the last entry of its journal. Without a stamp a dump
-    by others needs a person who says so. Raises GuardRefused; nothing is restored by then.
+    """Refuse an archive by its stamp or by the last entry of its journal; nothing is restored yet.
+
+    A dump by others that has no stamp needs a confirmation.
+
+    Raises:
+        GuardRefused: it is of a protected environment, or a confirmation is missing.
     """
     stamp, journal = dump_files.whose(tools, source.archive, running.target)
     for name in (stamp, journal):
@@ -148,13 +163,24 @@ def refuse_by_contents(tools: ClientTools, source: Source, running: Running) -> 
 
 
 def compared(running: Running) -> tuple[str, ...]:
-    """Where roles were mapped or left out, owners and grants cannot be the same."""
+    """The parts of a fingerprint that a restore must reproduce: where roles were mapped, owners and grants differ."""
     mapped = any(note.startswith(MAPPED) for note in running.result.notes)
     return ("tables", "sequences", "unowned") if mapped else ("tables", "sequences", "definitions")
 
 
 def fill(source: Source, aside: Target, jobs: int, running: Running) -> None:
-    """Restore into the empty database, and say in notes what was mapped or left out. Raises StepFailed, BackupInvalid."""
+    """Restore into an empty database; notes say what was mapped or left out.
+
+    Args:
+        source: what is restored.
+        aside: the empty database.
+        jobs: how many processes restore at once.
+        running: the operation, for its notes and its progress.
+
+    Raises:
+        BackupInvalid: the dump is of a newer PostgreSQL, or is refused.
+        StepFailed: pg_restore or psql failed.
+    """
     patient = with_options(aside, "-c idle_session_timeout=0")
     with contextlib.closing(connections.connect(patient, running.operation)) as connection:
         server = connection.info.server_version
@@ -196,8 +222,16 @@ def _restore(tools: ClientTools, source: Source, aside: Target, present: set[str
 
 
 def refuse_elsewhere(name: str, target: Target) -> None:
-    """Raise GuardRefused for what a protected environment holds: it goes nowhere else. Of an environment that is not declared
-    here nobody knows.
+    """Refuse to restore a protected environment's backup to another environment.
+
+    An environment that is not declared in this project counts as protected.
+
+    Args:
+        name: the environment of the backup.
+        target: where it is to be restored.
+
+    Raises:
+        GuardRefused: the two differ, and the first is protected.
     """
     if name == target.environment:
         return

@@ -12,17 +12,25 @@ from skinspire_db.lifecycle.operation import Job, Running
 
 
 def listing(environment: Environment, folder: Path | None = None) -> Job:
-    """The complete backups of the environment, newest first, and what cannot be used."""
+    """List the complete backups of an environment, newest first, and the folders that cannot be used.
+
+    Args:
+        environment: whose backups they are.
+        folder: the folder of backups; by default backups/ in the project.
+
+    Returns:
+        The operation, to be run.
+    """
     where = backup_folder.folder_of(environment.project, folder)
 
     def show(running: Running) -> None:
         with running.step("backups") as summary:
-            found, broken = backup_folder.complete(where, environment.name)
-            summary.numbers = {"complete": len(found), "MB": f"{sum(each.manifest.bytes for each in found) / 1e6:.1f}"}
-            summary.rows = [_row(each) for each in found]
+            complete, broken = backup_folder.complete(where, environment.name)
+            summary.numbers = {"complete": len(complete), "MB": f"{sum(each.manifest.bytes for each in complete) / 1e6:.1f}"}
+            summary.rows = [_row(each) for each in complete]
             summary.data = {"folder": str(where), "backups": summary.rows, "unusable": broken}
-            for each in broken:
-                running.note(each)
+            for sentence in broken:
+                running.note(sentence)
 
     return Job("backup.list", environment, show, ("backups",), keeps=False, done=f"in {where}", needs_server=False)
 
@@ -48,7 +56,22 @@ def prune(
     monthly: int | str = 12,
     apply: bool = False,
 ) -> Job:
-    """Which backups of the environment are kept, and with `apply` delete the others. Raises UsageError for no number."""
+    """Show which backups of an environment are kept, and with `apply` delete the others.
+
+    Args:
+        environment: whose backups they are.
+        folder: the folder of backups; by default backups/ in the project.
+        daily: of how many days the newest backup is kept; days without a backup do not count.
+        weekly: of how many weeks.
+        monthly: of how many months.
+        apply: delete the backups that are not kept.
+
+    Returns:
+        The operation, to be run.
+
+    Raises:
+        UsageError: one of the counts is no number.
+    """
     for name, value in {"daily": daily, "weekly": weekly, "monthly": monthly}.items():
         if not str(value).isdecimal():
             raise UsageError(f"--{name}={value} is no number", remedy=f"invoke backup.prune --{name}=7")
@@ -60,16 +83,16 @@ def prune(
 
 def _prune(environment: Environment, where: Path, apply: bool, counts: tuple[int, int, int], running: Running) -> None:
     with running.step("prune") as summary:
-        found, broken = backup_folder.complete(where, environment.name)
-        why = backup_folder.kept(found, *counts)
-        away = [each for each in found if each.name not in why]
+        complete, broken = backup_folder.complete(where, environment.name)
+        why = backup_folder.kept(complete, *counts)
+        away = [each for each in complete if each.name not in why]
         for each in away if apply else []:
             backup_folder.delete(each)
         if apply and where.is_dir():
             backup_folder.remove_given_up(where)
         verb = "deleted" if apply else "to_delete"
         summary.numbers = {"kept": len(why), verb: len(away)}
-        summary.rows = [_row(each) | {"kept as": why.get(each.name, verb.replace("_", " "))} for each in found]
+        summary.rows = [_row(each) | {"kept as": why.get(each.name, verb.replace("_", " "))} for each in complete]
         summary.data = {"kept": why, verb: [each.name for each in away]}
         for sentence in broken:
             running.note(f"not counted and not deleted: {sentence}")
