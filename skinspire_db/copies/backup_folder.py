@@ -49,14 +49,17 @@ class Manifest:
 
     @property
     def bytes(self) -> int:
+        """The size of the backup's files, in bytes."""
         return sum(size for _, size in self.files.values())
 
     @property
     def taken(self) -> datetime:
+        """When the backup was begun, in UTC."""
         return datetime.strptime(self.created_at, TIME).replace(tzinfo=UTC)
 
     @property
     def contents(self) -> Fingerprint:
+        """The fingerprint of the database on the dump's snapshot."""
         return Fingerprint(**self.fingerprint)
 
 
@@ -70,6 +73,7 @@ class Backup:
 
     @property
     def name(self) -> str:
+        """The name of the backup's folder."""
         return self.path.name
 
 
@@ -253,7 +257,7 @@ def remove_given_up(folder: Path) -> None:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            continue  # somebody is at work on it
+            continue  # another process is at work on it
         shutil.rmtree(path, ignore_errors=True)
         lock.release()
         (folder / f"{path.name}.lock").unlink(missing_ok=True)

@@ -47,10 +47,12 @@ class Table:
 
     @property
     def quoted(self) -> str:
+        """Schema and name, quoted."""
         return quoted_name(self.schema, self.name)
 
     @property
     def listed(self) -> str:
+        """The table with its columns, as COPY takes them."""
         return f"{self.quoted} ({', '.join(map(quoted_name, self.columns))})" if self.columns else self.quoted
 
     @property
@@ -73,6 +75,7 @@ class Table:
 
     @property
     def format(self) -> str:
+        """The format of COPY: binary unless a column's type has no binary form."""
         return "binary" if self.binary else "text"
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
 METHODS = ("template", "stream")
-# What is copied of the tools' own rows when rows are left out: without these, triggers and revisions would be nobody's.
+# The tools' own rows are copied also when other rows are left out: they say which triggers and revisions are there.
 ALWAYS = {'"skinspire_tools"."ledger"', '"public"."alembic_version"'}
 
 
@@ -42,6 +42,7 @@ class Choice:
 
     @property
     def whole(self) -> bool:
+        """Whether all rows are copied."""
         return not self.schema_only and not self.tables
 
 

@@ -87,16 +87,23 @@ EXTENSION = re.compile(r"(?:CREATE|ALTER|COMMENT ON) EXTENSION (?:IF NOT EXISTS 
 
 @dataclass
 class Judge:
-    """Judges the statements of a dump, in order. `safe` are the extensions that a role without superuser rights may make, of
-    those that are `known`; `settings` those that the target has.
+    """Judges the statements of a dump, in order.
+
+    Attributes:
+        safe: the extensions that a role without superuser rights may make.
+        settings: the settings that the target's server has.
+        known: the extensions that the target's server has.
+        left: what was left out: what it touches -> statements.
+        unsafe: extensions that were left out.
+        within: whether the next statement is within a transaction for large objects.
     """
 
     safe: set[str]
     settings: set[str]
     known: set[str]
-    left: dict[str, list[str]] = field(default_factory=dict)  # what it touches -> statements
-    unsafe: set[str] = field(default_factory=set)  # extensions that were left out
-    within: bool = False  # a transaction for large objects
+    left: dict[str, list[str]] = field(default_factory=dict)
+    unsafe: set[str] = field(default_factory=set)
+    within: bool = False
 
     def verdict(self, statement: bytes) -> Verdict:
         """What is to be done with the next statement; what is left out is noted."""
@@ -126,7 +133,7 @@ class Judge:
         return "later" if LATER.match(text) else "keep"
 
     def owners(self, text: str) -> None:
-        """Note an owner whom we cannot be sure to give no more than what is the dump's."""
+        """Note a change of owner that is left out: its object is named without a schema, and might not be of the dump."""
         self._out("owners of what is named without its schema", text)
 
     def _setting(self, name: str, text: str) -> Verdict:

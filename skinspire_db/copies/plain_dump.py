@@ -51,7 +51,7 @@ WITH_AN_OWNERS_RIGHTS = """
 
 
 def judge(connection: Connection) -> Judge:
-    """Who judges a dump for this server."""
+    """A judge that knows the extensions and settings of the connection's server."""
     trusted = connection.execute(
         "SELECT DISTINCT name FROM pg_catalog.pg_available_extension_versions WHERE trusted"
     ).fetchall()

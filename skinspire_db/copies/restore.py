@@ -41,6 +41,7 @@ class Source:
 
     @classmethod
     def of(cls, backup: Backup) -> Source:
+        """The source that a backup of ours is."""
         return cls(
             dump_files.Archive(backup.path / backup_folder.DATA, "archive", backup.manifest.server_version), backup.manifest
         )

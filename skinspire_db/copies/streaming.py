@@ -170,9 +170,11 @@ class _Restore:
     jobs: int
 
     def of(self, table: Table) -> None:
+        """Restore the indexes and constraints of a table."""
         self._run([self.entries.pop(oid) for oid in sorted(table.entries & self.entries.keys())], f"{id(table)}.list")
 
     def rest(self) -> None:
+        """Restore everything that is left."""
         self._run(list(self.entries.values()), "rest.list")
 
     def _run(self, lines: list[str], name: str) -> None:
