@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
 
+FunctionRows = dict[int, tuple[str, str, str]]  # of _function_rows()
+
+
 def install(connection: Connection, files: list[TriggerFile], *, others: bool = True) -> Summary:
     """Make the database's functions, triggers and ledger what the files say, touching nothing that is right already.
 
@@ -34,9 +37,10 @@ def install(connection: Connection, files: list[TriggerFile], *, others: bool = 
     entries = ledger.read(connection)
     count = attached = off = noted = 0
     functions: dict[str, dict[str, str]] = {}
+    known: FunctionRows = {}
     for file in files:
-        functions[file.name], made = _functions(connection, file, entries)
-        count += made
+        functions[file.name], changes = _functions(connection, file, entries, known)
+        count += changes
     kept = {name: entry for name, entry in entries.items() if name not in functions} if not others else {}
     _refuse_two_makers(files, functions | {name: entry.functions for name, entry in kept.items()})
     among = ledger.tables(connection)
@@ -57,13 +61,15 @@ def install(connection: Connection, files: list[TriggerFile], *, others: bool = 
     return Summary(numbers | ({"new_versions": noted} if noted else {}) | ({"left_disabled": off} if off else {}))
 
 
-def _functions(connection: Connection, file: TriggerFile, entries: dict[str, Entry]) -> tuple[dict[str, str], int]:
+def _functions(
+    connection: Connection, file: TriggerFile, entries: dict[str, Entry], known: FunctionRows
+) -> tuple[dict[str, str], int]:
     """The file's functions as they are now, signature -> fingerprint, and how many of them were others before, or missing."""
     entry = entries.get(file.name)
     before = ledger.fingerprints(connection, entry.functions) if entry else {}
     if entry and entry.sha256 == file.sha256 and before == entry.functions:
         return entry.functions, 0
-    made, changed = made_by(connection, file)
+    made, changed = made_by(connection, file, known)
     if foreign := changed - {signature for each in entries.values() for signature in each.functions}:
         signature = foreign.pop()
         raise NotOurs(
@@ -93,13 +99,13 @@ def _drop_leftovers(
     functions: dict[str, dict[str, str]],
 ) -> int:
     """Drop what the ledger knows and no file asks for any more; last, so that what moved to another file is left alone."""
-    asked = {key for each in wanted.values() for key in each}
-    made = {signature for each in functions.values() for signature in each}
+    wanted_keys = {key for each in wanted.values() for key in each}
+    signatures = {signature for each in functions.values() for signature in each}
     gone = [entry for name, entry in entries.items() if name not in kept]
     dropped = sum(
-        _drop(connection, {key: each for key, each in entry.triggers.items() if key not in asked}) for entry in gone
+        _drop(connection, {key: each for key, each in entry.triggers.items() if key not in wanted_keys}) for entry in gone
     )
-    dropped += sum(_drop_functions(connection, entry.functions.keys() - made) for entry in gone)
+    dropped += sum(_drop_functions(connection, entry.functions.keys() - signatures) for entry in gone)
     for name in entries.keys() - kept.keys() - functions.keys():
         ledger.forget(connection, name)
     return dropped
@@ -136,39 +142,51 @@ def switch(connection: Connection, name: str, *, enabled: bool) -> Summary:
     return Summary({"enabled" if enabled else "disabled": len(changed), "were_so_already": len(present) - len(changed)})
 
 
-def made_by(connection: Connection, file: TriggerFile) -> tuple[dict[str, str], set[str]]:
-    """Run the file; returns the functions that it made or replaced, signature -> fingerprint, and the signatures of those
-    that it replaced by something else.
+def made_by(connection: Connection, file: TriggerFile, known: FunctionRows | None = None) -> tuple[dict[str, str], set[str]]:
+    """Run a file in the caller's transaction.
 
-    Raises TriggerFileInvalid with file and line for what PostgreSQL refuses; the transaction is broken then.
+    Args:
+        connection: Where.
+        file: The trigger file.
+        known: What the database's functions were after the file before this one; brought up to date. None, or empty,
+            reads them.
+
+    Returns:
+        The functions that the file made or replaced, signature -> fingerprint; and the signatures of those that were
+        another function before.
+
+    Raises:
+        TriggerFileInvalid: PostgreSQL refuses the file, which is named with the line; the transaction is broken then.
     """
     transaction = _transaction(connection)
-    before = _function_rows(connection)
+    before = dict(known or {}) or _function_rows(connection)
     with _refusals(file), search_path.application(connection):
         connection.execute(file.text.encode())
-    made: list[str] = []
-    changed: set[str] = set()
-    for oid, (row, signature, text) in _function_rows(connection).items():
-        former = before.get(oid)
-        if former is None or former[0] != row:
-            made.append(signature)
-        if former is not None and former[2] != text:
-            changed.add(signature)
+    after = _function_rows(connection)
+    written = [oid for oid, (place, _, _) in after.items() if oid not in before or before[oid][0] != place]
+    changed = {signature for oid, (_, signature, text) in after.items() if oid in before and before[oid][2] != text}
     if _transaction(connection) != transaction:
         raise TriggerFileInvalid(
             f"{file.path}:1: the file has ended the transaction, and what it did before stays",
             remedy=f"correct {file.path.name}",
         )
-    _own(connection, file, made)
-    return ledger.fingerprints(connection, made), changed
+    signatures = [after[oid][1] for oid in written]
+    if _own(connection, file, signatures):
+        after = _function_rows(connection)
+    if known is not None:
+        known.clear()
+        known.update(after)
+    return ledger.fingerprints(connection, signatures), changed
 
 
 def _transaction(connection: Connection) -> object:
     return connection.execute("SELECT pg_current_xact_id()::text").fetchone()
 
 
-def _own(connection: Connection, file: TriggerFile, made: list[str]) -> None:
-    """Make sure that the functions are ours, and that one with its owner's rights finds nothing of its caller's."""
+def _own(connection: Connection, file: TriggerFile, signatures: list[str]) -> bool:
+    """Make sure that the functions are ours, and that one with its owner's rights finds nothing of its caller's. Returns
+    whether one had another owner.
+    """
     rows = search_path.rows(
         connection,
         """
@@ -176,7 +194,7 @@ def _own(connection: Connection, file: TriggerFile, made: list[str]) -> None:
                p.prosecdef AND coalesce(p.proconfig, '{}')::text !~ 'search_path='
         FROM unnest(%s::text[]) AS signature JOIN pg_proc p ON p.oid = to_regprocedure(signature)
         """,
-        (made,),
+        (signatures,),
     )
     for signature, others, unsafe in rows:
         if unsafe:
@@ -187,6 +205,7 @@ def _own(connection: Connection, file: TriggerFile, made: list[str]) -> None:
         if others:
             with search_path.application(connection):
                 connection.execute(f"ALTER ROUTINE {signature} OWNER TO CURRENT_USER".encode())  # regprocedure's own quoting
+    return any(others for _, others, _ in rows)
 
 
 @contextlib.contextmanager
@@ -205,7 +224,7 @@ def _refusals(file: TriggerFile, line: int | None = None) -> Iterator[None]:
         ) from None
 
 
-def _function_rows(connection: Connection) -> dict[int, tuple[str, str, str]]:
+def _function_rows(connection: Connection) -> FunctionRows:
     """oid -> where the row lies, signature, and a hash of all the row says, of each function that is not PostgreSQL's own.
 
     A row that was written anew lies elsewhere, whatever it says.
