@@ -87,7 +87,7 @@ class StepFailed(SkinspireError):
 
 
 class TableLocked(SkinspireError):
-    """Somebody's open transaction holds a table that the operation needs."""
+    """An open transaction of another session holds a table that the operation needs."""
 
 
 class TriggerFileInvalid(SkinspireError):
@@ -121,7 +121,7 @@ class Drifted(SkinspireError):
 
 
 class OutcomeUnknown(SkinspireError):
-    """The connection was lost while PostgreSQL committed, and nobody could be asked what came of it."""
+    """The connection was lost while PostgreSQL committed, and the server could not be asked what came of it."""
 
 
 class SessionSpoiled(SkinspireError):

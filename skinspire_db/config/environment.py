@@ -31,6 +31,7 @@ class Environment:
 
     @property
     def embedded(self) -> bool:
+        """Whether the embedded server serves: no URL is set."""
         return self.url.value is None
 
 
@@ -126,13 +127,13 @@ def describe(name: str | None = None) -> list[Setting]:
     assert chosen.value is not None
     policy = policy_of(chosen.value, project)
     shown = [chosen, Setting("project", str(project.root), project.found_by)]
-    for each in environment_names(project):
-        url = project.setting(url_setting(each))
-        if url.value is None and policy_of(each, project).embedded:
-            shown.append(Setting(url.name, f"embedded server, database {embedded_database(each)}", url.source))
+    for other in environment_names(project):
+        url = project.setting(url_setting(other))
+        if url.value is None and policy_of(other, project).embedded:
+            shown.append(Setting(url.name, f"embedded server, database {embedded_database(other)}", url.source))
         else:
             shown.append(Setting(url.name, url.value and hide_password(url.value), url.source))
-        for more in (project.setting(admin_setting(each)), project.setting(replica_setting(each))):
+        for more in (project.setting(admin_setting(other)), project.setting(replica_setting(other))):
             if more.value:
                 shown.append(Setting(more.name, hide_password(more.value), more.source))
     for setting in ("SKINSPIRE_PG_BIN", "SKINSPIRE_PG_HOME", "SKINSPIRE_PG_ACCOUNT"):

@@ -146,7 +146,7 @@ def _with(base: Policy, own: dict[str, Any], name: str) -> Policy:
         # PostgreSQL takes a time-out of 0 for none at all.
         pointless = type(value) in (int, float) and (value < 0 or (value == 0 and key != "pool_overflow"))
         if default is dataclasses.MISSING or type(value) not in wanted or pointless:
-            keys = ", ".join(each.name for each in dataclasses.fields(Policy))
+            keys = ", ".join(field.name for field in dataclasses.fields(Policy))
             raise InvalidSetting(
                 f"environment {name} in pyproject.toml: {key} = {value!r} is not understood",
                 remedy=f"keys are extends, {keys}",

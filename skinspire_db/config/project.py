@@ -104,7 +104,7 @@ def write_atomically(path: Path, text: str, *, mode: int | None = None, owner: t
     make_folder(path.parent)
     if mode is None:
         mode = stat.S_IMODE(path.stat().st_mode) if path.is_file() and not path.is_symlink() else 0o644
-    # Not to be guessed: whoever may write into the folder could have put a link there.
+    # Not to be guessed: an account that may write into the folder could have put a link there.
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(6)}.new")
     try:
         with opened_new(temporary, mode, owner) as file:
@@ -133,12 +133,12 @@ def append(path: Path, text: str) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, and those above it that are missing, which others may read and nobody else write: whatever the umask."""
-    missing = [each for each in (path, *path.parents) if not each.exists()]
-    for each in reversed(missing):
+    """Make a folder, and those above it that are missing, which other accounts may read and not write, whatever the umask."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    for folder in reversed(missing):
         with contextlib.suppress(FileExistsError):
-            each.mkdir(mode=0o700)
-            each.chmod(0o755)
+            folder.mkdir(mode=0o700)
+            folder.chmod(0o755)
 
 
 def expanded(path: str) -> Path:

@@ -22,7 +22,7 @@ def commit(connection: Connection, running: Running, entry: journal.Entry) -> No
     """Commit. When the server goes away in the middle, it is asked what came of it.
 
     Raises:
-        OutcomeUnknown: Nobody could be asked.
+        OutcomeUnknown: The server could not be asked.
         ConnectionFailed: The server went away before it committed; the database is as it was.
         SkinspireError: PostgreSQL refused, for a deferred constraint for one; the database is as it was.
     """
@@ -57,7 +57,7 @@ def read_back(target: Target, operation: str, entry: journal.Entry) -> None:
     """Make sure that a second connection sees the commit.
 
     Raises:
-        OutcomeUnknown: It does not, or nobody could be asked.
+        OutcomeUnknown: It does not, or the server could not be asked.
     """
     for pause in PAUSES:
         time.sleep(pause)

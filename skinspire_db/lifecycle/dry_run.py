@@ -1,7 +1,7 @@
 """What an operation would do, found out by looking only: whose database it is, what the guard says, which backup comes first.
 
 PostgreSQL itself keeps these looks read only. No server is made for one; an embedded server that is stopped is started, as
-for every look, because nobody else can say whose database it is.
+for every look, because only the server can say whose database it is.
 """
 
 from __future__ import annotations
@@ -42,10 +42,11 @@ class Plan:
     nowhere: bool = False
 
     def as_dict(self) -> dict[str, Any]:
+        """The plan as `--json` shows it."""
         return {
             "operation": self.operation, "environment": self.environment.name, "database": self.target.database,
             "target": str(self.target), "dry": True, "plan": self.steps, "would": self.would, "backup": self.backup,
-            "ok": True, "exit_code": 0, "seconds": round(self.seconds, 3), "steps": [each.as_dict() for each in self.looked],
+            "ok": True, "exit_code": 0, "seconds": round(self.seconds, 3), "steps": [step.as_dict() for step in self.looked],
             "error": None,
         } | ({"notes": self.notes} if self.notes else {})  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What stands between a command and somebody's data: stamp, guard, consent, lock, journal."""
+"""What an operation must pass before it changes a database: the lock, the stamp, the confirmation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def drop_if_new(target: Target, operation: str) -> None:
-    """Drop the database that this operation has created, unless somebody else has begun to use it meanwhile."""
+    """Drop the database that this operation has created, unless another session has begun to use it meanwhile."""
     import psycopg
 
     try:
@@ -65,8 +65,8 @@ def admit(
     what connections.require_direct() raises; with `writes` False a standby will do.
     Without `hold` no lock is taken: this is for a plan.
 
-    In this order, so that nothing changes between the look and the deed; but nobody is kept waiting for a database that is
-    refused anyway.
+    The lock comes first, so that nothing changes between the look and the change; but an operation does not wait for the
+    lock of a database that is refused anyway.
     """
 
     def look() -> bool:
@@ -90,10 +90,10 @@ def consent_to_adopt(connection: Connection, target: Target, confirm: str | None
         stamp.refuse_protected(former, target.environment, str(target))
     if confirm == target.database or (stamped and stamped.environment == target.environment):
         return
-    found = len(objects.all_objects(connection))
-    if stamped is None and not found and confirm is None:
+    objects_held = len(objects.all_objects(connection))
+    if stamped is None and not objects_held and confirm is None:
         return
-    what = f"is stamped {stamped.environment}" if stamped else f"holds {counted(found, 'object')} and no stamp"
+    what = f"is stamped {stamped.environment}" if stamped else f"holds {counted(objects_held, 'object')} and no stamp"
     raise GuardRefused(
         f"{target} {what}; stamping it {target.environment} lets the tools change it",
         remedy=f"invoke env.stamp --env={target.environment} --confirm={quote(target.database)}",

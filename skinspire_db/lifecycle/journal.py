@@ -37,8 +37,8 @@ def record(connection: Connection, operation: str, environment: str, seconds: fl
 
 
 def recorded(target: Target, operation: str, entry: Entry, *, wait: bool = False) -> bool | None:
-    """Whether the operation with this journal entry was committed, asked on a connection of its own; None when nobody
-    could be asked.
+    """Whether the operation with this journal entry was committed, asked on a connection of its own; None when the
+    server could not be asked.
 
     With `wait` the operation lock is taken first: as long as the operation's own transaction lives, it holds that, and
     may still commit.

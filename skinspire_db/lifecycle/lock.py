@@ -28,7 +28,7 @@ OF_WHOM = """
 
 
 def try_take(connection: Connection) -> bool:
-    """Take the database's one operation lock until the transaction ends, if nobody has it. Returns whether it is ours.
+    """Take the database's one operation lock until the transaction ends, if it is free. Returns whether it was taken.
 
     A transaction's lock cannot strand behind a pooler or a killed process.
     """
@@ -37,7 +37,7 @@ def try_take(connection: Connection) -> bool:
 
 def holder(connection: Connection) -> str:
     """The operation that has the database's lock, with its pid and how long; empty when none has."""
-    found = connection.execute(
+    row = connection.execute(
         f"""
         SELECT {HOLDER}, a.application_name FROM pg_locks l {OF_WHOM}
         WHERE l.locktype = 'advisory' AND l.granted AND l.objid = %s AND l.classid = 0
@@ -45,9 +45,9 @@ def holder(connection: Connection) -> str:
         """.encode(),  # noqa: S608
         (KEY,),
     ).fetchone()
-    if found is None or found[0] is None:
+    if row is None or row[0] is None:
         return ""
-    who, age, name = found
+    who, age, name = row
     return f"{name} ({who}{_age(age)})" if name is not None else f"a {who}"
 
 
@@ -83,7 +83,7 @@ def blockers(target: Target, operation: str, own_pid: int) -> str:
 
 
 def table_holders(connection: Connection, own_pid: int) -> list[str]:
-    """Who but session `own_pid` and this one holds locks on tables, whose transaction is open longest first."""
+    """The sessions that hold locks on tables, but for `own_pid` and this one; the longest transaction comes first."""
     rows = connection.execute(
         f"""
         SELECT {HOLDER}, coalesce(nullif(a.application_name, ''), a.usename, x.owner),

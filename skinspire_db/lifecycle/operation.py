@@ -73,8 +73,8 @@ class Running:
 
     def scratch(self, template: str | None = None, locale: str = "ENCODING 'UTF8'") -> Target:
         """A scratch database, dropped at the end of the operation unless it was swapped in."""
-        made = scratch.database(self.target, self.operation, template=template, locale=locale, tell=self.note)
-        return self.stack.enter_context(made)
+        database = scratch.database(self.target, self.operation, template=template, locale=locale, tell=self.note)
+        return self.stack.enter_context(database)
 
     def note(self, text: str) -> None:
         """A sentence that the user should read even when all goes well."""
@@ -167,9 +167,9 @@ class Operation(ABC):
 
         Raises:
             SkinspireError: Its `result` says how far it came. The database is as it was; only OutcomeUnknown, for a commit
-                about which nobody could be asked, cannot say so. A database that this operation created is dropped, unless
-                somebody else has begun to use it. A kill -9 of the first operation on a new database leaves an empty
-                database, which the next one takes for new.
+                about which the server could not be asked, cannot say so. A database that this operation created is dropped,
+                unless another session has begun to use it. A kill -9 of the first operation on a new database leaves an
+                empty database, which the next one takes for new.
         """
         started = time.monotonic()
         result, report = Result(self.operation, self.environment.name), report or Report()
@@ -235,22 +235,27 @@ class Job(Operation):
 
     @property
     def changes(self) -> bool:
+        """Whether it changes something: not where it only looks."""
         return self.keeps
 
     @property
     def plans(self) -> bool:
+        """Whether `--dry` shows a plan: also where it only writes files."""
         return self.keeps or self.writes
 
     @property
     def connects(self) -> bool:
+        """Whether it needs the server."""
         return self.needs_server
 
     @property
     def ending(self) -> str:
+        """What has been done when it ends well."""
         return self.done
 
     @property
     def step_names(self) -> list[str]:
+        """The names of its steps, for a plan."""
         return list(self.steps)
 
     def carry_out(self, running: Running) -> None:

@@ -53,8 +53,8 @@ class Step:
 class Pipeline(Operation):
     """Steps that change a database, in one transaction with the stamp and the journal's line.
 
-    What a step destroys and creates holds for the pipeline: whoever composes steps gets the guard, the confirmation and the
-    backup without asking for them.
+    What a step destroys and creates holds for the pipeline: a composition of steps has the guard, the confirmation and
+    the backup without asking for them.
 
     Args:
         steps: In the order in which they run.
@@ -81,6 +81,7 @@ class Pipeline(Operation):
 
     @property
     def step_names(self) -> list[str]:
+        """The names of its steps, for a plan."""
         return [step.name for step in self.steps]
 
     @property
@@ -128,7 +129,7 @@ class Pipeline(Operation):
             for step in self.steps:
                 run_step(step, connection, running)
             with translated(target, self.operation, "commit", connection):
-                steps = [each.as_dict() for each in running.result.steps]
+                steps = [done.as_dict() for done in running.result.steps]
                 entry = journal.record(connection, self.operation, target.environment, time.monotonic() - started, steps)
             commit(connection, running, entry)
             return entry
@@ -208,14 +209,17 @@ class Look(Operation):
 
     @property
     def changes(self) -> bool:
+        """It changes nothing."""
         return False
 
     @property
     def plans(self) -> bool:
+        """Whether `--dry` shows a plan: where it keeps something outside the database."""
         return self.writes
 
     @property
     def step_names(self) -> list[str]:
+        """The names of its steps, for a plan."""
         return [step.name for step in self.steps]
 
     def interrupted(self, result: Result) -> SkinspireError:
@@ -266,6 +270,7 @@ class Series(Operation):
 
     @property
     def step_names(self) -> list[str]:
+        """The names of the steps that it may consist of, for a plan."""
         return list(self.steps)
 
     def carry_out(self, running: Running) -> None:

@@ -109,7 +109,7 @@ class Replacement(Job):
             connections.begin(connection, new.policy, brief=True)
             connection.execute("SET TRANSACTION READ WRITE")  # whatever the database's own setting, which was copied
             stamp.write(connection, new.environment, renew=not self.back)
-            steps = [each.as_dict() for each in result.steps]
+            steps = [step.as_dict() for step in result.steps]
             entry = journal.record(connection, self.operation, new.environment, seconds, steps)
             connection.commit()
         return entry
@@ -163,11 +163,11 @@ def undo(environment: Environment) -> Replacement:
 
     def former(running: Running) -> Target:
         with running.step("former") as summary:
-            found = scratch.former(running.target)
+            kept = scratch.former(running.target)
             try:
-                with contextlib.closing(connections.connect(found, running.operation)) as connection:
-                    connections.begin(connection, found.policy)
-                    stamp.identify(connection, found)
+                with contextlib.closing(connections.connect(kept, running.operation)) as connection:
+                    connections.begin(connection, kept.policy)
+                    stamp.identify(connection, kept)
                     row = connection.execute(
                         "SELECT operation, to_char(started_at, 'YYYY-MM-DD HH24:MI') FROM skinspire_tools.journal"
                         " ORDER BY started_at DESC LIMIT 1"
@@ -176,10 +176,10 @@ def undo(environment: Environment) -> Replacement:
                 raise StepFailed(
                     f"no former database is kept of {running.target}", remedy=f"invoke backup.list --env={environment.name}"
                 ) from None
-            summary.numbers = {"database": found.database}
+            summary.numbers = {"database": kept.database}
             if row:
                 summary.lines.append(f"its last operation was {row[0]} on {row[1]} UTC")
-        return found
+        return kept
 
     danger = "replace what {} holds by what it held before"
     return Replacement("db.undo", environment, former, ("former",), danger=danger, back=True, look=former)

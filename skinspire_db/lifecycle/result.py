@@ -44,13 +44,14 @@ class Check:
     remedy: str | None = None
 
     def as_dict(self) -> dict[str, str]:
+        """The check as `--json` shows it."""
         return {"name": self.name, "status": self.status, "detail": self.detail}
 
 
 @dataclass(frozen=True)
 class SignIn:
     """A way to sign in that the operation made, to be shown once. The password stays out of repr, journal and logs.
-    `generated`: nobody else knows it.
+    `generated`: it was made up here, and is known nowhere else.
     """
 
     role: str
@@ -78,7 +79,7 @@ class Summary:
 
 
 class Report:
-    """Whom an operation tells how it goes. This one keeps silent."""
+    """What an operation tells how it goes. This one shows nothing."""
 
     def target(self, target: Target) -> None:
         """The operation is about to begin on this database."""
@@ -103,6 +104,7 @@ class StepResult:
     summary: Summary = field(default_factory=Summary)
 
     def as_dict(self) -> dict[str, Any]:
+        """The step as the journal and `--json` show it."""
         shown: dict[str, Any] = {
             "name": self.name, "ok": self.ok, "seconds": round(self.seconds, 3), "summary": self.summary.numbers,
         }  # fmt: skip
@@ -129,9 +131,11 @@ class Result:
 
     @property
     def sign_in(self) -> list[SignIn]:
-        return [each for step in self.steps for each in step.summary.sign_in]
+        """The ways to sign in that the steps have made."""
+        return [sign_in for step in self.steps for sign_in in step.summary.sign_in]
 
     def as_dict(self) -> dict[str, Any]:
+        """The result of an operation that went well, as `--json` shows it."""
         shown: dict[str, Any] = {
             "operation": self.operation,
             "environment": self.environment,

@@ -1,7 +1,7 @@
 """Scratch databases: made aside on the target's server, swapped in under the real name, and swept up after a crash.
 
 Names: what is made aside is TARGET_scratch_ and twelve hexadecimal digits; what it replaced, for `db.undo`, TARGET_former_
-and six. The last six are a check of the whole name, so that no database of somebody else's is taken for one of these.
+and six. The last six are a check of the whole name, so that a database that others gave such a name is left alone.
 """
 
 from __future__ import annotations
@@ -130,16 +130,16 @@ def swap(target: Target, new: Target, operation: str, holder: Connection | None)
             if holder is not None:
                 holder.close()
                 holder = None
-            for each in (target, keep):
-                if each.database in looked_at:
-                    identify(each, operation)
+            for named in (target, keep):
+                if named.database in looked_at:
+                    identify(named, operation)
             _wait_for_leaving(connection, names)
             try:
                 with connection.transaction():
                     connection.execute(connections.DURABLE)
                     _rename(connection, target, renames, looked_at)
                 break
-            except psycopg.errors.ObjectInUse:  # somebody came back in between
+            except psycopg.errors.ObjectInUse:  # a session came back in between
                 _refuse_prepared(connection, target, names)
                 if time.monotonic() > deadline:
                     raise StepFailed(
@@ -220,20 +220,20 @@ def _send_away(connection: Connection, database: str, oid: int, operation: str, 
 def _refuse_prepared(connection: Connection, target: Target, databases: list[str]) -> None:
     """Raise StepFailed for a prepared transaction, which belongs to no session that could be ended."""
     query = "SELECT quote_literal(gid), database FROM pg_prepared_xacts WHERE database = ANY (%s)"
-    if found := connection.execute(query, (databases,)).fetchone():
+    if row := connection.execute(query, (databases,)).fetchone():
         raise StepFailed(
-            f"{found[1]} could not be swapped: it has the prepared transaction {found[0]}; the database is as it was",
-            remedy=f"in invoke db.shell --env={target.environment}: ROLLBACK PREPARED {found[0]}; then run it again",
+            f"{row[1]} could not be swapped: it has the prepared transaction {row[0]}; the database is as it was",
+            remedy=f"in invoke db.shell --env={target.environment}: ROLLBACK PREPARED {row[0]}; then run it again",
         )
     connection.commit()
 
 
 def _wait_for_leaving(connection: Connection, databases: list[str]) -> None:
-    """For a moment, until those whose sessions have ended are gone: RENAME would look again after 0.1 s only."""
+    """Wait a moment until the ended sessions are gone: RENAME would look again after 0.1 s only."""
     for _ in range(20):
-        project = connection.execute("SELECT 1 FROM pg_stat_activity WHERE datname = ANY (%s)", (databases,)).fetchone()
+        session = connection.execute("SELECT 1 FROM pg_stat_activity WHERE datname = ANY (%s)", (databases,)).fetchone()
         connection.commit()
-        if project is None:
+        if session is None:
             break
         time.sleep(0.005)
 

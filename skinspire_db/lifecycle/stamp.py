@@ -39,7 +39,7 @@ def read(connection: Connection) -> Stamp | None:
 def write(connection: Connection, environment: str, *, renew: bool = False) -> None:
     """Stamp the database, with a new identity when it was another environment's, or with `renew`, when it is a copy.
 
-    Raises GuardRefused for another, protected environment's stamp: whoever asks, that is not taken off here.
+    Raises GuardRefused for another, protected environment's stamp: it is never taken off here.
     """
     if stamp := read(connection):
         refuse_protected(stamp.environment, environment, "this database")
@@ -63,9 +63,9 @@ def identify(connection: Connection, target: Target) -> bool:
     Raises GuardRefused for another environment's stamp, and for a database that has objects but no stamp.
     """
     stamp = read(connection)
-    if stamp is None and (found := len(objects.all_objects(connection))):
+    if stamp is None and (count := len(objects.all_objects(connection))):
         raise GuardRefused(
-            f"{target} holds {counted(found, 'object')} and no stamp: it may be somebody else's",
+            f"{target} holds {counted(count, 'object')} and no stamp: it may be somebody else's",
             remedy=f"if it is {target.environment}'s: invoke env.stamp --env={target.environment}"
             f" --confirm={quote(target.database)}",
         )

@@ -27,8 +27,8 @@ def ensure(connection: Connection) -> None:
     """Make the tables when they are missing or laid out by another version of the tools, in the caller's transaction."""
     layout = (sql_folder() / "bookkeeping.sql").read_bytes()
     mark = f"skinspire-db bookkeeping, layout {hashlib.sha256(layout).hexdigest()[:16]}"
-    found = connection.execute("SELECT obj_description(to_regnamespace('skinspire_tools')::oid, 'pg_namespace')").fetchone()
-    if found != (mark,) or not exists(connection):
+    comment = connection.execute("SELECT obj_description(to_regnamespace('skinspire_tools')::oid, 'pg_namespace')").fetchone()
+    if comment != (mark,) or not exists(connection):
         connection.execute(layout)
         connection.execute(f"COMMENT ON SCHEMA skinspire_tools IS '{mark}'".encode())
 

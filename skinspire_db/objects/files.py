@@ -75,6 +75,7 @@ class TriggerFile:
 
     @property
     def sha256(self) -> str:
+        """The hash of its text, in hexadecimal digits."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     @property
@@ -89,8 +90,8 @@ class TriggerFile:
 
     def line(self, key: str) -> int:
         """Where the header sets `key`; 1 when it does not."""
-        found = re.search(rf"^\s*(\[\[)?{key}\b", self.text, re.MULTILINE)
-        return self.text[: found.start()].count("\n") + 1 if found else 1
+        match = re.search(rf"^\s*(\[\[)?{key}\b", self.text, re.MULTILINE)
+        return self.text[: match.start()].count("\n") + 1 if match else 1
 
     def line_of(self, context: str) -> int | None:
         """The line of this file that PostgreSQL's error context leads to, the innermost if several; None if none does."""
@@ -164,8 +165,8 @@ def _header(path: Path, text: str) -> dict[str, Any]:
     try:
         fields = tomllib.loads(header[1])
     except tomllib.TOMLDecodeError as error:
-        found = re.search(r"at line (\d+)", str(error))
-        line = text[: header.start(1)].count("\n") + (int(found[1]) if found else 1)
+        match = re.search(r"at line (\d+)", str(error))
+        line = text[: header.start(1)].count("\n") + (int(match[1]) if match else 1)
         raise TriggerFileInvalid(f"{path}:{line}: the header is not TOML: {error}", remedy="correct the header") from None
     for key, kind in REQUIRED.items():
         if type(fields.get(key)) is not kind:
@@ -202,7 +203,7 @@ def _refuse_unknown(path: Path, given: Any, known: dict[str, type]) -> None:
 
 def statements_only(sql: str) -> str:
     """SQL with its comments, strings and function bodies blanked out rather than cut out, so that positions stay."""
-    shown = OPAQUE.sub(lambda found: _blank(found[0]), sql)
+    shown = OPAQUE.sub(lambda match: _blank(match[0]), sql)
     for body in ATOMIC.finditer(shown):
         depth = 1
         for word in IN_ATOMIC.finditer(shown, body.end()):
@@ -219,6 +220,6 @@ def _blank(sql: str) -> str:
 
 
 def _refuse_transaction_control(path: Path, text: str) -> None:
-    if found := TRANSACTION_CONTROL.search(statements_only(text)):
-        line = text[: found.start(1)].count("\n") + 1
-        raise TriggerFileInvalid(f"{path}:{line}: {found[1].upper()} in a trigger file", remedy="remove it")
+    if match := TRANSACTION_CONTROL.search(statements_only(text)):
+        line = text[: match.start(1)].count("\n") + 1
+        raise TriggerFileInvalid(f"{path}:{line}: {match[1].upper()} in a trigger file", remedy="remove it")

@@ -121,8 +121,8 @@ def definitions(connection: Connection, signatures: Iterable[str]) -> dict[str, 
 def live_triggers(connection: Connection, entries: Iterable[Entry] = ()) -> dict[tuple[str, str], LiveTrigger]:
     """(table, trigger) -> all triggers that are not PostgreSQL's own.
 
-    To print a condition PostgreSQL opens the table, and waits for whoever holds it exclusively. So a trigger whose shape is
-    still the one in `entries` has the definition that is there.
+    To print a condition PostgreSQL opens the table, and waits for a session that holds it exclusively. So a trigger whose
+    shape is still the one in `entries` has the definition that is there.
     """
     known = [(key, made["shape"], made["definition"]) for entry in entries for key, made in entry.triggers.items()
              if "shape" in made]  # fmt: skip

@@ -46,7 +46,7 @@ def prove(connection: Connection, files: list[TriggerFile]) -> list[Check]:
 
 
 def prove_able(connection: Connection, files: list[TriggerFile]) -> list[Check]:
-    """The proofs that can run here: of files whose tables exist and whose triggers nobody has switched off on purpose."""
+    """The proofs that can run here: of files whose tables exist and whose triggers are not switched off on purpose."""
     off = _switched_off(connection)
     able = [file for file in files if file.name not in off and file.proof.exists() and _tables_exist(connection, file)]
     return prove(connection, able)
@@ -54,17 +54,17 @@ def prove_able(connection: Connection, files: list[TriggerFile]) -> list[Check]:
 
 def _tables_exist(connection: Connection, file: TriggerFile) -> bool:
     if not file.attachments:  # functions alone: what they read is not known, but an empty database has none of it
-        found = connection.execute("SELECT to_regclass('public.parameter_settings') IS NOT NULL").fetchone()
-        return found == (True,)
+        row = connection.execute("SELECT to_regclass('public.parameter_settings') IS NOT NULL").fetchone()
+        return row == (True,)
     return not _unattached(connection, file)
 
 
 def _unattached(connection: Connection, file: TriggerFile) -> list[str]:
     """The triggers of the file that are on no table here: each that names its tables, or all of those that go by columns."""
-    on = {each.attachment for each in ledger.wanted(ledger.tables(connection), file).values()}
-    if any(each.tables for each in file.attachments):
-        return [each.trigger for each in file.attachments if each.tables and each not in on]
-    return [] if on else [each.trigger for each in file.attachments[:1]]
+    on = {trigger.attachment for trigger in ledger.wanted(ledger.tables(connection), file).values()}
+    if any(attachment.tables for attachment in file.attachments):
+        return [attachment.trigger for attachment in file.attachments if attachment.tables and attachment not in on]
+    return [] if on else [attachment.trigger for attachment in file.attachments[:1]]
 
 
 def _switched_off(connection: Connection) -> set[str]:
@@ -108,28 +108,28 @@ def _where(error: psycopg.Error, file: TriggerFile, files: list[TriggerFile]) ->
         if line := each.line_of(context):
             return f"{each.path}:{line}"
     block = file.proof.read_text(encoding="utf-8-sig")
-    found = re.search(r"function inline_code_block line (\d+)", context)
+    match = re.search(r"function inline_code_block line (\d+)", context)
     start = block[: block.find("$$")].count("\n")
-    return f"{file.proof}:{start + int(found[1]) if found else 1}"
+    return f"{file.proof}:{start + int(match[1]) if match else 1}"
 
 
 def functions(connection: Connection, files: list[TriggerFile]) -> list[Check]:
     """Whether every function is there, as its file made it."""
-    return [_check(each) for each in status(connection, files) if " on " not in each.object]
+    return [_check(state) for state in status(connection, files) if " on " not in state.object]
 
 
 def critical(connection: Connection, files: list[TriggerFile]) -> list[Check]:
     """Whether the triggers that guard accounts are on their tables, enabled; see TriggerFile.critical."""
     names = {file.name for file in files if file.critical}
-    states = [each for each in status(connection, files) if each.file in names]
-    return [_check(each) for each in states if " on " in each.object or each.object == WHOLE]
+    states = [state for state in status(connection, files) if state.file in names]
+    return [_check(state) for state in states if " on " in state.object or state.object == WHOLE]
 
 
-def _check(each: TriggerState) -> Check:
+def _check(state: TriggerState) -> Check:
     return Check(
-        each.object,
-        "pass" if each.state == "INSTALLED" else "fail",
-        f"{each.file}: {each.note or f'version {each.installed}'}",
+        state.object,
+        "pass" if state.state == "INSTALLED" else "fail",
+        f"{state.file}: {state.note or f'version {state.installed}'}",
         STATUS,
     )
 

@@ -36,8 +36,8 @@ def read(path: Path) -> str:
         (COPY_IN, "reads rows after COPY, which only psql can: write INSERT"),
         (META_COMMAND, "has a command of psql's"),
     ):
-        if found := pattern.search(code):
-            line = code[: found.end()].count("\n") + 1
+        if match := pattern.search(code):
+            line = code[: match.end()].count("\n") + 1
             raise InvalidSetting(f"{path}:{line}: it {what}", remedy=f"correct {path.name}")
     return text
 

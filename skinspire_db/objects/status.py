@@ -36,6 +36,7 @@ class TriggerState:
     on_purpose: bool = False
 
     def as_dict(self) -> dict[str, Any]:
+        """The state as `--json` shows it."""
         return dict(vars(self))
 
 
@@ -138,10 +139,10 @@ def diff(connection: Connection, files: list[TriggerFile], *, others: bool = Tru
     lines: list[str] = []
     for file in files:
         entry = entries.get(file.name) or Entry(0, "", {}, {})
-        found = _diff_functions(connection, file, entry) + _diff_triggers(connection, file, entry)
-        if not found and entry.sha256 not in ("", file.sha256):
-            found = [f"{file.name}: {_outdated(file, entry)}; they make the same functions and triggers"]
-        lines += found
+        differences = _diff_functions(connection, file, entry) + _diff_triggers(connection, file, entry)
+        if not differences and entry.sha256 not in ("", file.sha256):
+            differences = [f"{file.name}: {_outdated(file, entry)}; they make the same functions and triggers"]
+        lines += differences
     for name in sorted(entries.keys() - {file.name for file in files}) if others else ():
         gone = Entry(0, "", entries[name].functions, entries[name].triggers)
         for signature, definition in ledger.definitions(connection, gone.functions).items():
@@ -176,14 +177,15 @@ def _diff_triggers(connection: Connection, file: TriggerFile, entry: Entry) -> l
     lines: list[str] = []
     for key, each in wanted.items():
         known = entry.triggers.get(key)
-        found = live.get((each.table, each.attachment.trigger))
+        trigger = live.get((each.table, each.attachment.trigger))
         title = f"{file.name}: {each.attachment.trigger} on {each.table}"
         # As PostgreSQL printed it when it was made; making it again to see would lock the table.
         right = known["definition"] if known and known["how"] == each.how else each.statement(connection)
-        if found is None or found.definition != right:
-            lines += _compare(title, found.definition if found else "", right)
-        if found and found.enabled == bool(entry.disabled_by):
-            lines += _compare(title, "enabled" if found.enabled else "disabled", "disabled" if found.enabled else "enabled")
+        if trigger is None or trigger.definition != right:
+            lines += _compare(title, trigger.definition if trigger else "", right)
+        if trigger and trigger.enabled == bool(entry.disabled_by):
+            now, wished = ("enabled", "disabled") if trigger.enabled else ("disabled", "enabled")
+            lines += _compare(title, now, wished)
     for key, known in entry.triggers.items():
         if key not in wanted and (there := live.get((known["table"], known["name"]))):
             lines += _compare(f"{file.name}: {known['name']} on {known['table']}", there.definition, "")
@@ -192,5 +194,5 @@ def _diff_triggers(connection: Connection, file: TriggerFile, entry: Entry) -> l
 
 def _compare(title: str, live: str, wanted: str) -> list[str]:
     """The differences under a title; nothing where there are none."""
-    found = list(difflib.unified_diff(live.splitlines(), wanted.splitlines(), "database", "file", lineterm="", n=2))
-    return [title, *(f"  {line}" for line in found[2:])] if found else []
+    differences = list(difflib.unified_diff(live.splitlines(), wanted.splitlines(), "database", "file", lineterm="", n=2))
+    return [title, *(f"  {line}" for line in differences[2:])] if differences else []

@@ -111,8 +111,8 @@ def pick(files: list[TriggerFile], name: str) -> TriggerFile:
 def bump(name: str | None, *, dry: bool = False) -> Bumped:
     """Give an edited file its next version: its former text goes to archive/, its new one into triggers.lock.
 
-    A version that was never committed is nobody's but yours: it is locked anew under its number. A file that was not edited
-    gets the next version too, ready to be edited, once: one whose text is still the former version's keeps its number.
+    A version that was never committed to git is known here only: it is locked anew under its number. A file that was not
+    edited gets the next version too, ready to be edited, once: one whose text is still the former version's keeps its number.
 
     Raises UsageError for an unknown name, TriggerFileInvalid when the former text can be found neither in the file nor in
     git's history; then nothing was written.
@@ -152,7 +152,7 @@ def _is_the_former_text(file: TriggerFile, version: int) -> bool:
 
 
 def _former(file: TriggerFile, version: int, sha256: str) -> str | None:
-    """The text that was locked, from git's history; None when it was never committed, so that nobody else has it."""
+    """The text that was locked, from git's history; None when it was never committed, so that it is known here only."""
     path = file.path
     if (text := _committed(path, sha256)) is not None:
         return text
@@ -183,12 +183,12 @@ def read_lock() -> dict[str, dict[int, str]]:
         raise TriggerFileInvalid(f"{path}:1: cannot be read", remedy="restore the file from version control") from None
     for number, line in enumerate(lines, 1):
         if line and not line.startswith("#"):
-            found = re.fullmatch(r"([a-z_][a-z0-9_]*) ([1-9][0-9]*) ([0-9a-f]{64})", line)
-            if found is None:
+            match = re.fullmatch(r"([a-z_][a-z0-9_]*) ([1-9][0-9]*) ([0-9a-f]{64})", line)
+            if match is None:
                 raise TriggerFileInvalid(
                     f"{path}:{number}: not name, version and sha256", remedy="restore the file from version control"
                 )
-            locked.setdefault(found[1], {})[int(found[2])] = found[3]
+            locked.setdefault(match[1], {})[int(match[2])] = match[3]
     return locked
 
 

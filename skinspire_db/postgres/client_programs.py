@@ -42,8 +42,8 @@ class ClientTools:
     @property
     def restricts(self) -> bool:
         r"""Whether psql knows \restrict (PostgreSQL 17.6, 16.10, 15.14 and newer majors)."""
-        found = re.search(r"\) (\d+)\.(\d+)", self.binaries.run("psql", "--version").stdout)
-        return bool(found) and int(found[2]) >= {17: 6, 16: 10, 15: 14}.get(int(found[1]), 0) if found else False
+        version = re.search(r"\) (\d+)\.(\d+)", self.binaries.run("psql", "--version").stdout)
+        return bool(version) and int(version[2]) >= {17: 6, 16: 10, 15: 14}.get(int(version[1]), 0) if version else False
 
     def start(
         self, name: str, target: Target, *arguments: str, connect: bool = True, **streams: Any
@@ -98,8 +98,8 @@ class ClientTools:
 
     def _sets_too_much(self, target: Target) -> bool:
         with contextlib.closing(connections.connect(target, "lookup")) as connection:
-            there = connection.info.server_version // 10_000
-        return any(there < since <= self.major for since in SETTINGS.values())
+            server = connection.info.server_version // 10_000
+        return any(server < since <= self.major for since in SETTINGS.values())
 
 
 def client_tools(server_version: int) -> ClientTools:
@@ -128,7 +128,7 @@ def ended(*processes: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 def end_all() -> None:
-    """End every program that is running; whoever waits for one sees it fail."""
+    """End every program that is running; the code that waits for one sees it fail."""
     for process in list(LIVE):
         if process.poll() is None:
             process.kill()
@@ -144,10 +144,10 @@ def remedy_of(err: bytes) -> str:
         return "free some space, and run it again"
     if LOST.search(err):
         return "look into the server's log for what ended it, and run it again when the server is back"
-    if found := re.search(r'role "([^"]+)" does not exist', err.decode(errors="replace")):
-        return f'CREATE ROLE "{found[1]}" on that server, and run it again'
-    if found := re.search(r'extension "([^"]+)" is not available', err.decode(errors="replace")):
-        return f"install the extension {found[1]} on that server, and run it again"
+    if match := re.search(r'role "([^"]+)" does not exist', err.decode(errors="replace")):
+        return f'CREATE ROLE "{match[1]}" on that server, and run it again'
+    if match := re.search(r'extension "([^"]+)" is not available', err.decode(errors="replace")):
+        return f"install the extension {match[1]} on that server, and run it again"
     return "correct what it says, and run it again"
 
 

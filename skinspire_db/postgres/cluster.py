@@ -37,7 +37,7 @@ unix_socket_directories = ''
 password_encryption = 'scram-sha-256'
 timezone = 'UTC'
 log_timezone = 'UTC'
-# Nobody replicates from it: what is loaded into new tables goes to disk once, at the commit, and not through the WAL too.
+# There are no replicas: what is loaded into new tables goes to disk once, at the commit, and not through the WAL too.
 wal_level = minimal
 max_wal_senders = 0
 # Thousands of tables in one transaction.
@@ -87,12 +87,14 @@ class Cluster:
 
     @property
     def binaries(self) -> Binaries:
+        """PostgreSQL's programs. Raises ServerFailed when there are none."""
         if self._binaries is None:
             self._binaries = find_binaries(self.account)
         return self._binaries
 
     @property
     def exists(self) -> bool:
+        """Whether a cluster has been made here. Raises ServerFailed where the folder is another user's."""
         return self._readable(lambda: (self.data / "PG_VERSION").exists())
 
     def address(self) -> Address | None:
@@ -102,10 +104,10 @@ class Cluster:
         return Address(port, self._password())
 
     def _initialise(self) -> None:
-        """initdb into a folder aside, then rename: a cluster that was half made when the power went never counts."""
+        """Run initdb in a folder aside, then rename it: a cluster that was half made when the power went never counts."""
         half_made = self.home / "data.new"
         shutil.rmtree(half_made, ignore_errors=True)
-        if self.data.exists() and any(self.data.iterdir()):  # ours comes by rename, whole
+        if self.data.exists() and any(self.data.iterdir()):  # a cluster of this tool is renamed to it when it is complete
             raise ServerFailed(f"{self.data} is no cluster and not empty", remedy="set SKINSPIRE_PG_HOME to a new folder")
         if self.data.exists():
             self.data.rmdir()
@@ -137,10 +139,10 @@ class Cluster:
         return (self.account.uid, self.account.gid) if self.account else None
 
     def _room_for_locks(self) -> str:
-        """The option for a cluster whose configuration does not say how many locks: one that was made before ours did."""
+        """The option for a cluster whose configuration does not say how many locks: an older version made it."""
         files = (self.data / name for name in ("postgresql.conf", "postgresql.auto.conf"))
-        said = "".join(file.read_text(encoding="utf-8", errors="replace") for file in files if file.exists())
-        set_there = re.search(r"^\s*max_locks_per_transaction\b", said, re.MULTILINE)
+        configuration = "".join(file.read_text(encoding="utf-8", errors="replace") for file in files if file.exists())
+        set_there = re.search(r"^\s*max_locks_per_transaction\b", configuration, re.MULTILINE)
         return "" if set_there else f" -c max_locks_per_transaction={LOCKS}"
 
     def _delete_cluster(self) -> None:
@@ -174,7 +176,7 @@ class Cluster:
         """The lines of postmaster.pid: pid, folder, when it started, port and more; none when there is no such file.
 
         Raises:
-            ServerFailed: it is there and cannot be read, so that nobody can say whether the server runs.
+            ServerFailed: it is there and cannot be read, so that it is not known whether the server runs.
         """
         path = self.data / "postmaster.pid"
         try:
@@ -288,8 +290,8 @@ def _boot() -> str | None:
     if sys.platform == "linux":
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     if sys.platform == "darwin":
-        asked = subprocess.run(["sysctl", "-n", "kern.bootsessionuuid"], capture_output=True, text=True, check=False)  # noqa: S607
-        return asked.stdout.strip() or None
+        answer = subprocess.run(["sysctl", "-n", "kern.bootsessionuuid"], capture_output=True, text=True, check=False)  # noqa: S607
+        return answer.stdout.strip() or None
     return None
 
 
@@ -306,10 +308,11 @@ def _is_free(port: int) -> bool:
 
 def reason(text: str) -> str:
     """The line of a server's or a tool's output that says why."""
-    found = re.findall(r"(?:FATAL|PANIC|error|could not [^\n]*|ERROR):\s*(.+)", text)
-    return found[-1].strip() if found else last_line(text)
+    reasons = re.findall(r"(?:FATAL|PANIC|error|could not [^\n]*|ERROR):\s*(.+)", text)
+    return reasons[-1].strip() if reasons else last_line(text)
 
 
 def last_line(text: str) -> str:
+    """The last line that is not empty."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "it gave no reason"

@@ -179,18 +179,18 @@ def maintenance(target: Target, operation: str) -> Connection:
         except psycopg.Error as error:
             failure = error
     neither = " nor ".join(MAINTENANCE_DATABASES)
-    said = f"role {target.user} reaches neither {neither} on {target.where}: {failures.reason(failure)}"
+    message = f"role {target.user} reaches neither {neither} on {target.where}: {failures.reason(failure)}"
     kind = failures.kind(failure)
     if kind == "limit":
-        raise ConnectionFailed(said, remedy=failures.more_connections(failure)) from failure
+        raise ConnectionFailed(message, remedy=failures.more_connections(failure)) from failure
     if kind == "host" or "permission denied" in str(failure):
         grant = f'GRANT CONNECT ON DATABASE {MAINTENANCE_DATABASES[0]} TO "{target.user}"'
-        raise PermissionMissing(said, remedy=f"ask the administrator for: {grant}") from failure
-    raise ConnectionFailed(said, remedy=f"invoke db.doctor --env={target.environment}") from failure
+        raise PermissionMissing(message, remedy=f"ask the administrator for: {grant}") from failure
+    raise ConnectionFailed(message, remedy=f"invoke db.doctor --env={target.environment}") from failure
 
 
 def _exists(target: Target, database: str) -> bool | None:
-    """Whether the database exists; None when nobody could be asked."""
+    """Whether the database exists; None when the server could not be asked."""
     import psycopg
 
     try:

@@ -31,7 +31,8 @@ class Abandoned:
 
     @property
     def size(self) -> int:
-        return sum(each.lstat().st_size for each in self.home.rglob("*") if not each.is_dir())
+        """The bytes that its files take."""
+        return sum(path.lstat().st_size for path in self.home.rglob("*") if not path.is_dir())
 
 
 def identity(project: Project) -> str:
@@ -63,22 +64,22 @@ def identity(project: Project) -> str:
 
 
 def abandoned() -> list[Abandoned]:
-    """The servers' folders whose checkouts are gone, or of which nobody can say; changes nothing."""
+    """The servers' folders whose checkouts are gone, or of which that is not known; changes nothing."""
     try:
-        folders = sorted(each for each in ROOT_HOMES.iterdir() if HOME.fullmatch(each.name) and each.is_dir())
+        folders = sorted(folder for folder in ROOT_HOMES.iterdir() if HOME.fullmatch(folder.name) and folder.is_dir())
     except OSError:  # there are none, or another account's
         return []
-    found = []
+    servers = []
     for home in folders:
         name = home.name.partition("-")[0]
         checkout, mount, alone = _read(ROOT_HOMES / f"{name}.checkout")
         if checkout is None:
-            found.append(Abandoned(home, None, "not known"))
+            servers.append(Abandoned(home, None, "not known"))
         elif mount and not os.path.ismount(mount):
-            found.append(Abandoned(home, checkout, "not mounted"))
+            servers.append(Abandoned(home, checkout, "not mounted"))
         elif alone and (state := _state(Path(checkout), name)):
-            found.append(Abandoned(home, checkout, state))
-    return found
+            servers.append(Abandoned(home, checkout, state))
+    return servers
 
 
 def forget() -> None:
@@ -125,8 +126,8 @@ def _read(record: Path) -> tuple[str | None, str, bool]:
 def _state(checkout: Path, name: str) -> State | None:
     """What became of the checkout; None when it is there, and its server is the one of that name."""
     try:
-        there = (checkout / STATE_FOLDER / POINTER).read_text().split("\n")[0]
-        return None if there == name else "gone"  # another one was made where it was
+        name_there = (checkout / STATE_FOLDER / POINTER).read_text().split("\n")[0]
+        return None if name_there == name else "gone"  # another one was made where it was
     except (FileNotFoundError, NotADirectoryError):
         return "not known" if checkout.is_dir() else "gone"
     except (OSError, UnicodeDecodeError):

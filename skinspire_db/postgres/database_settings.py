@@ -12,28 +12,28 @@ Property = list[str]  # what it is, and its values
 
 def read(connection: Connection) -> list[Property]:
     """The properties of the connection's database, as data that JSON can hold."""
-    found: list[Property] = []
+    properties: list[Property] = []
     row = connection.execute(
         "SELECT datconnlimit::text, shobj_description(oid, 'pg_database'), datacl IS NOT NULL FROM pg_database"
         " WHERE datname = current_database()"
     ).fetchone()
     assert row
-    found.append(["limit", row[0]])
+    properties.append(["limit", row[0]])
     if row[1] is not None:
-        found.append(["comment", row[1]])
+        properties.append(["comment", row[1]])
     if row[2]:
-        found.append(["revoke"])
+        properties.append(["revoke"])
     grants = connection.execute(
         "SELECT CASE grantee WHEN 0 THEN '' ELSE pg_get_userbyid(grantee) END, privilege_type, is_grantable::text"
         " FROM pg_database, aclexplode(datacl) WHERE datname = current_database() AND grantee <> datdba ORDER BY 1, 2"
     ).fetchall()
-    found += [["grant", *each] for each in grants]
+    properties += [["grant", *each] for each in grants]
     settings = connection.execute(
         "SELECT CASE setrole WHEN 0 THEN '' ELSE pg_get_userbyid(setrole) END, s"
         " FROM pg_db_role_setting, unnest(setconfig) WITH ORDINALITY AS u (s, n)"
         " WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY 1, n"
     ).fetchall()
-    return found + [["set", *each] for each in settings]
+    return properties + [["set", *each] for each in settings]
 
 
 def locale(connection: Connection) -> str:

@@ -41,9 +41,9 @@ def open_database(target: Target, operation: str, *, create: bool) -> tuple[Conn
 
 
 def drop_unless_used(target: Target, operation: str, own_pid: int) -> None:
-    """Drop the database, which nobody but session `own_pid` may be using. Never raises a psycopg error.
+    """Drop the database, which no session but `own_pid` may be using. Never raises a psycopg error.
 
-    Nobody can come in between the look and the DROP, which would otherwise wait for them and then take what they made. A
+    No session can begin between the look and the DROP, which would otherwise wait for it and then drop what it made. A
     comment says who has closed it: when this process is killed, the next operation opens it again.
     """
     import psycopg
@@ -68,7 +68,7 @@ def drop_unless_used(target: Target, operation: str, own_pid: int) -> None:
 
 
 def drop_database(target: Target, operation: str, over: Connection | None = None) -> None:
-    """Drop the database, whoever is connected to it, if it exists. Never raises a psycopg error. `over` is a connection to
+    """Drop the database if it exists, and end the sessions on it. Never raises a psycopg error. `over` is a connection to
     another database of the server, whose transaction ends: the role may no longer be let in.
     """
     import psycopg
@@ -89,7 +89,7 @@ def drop_database(target: Target, operation: str, over: Connection | None = None
 
 
 def create_database(target: Target, operation: str, *, template: str | None = None, locale: str = "ENCODING 'UTF8'") -> bool:
-    """CREATE DATABASE, empty with that locale or as a copy of `template`; returns False when somebody else was faster.
+    """CREATE DATABASE, empty with that locale or as a copy of `template`; returns False when another session was faster.
 
     A template that does not fit into the server's shared buffers is copied as files (STRATEGY FILE_COPY), a smaller one by
     way of the buffers and the WAL, which spares the two checkpoints (PostgreSQL manual, CREATE DATABASE).

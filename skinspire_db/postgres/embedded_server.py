@@ -25,6 +25,7 @@ class Status:
     version: str | None
 
     def as_dict(self) -> dict[str, str | int | bool | None]:
+        """The status as `--json` shows it."""
         return {**self.__dict__, "home": str(self.home)}
 
 
@@ -64,13 +65,13 @@ class EmbeddedServer(Cluster):
         return True
 
     def status(self) -> Status:
-        """Look, and change nothing."""
+        """What is known of the server; nothing is changed."""
         pid = self._postmaster()
         version = self._readable(lambda: (self.data / "PG_VERSION").read_text().strip()) if self.exists else None
         return Status(self.home, pid is not None and self._answers(), pid, self._port(), version)
 
     def users(self) -> str:
-        """Who is connected to it, or why that cannot be known; empty when nobody is, or when it does not run."""
+        """The sessions on the server, or why they cannot be known; empty when there are none, or when it does not run."""
         import psycopg
 
         if self._postmaster() is None:
@@ -105,7 +106,7 @@ class EmbeddedServer(Cluster):
             raise ServerFailed(f"cannot delete {self.home}: {error.strerror}", remedy="run as its owner") from None
 
     def _launch(self) -> None:
-        """pg_ctl start, around what may be in the way: a dead server's leftovers, a port that was taken meanwhile."""
+        """Run pg_ctl start, and try again after a dead server's leftovers or a port that was taken meanwhile."""
         deadline = time.monotonic() + START_SECONDS
         while True:
             self._remove_stale_pid_file()
@@ -114,22 +115,22 @@ class EmbeddedServer(Cluster):
                 offset = self.log.stat().st_size if self.log.exists() else 0
                 options = f"-c port={self._port()}{self._room_for_locks()}"
                 self._pg_ctl("start", "-w", "-t", str(START_SECONDS), "-l", str(self.log), "-o", options)
-                said = self._log_since(offset)
+                output = self._log_since(offset)
             else:
-                said = "it runs but does not answer"  # still recovering, or its connections are used up
+                output = "it runs but does not answer"  # still recovering, or its connections are used up
             if self._answers():
                 return
-            retry = "pre-existing shared memory" in said or "could not bind" in said or self._postmaster() is not None
+            retry = "pre-existing shared memory" in output or "could not bind" in output or self._postmaster() is not None
             if not retry or time.monotonic() > deadline:
-                full = "No space left" in said  # it recovers by itself as soon as it can write again
+                full = "No space left" in output  # it recovers by itself as soon as it can write again
                 raise ServerFailed(
-                    f"the embedded server does not start: {reason(said)}",
+                    f"the embedded server does not start: {reason(output)}",
                     remedy=f"free some space on the disk of {self.home}" if full else f"look into {self.log}",
                 )
             time.sleep(0.2)
 
     def _answers(self) -> bool:
-        """Whether OUR server answers: the password proves it to us, require_auth proves us that it knows the password."""
+        """Whether this server answers, and no other on its port: with require_auth it proves that it knows the password."""
         import psycopg
 
         address = self.address()
@@ -180,14 +181,14 @@ def destroy(*servers: EmbeddedServer, confirm: str | None, dry: bool = False) ->
 
     Raises GuardRefused when none does, and unless `confirm` is the name of the first one's folder.
     """
-    there = [server for server in servers if server.exists]
-    if not there:
+    existing = [server for server in servers if server.exists]
+    if not existing:
         raise GuardRefused("there is no embedded server to destroy", remedy="invoke server.status")
-    if confirm != there[0].home.name:
+    if confirm != existing[0].home.name:
         raise GuardRefused(
-            f"this deletes every database in {' and '.join(str(server.home) for server in there)}",
-            remedy=f"invoke server.destroy --confirm={there[0].home.name}",
+            f"this deletes every database in {' and '.join(str(server.home) for server in existing)}",
+            remedy=f"invoke server.destroy --confirm={existing[0].home.name}",
         )
-    for server in there if not dry else ():
+    for server in existing if not dry else ():
         server.destroy()
-    return there
+    return existing

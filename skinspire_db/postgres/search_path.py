@@ -1,7 +1,7 @@
 """Which schemas PostgreSQL searches for names without a schema.
 
 A role that may create objects in public can make a function or operator whose argument types match a call better than
-PostgreSQL's own, and whoever makes that call runs the role's code. So the tools' own queries never search public;
+PostgreSQL's own, and a session that makes that call runs the role's code. So the tools' own queries never search public;
 only what makes the application's objects does.
 """
 

@@ -37,10 +37,12 @@ class Target:
 
     @property
     def host(self) -> str:
+        """The host, or several with commas between; empty for libpq's default."""
         return str(self.route.get("hostaddr" if self.parameters.get("hostaddr") else "host", ""))
 
     @property
     def port(self) -> str:
+        """The port, or several with commas between; empty for libpq's default."""
         return str(self.route.get("port", ""))
 
     @property
@@ -58,10 +60,12 @@ class Target:
 
     @property
     def database(self) -> str:
+        """The database's name."""
         return str(self.parameters["dbname"])
 
     @property
     def user(self) -> str:
+        """The role; empty where the URL names none."""
         return str(self.parameters.get("user", ""))
 
     def __str__(self) -> str:
