@@ -453,7 +453,7 @@ def test_install_waits_for_no_reader_of_another_table(clinic: Project) -> None:
         done: list[int] = []
         task = threading.Thread(target=lambda: done.append(clinic.process("triggers.install").code))
         task.start()
-        task.join(20)
+        task.join(100)  # what waits for the writer fails after lock_timeout, 5 s
     assert done == [0]
 
 
