@@ -23,7 +23,12 @@ def test_functions_are_read_once_for_each_file(
 ) -> None:
     reads: list[int] = []
     read = install._function_rows
-    monkeypatch.setattr(install, "_function_rows", lambda opened: reads.append(1) or read(opened))
+
+    def counted(opened: psycopg.Connection[Any]) -> install.FunctionRows:
+        reads.append(1)
+        return read(opened)
+
+    monkeypatch.setattr(install, "_function_rows", counted)
     written = [trigger_file(tmp_path, name, F.format(name, 1)) for name in ("f", "g", "h")]
     assert install.install(connection, written, others=False).numbers["functions"] == 3
     assert len(reads) == 4  # once before the first
