@@ -26,7 +26,7 @@ from skinspire_db.lifecycle import own_code
 from skinspire_db.lifecycle.pipeline import Step
 from skinspire_db.lifecycle.result import Report, Summary
 from skinspire_db.migrations import drift as drifting
-from skinspire_db.migrations import revisions, running
+from skinspire_db.migrations import position, revisions
 from skinspire_db.objects import install, proofs, sql_script, versions
 from skinspire_db.objects.files import TriggerFile
 from skinspire_db.postgres.target import target_of
@@ -104,7 +104,7 @@ def _create(context: Context) -> Step:
     def run(connection: Connection) -> Summary:
         summary = tables.create(connection, wanted)
         if heads:
-            running.mark(connection, heads)
+            position.mark(connection, heads)
         return summary
 
     return Step("create", run, tables.refuse_tables, creates=True)
@@ -119,7 +119,7 @@ def _create_missing(context: Context) -> Step:
         extensions.create(connection, needed)
         summary = tables.create_missing(connection, wanted)
         if empty and heads:
-            running.mark(connection, heads)
+            position.mark(connection, heads)
         return summary
 
     return Step("create", run, backs_up=True)

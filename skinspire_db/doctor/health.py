@@ -14,7 +14,7 @@ from skinspire_db.doctor.reach import is_local
 from skinspire_db.lifecycle import lock
 from skinspire_db.lifecycle import stamp as stamps
 from skinspire_db.lifecycle.result import counted
-from skinspire_db.migrations import revisions, running
+from skinspire_db.migrations import position, revisions
 from skinspire_db.objects import status, versions
 from skinspire_db.postgres import connections, search_path
 from skinspire_db.postgres.failures import sentence
@@ -198,9 +198,9 @@ def collation(case: Case) -> str:
 def migrations(case: Case) -> str:
     project = case.project_environment.project
     heads = revisions.heads(project)
-    at = running.current(case.open)
+    at = position.current(case.open)
     if at != heads:
-        pending = running.next_up(case.open, revisions.directory(project), None)  # raises MigrationInvalid with the remedy
+        pending = position.next_up(case.open, revisions.directory(project), None)  # raises MigrationInvalid with the remedy
         late = f", the next is {pending.revision}" if pending else ""
         raise Broken(f"at {', '.join(at) or 'no revision'}{late}", f"invoke db.prepare --env={case.name}")
     return f"at {', '.join(at) or 'no revision, as there is none'}"

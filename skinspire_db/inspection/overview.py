@@ -13,7 +13,7 @@ from skinspire_db.errors import SkinspireError, UsageError
 from skinspire_db.inspection import queries
 from skinspire_db.lifecycle import stamp
 from skinspire_db.lifecycle.read_only import looking
-from skinspire_db.migrations import revisions, running
+from skinspire_db.migrations import position, revisions
 from skinspire_db.objects import ledger, status, versions
 from skinspire_db.postgres import search_path
 from skinspire_db.postgres.target import Target, target_of
@@ -161,7 +161,7 @@ def note_the_stamp(connection: Connection, found: Inspection) -> None:
 
 def _state(connection: Connection, environment: Environment, notes: list[str]) -> Row:
     """Where the database stands: its revisions, and whether its triggers are as the files say; None where none can tell."""
-    at = running.current(connection)
+    at = position.current(connection)
     state: Row = {"revisions": at, "at_head": None, "triggers_state": None}
     try:
         state["at_head"] = at == revisions.heads(environment.project)

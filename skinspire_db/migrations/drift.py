@@ -19,7 +19,7 @@ from skinspire_db.config.cache import cached
 from skinspire_db.config.project import Project
 from skinspire_db.lifecycle import scratch
 from skinspire_db.lifecycle.result import Summary, counted
-from skinspire_db.migrations import revisions, running
+from skinspire_db.migrations import position, revisions
 from skinspire_db.objects import install
 from skinspire_db.objects.files import TriggerFile
 from skinspire_db.postgres import connections
@@ -136,8 +136,8 @@ def look(connection: Connection, target: Target, project: Project, wanted: Bluep
     if found:
         first = found[0]
         summary.drift = f"{counted(len(found), 'difference')}: {first.kind} {first.name}: {first.state}"
-        behind = running.current(connection) != revisions.heads(project)
-        summary.remedy = running.way_on(connection, project) if behind else _remedy(first)
+        behind = position.current(connection) != revisions.heads(project)
+        summary.remedy = position.way_on(connection, project) if behind else _remedy(first)
     return summary
 
 

@@ -1,4 +1,4 @@
-"""Revisions and a database: which are applied, applying and taking back one at a time, marking, and the SQL alone."""
+"""Running revisions: apply one or take it back, in the caller's transaction, or write its SQL alone."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ import io
 import re
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db.catalog import objects
 from skinspire_db.config import project_code
 from skinspire_db.config.project import Project
-from skinspire_db.errors import MigrationFailed, MigrationInvalid, ProjectCodeEnded, UsageError
-from skinspire_db.lifecycle.result import Summary, counted
+from skinspire_db.errors import MigrationFailed, MigrationInvalid, ProjectCodeEnded
+from skinspire_db.lifecycle.result import Summary
 from skinspire_db.migrations import effects, losses, named_types, revisions
 from skinspire_db.objects.files import statements_only
 from skinspire_db.postgres import search_path
@@ -30,13 +28,6 @@ if TYPE_CHECKING:
 
     from skinspire_db.postgres.connections import Connection
 
-# A database that was made without migrations: what it lacks is made, then it is noted where it stands.
-ADOPT = (
-    "invoke db.create --update-only --env={env}, then, where invoke db.drift --env={env} finds nothing,"
-    " invoke migrate.stamp --env={env}"
-)
-AHEAD = "git pull; or, where invoke db.drift --env={env} finds nothing, invoke migrate.stamp --env={env}"
-TABLE = "public.alembic_version"
 NO_TRACE = "this revision left no trace"
 TRACE = "this revision may have left a trace: it has ended the transaction that it was in"
 LOOK = "invoke db.drift --env={env} to see what it left; let it end no transaction"
@@ -46,117 +37,22 @@ ENDS_A_TRANSACTION = re.compile(  # a savepoint, and a way back to it, does not
 )
 
 
-@dataclass(frozen=True)
-class RevisionState:
-    """A revision and whether the database has it: applied, pending, or unknown.
-
-    Unknown is one that the database names and no file has, and each that may have come before it.
-    """
-
-    revision: str
-    state: str
-    message: str
-    file: str
-
-    def as_dict(self) -> dict[str, str]:
-        return dict(vars(self))
-
-
-def current(connection: Connection) -> list[str]:
-    """The revisions that the database says it is at."""
-    if connection.execute("SELECT to_regclass(%s)", (TABLE,)).fetchone() == (None,):
-        return []
-    return [name for (name,) in connection.execute(f"SELECT version_num FROM {TABLE} ORDER BY 1".encode()).fetchall()]  # noqa: S608
-
-
-def mark(connection: Connection, heads: list[str]) -> None:
-    """Note that the database is at these revisions, whatever it was at before. Alembic's own table, as Alembic makes it."""
-    connection.execute(
-        f"CREATE TABLE IF NOT EXISTS {TABLE} (version_num varchar(32) NOT NULL,"
-        " CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))".encode()
-    )
-    connection.execute(f"DELETE FROM {TABLE}".encode())  # noqa: S608
-    for head in heads:
-        connection.execute(f"INSERT INTO {TABLE} VALUES (%s)".encode(), (head,))  # noqa: S608
-
-
-def states(connection: Connection, project: Project, files: ScriptDirectory) -> list[RevisionState]:
-    """Every revision, oldest first, then those that the database names and no file has."""
-    at = current(connection)
-    known = {script.revision: script for script in files.walk_revisions()}
-    applied = _applied(files, [revision for revision in at if revision in known])
-    other = "unknown" if set(at) - known.keys() else "pending"  # what came before a file that is missing, nobody can say
-    found = [
-        RevisionState(
-            script.revision, "applied" if script.revision in applied else other, script.doc, revisions.path(script, project)
-        )
-        for script in reversed(list(known.values()))
-    ]
-    return found + [RevisionState(revision, "unknown", "", "") for revision in at if revision not in known]
-
-
-def _applied(files: ScriptDirectory, at: list[str]) -> set[str]:
-    """These revisions, which have files, and all that came before them."""
-    return {script.revision for revision in at for script in files.iterate_revisions(revision, "base")}
-
-
-def refuse_unknown(connection: Connection, files: ScriptDirectory) -> None:
-    """Raise MigrationInvalid when the database is at a revision that no file has."""
-    known = {script.revision for script in files.walk_revisions()}
-    if ahead := [revision for revision in current(connection) if revision not in known]:
-        raise MigrationInvalid(
-            f"the database is at {', '.join(ahead)}, which no revision file has: it is ahead of this code",
-            remedy=AHEAD,
-        )
-
-
-def way_on(connection: Connection, project: Project) -> str:
-    """What brings a database to the head that is not there: the remedy of a look, which must not lead to a refusal."""
-    at = current(connection)
-    if not at:
-        return ADOPT if _relations(connection) else "invoke migrate.upgrade --env={env}"
-    known = {script.revision for script in revisions.directory(project).walk_revisions()}
-    return AHEAD if set(at) - known else "invoke migrate.upgrade --env={env}"
-
-
-def next_up(connection: Connection, files: ScriptDirectory, to: str | None) -> Script | None:
-    """The next revision to apply on the way to `to`, or to the head; None when there is none."""
-    refuse_unknown(connection, files)
-    at = current(connection)
-    if not at and (tables := _relations(connection)):
-        raise MigrationInvalid(
-            f"the database has {counted(len(tables), 'table')} and is at no revision: it was made without migrations",
-            remedy=ADOPT,
-        )
-    target = revisions.named(files, to).revision if to is not None else "heads"
-    if to is not None and target not in at and target in _applied(files, at):
-        raise UsageError(
-            f"{to} is applied, and there are later ones", remedy="invoke migrate.downgrade --env={env} --steps=1"
-        )
-    with revisions.refusals():
-        steps: list[Any] = list(files._upgrade_revs(target, tuple(at)))  # type: ignore[arg-type]
-    return steps[0].revision if steps else None
-
-
-def next_down(connection: Connection, files: ScriptDirectory) -> Script:
-    """The revision that a downgrade takes back: of several heads, that which comes last in the files. Raises UsageError when
-    there is none, MigrationInvalid for one that has no way back.
-    """
-    refuse_unknown(connection, files)
-    at = set(current(connection))
-    script = next((each for each in files.walk_revisions() if each.revision in at), None)
-    if script is None:
-        raise UsageError("the database is at no revision: there is nothing to take back", remedy="invoke migrate.status")
-    if not callable(getattr(script.module, "downgrade", None)):
-        raise MigrationInvalid(f"{Path(script.path).name} has no downgrade()", remedy="write it, and run it again")
-    return script
-
-
 def apply(connection: Connection, project: Project, files: ScriptDirectory, script: Script, *, down: bool = False) -> Summary:
-    """Apply a revision, or take it back, and no other, in the caller's transaction.
+    """Apply one revision, or take it back, in the caller's transaction.
 
-    Raises MigrationFailed with file and statement or line for what PostgreSQL refuses or Python cannot run;
-    psycopg's errors for what is no fault of it: a table in use, a full disk, a lost connection, a missing right.
+    Args:
+        connection: the database; it must be where the revision begins.
+        project: the project, for its extensions and its code.
+        files: the project's revisions.
+        script: the revision.
+        down: take it back.
+
+    Returns:
+        What it did to the database's objects and rows, in numbers and lines.
+
+    Raises:
+        MigrationFailed: PostgreSQL refuses a statement, or Python fails; with the file and the statement or line.
+        psycopg.Error: what is no fault of the revision: a table in use, a full disk, a lost connection, a missing right.
     """
     import sqlalchemy
     from alembic.runtime.migration import MigrationStep
@@ -187,7 +83,7 @@ def apply(connection: Connection, project: Project, files: ScriptDirectory, scri
             raise MigrationInvalid("it ends the transaction that it is in")
     except sqlalchemy.exc.DBAPIError as error:
         raise _failed(error, file, script, lost, ended=_is_ended(connection)) from None
-    except Exception as error:  # the revision's author wrote it, and reads this
+    except Exception as error:  # a fault in the revision's code
         raise _broken(error, file, script, ended=_is_ended(connection)) from None
     except KeyboardInterrupt:
         if _is_ended(connection):
@@ -199,9 +95,9 @@ def apply(connection: Connection, project: Project, files: ScriptDirectory, scri
 
 
 def _is_ended(connection: Connection) -> bool:
-    """Whether the transaction that the revision began in is over, whoever ended it by whatever way.
+    """Whether the transaction that the revision began in has ended, in whatever way.
 
-    Its savepoint is gone then; this works after an error too, where PostgreSQL answers no question.
+    Its savepoint is gone then. Asking for the savepoint also works after an error, when PostgreSQL runs no query.
     """
     import psycopg
 
@@ -211,26 +107,26 @@ def _is_ended(connection: Connection) -> bool:
         connection.execute(b"RELEASE SAVEPOINT revision")
     except psycopg.errors.InvalidSavepointSpecification:
         return True
-    except psycopg.Error:  # lost: that is what will be said
+    except psycopg.Error:  # the connection is lost, which the caller reports
         return False
     return False
 
 
 def _refuse_transaction_control(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-    """What a revision committed by itself would stay when it fails; one that is rolled back would be called done."""
+    """A revision that commits leaves a part of it behind when it fails; one that rolls back is reported as done."""
     if found := ENDS_A_TRANSACTION.search(statements_only(statement)):
         raise MigrationInvalid(
             f"it says {found[1].upper()}: a revision is one transaction, with its journal line and its triggers"
         )
 
 
-def sql(project: Project, files: ScriptDirectory, start: str, to: str | None) -> str:
-    """The SQL of the revisions after `start`, not run."""
+def sql(project: Project, files: ScriptDirectory, start: str, last: str | None) -> str:
+    """The SQL of the revisions after `start`, up to `last` or to the head; nothing is run."""
     written = io.StringIO()
-    target = revisions.named(files, to).revision if to is not None else "heads"
+    wanted = revisions.named(files, last).revision if last is not None else "heads"
     with revisions.refusals():
         _run(
-            project, files, lambda heads, _: files._upgrade_revs(target, heads), starting_rev=start, as_sql=True,
+            project, files, lambda heads, _: files._upgrade_revs(wanted, heads), starting_rev=start, as_sql=True,
             dialect_name="postgresql", dialect_opts={"paramstyle": "named"}, output_buffer=written, literal_binds=True,
             transaction_per_migration=True,
         )  # fmt: skip
@@ -238,7 +134,7 @@ def sql(project: Project, files: ScriptDirectory, start: str, to: str | None) ->
 
 
 def statements(project: Project, files: ScriptDirectory, script: Script) -> str | None:
-    """The SQL of one revision, not run; None for one that reads the database, and has none without."""
+    """The SQL of one revision, not run; None when it needs a database to read from."""
     from alembic.runtime.migration import MigrationStep
 
     written = io.StringIO()
@@ -247,13 +143,13 @@ def statements(project: Project, files: ScriptDirectory, script: Script) -> str 
             project, files, lambda _heads, _: [MigrationStep.upgrade_from_script(files.revision_map, script)], as_sql=True,
             dialect_name="postgresql", dialect_opts={"paramstyle": "named"}, output_buffer=written, literal_binds=True,
         )  # fmt: skip
-    except Exception:  # whatever it says when it is run for real, its author reads then
+    except Exception:  # its author will read the error when the revision is run
         return None
     return written.getvalue()
 
 
 def _run(project: Project, files: ScriptDirectory, steps: Callable[..., Any], **options: Any) -> None:
-    """Let Alembic run what `steps` gives, on a connection whose transaction is the caller's, or onto paper."""
+    """Let Alembic run what `steps` gives, in the caller's transaction, or only write its SQL."""
     from alembic.config import Config
     from alembic.runtime.environment import EnvironmentContext
 
@@ -298,7 +194,9 @@ def _to_its_end(migration: Callable[..., Any], project: Project) -> Callable[...
 def alchemy(connection: Connection, called: list[str] | None = None) -> Iterator[sqlalchemy.Connection]:
     """SQLAlchemy over an open psycopg connection, in its transaction, which SQLAlchemy can neither end nor close.
 
-    What was tried of that from here on, commit(), rollback() or close(), is in `called`.
+    Args:
+        connection: an open connection in a transaction.
+        called: gets the names of commit(), rollback() and close() when they are called meanwhile; the calls do nothing.
     """
     import sqlalchemy
     from sqlalchemy.pool import StaticPool
@@ -320,15 +218,6 @@ def alchemy(connection: Connection, called: list[str] | None = None) -> Iterator
     finally:
         for verb in verbs:
             delattr(connection, verb)
-
-
-def _relations(connection: Connection) -> set[str]:
-    rows = search_path.rows(
-        connection,
-        "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"  # noqa: S608
-        f" WHERE c.relkind IN ('r', 'p') AND {objects.APPLICATION_SCHEMA} AND {objects.NOT_ALEMBICS}",
-    )
-    return {name for (name,) in rows}
 
 
 def _failed(error: sqlalchemy.exc.DBAPIError, file: str, script: Script, lost: list[str], *, ended: bool) -> Exception:

@@ -13,7 +13,7 @@ from skinspire_db.catalog.definitions import Snapshot, head, properties
 from skinspire_db.catalog.spelling import Expected
 from skinspire_db.config.project import Project
 from skinspire_db.errors import MigrationFailed, MigrationInvalid, UsageError
-from skinspire_db.migrations import drift, losses, revisions, running, statements
+from skinspire_db.migrations import drift, losses, position, revisions, running, statements
 from skinspire_db.migrations.statements import Statement
 from skinspire_db.postgres import search_path
 from skinspire_db.schema import blueprint, models
@@ -72,7 +72,7 @@ def new(
 
 def refuse_behind(connection: Connection, files: ScriptDirectory) -> None:
     """Raise MigrationInvalid when a revision is pending: the difference would hold what it brings."""
-    if pending := running.next_up(connection, files, None):
+    if pending := position.next_up(connection, files, None):
         raise MigrationInvalid(
             f"the database is behind: {pending.revision} is pending", remedy="invoke migrate.upgrade --env={env}, then again"
         )

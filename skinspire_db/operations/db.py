@@ -18,7 +18,7 @@ from skinspire_db.lifecycle.operation import Operation
 from skinspire_db.lifecycle.pipeline import Look, Pipeline, Series, Step
 from skinspire_db.lifecycle.replacement import Replacement
 from skinspire_db.lifecycle.result import Summary
-from skinspire_db.migrations import revisions, running
+from skinspire_db.migrations import position, revisions
 from skinspire_db.objects import status
 from skinspire_db.objects.files import TriggerFile
 from skinspire_db.operations import migrate
@@ -110,7 +110,7 @@ def _missing(context: Context, late: Callable[[Connection], set[str]]) -> set[st
     def look(connection: Connection) -> set[str]:
         if objects.count_tables(connection) == 0:
             return {"everything"}
-        behind = running.current(connection) != heads or extensions.missing(connection, needed)
+        behind = position.current(connection) != heads or extensions.missing(connection, needed)
         return {"upgrade"} if behind else late(connection)
 
     try:

@@ -13,7 +13,7 @@ from skinspire_db.lifecycle import stamp as stamps
 from skinspire_db.lifecycle.pipeline import Look, Pipeline, Series, Step
 from skinspire_db.lifecycle.read_only import looking, present
 from skinspire_db.lifecycle.result import Summary, counted
-from skinspire_db.migrations import drift, losses, revisions, running, writing
+from skinspire_db.migrations import drift, losses, position, revisions, running, writing
 from skinspire_db.objects import install, proofs, versions
 from skinspire_db.objects.files import TriggerFile
 from skinspire_db.postgres.target import Target, target_of
@@ -42,7 +42,7 @@ def upgrade(environment: Environment, to: str | None = None) -> Series:
 
     def following() -> Pipeline | None:
         nonlocal first
-        script = look(environment, lambda connection: running.next_up(connection, files, to))
+        script = look(environment, lambda connection: position.next_up(connection, files, to))
         backs_up, first = first, False
         if script is None:
             return _extensions(environment) if look(environment, missing) else None
@@ -84,7 +84,7 @@ def downgrade(environment: Environment, steps: str | int = 1) -> Series:
     left = int(steps)
 
     def enough(connection: Connection) -> None:
-        states = running.states(connection, environment.project, files)
+        states = position.states(connection, environment.project, files)
         applied = sum(each.state == "applied" for each in states)
         if 0 < applied < left:
             raise UsageError(
@@ -100,7 +100,7 @@ def downgrade(environment: Environment, steps: str | int = 1) -> Series:
             return None
         backs_up = left == int(steps)
         left -= 1
-        script = look(environment, lambda connection: running.next_down(connection, files))
+        script = look(environment, lambda connection: position.next_down(connection, files))
         return _revision(environment, "migrate.downgrade", script, danger=TAKES_BACK, backs_up=backs_up, down=True)
 
     return Series("migrate.downgrade", environment, following, ("revision", "triggers", "proofs"))
@@ -113,7 +113,7 @@ def _revision(
 
     def run(connection: Connection) -> Summary:
         # Looked at again under the lock: somebody else may have been faster.
-        now = running.next_down(connection, files) if down else running.next_up(connection, files, script.revision)
+        now = position.next_down(connection, files) if down else position.next_up(connection, files, script.revision)
         if now is None or now.revision != script.revision:
             return Summary({"by_another_operation": f"{script.revision} {script.doc}"})
         return running.apply(connection, environment.project, files, script, down=down)
@@ -135,7 +135,7 @@ def status(environment: Environment) -> Look:
     files = revisions.directory(environment.project)
 
     def look(connection: Connection) -> Summary:
-        states = running.states(connection, environment.project, files)
+        states = position.states(connection, environment.project, files)
         numbers: dict[str, int | str] = {
             state: sum(each.state == state for each in states) for state in ("applied", "pending", "unknown")
         }
@@ -158,12 +158,12 @@ def check(environment: Environment) -> Look:
     wanted = _wanted(environment)
 
     def pending(connection: Connection) -> Summary:
-        running.refuse_unknown(connection, files)
-        found = [each for each in running.states(connection, environment.project, files) if each.state == "pending"]
+        position.refuse_unknown(connection, files)
+        found = [each for each in position.states(connection, environment.project, files) if each.state == "pending"]
         summary = Summary({"pending": len(found)}, lines=[f"{each.revision} {each.message}" for each in found])
         if found:
             summary.drift = f"{counted(len(found), 'revision', 'are', 'is')} pending: {found[0].revision} {found[0].message}"
-            summary.remedy = running.way_on(connection, environment.project)
+            summary.remedy = position.way_on(connection, environment.project)
         return summary
 
     def models(connection: Connection) -> Summary:
@@ -214,8 +214,8 @@ def stamp(environment: Environment, to: str | None = None) -> Pipeline:
         head = revisions.one_head(environment.project) if to is None else revisions.named(files, to).revision
 
     def mark(connection: Connection) -> Summary:
-        before = running.current(connection)
-        running.mark(connection, [head] if head else [])
+        before = position.current(connection)
+        position.mark(connection, [head] if head else [])
         return Summary({"revision": head or "none", "before": ", ".join(before) or "none"})
 
     marking = Step("stamp", mark, confirms="change what {} says of its revisions")
@@ -227,8 +227,8 @@ def sql(environment: Environment, to: str | None = None) -> tuple[str, str]:
     files = revisions.directory(environment.project)
 
     def start(connection: Connection) -> str:
-        running.refuse_unknown(connection, files)
-        at = running.current(connection)
+        position.refuse_unknown(connection, files)
+        at = position.current(connection)
         if len(at) > 1:
             raise UsageError(
                 f"the database is at {len(at)} heads: {', '.join(at)}",

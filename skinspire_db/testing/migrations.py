@@ -12,7 +12,7 @@ import pytest
 
 from skinspire_db.catalog import definitions
 from skinspire_db.lifecycle import stamp
-from skinspire_db.migrations import drift, revisions, running
+from skinspire_db.migrations import drift, position, revisions
 from skinspire_db.objects import proofs, versions
 from skinspire_db.operations import env, migrate
 from skinspire_db.postgres import connections
@@ -93,4 +93,4 @@ def _current_revision(database: Database) -> str:
     with contextlib.closing(connections.connect(database.target, "tests")) as connection:
         connections.begin(connection, database.environment.policy)
         stamp.identify(connection, database.target)
-        return running.current(connection)[0]
+        return position.current(connection)[0]

@@ -29,7 +29,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, ExcludeConstraint
 
 from skinspire_db.config import environment
 from skinspire_db.config import project as settings
-from skinspire_db.migrations import drift, revisions, running, writing
+from skinspire_db.migrations import drift, position, revisions, running, writing
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.target import target_of
 from skinspire_db.schema import models, tables
@@ -59,7 +59,7 @@ class Workbench:
                 connections.begin(connection, self.to.policy)
                 tables.reset(connection)
                 tables.create(connection, Blueprint.of(one))
-                running.mark(connection, revisions.directory(self.here).get_heads())
+                position.mark(connection, revisions.directory(self.here).get_heads())
                 connection.execute(rows.encode())
                 first = drift._make(self.to, Blueprint.of(one), [])
                 expected = drift._make(self.to, Blueprint.of(other), [])

@@ -37,7 +37,7 @@ from skinspire_db.catalog import definitions as catalogue
 from skinspire_db.clinic.models.base import NAMING_CONVENTION
 from skinspire_db.config import environment
 from skinspire_db.config import project as settings
-from skinspire_db.migrations import drift, revisions, running, writing
+from skinspire_db.migrations import drift, position, revisions, running, writing
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.target import target_of
 from skinspire_db.schema import models, tables
@@ -131,7 +131,7 @@ def test_random_pairs_there_and_back(app: Project, monkeypatch: pytest.MonkeyPat
             connections.begin(connection, to.policy)
             tables.reset(connection)
             tables.create(connection, Blueprint.of(one))
-            running.mark(connection, revisions.directory(here).get_heads())
+            position.mark(connection, revisions.directory(here).get_heads())
             first = catalogue.snapshot(connection)
             expected = drift._make(to, Blueprint.of(other), [])
             monkeypatch.setattr(models, "metadata", lambda _: other)

@@ -1,0 +1,172 @@
+"""Where a database stands among the revisions: which are applied, which is the next one, marking."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from skinspire_db.catalog import objects
+from skinspire_db.config.project import Project
+from skinspire_db.errors import MigrationInvalid, UsageError
+from skinspire_db.lifecycle.result import counted
+from skinspire_db.migrations import revisions
+from skinspire_db.postgres import search_path
+
+if TYPE_CHECKING:
+    from alembic.script import Script, ScriptDirectory
+
+    from skinspire_db.postgres.connections import Connection
+
+# A database that was made without migrations: what it lacks is made, then it is noted where it stands.
+ADOPT = (
+    "invoke db.create --update-only --env={env}, then, where invoke db.drift --env={env} finds nothing,"
+    " invoke migrate.stamp --env={env}"
+)
+AHEAD = "git pull; or, where invoke db.drift --env={env} finds nothing, invoke migrate.stamp --env={env}"
+TABLE = "public.alembic_version"
+
+
+@dataclass(frozen=True)
+class RevisionState:
+    """A revision, and its state in a database.
+
+    Attributes:
+        revision: its identifier.
+        state: "applied", "pending" or "unknown". Unknown is a revision that the database names and no file has, and each one
+            that may have come before it.
+        message: the first line of its file; "" where there is no file.
+        file: its path; "" where there is no file.
+    """
+
+    revision: str
+    state: str
+    message: str
+    file: str
+
+    def as_dict(self) -> dict[str, str]:
+        """The fields by name, for JSON."""
+        return dict(vars(self))
+
+
+def current(connection: Connection) -> list[str]:
+    """The revisions that the database says it is at: none without Alembic's table, several where there are several heads."""
+    if connection.execute("SELECT to_regclass(%s)", (TABLE,)).fetchone() == (None,):
+        return []
+    return [name for (name,) in connection.execute(f"SELECT version_num FROM {TABLE} ORDER BY 1".encode()).fetchall()]  # noqa: S608
+
+
+def mark(connection: Connection, heads: list[str]) -> None:
+    """Write that the database is at these revisions, whatever it was at before, into Alembic's own table.
+
+    The table is made where it is missing, as Alembic makes it.
+    """
+    connection.execute(
+        f"CREATE TABLE IF NOT EXISTS {TABLE} (version_num varchar(32) NOT NULL,"
+        " CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))".encode()
+    )
+    connection.execute(f"DELETE FROM {TABLE}".encode())  # noqa: S608
+    for head in heads:
+        connection.execute(f"INSERT INTO {TABLE} VALUES (%s)".encode(), (head,))  # noqa: S608
+
+
+def states(connection: Connection, project: Project, files: ScriptDirectory) -> list[RevisionState]:
+    """Every revision, oldest first, then those that the database names and no file has."""
+    at = current(connection)
+    known = {script.revision: script for script in files.walk_revisions()}
+    applied = _applied(files, [revision for revision in at if revision in known])
+    # What came before a file that is missing cannot be known.
+    other = "unknown" if set(at) - known.keys() else "pending"
+    with_files = [
+        RevisionState(
+            script.revision, "applied" if script.revision in applied else other, script.doc, revisions.path(script, project)
+        )
+        for script in reversed(list(known.values()))
+    ]
+    return with_files + [RevisionState(revision, "unknown", "", "") for revision in at if revision not in known]
+
+
+def _applied(files: ScriptDirectory, at: list[str]) -> set[str]:
+    """These revisions, which have files, and all that came before them."""
+    return {script.revision for revision in at for script in files.iterate_revisions(revision, "base")}
+
+
+def refuse_unknown(connection: Connection, files: ScriptDirectory) -> None:
+    """Refuse a database that is ahead of the code.
+
+    Raises:
+        MigrationInvalid: the database is at a revision that no file has.
+    """
+    known = {script.revision for script in files.walk_revisions()}
+    if ahead := [revision for revision in current(connection) if revision not in known]:
+        raise MigrationInvalid(
+            f"the database is at {', '.join(ahead)}, which no revision file has: it is ahead of this code",
+            remedy=AHEAD,
+        )
+
+
+def way_on(connection: Connection, project: Project) -> str:
+    """The remedy for a database that is not at the head: a command that will not be refused there."""
+    at = current(connection)
+    if not at:
+        return ADOPT if _relations(connection) else "invoke migrate.upgrade --env={env}"
+    known = {script.revision for script in revisions.directory(project).walk_revisions()}
+    return AHEAD if set(at) - known else "invoke migrate.upgrade --env={env}"
+
+
+def next_up(connection: Connection, files: ScriptDirectory, last: str | None) -> Script | None:
+    """The next revision to apply.
+
+    Args:
+        connection: the database.
+        files: the project's revisions.
+        last: the revision at which the upgrade ends; None for the head.
+
+    Returns:
+        The revision, or None when all are applied.
+
+    Raises:
+        MigrationInvalid: the database is ahead of the code, or has tables and was made without migrations.
+        UsageError: `last` is applied, and so are later ones.
+    """
+    refuse_unknown(connection, files)
+    at = current(connection)
+    if not at and (tables := _relations(connection)):
+        raise MigrationInvalid(
+            f"the database has {counted(len(tables), 'table')} and is at no revision: it was made without migrations",
+            remedy=ADOPT,
+        )
+    wanted = revisions.named(files, last).revision if last is not None else "heads"
+    if last is not None and wanted not in at and wanted in _applied(files, at):
+        raise UsageError(
+            f"{last} is applied, and there are later ones", remedy="invoke migrate.downgrade --env={env} --steps=1"
+        )
+    with revisions.refusals():
+        steps: list[Any] = list(files._upgrade_revs(wanted, tuple(at)))  # type: ignore[arg-type]
+    return steps[0].revision if steps else None
+
+
+def next_down(connection: Connection, files: ScriptDirectory) -> Script:
+    """The revision that a downgrade takes back: of several heads, the one that comes last in the files.
+
+    Raises:
+        UsageError: the database is at no revision.
+        MigrationInvalid: the database is ahead of the code, or the revision has no downgrade().
+    """
+    refuse_unknown(connection, files)
+    at = set(current(connection))
+    script = next((each for each in files.walk_revisions() if each.revision in at), None)
+    if script is None:
+        raise UsageError("the database is at no revision: there is nothing to take back", remedy="invoke migrate.status")
+    if not callable(getattr(script.module, "downgrade", None)):
+        raise MigrationInvalid(f"{Path(script.path).name} has no downgrade()", remedy="write it, and run it again")
+    return script
+
+
+def _relations(connection: Connection) -> set[str]:
+    rows = search_path.rows(
+        connection,
+        "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"  # noqa: S608
+        f" WHERE c.relkind IN ('r', 'p') AND {objects.APPLICATION_SCHEMA} AND {objects.NOT_ALEMBICS}",
+    )
+    return {name for (name,) in rows}
