@@ -68,7 +68,6 @@ CAST = re.compile(
 # Not t::text: whoever owns the table may have made a cast of its rows to text, which would run here.
 OF_RECORD, OF_TEXT = "hash_record_extended(t, 0)", "hashtextextended(format('%s', t), 0)"
 BATCH = 100  # sequences whose locks are held at once
-ASKING: set[Any] = set()  # the connections that are hashing tables
 
 
 @dataclass(frozen=True)
@@ -91,6 +90,7 @@ class Fingerprint:
 
 
 Rows = dict[str, list[Any]]  # as in Fingerprint.tables
+Sessions = set[Any]  # the connections that are hashing tables at the moment, so that they can be cancelled
 
 
 def take(
@@ -101,16 +101,27 @@ def take(
     jobs: int = 2,
     only: set[str] | None = None,
     known: Rows | None = None,
+    watched: tuple[Sessions, ...] = (),
 ) -> Fingerprint:
-    """The fingerprint of a database, taken by so many sessions on one snapshot: `at` is one that another session exported.
+    """The fingerprint of a database, taken on one snapshot.
 
-    With `only`, the rows of other tables are not looked at; `known` are of tables whose rows need no second look. Raises what
-    connecting raises, and psycopg's errors.
+    Args:
+        target: the database.
+        operation: for whom, as the sessions' application_name says.
+        at: the name of a snapshot that another session exported; None for a new one.
+        jobs: how many sessions hash tables at once.
+        only: the quoted names of the tables whose rows are read; None for all.
+        known: the rows of tables that need not be read again.
+        watched: sets that hold the connections while they hash tables; see `meanwhile`.
+
+    Raises:
+        ConnectionFailed: the server does not answer; DatabaseMissing: it has no such database.
+        psycopg.Error: what PostgreSQL refuses.
     """
-    asking: set[Any] = set()
-    with connections.connect(target, operation) as first, meanwhile(asking=asking) as pool:
+    own: Sessions = set()
+    with connections.connect(target, operation) as first, meanwhile(own) as pool:
         snapshot = _begin(first, target, at)
-        tables = pool.submit(rows, target, operation, at=snapshot, jobs=jobs, only=only, known=known, asking=asking)
+        tables = pool.submit(rows, target, operation, at=snapshot, jobs=jobs, only=only, known=known, watched=(*watched, own))
         sequences = _values(first, [_name(*each) for each in first.execute(SEQUENCES).fetchall()])
         described = {key: _short(value) for key, value in definitions.snapshot(first).items()}
         found = _together(tables.result(), redivided(first))
@@ -141,17 +152,17 @@ def rows(
     jobs: int = 2,
     only: set[str] | None = None,
     known: Rows | None = None,
-    asking: set[Any] | None = None,
+    watched: tuple[Sessions, ...] = (),
 ) -> Rows:
-    """That part of the fingerprint which takes long. The connections that are at it are in `asking`."""
-    found, asking = dict(known or {}), set() if asking is None else asking
-    with connections.connect(target, operation) as first, meanwhile(jobs, asking) as pool:
+    """The tables of the fingerprint, which take the most time. Arguments and errors are those of `take`."""
+    found, own = dict(known or {}), Sessions()
+    with connections.connect(target, operation) as first, meanwhile(own, jobs) as pool:
         snapshot = _begin(first, target, at)
         # Asked for by name: another one's size cannot be had while it is being filled.
         listed = first.execute(TABLES.encode(), {"only": None if only is None else list(only)}).fetchall()
         wanted = [(name, by_text) for schema, table, _, by_text in listed if (name := _name(schema, table)) not in found]
-        queue = iter(wanted)  # the next one for whoever is done with his
-        shares = [pool.submit(_hash, target, operation, snapshot, queue, asking) for _ in wanted[:jobs]]
+        queue = iter(wanted)  # each session takes the next table when it has finished one
+        shares = [pool.submit(_hash, target, operation, snapshot, queue, (*watched, own)) for _ in wanted[:jobs]]
         large = _large_objects(first) if only is None else None
         for share in shares:
             found |= share.result()
@@ -160,16 +171,20 @@ def rows(
 
 
 @contextlib.contextmanager
-def meanwhile(workers: int = 1, asking: set[Any] = ASKING) -> Iterator[ThreadPoolExecutor]:
-    """Threads for looks at databases while something else goes on. When the block fails, Ctrl-C too, they are given up, and
-    what the connections of `asking` are at with them, by default all of them.
+def meanwhile(sessions: Sessions, workers: int = 1) -> Iterator[ThreadPoolExecutor]:
+    """Threads that take fingerprints while something else goes on.
+
+    Args:
+        sessions: give it to `take` or `rows` in `watched`. When the block fails, by Ctrl-C too, the queries of the
+            connections in it are cancelled.
+        workers: how many threads.
     """
     pool = ThreadPoolExecutor(max_workers=workers)
     try:
         yield pool
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
-        for connection in list(asking):
+        for connection in list(sessions):
             with contextlib.suppress(Exception):
                 connection.cancel()
         raise
@@ -214,14 +229,16 @@ def _values(connection: Connection, sequences: list[str]) -> Rows:
     return found
 
 
-def _hash(target: Target, operation: str, snapshot: str, tables: Iterator[tuple[str, bool]], asking: set[Any]) -> Rows:
+def _hash(
+    target: Target, operation: str, snapshot: str, tables: Iterator[tuple[str, bool]], watched: tuple[Sessions, ...]
+) -> Rows:
     import psycopg
 
     found: Rows = {}
     with connections.connect(target, operation) as connection:
         _begin(connection, target, snapshot)
-        ASKING.add(connection)
-        asking.add(connection)
+        for sessions in watched:
+            sessions.add(connection)
         try:
             for name, by_text in tables:
                 try:
@@ -229,8 +246,8 @@ def _hash(target: Target, operation: str, snapshot: str, tables: Iterator[tuple[
                 except psycopg.errors.UndefinedFunction:  # a type that has no hash function, json for one
                     found[name] = _rows(connection, name, OF_TEXT)
         finally:
-            ASKING.discard(connection)
-            asking.discard(connection)
+            for sessions in watched:
+                sessions.discard(connection)
         connection.rollback()
     return found
 

@@ -138,8 +138,9 @@ def make(
         name = f"{target.environment}-{at}"
         while (folder / name).exists():
             name += "x"
-        with backup_folder.unfinished(folder, name) as path, fingerprint.meanwhile() as pool:
-            look = partial(fingerprint.take, target, "backup.create", at=snapshot, jobs=jobs)
+        sessions: fingerprint.Sessions = set()
+        with backup_folder.unfinished(folder, name) as path, fingerprint.meanwhile(sessions) as pool:
+            look = partial(fingerprint.take, target, "backup.create", at=snapshot, jobs=jobs, watched=(sessions,))
             contents = pool.submit(look)
             _dump(target, path / DATA, snapshot, jobs, size, report, connection.info.server_version)
             sequences = dump_files.sequences(client_tools(connection.info.server_version), path / DATA, target)

@@ -201,20 +201,24 @@ def _template(running: Running, start: Target, size: int) -> Target:
             ) from None
         _copy_properties(start, aside, running)
         summary.numbers = {"method": "template"}
-    with running.step("compare") as summary, fingerprint.meanwhile(2) as pool:
-        shares = [pool.submit(fingerprint.take, each, running.operation, jobs=1) for each in (start, aside)]
+    sessions: fingerprint.Sessions = set()
+    with running.step("compare") as summary, fingerprint.meanwhile(sessions, workers=2) as pool:
+        take = partial(fingerprint.take, operation=running.operation, jobs=1, watched=(sessions,))
+        shares = [pool.submit(take, each) for each in (start, aside)]
         before, after = (share.result() for share in shares)
         _compare(before, after, summary)
     return aside
 
 
 def _stream(running: Running, start: Target, connection: Connection, choice: Choice) -> Target:
-    looks = running.stack.enter_context(fingerprint.meanwhile(2))
+    sessions: fingerprint.Sessions = set()
+    looks = running.stack.enter_context(fingerprint.meanwhile(sessions, workers=2))
+    options: dict[str, Any] = {"operation": running.operation, "jobs": 1, "watched": (sessions,)}
     with running.step("copy") as summary:
         snapshot = copied_tables.hold(connection, start)
         wanted = _wanted(connection, choice)
         only = None if choice.whole else {table.quoted for table in wanted}
-        before = looks.submit(fingerprint.take, start, running.operation, at=snapshot, jobs=1, only=only)
+        before = looks.submit(fingerprint.take, start, at=snapshot, only=only, **options)
         aside = running.scratch(locale=database_settings.locale(connection))
         patient = streaming.with_options(aside, "-c idle_session_timeout=0")
         witness = running.stack.enter_context(contextlib.closing(connections.connect(patient, running.operation)))
@@ -226,7 +230,7 @@ def _stream(running: Running, start: Target, connection: Connection, choice: Cho
         sequences, notes = stream.run(
             wanted,
             running.report.transfer,
-            lambda names: looked.append(looks.submit(fingerprint.rows, aside, running.operation, jobs=1, only=names)),
+            lambda names: looked.append(looks.submit(fingerprint.rows, aside, only=names, **options)),
             large_objects=choice.whole,
         )
         for note in notes:
