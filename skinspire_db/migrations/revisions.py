@@ -32,9 +32,11 @@ def folders(project: Project) -> list[Path]:
 
 
 def directory(project: Project) -> ScriptDirectory:
-    """The files as Alembic sees them. The models are loaded before: a revision may use them, and must not change them.
+    """The files as Alembic sees them. The models are loaded first, because a revision may use them; it does not change them.
 
-    Raises MigrationInvalid for a file that cannot be read or whose predecessor is missing, ModelsInvalid as load() does.
+    Raises:
+        MigrationInvalid: a file cannot be read, its predecessor is missing, or two files have one identifier.
+        ModelsInvalid: as `models.load`.
     """
     from alembic.script import ScriptDirectory
 
@@ -52,21 +54,25 @@ def directory(project: Project) -> ScriptDirectory:
 
 
 def heads(project: Project) -> list[str]:
-    """The newest revisions; more than one when two people wrote one each. Raises MigrationInvalid as directory() does."""
+    """The newest revisions; several when two were written at the same time. Raises what `directory` raises."""
     files = [str(path) for each in folders(project) for path in (each, *_inside(each))]
     found: list[str] = cached(project, "heads", lambda: sorted(directory(project).get_heads()), also=files)
     return found
 
 
 def _inside(folder: Path) -> list[Path]:
-    """The files, and the folders that others can come into; a revision may lie in a folder of its own."""
+    """The files and folders in it: a new file changes its folder, and a revision may lie in a folder of its own."""
     return sorted(
         each for each in folder.rglob("*") if each.suffix == ".py" or (each.is_dir() and each.name != "__pycache__")
     )
 
 
 def one_head(project: Project) -> str | None:
-    """The newest revision, None when there is no file at all. Raises MigrationInvalid for several."""
+    """The newest revision; None when there are no files.
+
+    Raises:
+        MigrationInvalid: there are several heads.
+    """
     found = heads(project)
     if len(found) > 1:
         raise MigrationInvalid(
@@ -76,7 +82,11 @@ def one_head(project: Project) -> str | None:
 
 
 def named(files: ScriptDirectory, name: str) -> Script:
-    """The revision of that name, which may be cut short. Raises UsageError when there is none, or several."""
+    """The revision with this identifier, of which the first letters are enough.
+
+    Raises:
+        UsageError: no revision or several have it.
+    """
     from alembic.script.revision import RevisionError
     from alembic.util import CommandError
 
@@ -90,14 +100,14 @@ def named(files: ScriptDirectory, name: str) -> Script:
 
 
 def path(script: Script, project: Project) -> str:
-    """The file, as short as it can be said."""
+    """The file's path, within the project where it lies there."""
     file = Path(script.path)
     return str(file.relative_to(project.root)) if file.is_relative_to(project.root) else str(file)
 
 
 @contextlib.contextmanager
 def refusals() -> Iterator[None]:
-    """Alembic's words about the files, in ours."""
+    """Turn what Alembic and the files' own code raise into MigrationInvalid with a remedy."""
     from alembic.script.revision import RevisionError
     from alembic.util import CommandError
 
@@ -109,7 +119,7 @@ def refusals() -> Iterator[None]:
         raise MigrationInvalid(f"the revision {error.args[0]} is missing from the folder", remedy=remedy) from None
     except (RevisionError, CommandError) as error:
         raise MigrationInvalid(f"the revision files cannot be used: {error}", remedy=remedy) from None
-    except Exception as error:  # whatever a file does when it is read: its author reads this
+    except Exception as error:  # a fault in the file's own code
         at = (error.__cause__ or error).__traceback__  # a StopIteration comes wrapped
         frames = [each for each in traceback.extract_tb(at) if VERSIONS in Path(each.filename).parts]
         where = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}: " if frames else ""

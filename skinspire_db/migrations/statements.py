@@ -6,13 +6,12 @@ Both sides are in PostgreSQL's own words, and so are the statements; the way bac
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from enum import IntEnum, auto
+from collections.abc import Callable, Iterator
 
 from skinspire_db.catalog.definitions import Snapshot, head, plain, properties, split
 from skinspire_db.migrations import columns, renames, types
 from skinspire_db.migrations.columns import Casts
+from skinspire_db.migrations.phases import Phase, Statement
 
 SCANS = "it reads the whole table under a lock, and fails where a row breaks it; add a large one NOT VALID, VALIDATE it later"
 LOST = (
@@ -25,40 +24,15 @@ INDEXING = (
 REFERENCES = re.compile(r'^FOREIGN KEY \((?P<own>.+?)\) REFERENCES (?P<table>(?:"(?:[^"]|"")+"|[^"(])+)\((?P<columns>.+?)\)')
 
 
-class Phase(IntEnum):
-    """What runs before what. What goes makes room first, but types and sequences, which columns use until the end."""
-
-    SCHEMA = auto()
-    DROP_FOREIGN_KEY = auto()
-    DROP_TABLE = auto()
-    DROP_CONSTRAINT = auto()
-    DROP_GENERATED = auto()
-    RENAME = auto()
-    TYPE = auto()
-    SEQUENCE = auto()
-    DROP_COLUMN = auto()
-    DETACH = auto()  # defaults and identities from columns that change
-    COLUMN = auto()
-    ATTACH = auto()
-    CONSTRAINT = auto()
-    INDEX = auto()
-    CREATE_TABLE = auto()
-    FOREIGN_KEY = auto()
-    OWNER = auto()
-    DROP_REST = auto()
-
-
-@dataclass(frozen=True)
-class Statement:
-    """One statement; `careful` says what is risky about it and what to do instead."""
-
-    phase: Phase
-    sql: str
-    careful: str = ""
-
-
 def lead(source: Snapshot, target: Snapshot, casts: Casts, *, back: bool = False) -> list[Statement]:
-    """The statements from `source` to `target`. With `back`, this is a way back, on which schemas that came go again."""
+    """The statements that turn `source` into `target`, in the order in which they run.
+
+    Args:
+        source: the database as it is.
+        target: the database as it is to be.
+        casts: whether PostgreSQL itself makes the second type of the first.
+        back: this is a downgrade: it drops the schemas that the upgrade made.
+    """
     renamed = renames.find(source, target)
     found = [Statement(Phase.RENAME, sql) for sql in renamed.statements]
     way = _Way(renamed.source, target, casts, back)
@@ -74,7 +48,7 @@ def lead(source: Snapshot, target: Snapshot, casts: Casts, *, back: bool = False
 
 
 class _Way:
-    """From a source to a target: what several objects have to know of each other."""
+    """The statements for each kind of object, from what is known about source and target as a whole."""
 
     def __init__(self, source: Snapshot, target: Snapshot, casts: Casts, back: bool) -> None:
         self.source, self.target, self.casts, self.back = source, target, casts, back
@@ -227,7 +201,7 @@ class _Way:
             yield Statement(Phase.INDEX, head(after), f"create index {plain(index)}: {INDEXING}")
 
     def uprooted(self) -> Iterator[Statement]:
-        """What is the same on both sides and yet has to make way: a foreign key whose column changes its type or whose
+        """What is the same on both sides and is made again nevertheless: a foreign key whose column changes its type or whose
         unique constraint is another then; indexes and constraints of a generated column that is made anew.
         """
         for key in sorted(self.source.keys() & self.target.keys()):
@@ -267,7 +241,7 @@ class _Way:
     # the rest
 
     def schema(self, name: str, before: str, after: str) -> Iterator[Statement]:
-        # One that is gone from the models stays: what lies in it may be somebody else's.
+        # One that is gone from the models stays: another owner's objects may lie in it.
         if not before:
             yield Statement(Phase.SCHEMA, f"CREATE SCHEMA IF NOT EXISTS {name}")
         elif not after and self.back:
@@ -310,11 +284,6 @@ def qualified(name: str) -> str:
 def short(name: str) -> str:
     """A name for a reader."""
     return plain(name).removeprefix("public.")
-
-
-def risks(statements: Iterable[Statement]) -> list[str]:
-    """What is risky about them."""
-    return [each.careful for each in statements if each.careful]
 
 
 TURNS = {"first": Phase.SEQUENCE, "between": Phase.COLUMN, "last": Phase.OWNER, "end": Phase.DROP_REST}

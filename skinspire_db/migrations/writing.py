@@ -13,8 +13,8 @@ from skinspire_db.catalog.definitions import Snapshot, head, properties
 from skinspire_db.catalog.spelling import Expected
 from skinspire_db.config.project import Project
 from skinspire_db.errors import MigrationFailed, MigrationInvalid, UsageError
-from skinspire_db.migrations import drift, losses, position, revisions, running, statements
-from skinspire_db.migrations.statements import Statement
+from skinspire_db.migrations import drift, losses, phases, position, revisions, running, statements
+from skinspire_db.migrations.phases import Statement
 from skinspire_db.postgres import search_path
 from skinspire_db.schema import blueprint, models
 
@@ -26,7 +26,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Written:
-    """A revision file that was written; `warnings` say what it loses or locks, what to do instead, what it does not do."""
+    """A revision file that was written.
+
+    Attributes:
+        revision: its identifier.
+        file: its path.
+        changes: how many statements its upgrade has.
+        warnings: what it loses or locks and what to do instead, and what it leaves out.
+    """
 
     revision: str
     file: str
@@ -37,12 +44,23 @@ class Written:
 def new(
     connection: Connection, project: Project, message: str | None, expected: Snapshot, *, attempt: bool, keep: bool = False
 ) -> Written | None:
-    """Write a revision that makes the database what the models say, and what it is `expected` to be then in PostgreSQL's own
-    words; None when it is that already.
+    """Write a revision that makes the database what the models say.
 
-    The database must be at the head. With `attempt` the revision is tried on it and taken back; nothing in it is changed.
-    Raises UsageError without a message, MigrationInvalid for a database that is behind or ahead of the files, or two heads;
-    MigrationFailed when what was tried fails: no file is left then, but with `keep`.
+    Args:
+        connection: a database at the head.
+        project: the project, whose folder gets the file.
+        message: what the revision is for.
+        expected: the snapshot of a database that the models make.
+        attempt: apply the revision and take it back, to see that both work; the database is then as it was.
+        keep: keep the file of a revision whose attempt failed.
+
+    Returns:
+        The revision, or None when the database is as expected.
+
+    Raises:
+        UsageError: there is no message.
+        MigrationInvalid: the database is behind or ahead of the files, or there are several heads.
+        MigrationFailed: the attempt failed.
     """
     if not message or not message.strip():
         raise UsageError("migrate.new needs a message", remedy='invoke migrate.new -m "add appointments"')
@@ -57,7 +75,7 @@ def new(
     down = statements.lead(expected, live, lambda old, new: _casts(connection, old, new), back=True)
     lost = [loss for each in up for loss in losses.of(connection, each.sql)]
     path, revision = _write(files, project, message.strip(), up, down)
-    careful = [*statements.risks(up), *lost]
+    careful = [*phases.risks(up), *lost]
     if attempt:
         try:
             careful += _attempt(connection, project, revision, expected, down)
@@ -71,7 +89,11 @@ def new(
 
 
 def refuse_behind(connection: Connection, files: ScriptDirectory) -> None:
-    """Raise MigrationInvalid when a revision is pending: the difference would hold what it brings."""
+    """Refuse a database that is behind: a new revision would repeat what a pending one does.
+
+    Raises:
+        MigrationInvalid: a revision is pending, or the database is ahead of the code.
+    """
     if pending := position.next_up(connection, files, None):
         raise MigrationInvalid(
             f"the database is behind: {pending.revision} is pending", remedy="invoke migrate.upgrade --env={env}, then again"
@@ -126,7 +148,7 @@ def _escaped(sql: str) -> str:
 def _attempt(
     connection: Connection, project: Project, revision: str, expected: Snapshot, down: list[Statement]
 ) -> Iterator[str]:
-    """Apply the revision, look whether it leads to what is expected, and take it back: only that proves it.
+    """Apply the revision, compare the database with what is expected, and take it back.
 
     Raises MigrationFailed; the transaction can go on then.
     """
@@ -150,7 +172,7 @@ def _attempt(
 
 
 def _before(connection: Connection, expected: Snapshot, before: Snapshot, down: list[Statement]) -> Expected:
-    """What was there before, with the words that PostgreSQL has for it since the downgrade said it again."""
+    """The snapshot from before the attempt, with the spellings that PostgreSQL has for it after the downgrade."""
     before, after = spelling.settled(before, expected), definitions.snapshot(connection)
     of_both = expected.spellings if isinstance(expected, Expected) else {}
     spellings = {key: words for key, words in of_both.items() if before.get(key) == expected[key]}
@@ -177,14 +199,18 @@ def _not_kept(error: MigrationFailed) -> MigrationFailed:
 
 
 def remaining(connection: Connection, project: Project, wanted: Snapshot) -> list[str]:
-    """What still differs and no trigger file brings, which follow after every revision."""
+    """What still differs, but for what trigger files make: they are installed after every revision."""
     views = {blueprint.name_of(table) for table in models.metadata(project).tables.values() if table.info.get("is_view")}
     found = drift.compare(definitions.snapshot(connection), wanted, views)
     return [f"{each.kind} {each.name} {each.state}" for each in found if each.kind not in ("trigger", "function", "grant")]
 
 
 def refuse_one_head(files: ScriptDirectory) -> None:
-    """Raise UsageError when there are not several heads to join."""
+    """Refuse to merge fewer than two heads.
+
+    Raises:
+        UsageError: there are fewer than two heads.
+    """
     heads = files.get_heads()
     if len(heads) < 2:
         raise UsageError(
@@ -193,7 +219,7 @@ def refuse_one_head(files: ScriptDirectory) -> None:
 
 
 def merge(project: Project, files: ScriptDirectory, message: str | None) -> Written:
-    """Write a revision that joins the heads, of which there are two or more."""
+    """Write a revision that joins all heads, of which there must be two or more."""
     from alembic.util import rev_id
 
     heads = files.get_heads()
