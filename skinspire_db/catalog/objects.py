@@ -1,4 +1,4 @@
-"""Which objects of a database are the application's: the one definition."""
+"""Which objects of a database are the application's: the one definition, for every catalogue query."""
 
 from __future__ import annotations
 

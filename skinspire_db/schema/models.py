@@ -1,4 +1,4 @@
-"""The models that a project declares, as one MetaData: as PostgreSQL gets them, whatever else is loaded with them."""
+"""The models that a project declares, as one MetaData for PostgreSQL."""
 
 from __future__ import annotations
 
@@ -27,24 +27,27 @@ _loaded: weakref.WeakSet[MetaData] = weakref.WeakSet()
 def metadata(project: Project) -> MetaData:
     """The tables of the project: those of every entry of `metadata` in [tool.skinspire_db], as one MetaData.
 
-    Constraints and indexes that are for other databases (`ddl_if`) are taken off. Raises ModelsInvalid when an entry cannot
-    be imported, two of them define one table, a foreign key points to a table or column that nobody defines, or a model lacks
-    what its SQL needs, as a name or a type.
+    Constraints and indexes that are for other databases (`ddl_if`) are taken off.
+
+    Raises:
+        ModelsInvalid: an entry cannot be imported, two entries define one table, a foreign key points to a table or column
+            that no model defines, or a model lacks a name or type that its SQL needs.
+        ProjectCodeEnded: a module of models exits when it is imported.
     """
     from sqlalchemy import MetaData
 
-    found = load(project)
-    together = found[0] if len(found) == 1 else MetaData()
-    for each in found:
-        for table in each.tables.values():
+    loaded = load(project)
+    together = loaded[0] if len(loaded) == 1 else MetaData()
+    for entry in loaded:
+        for table in entry.tables.values():
             _take_off_what_is_for_others(table)
-            with _told(table):  # copying asks for the names, too
+            with _refusals(table):  # copying asks for the names, too
                 items: list[Constraint | Index] = [*table.constraints, *table.indexes]
                 for item in items:
                     constraint_name(item)
-        if each is not together:  # one, so that a foreign key may point from an application's table to a core table
-            _copy(each, together)
-    if len(found) > 1:
+        if entry is not together:  # one MetaData, so that an application's foreign key may point to a core table
+            _copy(entry, together)
+    if len(loaded) > 1:
         together.naming_convention = MetaData().naming_convention
     _refuse_loose_ends(together)
     for table in together.tables.values():  # a foreign key's column may have its type from the column that it points to
@@ -53,20 +56,25 @@ def metadata(project: Project) -> MetaData:
 
 
 def load(project: Project) -> list[MetaData]:
-    """Import the models. Raises ModelsInvalid for an entry that cannot be imported, ProjectCodeEnded for one that exits."""
-    found: list[MetaData] = []
+    """Import the models, each MetaData once.
+
+    Raises:
+        ModelsInvalid: an entry cannot be imported, or is no MetaData.
+        ProjectCodeEnded: its module exits.
+    """
+    metadatas: list[MetaData] = []
     entries = project.config.get("metadata", DEFAULT_METADATA)
     for entry in [entries] if isinstance(entries, str) else entries:
         loaded = _load(entry, project)
-        if not any(loaded is each for each in found):
-            found.append(loaded)
-    _loaded.update(found)
-    return found
+        if not any(loaded is other for other in metadatas):
+            metadatas.append(loaded)
+    _loaded.update(metadatas)
+    return metadatas
 
 
 @contextlib.contextmanager
 def kept() -> Iterator[None]:
-    """What is run meanwhile adds nothing to the models that are loaded: a revision may attach a constraint to one."""
+    """Take off the loaded models what the block adds to them: a revision may attach a constraint to a model."""
     before = {each: {table: {*table.constraints, *table.indexes} for table in each.tables.values()} for each in _loaded}
     try:
         yield
@@ -80,7 +88,7 @@ def kept() -> Iterator[None]:
 
 
 def _copy(models: MetaData, together: MetaData) -> None:
-    """Put copies of all its tables and sequences there, named by its own naming convention."""
+    """Copy all tables and sequences of the models into `together`, named by the models' own naming convention."""
     from sqlalchemy.schema import conv
     from sqlalchemy.types import SchemaType
 
@@ -99,13 +107,13 @@ def _copy(models: MetaData, together: MetaData) -> None:
         for column in copied.columns:  # the copy takes every enum and domain for one of the table's schema
             if isinstance(column.type, SchemaType):
                 column.type.schema = getattr(table.columns[column.name].type, "schema", None)
-    for sequence in models._sequences.values():  # SQLAlchemy has no public way to those that no column uses
+    for sequence in models._sequences.values():  # SQLAlchemy has no public list of the sequences that no column uses
         if sequence.column is None:
             sequence._copy()._set_metadata(together)
 
 
 def _copy_ddl_events(source: Any, copied: Any) -> None:
-    """DDL that is to be run with the tables, which a copy leaves out; the types' own events come with its columns."""
+    """Copy the DDL that is to be run with the tables, which to_metadata() leaves out; types bring their own events."""
     from sqlalchemy import event
     from sqlalchemy.schema import ExecutableDDLElement
 
@@ -167,13 +175,13 @@ def _refuse_without_sql(table: Table) -> None:
     if table.info.get("is_view"):
         return
     statements: list[Any] = [CreateTable(table), *map(CreateIndex, table.indexes)]
-    with _told(table):
+    with _refusals(table):
         for ddl in statements:
             ddl.compile(dialect=psycopg.dialect())  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager
-def _told(table: Table) -> Iterator[None]:
+def _refusals(table: Table) -> Iterator[None]:
     """Turn what SQLAlchemy says about a table into ModelsInvalid."""
     from sqlalchemy import exc
 
@@ -205,7 +213,7 @@ def _load(entry: str, project: Project) -> MetaData:
     try:
         with project_code.running(project):
             loaded: Any = getattr(importlib.import_module(module_name), attribute or "Base")
-    except Exception as error:  # whatever the module does when it is imported: its author reads this
+    except Exception as error:  # a fault in the module's own code
         own = [each for each in traceback.extract_tb(error.__traceback__) if each.filename.startswith(str(project.root))]
         where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
         message = f"the models {entry} cannot be loaded: {_says(error)}{where}"

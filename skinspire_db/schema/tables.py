@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -29,17 +30,22 @@ DROP_ORDER = ("VIEW", "MATERIALIZED VIEW", "TABLE", "FOREIGN TABLE", "SEQUENCE",
 def reset(connection: Connection) -> Summary:
     """Drop everything that the application owns: tables, views, sequences, functions, types, in every schema of its own.
 
-    Extensions, the schema public and the tools' own schema stay. Raises PermissionMissing when something belongs to
-    another role.
+    Extensions, the schema public and the tools' own schema stay.
+
+    Returns:
+        How many tables, views, functions and schemas were dropped.
+
+    Raises:
+        PermissionMissing: an object belongs to another role.
     """
     import psycopg
 
-    found = objects.all_objects(connection)
+    present = objects.all_objects(connection)
     try:
         for kind in DROP_ORDER:
-            if named := [name for each, name in found if each == kind]:
+            if names := [name for other, name in present if other == kind]:
                 # The names come quoted from PostgreSQL's own format() and regprocedure.
-                connection.execute(f"DROP {kind} IF EXISTS {', '.join(named)} CASCADE".encode())
+                connection.execute(f"DROP {kind} IF EXISTS {', '.join(names)} CASCADE".encode())
     except psycopg.errors.InsufficientPrivilege as error:
         role = connection.info.user
         raise PermissionMissing(
@@ -47,7 +53,7 @@ def reset(connection: Connection) -> Summary:
             remedy=f'ask the administrator for: REASSIGN OWNED BY its_owner TO "{role}"',
         ) from None
     tool_schema.forget(connection)
-    count = {kind: sum(1 for each, _ in found if each == kind) for kind in DROP_ORDER}
+    count = Counter(kind for kind, _ in present)
     return Summary({
         "tables_dropped": count["TABLE"] + count["FOREIGN TABLE"],
         "views_dropped": count["VIEW"] + count["MATERIALIZED VIEW"],
@@ -57,7 +63,11 @@ def reset(connection: Connection) -> Summary:
 
 
 def refuse_tables(connection: Connection) -> None:
-    """Raise Refused when there are tables already."""
+    """Refuse a database that has tables.
+
+    Raises:
+        Refused: it has; the remedy is `db.create --update-only`.
+    """
     if existing := objects.count_tables(connection):
         raise Refused(
             f"the database has {counted(existing, 'table')} already",
@@ -68,10 +78,16 @@ def refuse_tables(connection: Connection) -> None:
 def create(connection: Connection, wanted: Blueprint, between: Callable[[], object] | None = None) -> Summary:
     """Make the models' tables in an empty database.
 
-    Where `between` is given, it is called every BATCH statements and may commit: a database of the moment needs no one
-    transaction, which would hold a lock for each index of thousands of tables.
+    Args:
+        connection: the database.
+        wanted: what the models say.
+        between: called every BATCH statements; it may commit. One transaction for thousands of tables holds a lock for each
+            of their indexes, which a scratch database does not need.
 
-    Raises Refused when there are tables already: nothing is then changed.
+    Raises:
+        Refused: there are tables already; nothing is changed then.
+        PermissionMissing: an extension cannot be made.
+        StepFailed: PostgreSQL refuses a statement.
     """
     refuse_tables(connection)
     extensions.create(connection, wanted.extensions)
@@ -86,7 +102,13 @@ def create(connection: Connection, wanted: Blueprint, between: Callable[[], obje
 def create_missing(connection: Connection, models: MetaData) -> Summary:
     """Add the tables, columns, constraints and indexes that the models have and the database lacks. No row changes.
 
-    Raises StepFailed for a column that is NOT NULL without a default where the table has rows.
+    It needs no scratch database and no right to create one, as migrate.new does.
+
+    Returns:
+        How many objects were added, and a line for each.
+
+    Raises:
+        StepFailed: a new column is NOT NULL without a default and its table has rows, or PostgreSQL refuses a statement.
     """
     from sqlalchemy import ForeignKeyConstraint
     from sqlalchemy.schema import AddConstraint, CreateIndex
@@ -94,7 +116,7 @@ def create_missing(connection: Connection, models: MetaData) -> Summary:
     live, present = _live_columns(connection), live_names(connection)
     new = [table for table in tables(models) if name_of(table) not in live]
     old = [table for table in tables(models) if name_of(table) in live]
-    # What is added (for the reader) and its statement, in an order in which everything refers to what is there already.
+    # Pairs of what is added and its statement. The groups run in an order in which each statement refers to what exists.
     columns: list[tuple[str, str]] = []
     constraints: list[tuple[str, str]] = []
     foreign_keys: list[tuple[str, str]] = []
@@ -122,7 +144,7 @@ def create_missing(connection: Connection, models: MetaData) -> Summary:
 
 
 def compare(connection: Connection, wanted: Blueprint) -> list[str]:
-    """How the database differs from the models' tables and columns, one sentence each; empty when it does not."""
+    """How the database differs from the models' tables and columns: a sentence for each difference."""
     live = _live_columns(connection)
     differences = []
     for table, columns in wanted.columns.items():
@@ -142,7 +164,7 @@ def compare(connection: Connection, wanted: Blueprint) -> list[str]:
 
 
 def _execute(connection: Connection, statements: list[str]) -> None:
-    """Run them where the application's names are found. Raises StepFailed with the statement that PostgreSQL refuses."""
+    """Run the statements with the application's search path. Raises StepFailed with the statement that PostgreSQL refuses."""
     import psycopg
     from psycopg import errors
 
@@ -182,7 +204,7 @@ def _missing_types(connection: Connection, models: MetaData) -> list[tuple[str, 
     missing: list[tuple[str, str]] = []
     for statement in create_statements(models, tables(models)):
         if statement.startswith("CREATE SCHEMA"):
-            missing.append(("", statement))  # it says IF NOT EXISTS; what follows may lie in it
+            missing.append(("", statement))  # with IF NOT EXISTS; the types may lie in it
         if found := TYPE_OR_SEQUENCE.match(statement):
             look = "to_regclass" if found[1] == "SEQUENCE" else "to_regtype"
             with search_path.application(connection):
