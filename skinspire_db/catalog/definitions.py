@@ -17,7 +17,7 @@ FUNCTION = f"{objects.FUNCTION} AND NOT {objects.depends('p.oid', 'pg_proc', 'i'
 TYPE = objects.application("t.oid", "pg_type")
 SCHEMA = objects.application("n.oid", "pg_namespace")
 TABLE = "format('%I.%I', n.nspname, c.relname)"
-# Whoever looks, an owner is worth a word where it is another one than that of most tables.
+# An owner is shown only where it is not the owner of most tables, whichever role asks.
 OWNER = """
     'owner ' || CASE WHEN {owner} <> (SELECT mode() WITHIN GROUP (ORDER BY relowner) FROM pg_class
                                       WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace)
@@ -205,7 +205,7 @@ QUERIES = {
                (SELECT 'of ' || string_agg(prrelid::regclass::text, ', ' ORDER BY prrelid::regclass::text) FROM pg_publication_rel WHERE prpubid = p.oid))
         FROM pg_publication p
     """,
-    # What is granted to others than the owner, by default to nobody but PUBLIC.
+    # What is granted to other roles than the owner; the default grants are only those to PUBLIC.
     "grant": f"""
         SELECT format('%s to %s', g.on_what, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END),
                string_agg(a.privilege_type || CASE WHEN a.is_grantable THEN ' with grant option' ELSE '' END, ', '
@@ -244,7 +244,7 @@ def properties(definition: str) -> dict[str, str]:
 
 
 def head(definition: str) -> str:
-    """What a constraint, index or trigger is, without the lines that say how it fares."""
+    """What a constraint, index or trigger is, without the lines about its state."""
     return AFTER_HEAD.split(definition, maxsplit=1)[0]
 
 
@@ -260,6 +260,6 @@ def split(name: str) -> tuple[str, str]:
 
 
 def snapshot(connection: Connection) -> Snapshot:
-    """Everything of the application in a database, as PostgreSQL writes it; one query a kind, whatever the number."""
+    """Everything of the application in a database, as PostgreSQL writes it, by one query for each kind of object."""
     found = search_path.several(connection, QUERIES)
     return {f"{kind} {name}": definition for kind, listed in found.items() for name, definition in listed}

@@ -1,4 +1,4 @@
-"""What a database holds, in little: rows and a hash of them for each table, definitions, and the sequences' values."""
+"""The fingerprint of a database: the number and a hash of each table's rows, its definitions, and its sequences' values."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ CAST = re.compile(
     r"::(?:character varying|double precision|time(?:stamp)? with(?:out)? time zone|[\w.\"]+)(?:\([\d, ]+\))?(?:\[\])*"
 )
 # The rows' own hash function takes half the time of their text's, but is the server's, of one major version.
-# Not t::text: whoever owns the table may have made a cast of its rows to text, which would run here.
+# Not t::text: the table's owner may have made a cast of its rows to text, which would run with our rights.
 OF_RECORD, OF_TEXT = "hash_record_extended(t, 0)", "hashtextextended(format('%s', t), 0)"
 BATCH = 100  # sequences whose locks are held at once
 
@@ -83,9 +83,11 @@ class Fingerprint:
 
     @property
     def rows(self) -> int:
+        """How many rows all tables have together."""
         return sum(rows for rows, _ in self.tables.values())
 
     def as_dict(self) -> dict[str, Any]:
+        """The fields by name, for JSON."""
         return asdict(self)
 
 
@@ -195,20 +197,26 @@ def meanwhile(sessions: Sessions, workers: int = 1) -> Iterator[ThreadPoolExecut
 def differences(
     one: Fingerprint, other: Fingerprint, *, of: Sequence[str] = ("tables", "sequences", "definitions")
 ) -> Iterator[str]:
-    """How the other differs, a sentence each; empty when they are the same. Of two major versions only numbers are compared,
-    and which tables, sequences and definitions there are. The part "unowned" is the definitions but for who may do what.
+    """How the other fingerprint differs, a sentence for each difference.
+
+    Fingerprints of two major versions of PostgreSQL are compared only by the numbers of rows and the names.
+
+    Args:
+        one: the expected fingerprint.
+        other: the one that is compared with it.
+        of: the parts to compare. "unowned" is the definitions without owners, grants and policies.
     """
     for part in of:
-        project, there = (_unowned(each) if part == "unowned" else getattr(each, part) for each in (one, other))
-        for name in sorted(project.keys() | there.keys()):
+        first, second = (_unowned(each) if part == "unowned" else getattr(each, part) for each in (one, other))
+        for name in sorted(first.keys() | second.keys()):
             what = {"tables": "table ", "sequences": "sequence "}.get(part, "") + name
-            if name not in there:
+            if name not in second:
                 yield f"{what} is missing"
-            elif name not in project:
+            elif name not in first:
                 yield f"{what} is extra"
-            elif part == "tables" and project[name][0] != there[name][0]:
-                yield f"{what} has {there[name][0]} rows, not {project[name][0]}"
-            elif project[name] != there[name] and (part == "sequences" or one.major == other.major):
+            elif part == "tables" and first[name][0] != second[name][0]:
+                yield f"{what} has {second[name][0]} rows, not {first[name][0]}"
+            elif first[name] != second[name] and (part == "sequences" or one.major == other.major):
                 yield f"{what} differs"
 
 

@@ -16,7 +16,7 @@ from skinspire_db.postgres import search_path
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
-ROUNDS = 3  # the second finds nothing new, as far as anybody has seen
+ROUNDS = 3  # no schema is known for which the second round finds anything
 ASIDE = '"spelled again"'
 QUOTED = r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\""
 NOW = re.compile(rf"{QUOTED}|\bCURRENT_TIMESTAMP\b(?!\()|\btransaction_timestamp\(\)")
@@ -87,7 +87,7 @@ def again(connection: Connection, first: Snapshot) -> dict[str, list[str]]:
 
 
 def _made_anew(now: Snapshot) -> Iterator[str]:
-    """Whatever has a cast in it: where PostgreSQL writes one that nobody wrote, it reads it otherwise."""
+    """Statements that make every object with a cast again: PostgreSQL reads a cast that it added itself in another way."""
     for key, definition in now.items():
         kind, _, name = key.partition(" ")
         if "::" not in definition:

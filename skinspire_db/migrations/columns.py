@@ -19,7 +19,13 @@ LARGEST = {"smallint": 2**15 - 1, "integer": 2**31 - 1, "bigint": 2**63 - 1}
 
 @dataclass
 class Change:
-    """Statements that take off what is in the way of a new type, that change it (with what is risky), and that put on."""
+    """The statements of a column's change.
+
+    Attributes:
+        before: they take off what would keep the column from changing, such as its default.
+        middle: they change it, each with what is risky about it.
+        after: they put on what it has afterwards.
+    """
 
     before: list[str] = field(default_factory=list)
     middle: list[tuple[str, str]] = field(default_factory=list)
@@ -36,7 +42,7 @@ def of_table(side: Snapshot, table: str) -> list[str]:
 
 
 def mentions(sql: str, column: str) -> bool:
-    """Whether an expression may use the column; a word too much is only made anew for nothing."""
+    """Whether an expression may use the column. A false yes costs only an object that is made again."""
     return re.search(rf"(?<![\w\"]){re.escape(column)}(?![\w\"])", sql) is not None
 
 

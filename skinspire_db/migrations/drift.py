@@ -36,7 +36,15 @@ WRITTEN = ("table", "column", "constraint", "index", "sequence", "type", "schema
 
 @dataclass(frozen=True)
 class Difference:
-    """An object that is `missing`, `extra`, or `differs`; `live` and `wanted` are its definitions, empty where it is not."""
+    """An object that is not in the database as the models and files say.
+
+    Attributes:
+        kind: as in `definitions.QUERIES`.
+        name: its quoted name.
+        state: "missing", "extra" or "differs".
+        live: its definition in the database; "" where it is missing.
+        wanted: its definition by the models and files; "" where it is extra.
+    """
 
     kind: str
     name: str
@@ -45,16 +53,19 @@ class Difference:
     wanted: str
 
     def as_dict(self) -> dict[str, str]:
+        """The fields by name, for JSON."""
         return dict(vars(self))
 
 
 def expected(
     connection: Connection, target: Target, project: Project, wanted: Blueprint, files: list[TriggerFile]
 ) -> Expected:
-    """The snapshot of a database that the models and trigger files would make, on the target's server.
+    """The snapshot of a database that the models and trigger files make on the target's server.
 
-    It is made in a database that is dropped again; kept in .skinspire/ until something that shapes it changes. Raises
-    PermissionMissing when the role may not create databases.
+    It is taken from a scratch database, and kept in .skinspire/ until the models, the files or the server change.
+
+    Raises:
+        PermissionMissing: the role may not create databases.
     """
     # The blueprint may come from a cache itself, and then no module that it depends on is loaded now.
     of = json.dumps([vars(wanted), [file.sha256 for file in files], connection.info.server_version])
@@ -84,9 +95,15 @@ def _make(target: Target, wanted: Blueprint, files: list[TriggerFile]) -> Expect
 
 
 def compare(live: Snapshot, wanted: Snapshot, leave_alone: set[str]) -> Iterator[Difference]:
-    """How the live snapshot differs, but for what is only spelled otherwise. Of views in `leave_alone`, which the application
-    maps and makes itself, only that one is missing is a difference; of what is missing or extra as a whole, its parts are not
-    named.
+    """How the live snapshot differs from the wanted one, but for other spellings of the same.
+
+    Args:
+        live: what the database has.
+        wanted: what the models and files make.
+        leave_alone: views that models are mapped to and the application makes; they only have to exist.
+
+    Returns:
+        The differences, sorted. The parts of an object that is missing or extra as a whole are not named.
     """
     live = spelling.settled(live, wanted)
     kinds = sorted(QUERIES, key=len, reverse=True)  # "event trigger" begins with no other kind
@@ -100,9 +117,9 @@ def compare(live: Snapshot, wanted: Snapshot, leave_alone: set[str]) -> Iterator
             continue
         state = "missing" if key not in live else "extra" if key not in wanted else "differs"
         yield Difference(kind, name, state, live.get(key, ""), wanted.get(key, ""))
-    there = {plain(key) for key in live if key.startswith(("view ", "table "))}
+    relations = {plain(key) for key in live if key.startswith(("view ", "table "))}
     for view in sorted(leave_alone):
-        if not {f"view {view}", f"table {view}"} & there:
+        if not {f"view {view}", f"table {view}"} & relations:
             yield Difference("view", view, "missing", "", "a model is mapped to it; a revision has to make it")
 
 
@@ -126,7 +143,7 @@ def _is_part(kind: str, name: str, definition: str, whole: set[str]) -> bool:
 
 
 def look(connection: Connection, target: Target, project: Project, wanted: Blueprint, files: list[TriggerFile]) -> Summary:
-    """The differences, as a step's summary."""
+    """The differences between a database and the models and files, as a step's summary with a remedy."""
     found = list(compare(snapshot(connection), expected(connection, target, project, wanted, files), set(wanted.views)))
     summary = Summary({"differences": len(found)}, data={"drift": [each.as_dict() for each in found]})
     for each in found:

@@ -24,8 +24,8 @@ PLURALS = {
     "default privileges": "default privileges",
 }
 NOTHING = "it ran to its end; no object of the database and no row was seen to change"
-# Of each object: its kind, what it is known by whatever its name, the table that it is a part of, its name in full and alone,
-# its type for a reader, and whatever else makes it what it is, free of names: a renamed column changes no index.
+# Of each object: its kind, what identifies it across renames, the table that it is a part of, its name in full and alone, its
+# type for a reader, and its other properties without names, so that a renamed column changes no index.
 # Roles are the server's and not the database's.
 OBJECTS = f"""
     WITH ours AS (SELECT n.oid, n.nspname FROM pg_namespace n WHERE {objects.APPLICATION_SCHEMA}), relations AS (
@@ -204,7 +204,7 @@ ROWS = f"""
 
 
 class Known(NamedTuple):
-    """What an object is known by, whatever its name: catalogue, oid, and column number or 0."""
+    """What identifies an object across renames: its catalogue, its oid, and a column's number or 0."""
 
     catalogue: int
     oid: int

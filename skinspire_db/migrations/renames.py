@@ -1,6 +1,6 @@
-"""What has another name on the other side and is the same otherwise: it is renamed, and nothing of it is made anew.
+"""Objects that differ only in their names are renamed, and not dropped and made again.
 
-So are the constraints, indexes and sequences of a table that was renamed, which keep the names they had.
+A table that was renamed keeps the old names of its constraints, indexes and sequences: those are renamed, too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Renamed:
 
 
 def find(source: Snapshot, target: Snapshot) -> Renamed:
-    """What to rename in the source so that less differs from the target."""
+    """The objects of the source that are in the target under another name."""
     found = Renamed(dict(source))
     for kind, same in (("type", _type), ("sequence", _sequence), ("constraint", _attached), ("index", _attached)):
         gone = [key for key in sorted(found.source.keys() - target.keys()) if key.startswith(f"{kind} ")]
@@ -39,7 +39,7 @@ def _type(_old: str, before: str, _new: str, after: str) -> bool:
 
 
 def _sequence(_old: str, before: str, _new: str, after: str) -> bool:
-    """A column's own: which of several others is which, nobody could say."""
+    """A column's own sequence: other sequences that look the same cannot be told apart."""
     return before == after and any(each in properties(before) for each in ("owned by", "identity"))
 
 

@@ -264,7 +264,7 @@ def _broken(error: Exception, file: str, script: Script, *, ended: bool) -> Migr
 
 
 def _names_objects(cause: Any) -> bool:
-    """Whether DETAIL names views or functions that stand in the way, and no row's values."""
+    """Whether DETAIL names views or functions that depend on the object, and no values of rows."""
     import psycopg
 
     standing = psycopg.errors.FeatureNotSupported | psycopg.errors.DependentObjectsStillExist

@@ -111,7 +111,7 @@ class _Way:
                 yield f"COMMENT ON CONSTRAINT {name} ON {table} IS {comment}"
 
     def dropped_tables(self) -> Iterator[Statement]:
-        """Those first that point to others; the foreign keys that would stand in the way of that go before."""
+        """Tables that point to others are dropped first, after the foreign keys that do not allow this order."""
         order = list(reversed(_in_order({each: self.referenced(self.source, each) for each in self.gone})))
         for place, table in enumerate(order):
             for name, definition in sorted(self.of_table(self.source, "constraint", table)):

@@ -44,7 +44,7 @@ def _drop(what: str, name: str) -> tuple[str, str]:
 
 
 def _are_used(name: str, labels: set[str], source: Snapshot, target: Snapshot) -> bool:
-    """Whether something that comes with the labels says one: PostgreSQL lets nobody use one before it is committed."""
+    """Whether an object of the same revision uses a new label: PostgreSQL allows that only after the commit."""
     said = [f"{label}::{name.removeprefix('public.')}" for label in labels]
     return any(source.get(key) != text and any(each in text for each in said) for key, text in target.items())
 
