@@ -74,11 +74,16 @@ def pytest_configure(config: pytest.Config) -> None:
             compileall.compile_dir(CHECKOUT / folder, quiet=2)
     # What the developer's shell has set must not reach the tests; a worker's parent has done this already.
     if ADDRESS not in os.environ:
+        programs = os.environ.get("SKINSPIRE_PG_BIN")  # whose server the run is on; the tests themselves do not see it
         for name in [name for name in os.environ if name.startswith(SETTINGS)]:
             del os.environ[name]
         if not config.option.collectonly:  # one cluster for all workers of pytest-xdist, who inherit our environment
             config.stash[SHARED] = EmbeddedServer(throw_away_home(Path(tempfile.mkdtemp())), durable=False)
-            os.environ[ADDRESS] = json.dumps(vars(config.stash[SHARED].start()))
+            with pytest.MonkeyPatch.context() as patch:
+                if programs:
+                    patch.setenv("SKINSPIRE_PG_BIN", programs)
+                address = config.stash[SHARED].start()
+            os.environ[ADDRESS] = json.dumps(vars(address))
     if given := os.environ.get(ADDRESS):  # our own plugin's databases are on it too
         config.option.db_server = url(Address(**json.loads(given)), "postgres")
 
