@@ -161,8 +161,21 @@ def make(
 
 
 def _dump(target: Target, data: Path, snapshot: str, jobs: int, size: int, report: Report, server_version: int) -> None:
+    """Run pg_dump. One that was built without our compression refuses it before it connects, and runs again with gzip."""
+    for compression in (COMPRESSION, "gzip"):
+        code, complaint = _run_pg_dump(target, data, snapshot, jobs, size, report, server_version, compression)
+        if code and b"build does not support compression" in complaint:
+            continue
+        if code:
+            raise StepFailed(f"pg_dump failed: {said(complaint)}", remedy=remedy_of(complaint))
+        return
+
+
+def _run_pg_dump(
+    target: Target, data: Path, snapshot: str, jobs: int, size: int, report: Report, server_version: int, compression: str
+) -> tuple[int, bytes]:
     tools = client_tools(server_version)
-    options = [f"--jobs={jobs}", f"--compress={COMPRESSION}", f"--snapshot={snapshot}", f"--file={data}"]
+    options = [f"--jobs={jobs}", f"--compress={compression}", f"--snapshot={snapshot}", f"--file={data}"]
     options += ["--format=directory", f"--lock-wait-timeout={round(target.policy.lock_timeout * 1000)}"]
     former = os.umask(0o077) if os.name == "posix" else None  # patients' data, for its owner's eyes only
     try:
@@ -172,8 +185,7 @@ def _dump(target: Target, data: Path, snapshot: str, jobs: int, size: int, repor
             os.umask(former)
     with ended(dump), watched(target, size, report.transfer):
         complaint = dump.communicate()[1]
-    if dump.returncode:
-        raise StepFailed(f"pg_dump failed: {said(complaint)}", remedy=remedy_of(complaint))
+    return dump.returncode, complaint
 
 
 def _files(path: Path) -> dict[str, list[str | int]]:

@@ -12,6 +12,7 @@ from skinspire_db.config.project import Project
 from skinspire_db.errors import SkinspireError, StepFailed
 from skinspire_db.lifecycle.failures import AS_IT_WAS
 from skinspire_db.lifecycle.result import Summary
+from skinspire_db.postgres import search_path
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
@@ -56,7 +57,7 @@ def run(function: Callable[[Connection], Summary | None], name: str, project: Pr
     import psycopg
 
     try:
-        with in_one_transaction(connection, name), project_code.running(project):
+        with in_one_transaction(connection, name), search_path.application(connection), project_code.running(project):
             done = function(connection)
     except (SkinspireError, psycopg.Error):
         raise

@@ -24,7 +24,7 @@ from skinspire_db import pipeline, steps
 
 
 def mark(connection):
-    connection.execute("INSERT INTO public.parameter_settings (param_code, param_value) VALUES ('OWN', '1')")
+    connection.execute("INSERT INTO parameter_settings (param_code, param_value) VALUES ('OWN', '1')")
 
 
 @task
