@@ -38,6 +38,7 @@ def bench(ctx: Context, name: str = "") -> None:
 
 def _run(ctx: Context, *arguments: str) -> None:
     """Run one of Python's tools from the checkout's root; its exit code becomes ours."""
+    import shlex
     import subprocess
     import sys
     from pathlib import Path
@@ -46,7 +47,7 @@ def _run(ctx: Context, *arguments: str) -> None:
 
     command = [sys.executable, *arguments]
     if ctx.config.run.dry:
-        print("would run", *command)
+        print("would run", shlex.join(["python", *arguments]))
         return
     done = subprocess.run(command, cwd=Path(__file__).parent.parent, check=False)
     if done.returncode != 0:
