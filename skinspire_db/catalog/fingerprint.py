@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -172,6 +172,19 @@ def rows(
     return {name: found[name] for name in sorted(found)} | ({"large objects": large} if large else {})
 
 
+class _Pool(ThreadPoolExecutor):
+    """Threads, and what was submitted to them."""
+
+    def __init__(self, max_workers: int) -> None:
+        super().__init__(max_workers)
+        self.submitted: list[Future[Any]] = []
+
+    def submit(self, *arguments: Any, **options: Any) -> Future[Any]:
+        future = super().submit(*arguments, **options)
+        self.submitted.append(future)
+        return future
+
+
 @contextlib.contextmanager
 def meanwhile(sessions: Sessions, workers: int = 1) -> Iterator[ThreadPoolExecutor]:
     """Threads that take fingerprints while something else goes on.
@@ -181,14 +194,15 @@ def meanwhile(sessions: Sessions, workers: int = 1) -> Iterator[ThreadPoolExecut
             connections in it are cancelled.
         workers: how many threads.
     """
-    pool = ThreadPoolExecutor(max_workers=workers)
+    pool = _Pool(max_workers=workers)
     try:
         yield pool
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
-        for connection in list(sessions):
-            with contextlib.suppress(Exception):
-                connection.cancel()
+        while wait(pool.submitted, timeout=0.1).not_done:  # again: a session may have been between two queries
+            for connection in list(sessions):
+                with contextlib.suppress(Exception):
+                    connection.cancel()
         raise
     finally:
         pool.shutdown()
