@@ -164,4 +164,6 @@ def test_a_cluster_that_cannot_be_deleted_whole_is_not_called_gone(tmp_path: Pat
 
 def test_ci_checks_the_types_of_every_platform() -> None:
     text = (CHECKOUT / ".ci/run").read_text()
-    assert all(f".venv/bin/mypy{platform}\n" in text for platform in ("", " --platform win32", " --platform darwin"))
+    lines = [line.partition("#")[0].strip() for line in text.splitlines()]
+    others = (f".venv/bin/mypy --platform {name} skinspire_db tasks" for name in ("win32", "darwin"))
+    assert {".venv/bin/mypy", *others} <= set(lines)
