@@ -43,7 +43,7 @@ def refuse_mixed_environments(tasks: Sequence[Any]) -> None:
 
 
 # What a word without a flag means that is no environment's name: the first of these that the command has and was not given.
-WORDS = ("file", "name", "table", "message", "to")
+WORDS = ("pipeline", "file", "name", "table", "message", "to")
 NUMBERS = ("steps", "limit", "patients", *WORDS)
 ENVIRONMENTS = ("env", "source", "target")
 INVOKES_OWN = Program.parse_tasks

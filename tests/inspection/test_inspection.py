@@ -438,7 +438,7 @@ def test_activity_says_who_blocks_whom(clinic: Project) -> None:
             assert rows[waiter]["query"] == "SELECT count(*) FROM patients" and rows[waiter]["state"] == "active"
             assert rows[holder]["state"] == "idle in transaction" and rows[holder]["transaction_seconds"] >= 0
         outcome = harmless(clinic.invoke("db.activity"))
-        assert outcome.code == 0 and re.search(rf"^  {waiter} +the web .* {holder} ", outcome.out, re.MULTILINE), outcome.out
+        assert outcome.code == 0 and re.search(rf"^ +{waiter} +the web .* {holder} ", outcome.out, re.MULTILINE), outcome.out
     assert clinic.invoke("db.activity", "--json").json["activity"] == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,8 +43,10 @@ def app(make_project: Callable[..., Project], template: str) -> Project:
 
 
 def head() -> str:
-    [found] = revisions.heads(settings.Project(Path("/nonexistent"), {}))
-    return found
+    """The newest of the core's own revisions."""
+    with tempfile.TemporaryDirectory() as folder:  # the cache of heads is written into the project's folder
+        [newest] = revisions.heads(settings.Project(Path(folder), {}))
+    return newest
 
 
 def revision(project: Project, name: str, after: str | None, up: str = "", down: str = "") -> str:

@@ -101,6 +101,7 @@ def test_wrong_usage_runs_nothing(project: Project) -> None:
         ("db.setup --env=dev test", "--help db.setup"),
         ("db.setup --environment dev", "--help db.setup"),
         ("nonsense", "--list"),
+        ("db.run fair dev", "db.run --pipeline=fair --env=dev"),
     ],
 )
 def test_old_habits_are_told_the_right_flag(project: Project, typed: str, remedy: str) -> None:
