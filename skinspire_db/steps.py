@@ -107,7 +107,7 @@ def _create(context: Context) -> Step:
             position.mark(connection, heads)
         return summary
 
-    return Step("create", run, tables.refuse_tables, creates=True)
+    return Step("create", run, tables.refuse_tables, destroys="", creates=True)
 
 
 def _create_missing(context: Context) -> Step:
@@ -122,11 +122,11 @@ def _create_missing(context: Context) -> Step:
             position.mark(connection, heads)
         return summary
 
-    return Step("create", run, backs_up=True)
+    return Step("create", run, destroys="", backs_up=True)
 
 
 def _triggers(context: Context) -> Step:
-    return Step("triggers", partial(install.install, files=context.trigger_files))
+    return Step("triggers", partial(install.install, files=context.trigger_files), destroys="")
 
 
 def _proofs(context: Context) -> Step:
@@ -136,7 +136,7 @@ def _proofs(context: Context) -> Step:
         checks = proofs.prove_able(connection, context.trigger_files)
         return Summary({"checks": len(checks), "passed": sum(check.status == "pass" for check in checks)}, checks=checks)
 
-    return Step("proofs", run)
+    return Step("proofs", run, destroys="")
 
 
 def _seed(
@@ -157,7 +157,10 @@ def _seed(
     options = Options.parse(**numbers, reference_only=only)
     refuse_people(policy, options)
     return Step(
-        "seed", partial(seed_rows, policy=policy, options=options, progress=context.report.progress), refuse_without_tables
+        "seed",
+        partial(seed_rows, policy=policy, options=options, progress=context.report.progress),
+        refuse_without_tables,
+        destroys="",
     )
 
 
@@ -168,7 +171,7 @@ def _verify(context: Context, *, writes: bool = True) -> Step:
         subject = verification.Subject(connection, environment.name, environment.policy, wanted, triggers, writes)
         return verification.verify(subject)
 
-    return Step("verify", run)
+    return Step("verify", run, destroys="")
 
 
 def _drift(context: Context) -> Step:
@@ -177,18 +180,17 @@ def _drift(context: Context) -> Step:
     def run(connection: Connection) -> Summary:
         return drifting.look(connection, target, context.project, wanted, triggers)
 
-    return Step("drift", run)
+    return Step("drift", run, destroys="")
 
 
 def _sql_file(context: Context, *, path: str) -> Step:
-    """What a file does is not known beforehand: a protected environment must confirm to it, and is backed up first."""
     file = context.project.root / path
     text = sql_script.read(file)
 
     def run(connection: Connection) -> Summary:
         return Summary({"statements": sql_script.run(connection, file, text)})
 
-    return Step(file.stem, run, destroys=f"run {file.name} in {{}}")
+    return Step(file.stem, run, destroys=f"run {file.name} in {{}}")  # what a file does is not known beforehand
 
 
 def sql_file(path: str | Path) -> ReusableStep:
@@ -213,10 +215,9 @@ def step(run: Run, *, name: str | None = None, destroys: str | None = None) -> R
             nothing is lost. Without it that is not known: a protected environment must confirm, and is backed up first.
     """
     called = name or str(getattr(run, "__name__", "step"))
-    danger = f"run {called} in {{}}" if destroys is None else destroys
 
     def bind(context: Context) -> Step:
-        return Step(called, partial(own_code.run, run, called, context.project), destroys=danger)
+        return Step(called, partial(own_code.run, run, called, context.project), destroys=destroys)
 
     return ReusableStep(called, bind)
 

@@ -31,8 +31,8 @@ class Step:
         name: As it is shown.
         run: Takes the open connection, in the operation's transaction, and says what it did.
         check: Only reads, and raises what `run` would refuse at once; for a plan.
-        destroys: What is lost by it, a phrase with {} for the database. A protected environment must confirm to it, and a
-            proved backup is taken first.
+        destroys: What is lost by it, a phrase with {} for the database; empty for nothing. A protected environment must
+            confirm to it, and a proved backup is taken first. None, where it is not known, is taken as a loss.
         confirms: What a protected environment must confirm to although nothing is lost that a backup would bring back.
         creates: A database that does not exist is made for it.
         backs_up: A proved backup is taken first although nothing should be lost.
@@ -42,11 +42,16 @@ class Step:
     name: str
     run: Callable[[Connection], Summary | None]
     check: Callable[[Connection], object] | None = None
-    destroys: str = ""
+    destroys: str | None = None
     confirms: str = ""
     creates: bool = False
     backs_up: bool = False
     needs_database: bool = True
+
+    @property
+    def loss(self) -> str:
+        """What is lost by it, in words; empty for nothing."""
+        return f"run {self.name} in {{}}" if self.destroys is None else self.destroys
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ class Pipeline(Operation):
     @property
     def danger(self) -> str:
         """What a protected environment must confirm to, a phrase with {} for the database; empty for nothing."""
-        return " and ".join(dict.fromkeys(filter(None, (step.destroys or step.confirms for step in self.steps))))
+        return " and ".join(dict.fromkeys(filter(None, (step.loss or step.confirms for step in self.steps))))
 
     @property
     def creates(self) -> bool:
@@ -77,7 +82,7 @@ class Pipeline(Operation):
     @property
     def backs_up(self) -> bool:
         """Whether a proved backup is taken first in a protected environment."""
-        return any(step.destroys or step.backs_up for step in self.steps)
+        return any(step.loss or step.backs_up for step in self.steps)
 
     @property
     def step_names(self) -> list[str]:

@@ -21,7 +21,7 @@ def stamp(environment: Environment) -> Adoption:
         stamps.write(connection, environment.name)
         return Summary({"stamp": environment.name, "before": before.environment if before else "none"})
 
-    return Adoption("env.stamp", environment, (Step("stamp", write),))
+    return Adoption("env.stamp", environment, (Step("stamp", write, destroys=""),))
 
 
 def unstamp(environment: Environment) -> Pipeline:
@@ -35,4 +35,4 @@ def unstamp(environment: Environment) -> Pipeline:
     gives_up = (
         f"take {environment.name}'s stamp off {{}}, and its protection: who adopts it may then copy and reset what it holds"
     )
-    return Pipeline(stamps.GIVEN_UP, environment, (Step("unstamp", take_off, confirms=gives_up),))
+    return Pipeline(stamps.GIVEN_UP, environment, (Step("unstamp", take_off, destroys="", confirms=gives_up),))

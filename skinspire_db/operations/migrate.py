@@ -60,7 +60,7 @@ def _extensions(environment: Environment) -> Pipeline:
         extensions.create(connection, wanted)
         return Summary({"extensions_created": len(missing)}, lines=[f"extension {each}" for each in missing])
 
-    return Pipeline("migrate.upgrade", environment, (Step("extensions", make),))
+    return Pipeline("migrate.upgrade", environment, (Step("extensions", make, destroys=""),))
 
 
 def _danger(environment: Environment, script: Script) -> str:
@@ -125,8 +125,12 @@ def _revision(
         checks = proofs.prove_able(connection, triggers)
         return Summary({"checks": len(checks), "passed": sum(check.status == "pass" for check in checks)}, checks=checks)
 
-    first = Step("revision", run, confirms=danger, backs_up=backs_up)
-    steps = (first, Step("triggers", partial(install.install, files=triggers)), Step("proofs", prove))
+    first = Step("revision", run, destroys="", confirms=danger, backs_up=backs_up)
+    steps = (
+        first,
+        Step("triggers", partial(install.install, files=triggers), destroys=""),
+        Step("proofs", prove, destroys=""),
+    )
     return Pipeline(operation, environment, steps)
 
 
@@ -218,7 +222,7 @@ def stamp(environment: Environment, to: str | None = None) -> Pipeline:
         position.mark(connection, [head] if head else [])
         return Summary({"revision": head or "none", "before": ", ".join(before) or "none"})
 
-    marking = Step("stamp", mark, confirms="change what {} says of its revisions")
+    marking = Step("stamp", mark, destroys="", confirms="change what {} says of its revisions")
     return Pipeline("migrate.stamp", environment, (marking,))
 
 

@@ -55,7 +55,9 @@ def install(
         return proofs.prove_able(connection, of) if changed else []
 
     proved = files if at_version is None else chosen
-    return Pipeline("triggers.install", environment, (Step("triggers", make), _view_step("proofs", prove, proved)))
+    return Pipeline(
+        "triggers.install", environment, (Step("triggers", make, destroys=""), _view_step("proofs", prove, proved))
+    )
 
 
 def switch(environment: Environment, name: str | None, *, enabled: bool) -> Pipeline:
@@ -68,7 +70,9 @@ def switch(environment: Environment, name: str | None, *, enabled: bool) -> Pipe
         )
     danger = "" if enabled else f"switch off the triggers of {name} in {{}}"
     change, check = partial(installing.switch, name=name, enabled=enabled), partial(installing.refuse_uninstalled, name=name)
-    return Pipeline(f"triggers.{verb}", environment, (Step(verb, change, check, confirms=danger),), f" --name={name}")
+    return Pipeline(
+        f"triggers.{verb}", environment, (Step(verb, change, check, destroys="", confirms=danger),), f" --name={name}"
+    )
 
 
 def status(environment: Environment) -> Look:
@@ -152,4 +156,4 @@ def _view_step(name: str, view: proofs.View, files: list[TriggerFile]) -> Step:
         checks = view(connection, files)
         return Summary({"checks": len(checks), "passed": sum(check.status == "pass" for check in checks)}, checks=checks)
 
-    return Step(name, run)
+    return Step(name, run, destroys="")

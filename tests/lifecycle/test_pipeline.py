@@ -45,17 +45,19 @@ def tables(project: Project) -> list[str]:
 
 
 def test_a_pipeline_takes_the_union_of_its_steps(dev: Environment) -> None:
-    quiet = Step("quiet", nothing)
+    unknown = Step("unknown", nothing)
+    quiet = Step("quiet", nothing, destroys="")
     destroys = Step("destroys", nothing, destroys="drop the tables of {}")
-    confirms = Step("confirms", nothing, confirms="replace the roles of {}")
-    creates = Step("creates", nothing, creates=True)
-    backs_up = Step("backs up", nothing, backs_up=True)
+    confirms = Step("confirms", nothing, destroys="", confirms="replace the roles of {}")
+    creates = Step("creates", nothing, destroys="", creates=True)
+    backs_up = Step("backs up", nothing, destroys="", backs_up=True)
 
     def taken(*steps: Step) -> tuple[str, bool, bool]:
         pipeline = Pipeline("my", dev, steps)
         return pipeline.danger, pipeline.creates, pipeline.backs_up
 
     assert taken(quiet) == ("", False, False)
+    assert taken(quiet, unknown) == ("run unknown in {}", False, True)
     assert taken(quiet, destroys) == ("drop the tables of {}", False, True)
     assert taken(destroys, quiet, destroys) == ("drop the tables of {}", False, True)
     assert taken(confirms, quiet) == ("replace the roles of {}", False, False)
