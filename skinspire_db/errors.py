@@ -90,8 +90,8 @@ class TableLocked(SkinspireError):
     """An open transaction of another session holds a table that the operation needs."""
 
 
-class TriggerFileInvalid(SkinspireError):
-    """A file in sql/triggers cannot be read, or PostgreSQL refuses it."""
+class SqlFileInvalid(SkinspireError):
+    """An SQL file cannot be read or has no version, or PostgreSQL refuses it."""
 
 
 class MigrationInvalid(Refused):

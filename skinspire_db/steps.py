@@ -28,7 +28,7 @@ from skinspire_db.lifecycle.result import Report, Summary
 from skinspire_db.migrations import drift as drifting
 from skinspire_db.migrations import position, revisions
 from skinspire_db.objects import install, proofs, sql_script, versions
-from skinspire_db.objects.files import TriggerFile
+from skinspire_db.objects.files import SqlFile
 from skinspire_db.postgres.target import target_of
 from skinspire_db.schema import extensions, models, tables
 from skinspire_db.schema.blueprint import Blueprint
@@ -65,8 +65,8 @@ class Context:
         return Blueprint.of_project(self.project)
 
     @cached_property
-    def trigger_files(self) -> list[TriggerFile]:
-        """The current trigger files. Raises TriggerFileInvalid."""
+    def trigger_files(self) -> list[SqlFile]:
+        """The current trigger files. Raises SqlFileInvalid."""
         return versions.current(self.project)
 
 

@@ -109,11 +109,13 @@ def enable(ctx: Context, env: str | None = None, name: str | None = None, json: 
 @task(help=NAME | JSON)
 def bump(ctx: Context, name: str | None = None, json: bool = False) -> None:
     """Give an edited trigger file its next version; the former one is frozen in sql/triggers/archive."""
+    from skinspire_db.config.project import current_project
     from skinspire_db.objects import versions
+    from skinspire_db.objects.kinds import TRIGGER
     from skinspire_db.terminal import console
 
     dry = bool(ctx.config.run.dry)
-    done = versions.bump(name, dry=dry)
+    done = versions.bump(current_project(), name, (TRIGGER,), dry=dry)
     frozen = f"; version {done.version - 1} is in archive/{done.frozen.name}" if done.frozen else ""
     then = "" if done.edited else "; edit it, and run this again to lock what you wrote"
     text = f"{done.name} {'would be' if dry else 'is'} version {done.version}{frozen}{then}"

@@ -14,7 +14,7 @@ from skinspire_db.inspection import row_checks
 from skinspire_db.lifecycle import tool_schema
 from skinspire_db.lifecycle.remedies import in_shell
 from skinspire_db.lifecycle.result import Check, Summary
-from skinspire_db.objects.files import TriggerFile
+from skinspire_db.objects.files import SqlFile
 from skinspire_db.objects.status import status
 from skinspire_db.postgres import search_path
 from skinspire_db.postgres.failures import sentence
@@ -56,7 +56,7 @@ class Subject:
     environment: str
     policy: Policy
     wanted: Blueprint
-    files: list[TriggerFile]
+    files: list[SqlFile]
     writes: bool = True
 
 

@@ -21,7 +21,7 @@ from skinspire_db.lifecycle import scratch
 from skinspire_db.lifecycle.result import Summary, counted
 from skinspire_db.migrations import position, revisions
 from skinspire_db.objects import install
-from skinspire_db.objects.files import TriggerFile
+from skinspire_db.objects.files import SqlFile
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.target import Target
 from skinspire_db.schema import tables
@@ -57,9 +57,7 @@ class Difference:
         return dict(vars(self))
 
 
-def expected(
-    connection: Connection, target: Target, project: Project, wanted: Blueprint, files: list[TriggerFile]
-) -> Expected:
+def expected(connection: Connection, target: Target, project: Project, wanted: Blueprint, files: list[SqlFile]) -> Expected:
     """The snapshot of a database that the models and trigger files make on the target's server.
 
     It is taken from a scratch database, and kept in .skinspire/ until the models, the files or the server change.
@@ -77,7 +75,7 @@ def expected(
     return Expected(*cached(project, f"expected-{target.environment}", make, of=of))
 
 
-def _make(target: Target, wanted: Blueprint, files: list[TriggerFile]) -> Expected:
+def _make(target: Target, wanted: Blueprint, files: list[SqlFile]) -> Expected:
     with (
         scratch.database(target, "db.drift") as aside,
         contextlib.closing(connections.connect(aside, "db.drift")) as connection,
@@ -142,7 +140,7 @@ def _is_part(kind: str, name: str, definition: str, whole: set[str]) -> bool:
     )
 
 
-def look(connection: Connection, target: Target, project: Project, wanted: Blueprint, files: list[TriggerFile]) -> Summary:
+def look(connection: Connection, target: Target, project: Project, wanted: Blueprint, files: list[SqlFile]) -> Summary:
     """The differences between a database and the models and files, as a step's summary with a remedy."""
     found = list(compare(snapshot(connection), expected(connection, target, project, wanted, files), set(wanted.views)))
     summary = Summary({"differences": len(found)}, data={"drift": [each.as_dict() for each in found]})

@@ -1,4 +1,4 @@
-"""The trigger files of sql/triggers: what they say, and what makes one unusable."""
+"""The SQL files: what their headers and statements say, and what makes one unusable."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import hashlib
 import itertools
 import re
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from skinspire_db.errors import TriggerFileInvalid
+from skinspire_db.errors import SqlFileInvalid
 from skinspire_db.lifecycle import tool_schema
+from skinspire_db.objects.kinds import TRIGGER, Kind
 
 NAME = re.compile(r"[a-z_][a-z0-9_]*")
 HEADER = re.compile(r"\s*/\*(.*?)\*/", re.DOTALL)
-REQUIRED: dict[str, type] = {"version": int, "summary": str, "order": int}
+REQUIRED: dict[str, type] = {"version": int, "summary": str}
+ORDER: dict[str, type] = {"order": int}
 OPTIONAL: dict[str, type] = {"attach": object, "when": str}
 ATTACH: dict[str, type] = {
     "columns": list, "types": list, "without": list, "tables": list, "exclude": list, "when": str, "function": str,
@@ -62,8 +65,8 @@ class Attachment:
 
 
 @dataclass(frozen=True)
-class TriggerFile:
-    """One file: its header's fields, its whole text, and the fingerprint of that."""
+class SqlFile:
+    """One file: its header's fields, its whole text, and the fingerprint of that. `name` is what the ledger knows it by."""
 
     name: str
     path: Path
@@ -72,6 +75,22 @@ class TriggerFile:
     order: int
     text: str = field(repr=False)
     attachments: tuple[Attachment, ...] = ()
+    kind: Kind = TRIGGER
+
+    @property
+    def stem(self) -> str:
+        """Its name within its kind: the file's, without .sql and without the version of one in archive/."""
+        return self.name.rpartition("/")[2]
+
+    @property
+    def root(self) -> Path:
+        """The sql folder that it belongs to."""
+        return self.path.parent.parent
+
+    @property
+    def bump(self) -> str:
+        """The command that gives it its next version."""
+        return f"invoke {self.kind.collection}.bump --name={self.name}"
 
     @property
     def sha256(self) -> str:
@@ -81,7 +100,7 @@ class TriggerFile:
     @property
     def proof(self) -> Path:
         """The file that proves the behaviour; it need not exist."""
-        return self.path.parent / "verify" / f"{self.name}.sql"
+        return self.path.parent / "verify" / f"{self.stem}.sql"
 
     @property
     def critical(self) -> bool:
@@ -103,75 +122,89 @@ class TriggerFile:
 
 
 def folder() -> Path:
-    """Where the trigger files are."""
+    """Where the package's own trigger files are."""
     return tool_schema.sql_folder() / "triggers"
 
 
-def read_files(where: Path) -> list[TriggerFile]:
-    """The trigger files of a folder, in firing order.
+def read_files(where: Path, kind: Kind = TRIGGER) -> list[SqlFile]:
+    """The SQL files of one folder, in firing order.
 
-    Raises TriggerFileInvalid with file and line for one that cannot be used, and for two that would fire in no order.
+    Raises SqlFileInvalid with file and line for one that cannot be used, and for two that would fire in no order.
     """
-    paths = sorted(path for path in where.glob("*.sql") if not path.name.startswith("."))  # editors leave such behind
-    files = sorted((read_file(path) for path in paths), key=lambda file: (file.order, file.name))
+    files = in_order(read_file(path, kind=kind) for path in paths(where))
+    refuse_same_order(files)
+    return files
+
+
+def paths(where: Path) -> list[Path]:
+    """The paths of the SQL files of a folder, by name."""
+    return sorted(path for path in where.glob("*.sql") if not path.name.startswith("."))  # editors leave such behind
+
+
+def in_order(files: Iterable[SqlFile]) -> list[SqlFile]:
+    """Files of any kinds in the order in which they are shown: trigger files as they fire, then the others by name."""
+    return sorted(files, key=lambda file: (not file.kind.attaches, file.order, file.name))
+
+
+def refuse_same_order(files: list[SqlFile]) -> None:
+    """Refuse two trigger files that would fire in no order. Raises SqlFileInvalid with file and line."""
     for one, other in itertools.combinations(files, 2):
         if one.order == other.order and any(a.may_meet(b) for a in one.attachments for b in other.attachments):
-            raise TriggerFileInvalid(
+            raise SqlFileInvalid(
                 f"{other.path}:{other.line('order')}: order {other.order} is also {one.path.name}'s, and they may meet on"
                 " one table",
                 remedy="give one of them an order of its own",
             )
-    return files
 
 
-def read_file(path: Path, name: str | None = None) -> TriggerFile:
-    """One trigger file, called `name` if not as its path.
+def read_file(path: Path, stem: str | None = None, kind: Kind = TRIGGER) -> SqlFile:
+    """One SQL file, called `stem` if not as its path.
 
-    Raises TriggerFileInvalid with file and line when it cannot be used.
+    Raises SqlFileInvalid with file and line when it cannot be used.
     """
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise TriggerFileInvalid(
-            f"{path}:1: cannot be read: {error.strerror}", remedy=f"correct or remove {path.name}"
-        ) from None
+        raise SqlFileInvalid(f"{path}:1: cannot be read: {error.strerror}", remedy=f"correct or remove {path.name}") from None
     if b"\r" in raw:
         line = raw[: raw.index(b"\r")].count(b"\n") + 1
-        raise TriggerFileInvalid(f"{path}:{line}: line ends are CRLF", remedy=f"convert {path.name} to LF")
-    name = name or path.stem
+        raise SqlFileInvalid(f"{path}:{line}: line ends are CRLF", remedy=f"convert {path.name} to LF")
+    name = stem or path.stem
     if not NAME.fullmatch(name):
-        raise TriggerFileInvalid(f"{path}:1: {name!r} is no name for a trigger file", remedy="use a-z, 0-9 and _")
+        raise SqlFileInvalid(f"{path}:1: {name!r} is no name for an SQL file", remedy="use a-z, 0-9 and _")
     try:
         text = raw.decode("utf-8-sig")  # Windows' editors begin a file with a mark
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        raise TriggerFileInvalid(f"{path}:{line}: not UTF-8", remedy=f"convert {path.name} to UTF-8") from None
-    fields = _header(path, text)
+        raise SqlFileInvalid(f"{path}:{line}: not UTF-8", remedy=f"convert {path.name} to UTF-8") from None
+    fields = _header(path, text, kind)
     _refuse_transaction_control(path, text)
     attach = fields.get("attach", [])
     listed = [attach | {"when": fields.get("when")}] if isinstance(attach, dict) else attach
     if not isinstance(listed, list):
-        raise TriggerFileInvalid(f"{path}:1: attach is neither a table nor a list of tables", remedy="correct the header")
-    attachments = tuple(_attachment(path, name, fields["order"], each) for each in listed)
+        raise SqlFileInvalid(f"{path}:1: attach is neither a table nor a list of tables", remedy="correct the header")
+    order = fields.get("order", 0)
+    attachments = tuple(_attachment(path, name, order, each) for each in listed)
     if len({each.trigger for each in attachments}) < len(attachments):
-        raise TriggerFileInvalid(f"{path}:1: two attachments have one name", remedy="give one of them a name")
-    return TriggerFile(name, path, fields["version"], fields["summary"], fields["order"], text, attachments)
+        raise SqlFileInvalid(f"{path}:1: two attachments have one name", remedy="give one of them a name")
+    return SqlFile(kind.name_of(name), path, fields["version"], fields["summary"], order, text, attachments, kind)
 
 
-def _header(path: Path, text: str) -> dict[str, Any]:
+def _header(path: Path, text: str, kind: Kind) -> dict[str, Any]:
     header = HEADER.match(text)
     if header is None:
-        raise TriggerFileInvalid(f"{path}:1: there is no header", remedy="begin it with /* and TOML, as the other files do")
+        raise SqlFileInvalid(f"{path}:1: there is no header", remedy="begin it with /* and TOML, as the other files do")
     try:
         fields = tomllib.loads(header[1])
     except tomllib.TOMLDecodeError as error:
         match = re.search(r"at line (\d+)", str(error))
         line = text[: header.start(1)].count("\n") + (int(match[1]) if match else 1)
-        raise TriggerFileInvalid(f"{path}:{line}: the header is not TOML: {error}", remedy="correct the header") from None
-    for key, kind in REQUIRED.items():
-        if type(fields.get(key)) is not kind:
-            raise TriggerFileInvalid(f"{path}:1: the header needs {key}, {kind.__name__}", remedy="correct the header")
-    _refuse_unknown(path, fields, REQUIRED | OPTIONAL)
+        raise SqlFileInvalid(f"{path}:{line}: the header is not TOML: {error}", remedy="correct the header") from None
+    required = REQUIRED | (ORDER if kind.attaches else {})
+    for key, needed in required.items():
+        if type(fields.get(key)) is not needed:
+            raise SqlFileInvalid(f"{path}:1: the header needs {key}, {needed.__name__}", remedy="correct the header")
+    _refuse_unknown(path, fields, required | (OPTIONAL if kind.attaches else {}))
     return fields
 
 
@@ -183,22 +216,22 @@ def _attachment(path: Path, name: str, order: int, given: Any) -> Attachment:
     trigger = f"_{order:03d}_{given.get('name', function)}"
     attachment = Attachment(trigger, function, given.get("when") or "", given.get("condition", ""), **lists)
     if not attachment.when or not (attachment.columns or attachment.tables):
-        raise TriggerFileInvalid(f"{path}:1: an attachment needs when, and columns or tables", remedy="correct the header")
+        raise SqlFileInvalid(f"{path}:1: an attachment needs when, and columns or tables", remedy="correct the header")
     if not 0 <= order <= 999:
-        raise TriggerFileInvalid(f"{path}:1: order is not from 0 to 999", remedy="triggers fire in the order of their names")
+        raise SqlFileInvalid(f"{path}:1: order is not from 0 to 999", remedy="triggers fire in the order of their names")
     if len(attachment.trigger.encode()) > 63:
-        raise TriggerFileInvalid(f"{path}:1: the trigger name {attachment.trigger} is over 63 bytes", remedy="shorten it")
+        raise SqlFileInvalid(f"{path}:1: the trigger name {attachment.trigger} is over 63 bytes", remedy="shorten it")
     return attachment
 
 
 def _refuse_unknown(path: Path, given: Any, known: dict[str, type]) -> None:
     if not isinstance(given, dict):
-        raise TriggerFileInvalid(f"{path}:1: attach is neither a table nor a list of tables", remedy="correct the header")
+        raise SqlFileInvalid(f"{path}:1: attach is neither a table nor a list of tables", remedy="correct the header")
     for key, value in given.items():
         if key not in known:
-            raise TriggerFileInvalid(f"{path}:1: the header has an unknown key {key}", remedy="correct the header")
+            raise SqlFileInvalid(f"{path}:1: the header has an unknown key {key}", remedy="correct the header")
         if value is not None and not isinstance(value, known[key]):
-            raise TriggerFileInvalid(f"{path}:1: {key} must be {known[key].__name__}", remedy="correct the header")
+            raise SqlFileInvalid(f"{path}:1: {key} must be {known[key].__name__}", remedy="correct the header")
 
 
 def statements_only(sql: str) -> str:
@@ -222,4 +255,4 @@ def _blank(sql: str) -> str:
 def _refuse_transaction_control(path: Path, text: str) -> None:
     if match := TRANSACTION_CONTROL.search(statements_only(text)):
         line = text[: match.start(1)].count("\n") + 1
-        raise TriggerFileInvalid(f"{path}:{line}: {match[1].upper()} in a trigger file", remedy="remove it")
+        raise SqlFileInvalid(f"{path}:{line}: {match[1].upper()} in an SQL file", remedy="remove it")

@@ -6,11 +6,11 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from skinspire_db.errors import NotOurs, TriggerFileInvalid, UsageError
+from skinspire_db.errors import NotOurs, SqlFileInvalid, UsageError
 from skinspire_db.lifecycle import tool_schema
 from skinspire_db.lifecycle.result import Summary
 from skinspire_db.objects import ledger
-from skinspire_db.objects.files import TriggerFile
+from skinspire_db.objects.files import SqlFile
 from skinspire_db.objects.ledger import Entry, Made, Wanted
 from skinspire_db.postgres import search_path
 from skinspire_db.postgres.failures import sentence
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 FunctionRows = dict[int, tuple[str, str, str]]  # of _function_rows()
 
 
-def install(connection: Connection, files: list[TriggerFile], *, others: bool = True) -> Summary:
+def install(connection: Connection, files: list[SqlFile], *, others: bool = True) -> Summary:
     """Make the database's functions, triggers and ledger what the files say, touching nothing that is right already.
 
     Runs in the caller's transaction. Drops only what the ledger knows and no file asks for any more; what files made that are
     not among `files` goes too, unless `others` is False. Triggers that `triggers.disable` has switched off stay off.
 
-    Raises TriggerFileInvalid with file and line for what PostgreSQL refuses and for a function that two files make, and
+    Raises SqlFileInvalid with file and line for what PostgreSQL refuses and for a function that two files make, and
     NotOurs where a function or trigger of that name exists that no file made and that is another than the file's.
     """
     tool_schema.ensure(connection)
@@ -62,7 +62,7 @@ def install(connection: Connection, files: list[TriggerFile], *, others: bool = 
 
 
 def _functions(
-    connection: Connection, file: TriggerFile, entries: dict[str, Entry], known: FunctionRows
+    connection: Connection, file: SqlFile, entries: dict[str, Entry], known: FunctionRows
 ) -> tuple[dict[str, str], int]:
     """The file's functions as they are now, signature -> fingerprint, and how many of them were others before, or missing."""
     entry = entries.get(file.name)
@@ -79,13 +79,13 @@ def _functions(
     return made, sum(before.get(signature) != fingerprint for signature, fingerprint in made.items())
 
 
-def _refuse_two_makers(files: list[TriggerFile], functions: dict[str, dict[str, str]]) -> None:
+def _refuse_two_makers(files: list[SqlFile], functions: dict[str, dict[str, str]]) -> None:
     makers: dict[str, str] = {}
     for name, made in functions.items():
         for signature in made:
             if (other := makers.setdefault(signature, name)) != name:
                 path = next(file.path for file in files if file.name in (name, other))
-                raise TriggerFileInvalid(
+                raise SqlFileInvalid(
                     f"{path}:1: function {signature} is made by {min(name, other)} and by {max(name, other)}",
                     remedy="let one of the two make it",
                 )
@@ -142,7 +142,7 @@ def switch(connection: Connection, name: str, *, enabled: bool) -> Summary:
     return Summary({"enabled" if enabled else "disabled": len(changed), "were_so_already": len(present) - len(changed)})
 
 
-def made_by(connection: Connection, file: TriggerFile, known: FunctionRows | None = None) -> tuple[dict[str, str], set[str]]:
+def made_by(connection: Connection, file: SqlFile, known: FunctionRows | None = None) -> tuple[dict[str, str], set[str]]:
     """Run a file in the caller's transaction.
 
     Args:
@@ -156,7 +156,7 @@ def made_by(connection: Connection, file: TriggerFile, known: FunctionRows | Non
         another function before.
 
     Raises:
-        TriggerFileInvalid: PostgreSQL refuses the file, which is named with the line; the transaction is broken then.
+        SqlFileInvalid: PostgreSQL refuses the file, which is named with the line; the transaction is broken then.
     """
     transaction = _transaction(connection)
     before = dict(known or {}) or _function_rows(connection)
@@ -166,7 +166,7 @@ def made_by(connection: Connection, file: TriggerFile, known: FunctionRows | Non
     written = [oid for oid, (place, _, _) in after.items() if oid not in before or before[oid][0] != place]
     changed = {signature for oid, (_, signature, text) in after.items() if oid in before and before[oid][2] != text}
     if _transaction(connection) != transaction:
-        raise TriggerFileInvalid(
+        raise SqlFileInvalid(
             f"{file.path}:1: the file has ended the transaction, and what it did before stays",
             remedy=f"correct {file.path.name}",
         )
@@ -183,7 +183,7 @@ def _transaction(connection: Connection) -> object:
     return connection.execute("SELECT pg_current_xact_id()::text").fetchone()
 
 
-def _own(connection: Connection, file: TriggerFile, signatures: list[str]) -> bool:
+def _own(connection: Connection, file: SqlFile, signatures: list[str]) -> bool:
     """Make sure that the functions are ours, and that one with its owner's rights finds nothing of its caller's. Returns
     whether one had another owner.
     """
@@ -198,7 +198,7 @@ def _own(connection: Connection, file: TriggerFile, signatures: list[str]) -> bo
     )
     for signature, others, unsafe in rows:
         if unsafe:
-            raise TriggerFileInvalid(
+            raise SqlFileInvalid(
                 f"{file.path}:1: {signature} is SECURITY DEFINER without a search_path of its own",
                 remedy="add SET search_path FROM CURRENT",
             )
@@ -209,8 +209,8 @@ def _own(connection: Connection, file: TriggerFile, signatures: list[str]) -> bo
 
 
 @contextlib.contextmanager
-def _refusals(file: TriggerFile, line: int | None = None) -> Iterator[None]:
-    """Turn what PostgreSQL refuses into a TriggerFileInvalid with file and line; what is not the file's fault passes."""
+def _refusals(file: SqlFile, line: int | None = None) -> Iterator[None]:
+    """Turn what PostgreSQL refuses into a SqlFileInvalid with file and line; what is not the file's fault passes."""
     import psycopg
 
     try:
@@ -218,7 +218,7 @@ def _refusals(file: TriggerFile, line: int | None = None) -> Iterator[None]:
     except (psycopg.OperationalError, psycopg.errors.InsufficientPrivilege):  # locks, the disk, the connection, rights
         raise
     except psycopg.Error as error:
-        raise TriggerFileInvalid(
+        raise SqlFileInvalid(
             f"{file.path}:{line or _line(file, error) or 1}: {sentence(error)}",
             remedy=error.diag.message_hint or f"correct {file.path.name}",
         ) from None
@@ -236,7 +236,7 @@ def _function_rows(connection: Connection) -> FunctionRows:
     return {oid: (row, signature, text) for oid, row, signature, text in search_path.rows(connection, query)}
 
 
-def _line(file: TriggerFile, error: psycopg.Error) -> int | None:
+def _line(file: SqlFile, error: psycopg.Error) -> int | None:
     if position := error.diag.statement_position:
         return file.text[: int(position) - 1].count("\n") + 1
     return file.line_of(error.diag.context or "")
@@ -244,7 +244,7 @@ def _line(file: TriggerFile, error: psycopg.Error) -> int | None:
 
 def _attach(
     connection: Connection,
-    file: TriggerFile,
+    file: SqlFile,
     wanted: dict[str, Wanted],
     entry: Entry | None,
     live: dict[tuple[str, str], ledger.LiveTrigger],

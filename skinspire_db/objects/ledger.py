@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from skinspire_db.catalog import objects
 from skinspire_db.lifecycle import tool_schema
-from skinspire_db.objects.files import Attachment, TriggerFile
+from skinspire_db.objects.files import Attachment, SqlFile
 from skinspire_db.postgres import search_path
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def read(connection: Connection) -> dict[str, Entry]:
     return {name: Entry(*values) for name, *values in rows}
 
 
-def write(connection: Connection, file: TriggerFile, functions: dict[str, str], triggers: Made) -> None:
+def write(connection: Connection, file: SqlFile, functions: dict[str, str], triggers: Made) -> None:
     """Enter the file as installed now; a wish that its triggers be off stays."""
     connection.execute(
         """
@@ -237,7 +237,7 @@ def tables(connection: Connection) -> list[Table]:
     ]
 
 
-def wanted(among: list[Table], file: TriggerFile) -> dict[str, Wanted]:
+def wanted(among: list[Table], file: SqlFile) -> dict[str, Wanted]:
     """The triggers that the file should have on these tables, by "table trigger"."""
     found: dict[str, Wanted] = {}
     for attachment in file.attachments:

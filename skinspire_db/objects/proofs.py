@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from skinspire_db.lifecycle.result import Check
 from skinspire_db.objects import ledger
-from skinspire_db.objects.files import TriggerFile
+from skinspire_db.objects.files import SqlFile
 from skinspire_db.objects.status import WHOLE, TriggerState, status
 from skinspire_db.postgres import search_path
 from skinspire_db.postgres.failures import sentence
@@ -33,7 +33,7 @@ $$
 MAKE, DIFF, STATUS = "invoke db.create --env={env}", "invoke triggers.diff --env={env}", "invoke triggers.status --env={env}"
 
 
-def prove(connection: Connection, files: list[TriggerFile]) -> list[Check]:
+def prove(connection: Connection, files: list[SqlFile]) -> list[Check]:
     """Run the behavioural proof of each file that attaches something or has one; what they did is rolled back.
 
     A proof calls pg_temp.expect(condition, what is expected). One that is missing, or whose triggers are not all attached,
@@ -45,21 +45,21 @@ def prove(connection: Connection, files: list[TriggerFile]) -> list[Check]:
     return checks
 
 
-def prove_able(connection: Connection, files: list[TriggerFile]) -> list[Check]:
+def prove_able(connection: Connection, files: list[SqlFile]) -> list[Check]:
     """The proofs that can run here: of files whose tables exist and whose triggers are not switched off on purpose."""
     off = _switched_off(connection)
     able = [file for file in files if file.name not in off and file.proof.exists() and _tables_exist(connection, file)]
     return prove(connection, able)
 
 
-def _tables_exist(connection: Connection, file: TriggerFile) -> bool:
+def _tables_exist(connection: Connection, file: SqlFile) -> bool:
     if not file.attachments:  # functions alone: what they read is not known, but an empty database has none of it
         row = connection.execute("SELECT to_regclass('public.parameter_settings') IS NOT NULL").fetchone()
         return row == (True,)
     return not _unattached(connection, file)
 
 
-def _unattached(connection: Connection, file: TriggerFile) -> list[str]:
+def _unattached(connection: Connection, file: SqlFile) -> list[str]:
     """The triggers of the file that are on no table here: each that names its tables, or all of those that go by columns."""
     on = {trigger.attachment for trigger in ledger.wanted(ledger.tables(connection), file).values()}
     if any(attachment.tables for attachment in file.attachments):
@@ -71,7 +71,7 @@ def _switched_off(connection: Connection) -> set[str]:
     return {name for name, entry in ledger.read(connection).items() if entry.disabled_by}
 
 
-def _prove(connection: Connection, file: TriggerFile, files: list[TriggerFile]) -> Check:
+def _prove(connection: Connection, file: SqlFile, files: list[SqlFile]) -> Check:
     import psycopg
 
     if not file.proof.exists():
@@ -101,7 +101,7 @@ def _prove(connection: Connection, file: TriggerFile, files: list[TriggerFile]) 
             connection.execute("ROLLBACK TO SAVEPOINT proof")
 
 
-def _where(error: psycopg.Error, file: TriggerFile, files: list[TriggerFile]) -> str:
+def _where(error: psycopg.Error, file: SqlFile, files: list[SqlFile]) -> str:
     """File and line: of the trigger file whose function broke, else of the proof's expectation that did not hold."""
     context = error.diag.context or ""
     for each in files:
@@ -113,13 +113,13 @@ def _where(error: psycopg.Error, file: TriggerFile, files: list[TriggerFile]) ->
     return f"{file.proof}:{start + int(match[1]) if match else 1}"
 
 
-def functions(connection: Connection, files: list[TriggerFile]) -> list[Check]:
+def functions(connection: Connection, files: list[SqlFile]) -> list[Check]:
     """Whether every function is there, as its file made it."""
     return [_check(state) for state in status(connection, files) if " on " not in state.object]
 
 
-def critical(connection: Connection, files: list[TriggerFile]) -> list[Check]:
-    """Whether the triggers that guard accounts are on their tables, enabled; see TriggerFile.critical."""
+def critical(connection: Connection, files: list[SqlFile]) -> list[Check]:
+    """Whether the triggers that guard accounts are on their tables, enabled; see SqlFile.critical."""
     names = {file.name for file in files if file.critical}
     states = [state for state in status(connection, files) if state.file in names]
     return [_check(state) for state in states if " on " in state.object or state.object == WHOLE]
@@ -134,7 +134,7 @@ def _check(state: TriggerState) -> Check:
     )
 
 
-def counts(connection: Connection, files: list[TriggerFile]) -> list[Check]:
+def counts(connection: Connection, files: list[SqlFile]) -> list[Check]:
     """How many triggers each table has, beside how many the files ask for; others' triggers are counted apart."""
     wanted: dict[str, set[str]] = collections.defaultdict(set)
     among = ledger.tables(connection)
@@ -153,5 +153,5 @@ def counts(connection: Connection, files: list[TriggerFile]) -> list[Check]:
     return checks
 
 
-View = Callable[["Connection", list[TriggerFile]], list[Check]]
+View = Callable[["Connection", list[SqlFile]], list[Check]]
 VIEWS: dict[str, View] = {"functions": functions, "critical": critical, "counts": counts, "proofs": prove}

@@ -6,9 +6,9 @@ import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from skinspire_db.errors import TriggerFileInvalid
+from skinspire_db.errors import SqlFileInvalid
 from skinspire_db.objects import ledger
-from skinspire_db.objects.files import TriggerFile
+from skinspire_db.objects.files import SqlFile
 from skinspire_db.objects.install import made_by
 from skinspire_db.objects.ledger import Entry, LiveTrigger, Table, Wanted
 
@@ -40,7 +40,7 @@ class TriggerState:
         return dict(vars(self))
 
 
-def status(connection: Connection, files: list[TriggerFile]) -> list[TriggerState]:
+def status(connection: Connection, files: list[SqlFile]) -> list[TriggerState]:
     """The state of every function and trigger that the files or the ledger know."""
     entries = ledger.read(connection)
     live = ledger.live_triggers(connection, entries.values())
@@ -65,7 +65,7 @@ def status(connection: Connection, files: list[TriggerFile]) -> list[TriggerStat
     return states
 
 
-def _functions(connection: Connection, file: TriggerFile, entry: Entry) -> list[tuple[str, State, str]]:
+def _functions(connection: Connection, file: SqlFile, entry: Entry) -> list[tuple[str, State, str]]:
     current = ledger.fingerprints(connection, entry.functions)
     found: list[tuple[str, State, str]] = []
     for signature, fingerprint in entry.functions.items():
@@ -81,7 +81,7 @@ def _functions(connection: Connection, file: TriggerFile, entry: Entry) -> list[
 
 
 def _triggers(
-    among: list[Table], file: TriggerFile, entry: Entry, live: dict[tuple[str, str], LiveTrigger]
+    among: list[Table], file: SqlFile, entry: Entry, live: dict[tuple[str, str], LiveTrigger]
 ) -> list[tuple[str, State, str]]:
     wanted = ledger.wanted(among, file)
     found: list[tuple[str, State, str]] = []
@@ -122,13 +122,13 @@ def _wish(entry: Entry) -> str:
     return f"switched off on purpose by {entry.disabled_by}, {entry.disabled_at:%Y-%m-%d %H:%M %Z}"
 
 
-def _outdated(file: TriggerFile, entry: Entry) -> str:
+def _outdated(file: SqlFile, entry: Entry) -> str:
     if entry.version == file.version:
         return f"another text of version {entry.version} is installed"
     return f"version {entry.version} is installed, the file has {file.version}"
 
 
-def diff(connection: Connection, files: list[TriggerFile], *, others: bool = True) -> list[str]:
+def diff(connection: Connection, files: list[SqlFile], *, others: bool = True) -> list[str]:
     """What an install would change, in lines of a unified diff: - is what the database has, + what the files say. Each
     difference has a title line, which alone is not indented; with `others` also what files made that are not among `files`.
 
@@ -154,7 +154,7 @@ def diff(connection: Connection, files: list[TriggerFile], *, others: bool = Tru
     return lines
 
 
-def _diff_functions(connection: Connection, file: TriggerFile, entry: Entry) -> list[str]:
+def _diff_functions(connection: Connection, file: SqlFile, entry: Entry) -> list[str]:
     connection.execute("SAVEPOINT diff")
     try:
         had = ledger.definitions(connection, entry.functions)
@@ -162,7 +162,7 @@ def _diff_functions(connection: Connection, file: TriggerFile, entry: Entry) -> 
         wanted = ledger.definitions(connection, made)
         connection.execute("ROLLBACK TO diff")
         had |= ledger.definitions(connection, made)
-    except TriggerFileInvalid as refused:
+    except SqlFileInvalid as refused:
         connection.execute("ROLLBACK TO diff")
         return [f"{file.name}: {refused.message}"]
     lines = []
@@ -171,7 +171,7 @@ def _diff_functions(connection: Connection, file: TriggerFile, entry: Entry) -> 
     return lines
 
 
-def _diff_triggers(connection: Connection, file: TriggerFile, entry: Entry) -> list[str]:
+def _diff_triggers(connection: Connection, file: SqlFile, entry: Entry) -> list[str]:
     live = ledger.live_triggers(connection)
     wanted = ledger.wanted(ledger.tables(connection), file)
     lines: list[str] = []

@@ -1,4 +1,4 @@
-"""The versions of the trigger files: triggers.lock says which text is which version, archive/ keeps the earlier ones."""
+"""The SQL files that a project installs, and their versions: sql.lock has the text of each, archive/ the earlier ones."""
 
 from __future__ import annotations
 
@@ -6,16 +6,22 @@ import codecs
 import hashlib
 import re
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from skinspire_db.config.project import Project, write_atomically
-from skinspire_db.errors import InvalidSetting, TriggerFileInvalid, UsageError
-from skinspire_db.objects.files import TriggerFile, folder, read_file, read_files
+from skinspire_db.errors import InvalidSetting, SqlFileInvalid, UsageError
+from skinspire_db.lifecycle import tool_schema
+from skinspire_db.objects import files as reading
+from skinspire_db.objects.files import SqlFile, read_file
+from skinspire_db.objects.kinds import KINDS, TRIGGER, Kind
 
+LOCK = "sql.lock"
 LOCK_HEADER = (
-    "# name version sha256, of every version: an edit without a new version is refused; invoke triggers.bump makes one"
+    "# kind and name, version, sha256, of every version: an edit without a new version is refused; invoke sql.bump makes one"
 )
+RESTORE = "restore the file from version control"
 
 
 @dataclass(frozen=True)
@@ -28,21 +34,65 @@ class Bumped:
     edited: bool
 
 
-def current(project: Project) -> list[TriggerFile]:
-    """The trigger files that this project installs, in firing order: all but those that its pyproject.toml leaves out.
+def folders(project: Project) -> list[Path]:
+    """The folders of SQL files, the package's first; of two files with one name the one of a later folder counts.
 
-    Raises TriggerFileInvalid with file and line for one that cannot be used or was edited without a new version, and
+    Raises InvalidSetting when `sql` in pyproject.toml names what is no folder.
+    """
+    given = project.config.get("sql")
+    named = [given] if isinstance(given, str) else ["sql"] if given is None else given
+    wrong = InvalidSetting(
+        f"sql = {given!r} in pyproject.toml is no list of folders",
+        remedy='write it as sql = ["sql"], from the project\'s folder',
+    )
+    if not isinstance(named, list) or not all(isinstance(each, str) for each in named):
+        raise wrong
+    found = [tool_schema.sql_folder()]
+    for each in (project.root / name for name in named):
+        if not each.is_dir() and given is not None:
+            raise wrong
+        if each.is_dir() and each.resolve() not in [other.resolve() for other in found]:
+            found.append(each)
+    return found
+
+
+def paths(project: Project, kinds: Sequence[Kind] = KINDS) -> dict[str, tuple[Kind, Path]]:
+    """name -> kind and path of each SQL file that counts, not yet read.
+
+    Raises SqlFileInvalid for two files of the project's own with one name.
+    """
+    found: dict[str, tuple[Kind, Path]] = {}
+    for folder in folders(project):
+        for kind in kinds:
+            for path in reading.paths(folder / kind.folder):
+                name = kind.name_of(path.stem)
+                if name in found and not found[name][1].is_relative_to(tool_schema.sql_folder()):
+                    raise SqlFileInvalid(
+                        f"{path}:1: {found[name][1]} has the same name, and one of the two would not be installed",
+                        remedy=f"rename {path.name} or remove it",
+                    )
+                found[name] = kind, path
+    return found
+
+
+def current(project: Project, kinds: Sequence[Kind] = KINDS) -> list[SqlFile]:
+    """The SQL files that this project installs: trigger files in firing order, but for those that its pyproject.toml leaves
+    out, then the others.
+
+    Raises SqlFileInvalid with file and line for one that cannot be used or was edited without a new version, and
     InvalidSetting when pyproject.toml leaves out what does not exist.
     """
-    files = read_files(folder())
+    files = reading.in_order(read_file(path, kind=kind) for kind, path in paths(project, kinds).values())
+    reading.refuse_same_order(files)
     check(files)
-    return [file for file in files if file.name not in left_out(project, files)]
+    disabled = left_out(project, files) if TRIGGER in kinds else []
+    return [file for file in files if file.name not in disabled]
 
 
-def left_out(project: Project, files: list[TriggerFile]) -> list[str]:
+def left_out(project: Project, files: list[SqlFile]) -> list[str]:
     """The names in `disabled_triggers` of pyproject.toml."""
     names = project.config.get("disabled_triggers", [])
-    known = [file.name for file in files]
+    known = [file.name for file in files if file.kind is TRIGGER]
     if not isinstance(names, list) or [name for name in names if name not in known]:
         raise InvalidSetting(
             f"disabled_triggers = {names!r} in pyproject.toml is no list of trigger files",
@@ -51,93 +101,107 @@ def left_out(project: Project, files: list[TriggerFile]) -> list[str]:
     return names
 
 
-def check(files: list[TriggerFile]) -> None:
-    """Make sure that each file is the text that triggers.lock has for its version, and that no earlier version is missing."""
-    locked = read_lock()
+def check(files: list[SqlFile]) -> None:
+    """Make sure that each file is the text that sql.lock has for its version, and that no earlier version is missing."""
+    locks = {root: read_lock(root) for root in {file.root for file in files}}
     for file in files:
-        versions = locked.get(file.name, {0: ""})
+        versions = locks[file.root].get(_locked_name(file), {0: ""})
         version = max(versions)
-        bump_it = f"invoke triggers.bump --name={file.name}"
         where = f"{file.path}:{file.line('version')}"
         if file.version > version + 1:
             after = f"after version {version}" if version else "for a new file"
-            raise TriggerFileInvalid(f"{where}: version {file.version} {after} leaves a gap", remedy=f"write {version + 1}")
+            raise SqlFileInvalid(f"{where}: version {file.version} {after} leaves a gap", remedy=f"write {version + 1}")
         if file.version < version:
-            raise TriggerFileInvalid(f"{where}: version {file.version}, but {version} is locked", remedy=f"write {version}")
+            raise SqlFileInvalid(f"{where}: version {file.version}, but {version} is locked", remedy=f"write {version}")
         if file.version > version:
-            raise TriggerFileInvalid(f"{where}: version {file.version} is not in triggers.lock", remedy=bump_it)
+            raise SqlFileInvalid(f"{where}: version {file.version} is not in {LOCK}", remedy=file.bump)
         if file.sha256 != versions[version]:
-            raise TriggerFileInvalid(f"{where}: edited since version {version} was locked", remedy=bump_it)
+            raise SqlFileInvalid(f"{where}: edited since version {version} was locked", remedy=file.bump)
         for earlier in range(1, version):
             _check_archived(file, version, earlier, versions.get(earlier))
         if file.attachments and not file.proof.exists():
-            raise TriggerFileInvalid(
-                f"{file.path}:{file.line('attach')}: there is no verify/{file.name}.sql, and only running proves it",
+            raise SqlFileInvalid(
+                f"{file.path}:{file.line('attach')}: there is no verify/{file.stem}.sql, and only running proves it",
                 remedy="write a proof, as the other files have one",
             )
 
 
-def _check_archived(file: TriggerFile, version: int, earlier: int, sha256: str | None) -> None:
-    where, path = f"{file.path}:{file.line('version')}", archived(file.name, earlier)
+def _check_archived(file: SqlFile, version: int, earlier: int, sha256: str | None) -> None:
+    where, path = f"{file.path}:{file.line('version')}", archived(file, earlier)
     remedy = "restore it from version control"
     if sha256 is None or not path.exists():
-        raise TriggerFileInvalid(f"{where}: version {version}, but archive/{path.name} is missing: a gap", remedy=remedy)
+        raise SqlFileInvalid(f"{where}: version {version}, but archive/{path.name} is missing: a gap", remedy=remedy)
     if hashlib.sha256(path.read_bytes().removeprefix(codecs.BOM_UTF8)).hexdigest() != sha256:
-        raise TriggerFileInvalid(f"{path}:1: edited since it was frozen", remedy=remedy)
+        raise SqlFileInvalid(f"{path}:1: edited since it was frozen", remedy=remedy)
 
 
-def at(name: str, version: str) -> TriggerFile:
+def at(file: SqlFile, version: str) -> SqlFile:
     """The file as it was in an earlier version, or as it is. Raises UsageError for a version that does not exist."""
-    locked = read_lock()
-    newest = max(locked.get(name, {0: ""}))
+    newest = max(read_lock(file.root).get(_locked_name(file), {0: ""}))
     if not re.fullmatch(r"[1-9][0-9]*", version) or int(version) > newest:
         raise UsageError(
-            f"{name} has no version {version}; it has 1 to {newest}", remedy=f"invoke triggers.install --name={name}"
+            f"{file.name} has no version {version}; it has 1 to {newest}",
+            remedy=f"invoke {file.kind.collection}.install --name={file.name}",
         )
-    path = folder() / f"{name}.sql" if int(version) == newest else archived(name, int(version))
-    return read_file(path, name)
+    return file if int(version) == newest else read_file(archived(file, int(version)), file.stem, file.kind)
 
 
-def pick(files: list[TriggerFile], name: str) -> TriggerFile:
-    """The file of that name. Raises UsageError when there is none."""
-    for file in files:
-        if file.name == name:
-            return file
-    raise UsageError(
-        f"this project has no trigger file {name}", remedy=f"choose from {', '.join(sorted(f.name for f in files))}"
-    )
+def pick(files: list[SqlFile], name: str) -> SqlFile:
+    """The file that --name means: its name, or the last part of one, where only one file has that.
+
+    Raises UsageError when there is none, or there are several.
+    """
+    return next(file for file in files if file.name == named([each.name for each in files], name, _what(files)))
 
 
-def bump(name: str | None, *, dry: bool = False) -> Bumped:
-    """Give an edited file its next version: its former text goes to archive/, its new one into triggers.lock.
+def named(names: Sequence[str], name: str, what: str = "SQL file") -> str:
+    """Which of the names --name means. Raises UsageError."""
+    chosen = [name] if name in names else [each for each in names if each.rpartition("/")[2] == name]
+    if len(chosen) > 1:
+        raise UsageError(f"{name} is the name of {len(chosen)} SQL files", remedy=f"choose from {', '.join(chosen)}")
+    if not chosen:
+        raise UsageError(
+            f"this project has no {what} {name}", remedy=f"choose from {', '.join(sorted(names))}" if names else "write one"
+        )
+    return chosen[0]
+
+
+def _what(files: list[SqlFile]) -> str:
+    return "trigger file" if {file.kind for file in files} == {TRIGGER} else "SQL file"
+
+
+def bump(project: Project, name: str | None, kinds: Sequence[Kind] = KINDS, *, dry: bool = False) -> Bumped:
+    """Give an edited file its next version: its former text goes to archive/, its new one into sql.lock.
 
     A version that was never committed to git is known here only: it is locked anew under its number. A file that was not
     edited gets the next version too, ready to be edited, once: one whose text is still the former version's keeps its number.
 
-    Raises UsageError for an unknown name, TriggerFileInvalid when the former text can be found neither in the file nor in
+    Raises UsageError for an unknown name, SqlFileInvalid when the former text can be found neither in the file nor in
     git's history; then nothing was written.
     """
-    names = sorted({path.stem for path in folder().glob("*.sql")})
-    if name not in names:
+    known = paths(project, kinds)
+    collection, what = ("triggers", "trigger file") if list(kinds) == [TRIGGER] else ("sql", "SQL file")
+    if not name:
         raise UsageError(
-            f"there is no trigger file {name}" if name else "triggers.bump needs the name of a trigger file",
-            remedy=f"invoke triggers.bump --name={names[0]}, or another of {', '.join(names)}",
+            f"{collection}.bump needs the name of {'a' if collection == 'triggers' else 'an'} {what}",
+            remedy=f"choose from {', '.join(sorted(known))}",
         )
-    file = read_file(folder() / f"{name}.sql")
-    versions = read_lock().get(name, {0: ""})
+    kind, path = known[named(list(known), name, what)]
+    file = read_file(path, kind=kind)
+    versions = read_lock(file.root).get(_locked_name(file), {0: ""})
     version = max(versions)
     edited = file.sha256 != versions[version]
     former = None
     if version and (edited or not _is_the_former_text(file, version)):
         former = _former(file, version, versions[version]) if edited else file.text
     now = version if version and former is None else version + 1
-    frozen = archived(name, version) if former is not None else None
+    frozen = archived(file, version) if former is not None else None
     text = _numbered(file.text, now)
     if not re.search(rf"^\s*version\s*=\s*{now}\s*(#|$)", text, re.MULTILINE):
-        raise TriggerFileInvalid(f"{file.path}:{file.line('version')}: the version is no plain number", remedy=f"write {now}")
+        raise SqlFileInvalid(f"{file.path}:{file.line('version')}: the version is no plain number", remedy=f"write {now}")
     if not dry:
-        _write(file.path, text, frozen, former, now)
-    return Bumped(name, now, frozen, edited)
+        write(file, text, now, frozen, former)
+    return Bumped(file.name, now, frozen, edited)
 
 
 def _numbered(text: str, version: int) -> str:
@@ -145,13 +209,13 @@ def _numbered(text: str, version: int) -> str:
     return re.sub(r"^(\s*version\s*=\s*)\d+", rf"\g<1>{version}", text, count=1, flags=re.MULTILINE)
 
 
-def _is_the_former_text(file: TriggerFile, version: int) -> bool:
+def _is_the_former_text(file: SqlFile, version: int) -> bool:
     """Whether the version is one that was made ready to be edited, and was not."""
-    path = archived(file.name, version - 1)
-    return path.exists() and _numbered(read_file(path, file.name).text, version) == file.text
+    path = archived(file, version - 1)
+    return path.exists() and _numbered(read_file(path, file.stem, file.kind).text, version) == file.text
 
 
-def _former(file: TriggerFile, version: int, sha256: str) -> str | None:
+def _former(file: SqlFile, version: int, sha256: str) -> str | None:
     """The text that was locked, from git's history; None when it was never committed, so that it is known here only."""
     path = file.path
     if (text := _committed(path, sha256)) is not None:
@@ -160,51 +224,57 @@ def _former(file: TriggerFile, version: int, sha256: str) -> str | None:
         _git(path, "ls-files", "--error-unmatch", path.name)
         and _git(path, "rev-parse", "--is-shallow-repository") == "false\n"
     )
-    if tracked and not _git(_lock_path(), "log", "--all", "--format=%H", f"-S{sha256}", "--", _lock_path().name):
+    if tracked and not _git(file.root / LOCK, "log", "--all", "--format=%H", f"-S{sha256}", "--", LOCK):
         return None
-    raise TriggerFileInvalid(
+    raise SqlFileInvalid(
         f"{path}:1: the text of version {version} is neither here nor in git's history",
         remedy=f"put version {version} back, run this, and edit it then",
     )
 
 
-def archived(name: str, version: int) -> Path:
-    """Where an earlier version is kept."""
-    return folder() / "archive" / f"{name}.{version}.sql"
+def archived(file: SqlFile, version: int) -> Path:
+    """Where an earlier version of a file is kept."""
+    return file.path.parent / "archive" / f"{file.stem}.{version}.sql"
 
 
-def read_lock() -> dict[str, dict[int, str]]:
-    """name -> version -> sha256 of every version. Raises TriggerFileInvalid with file and line for a damaged line."""
+def read_lock(root: Path) -> dict[str, dict[int, str]]:
+    """kind/name -> version -> sha256 of every version, as sql.lock in a folder of SQL files has them.
+
+    Raises SqlFileInvalid with file and line for a damaged line.
+    """
     locked: dict[str, dict[int, str]] = {}
-    path = _lock_path()
+    path = root / LOCK
+    if not path.exists() and root != tool_schema.sql_folder():  # a project's first files have none yet
+        return locked
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
-        raise TriggerFileInvalid(f"{path}:1: cannot be read", remedy="restore the file from version control") from None
+        raise SqlFileInvalid(f"{path}:1: cannot be read", remedy=RESTORE) from None
     for number, line in enumerate(lines, 1):
         if line and not line.startswith("#"):
-            match = re.fullmatch(r"([a-z_][a-z0-9_]*) ([1-9][0-9]*) ([0-9a-f]{64})", line)
+            match = re.fullmatch(r"([a-z]+/[a-z_][a-z0-9_]*) ([1-9][0-9]*) ([0-9a-f]{64})", line)
             if match is None:
-                raise TriggerFileInvalid(
-                    f"{path}:{number}: not name, version and sha256", remedy="restore the file from version control"
-                )
+                raise SqlFileInvalid(f"{path}:{number}: not name, version and sha256", remedy=RESTORE)
             locked.setdefault(match[1], {})[int(match[2])] = match[3]
     return locked
 
 
-def _lock_path() -> Path:
-    return folder().parent / "triggers.lock"
+def _locked_name(file: SqlFile) -> str:
+    return f"{file.kind.folder}/{file.stem}"
 
 
-def _write(path: Path, text: str, frozen: Path | None, former: str | None, version: int) -> None:
-    """Archive first, lock last: whatever stops it between, the next bump finds what it needs."""
+def write(file: SqlFile, text: str, version: int, frozen: Path | None = None, former: str | None = None) -> None:
+    """Write a version of a file, with its line in sql.lock.
+
+    Archive first, lock last: whatever stops it between, the next bump finds what it needs.
+    """
     if frozen is not None and former is not None:
         write_atomically(frozen, former)
-    write_atomically(path, text)
-    locked = {name: versions for name, versions in read_lock().items() if (path.parent / f"{name}.sql").exists()}
-    locked.setdefault(path.stem, {})[version] = hashlib.sha256(text.encode()).hexdigest()
+    write_atomically(file.path, text)
+    locked = {name: versions for name, versions in read_lock(file.root).items() if (file.root / f"{name}.sql").exists()}
+    locked.setdefault(_locked_name(file), {})[version] = hashlib.sha256(text.encode()).hexdigest()
     lines = [f"{name} {number} {sha256}" for name in sorted(locked) for number, sha256 in sorted(locked[name].items())]
-    write_atomically(_lock_path(), "\n".join([LOCK_HEADER, *lines]) + "\n")
+    write_atomically(file.root / LOCK, "\n".join([LOCK_HEADER, *lines]) + "\n")
 
 
 def _committed(path: Path, sha256: str) -> str | None:

@@ -20,7 +20,7 @@ from skinspire_db.lifecycle.replacement import Replacement
 from skinspire_db.lifecycle.result import Summary
 from skinspire_db.migrations import position, revisions
 from skinspire_db.objects import status
-from skinspire_db.objects.files import TriggerFile
+from skinspire_db.objects.files import SqlFile
 from skinspire_db.operations import migrate
 from skinspire_db.schema import extensions, tables
 from skinspire_db.schema.blueprint import Blueprint
@@ -119,7 +119,7 @@ def _missing(context: Context, late: Callable[[Connection], set[str]]) -> set[st
         return {"everything"}
 
 
-def _late(environment: Environment, triggers: list[TriggerFile], connection: Connection) -> set[str]:
+def _late(environment: Environment, triggers: list[SqlFile], connection: Connection) -> set[str]:
     """Which of the steps triggers and seed have something to do; what trying it did is rolled back by the caller."""
     states = status.status(connection, triggers)
     late = {"models"} if tables.compare(connection, Blueprint.of_project(environment.project)) else set()

@@ -15,7 +15,7 @@ from skinspire_db.lifecycle.read_only import looking, present
 from skinspire_db.lifecycle.result import Summary, counted
 from skinspire_db.migrations import drift, losses, position, revisions, running, writing
 from skinspire_db.objects import install, proofs, versions
-from skinspire_db.objects.files import TriggerFile
+from skinspire_db.objects.files import SqlFile
 from skinspire_db.postgres.target import Target, target_of
 from skinspire_db.schema import extensions
 from skinspire_db.schema.blueprint import Blueprint
@@ -251,7 +251,7 @@ def merge(environment: Environment, message: str | None, *, dry: bool = False) -
     return None if dry else writing.merge(environment.project, files, message)
 
 
-def _wanted(environment: Environment) -> tuple[Target, Project, Blueprint, list[TriggerFile]]:
+def _wanted(environment: Environment) -> tuple[Target, Project, Blueprint, list[SqlFile]]:
     """What drift is measured against."""
     project = environment.project
     return target_of(environment), project, Blueprint.of_project(project), versions.current(project)

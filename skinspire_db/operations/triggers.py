@@ -13,7 +13,8 @@ from skinspire_db.lifecycle.result import Check, Summary
 from skinspire_db.objects import install as installing
 from skinspire_db.objects import proofs, versions
 from skinspire_db.objects import status as state
-from skinspire_db.objects.files import TriggerFile
+from skinspire_db.objects.files import SqlFile
+from skinspire_db.objects.kinds import TRIGGER
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
@@ -27,14 +28,14 @@ def install(
     Whatever that changes is proved before it is committed; with `verify` every file is proved, and one that cannot be is no
     pass.
     """
-    files = versions.current(environment.project)
+    files = versions.current(environment.project, (TRIGGER,))
     if at_version is not None and name is None:
         raise UsageError(
             "--at-version needs --name", remedy=f"invoke triggers.install --name={files[0].name} --at-version={at_version}"
         )
     chosen = files if name is None else [versions.pick(files, name)]
     if name is not None and at_version is not None:
-        chosen = [versions.at(name, at_version)]
+        chosen = [versions.at(chosen[0], at_version)]
         if verify and chosen[0].version != versions.pick(files, name).version:
             raise UsageError(
                 f"--verify proves the current version of {name}, not version {at_version}",
@@ -48,7 +49,7 @@ def install(
         changed = any(summary.numbers[what] for what in ("functions", "attached", "dropped"))
         return summary
 
-    def prove(connection: Connection, of: list[TriggerFile]) -> list[Check]:
+    def prove(connection: Connection, of: list[SqlFile]) -> list[Check]:
         if verify:
             return proofs.prove(connection, of)
         # One file's function may be what another's calls: whatever changed, all that can be proved is.
@@ -77,7 +78,7 @@ def switch(environment: Environment, name: str | None, *, enabled: bool) -> Pipe
 
 def status(environment: Environment) -> Look:
     """The state of every function and trigger; exit code 3 when one is not INSTALLED."""
-    files = versions.current(environment.project)
+    files = versions.current(environment.project, (TRIGGER,))
 
     def look(connection: Connection) -> Summary:
         states = state.status(connection, files)
@@ -103,7 +104,7 @@ def status(environment: Environment) -> Look:
 
 def diff(environment: Environment, name: str | None = None) -> Look:
     """What an install would change; exit code 3 when it would change anything."""
-    files = versions.current(environment.project)
+    files = versions.current(environment.project, (TRIGGER,))
     chosen = files if name is None else [versions.pick(files, name)]
 
     def look(connection: Connection) -> Summary:
@@ -124,7 +125,7 @@ def diff(environment: Environment, name: str | None = None) -> Look:
 
 def verify(environment: Environment, views: Sequence[str] = ()) -> Look:
     """Look at the triggers: the functions, the critical triggers, the counts, the proofs, or those of them that are named."""
-    files = versions.current(environment.project)
+    files = versions.current(environment.project, (TRIGGER,))
     steps = (_view_step(name, view, files) for name, view in proofs.VIEWS.items() if name in (views or proofs.VIEWS))
     flags = "".join(f" --{view}" for view in views)
     return Look("triggers.verify", environment, tuple(steps), arguments=flags, tries="proofs" in (views or proofs.VIEWS))
@@ -151,7 +152,7 @@ def _overview(states: list[state.TriggerState]) -> list[dict[str, object]]:
     return rows
 
 
-def _view_step(name: str, view: proofs.View, files: list[TriggerFile]) -> Step:
+def _view_step(name: str, view: proofs.View, files: list[SqlFile]) -> Step:
     def run(connection: Connection) -> Summary:
         checks = view(connection, files)
         return Summary({"checks": len(checks), "passed": sum(check.status == "pass" for check in checks)}, checks=checks)

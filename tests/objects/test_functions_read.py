@@ -9,7 +9,7 @@ import pytest
 from skinspire_db.objects import files, install
 
 
-def trigger_file(folder: Path, name: str, function: str) -> files.TriggerFile:
+def trigger_file(folder: Path, name: str, function: str) -> files.SqlFile:
     path = folder / f"{name}.sql"
     path.write_text(f"/*\nversion = 1\nsummary = 'x'\norder = 1\n*/\nCREATE OR REPLACE {function}")
     return files.read_file(path)

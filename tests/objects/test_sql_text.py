@@ -10,7 +10,7 @@ import pytest
 from conftest import Project
 from migration_support import app, at, head, revision  # noqa: F401
 
-from skinspire_db.errors import TriggerFileInvalid
+from skinspire_db.errors import SqlFileInvalid
 from skinspire_db.objects import files, install, status
 
 HEADER = '/*\nversion = 1\nsummary = "s"\norder = 1\n*/\n'
@@ -46,7 +46,7 @@ def test_what_is_valid_is_taken(connection: psycopg.Connection[Any], tmp_path: P
 def test_what_ends_the_transaction_is_refused(tmp_path: Path, sql: str) -> None:
     path = tmp_path / "bad.sql"
     path.write_text(HEADER + sql)
-    with pytest.raises(TriggerFileInvalid, match="in a trigger file"):
+    with pytest.raises(SqlFileInvalid, match="in an SQL file"):
         files.read_file(path)
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from conftest import Project
 
-from skinspire_db.errors import TriggerFileInvalid
+from skinspire_db.errors import SqlFileInvalid
 from skinspire_db.objects import files, versions
 
+SQL = files.folder().parent
 NOW = files.read_file(files.folder() / "timestamps.sql").version
 HEADER = '/*\nversion = 1\nsummary = "s"\norder = 1\n*/\n'
 
@@ -25,9 +26,9 @@ HEADER = '/*\nversion = 1\nsummary = "s"\norder = 1\n*/\n'
         ("/*\nversion = 1\norder = 1\n*/", "the header needs summary"),
         ('/*\nversion = "1"\nsummary = "s"\norder = 1\n*/', "the header needs version, int"),
         (HEADER.replace("*/", "colour = 1\n*/"), "unknown key colour"),
-        (HEADER + "SELECT 1;\n\nCOMMIT;\n", ":8: COMMIT in a trigger file"),
-        (HEADER + "SELECT 1; begin ;", ":6: BEGIN in a trigger file"),
-        (HEADER + "SELECT '\\'; COMMIT; SELECT '\\';", ":6: COMMIT in a trigger file"),
+        (HEADER + "SELECT 1;\n\nCOMMIT;\n", ":8: COMMIT in an SQL file"),
+        (HEADER + "SELECT 1; begin ;", ":6: BEGIN in an SQL file"),
+        (HEADER + "SELECT '\\'; COMMIT; SELECT '\\';", ":6: COMMIT in an SQL file"),
         (HEADER.replace("*/", "attach = 5\n*/"), "attach is neither a table nor a list"),
         (
             HEADER.replace("*/", '[[attach]]\ntables = ["t"]\nwhen = "AFTER INSERT"\norder = 1000\n*/'),
@@ -38,7 +39,7 @@ HEADER = '/*\nversion = 1\nsummary = "s"\norder = 1\n*/\n'
 )
 def test_a_file_that_cannot_be_used(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "bad.sql").write_bytes(text.encode())
-    with pytest.raises(TriggerFileInvalid) as refusal:
+    with pytest.raises(SqlFileInvalid) as refusal:
         files.read_files(tmp_path)
     assert says in refusal.value.message and str(tmp_path / "bad.sql") in refusal.value.message
 
@@ -53,7 +54,7 @@ def test_keywords_in_strings_comments_and_bodies_are_no_transaction_control(tmp_
 
 def test_a_long_name(tmp_path: Path) -> None:
     (tmp_path / f"{'x' * 61}.sql").write_text(HEADER.replace("*/", 'when = "AFTER INSERT"\nattach = { tables = ["t"] }\n*/'))
-    with pytest.raises(TriggerFileInvalid, match="over 63 bytes"):
+    with pytest.raises(SqlFileInvalid, match="over 63 bytes"):
         files.read_files(tmp_path)
 
 
@@ -84,14 +85,14 @@ def test_two_files_with_one_order_and_table(tmp_path: Path, one: str, other: str
     if not refused:
         assert [file.name for file in files.read_files(tmp_path)] == ["a", "c", "b"]
         return
-    with pytest.raises(TriggerFileInvalid) as refusal:
+    with pytest.raises(SqlFileInvalid) as refusal:
         files.read_files(tmp_path)
     assert f"{tmp_path / 'c.sql'}:4: order 5 is also a.sql's" in refusal.value.message
 
 
 def test_one_that_is_not_utf_8(tmp_path: Path) -> None:
     (tmp_path / "bad.sql").write_bytes(HEADER.encode() + b"-- caf\xe9")
-    with pytest.raises(TriggerFileInvalid, match=r"bad\.sql:6: not UTF-8"):
+    with pytest.raises(SqlFileInvalid, match=r"bad\.sql:6: not UTF-8"):
         files.read_files(tmp_path)
 
 
@@ -102,13 +103,14 @@ def test_the_lock_and_the_archive_agree_with_the_files() -> None:
     """An edit without a new version, and an earlier version that is missing, show here."""
     current = files.read_files(files.folder())
     versions.check(current)
-    assert list(versions.read_lock()) == sorted(file.name for file in current)
+    assert list(versions.read_lock(SQL)) == sorted(f"triggers/{file.name}" for file in current)
 
 
 @pytest.mark.parametrize("path", sorted((files.folder() / "archive").glob("*.sql")), ids=lambda path: path.name)
 def test_every_archived_version_still_reads(path: Path) -> None:
     name, version = path.stem.split(".")
-    assert (versions.at(name, version).name, versions.at(name, version).version) == (name, int(version))
+    file = versions.at(files.read_file(SQL / "triggers" / f"{name}.sql"), version)
+    assert (file.name, file.version) == (name, int(version))
 
 
 @pytest.fixture
@@ -141,7 +143,7 @@ def edit(path: Path, right: str, wrong: str) -> None:
     ("right", "wrong", "says"),
     [
         ("now()", "clock_timestamp()", f":2: edited since version {NOW} was locked"),
-        (f"version = {NOW}", f"version = {NOW + 1}", f":2: version {NOW + 1} is not in triggers.lock"),
+        (f"version = {NOW}", f"version = {NOW + 1}", f":2: version {NOW + 1} is not in sql.lock"),
         (f"version = {NOW}", f"version = {NOW + 2}", f":2: version {NOW + 2} after version {NOW} leaves a gap"),
         (f"version = {NOW}", "version = 1", f":2: version 1, but {NOW} is locked"),
         ("NEW.updated_at :=", "NEW.updated_at =:", ":2: edited since"),
@@ -199,13 +201,13 @@ def test_a_version_that_is_missing_in_the_archive_is_a_gap(clinic: Project, sql:
 
 
 def test_a_damaged_lock(clinic: Project, sql: Path) -> None:
-    lock = sql / "triggers.lock"
-    line = lock.read_text()[: lock.read_text().index("timestamps 2")].count("\n") + 1
-    edit(lock, "timestamps 2", "timestamps two")
+    lock = sql / "sql.lock"
+    line = lock.read_text()[: lock.read_text().index("triggers/timestamps 2")].count("\n") + 1
+    edit(lock, "triggers/timestamps 2", "triggers/timestamps two")
     outcome = clinic.invoke("triggers.status")
-    assert outcome.code == 1 and f"triggers.lock:{line}: not name, version and sha256" in outcome.err
+    assert outcome.code == 1 and f"sql.lock:{line}: not name, version and sha256" in outcome.err
     lock.unlink()
-    assert "triggers.lock:1: cannot be read" in clinic.invoke("triggers.status").err
+    assert "sql.lock:1: cannot be read" in clinic.invoke("triggers.status").err
 
 
 def test_an_archived_version_that_was_edited(clinic: Project, sql: Path) -> None:
@@ -226,7 +228,7 @@ def test_bump_freezes_the_former_text(clinic: Project, sql: Path) -> None:
         f"timestamps is version {NOW + 1}; version {NOW} is in archive/timestamps.{NOW}.sql\n",
     )
     assert (sql / "triggers" / "archive" / f"timestamps.{NOW}.sql").read_text() == former
-    assert versions.read_lock()["timestamps"][NOW + 1] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert versions.read_lock(sql)["triggers/timestamps"][NOW + 1] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert clinic.invoke("triggers.status", "--json").code == 3
     assert clinic.invoke("triggers.install", "--verify").code == 0
     assert clinic.query("SELECT version FROM skinspire_tools.ledger WHERE name = 'timestamps'") == [(NOW + 1,)]
@@ -236,7 +238,7 @@ def test_bump_freezes_the_former_text(clinic: Project, sql: Path) -> None:
     commit(sql)
     edit(path, f"version = {NOW + 1}", f"version = {NOW + 2}")
     assert f"is version {NOW + 2}; version {NOW + 1} is in" in clinic.invoke("triggers.bump", "--name=timestamps").out
-    assert versions.at("timestamps", str(NOW + 1)).version == NOW + 1
+    assert versions.at(files.read_file(path), str(NOW + 1)).version == NOW + 1
 
 
 def test_bump_before_the_edit(clinic: Project, sql: Path) -> None:
@@ -248,15 +250,15 @@ def test_bump_before_the_edit(clinic: Project, sql: Path) -> None:
 
 def test_bump_of_a_new_file_and_of_one_whose_former_text_is_lost(clinic: Project, sql: Path) -> None:
     (sql / "triggers" / "novel.sql").write_text(HEADER)
-    assert "novel.sql:2: version 1 is not in triggers.lock" in clinic.invoke("triggers.install").err
+    assert "novel.sql:2: version 1 is not in sql.lock" in clinic.invoke("triggers.install").err
     assert "novel is version 1\n" in clinic.invoke("triggers.bump", "--name=novel").out
     assert clinic.invoke("triggers.install").code == 0
     shutil.rmtree(sql / ".git")
     edit(sql / "triggers" / "timestamps.sql", "when its bytes have", "if its bytes have")
-    before = (sql / "triggers.lock").read_text()
+    before = (sql / "sql.lock").read_text()
     outcome = clinic.invoke("triggers.bump", "--name=timestamps")
     assert outcome.code == 1 and f"the text of version {NOW} is neither here nor in git's history" in outcome.err
-    assert (sql / "triggers.lock").read_text() == before
+    assert (sql / "sql.lock").read_text() == before
     for arguments in ([], ["--name=nonesuch"]):
         outcome = clinic.invoke("triggers.bump", *arguments)
         assert outcome.code == 2 and "timestamps" in outcome.err

@@ -14,7 +14,7 @@ from conftest import Project
 
 from skinspire_db.config import project as settings
 from skinspire_db.objects import files, versions
-from skinspire_db.objects.files import TriggerFile
+from skinspire_db.objects.files import SqlFile
 from skinspire_db.objects.install import install
 from skinspire_db.objects.status import TriggerState, status
 
@@ -23,7 +23,7 @@ CURRENT = versions.current(settings.Project(Path(), {}))
 HEADER = '/*\nversion = 1\nsummary = "s"\norder = 1\n*/\n'
 
 
-def states(connection: Connection, wanted: list[TriggerFile] | None = None) -> set[str]:
+def states(connection: Connection, wanted: list[SqlFile] | None = None) -> set[str]:
     return {each.state for each in status(connection, wanted or CURRENT)}
 
 

@@ -39,7 +39,7 @@ def build(kind: str, folder: Path) -> Path:
 def test_what_the_wheel_holds(tmp_path: Path) -> None:
     names = set(zipfile.ZipFile(build("wheel", tmp_path)).namelist())
     assert {
-        "skinspire_db/sql/bookkeeping.sql", "skinspire_db/sql/triggers/timestamps.sql", "skinspire_db/sql/triggers.lock",
+        "skinspire_db/sql/bookkeeping.sql", "skinspire_db/sql/triggers/timestamps.sql", "skinspire_db/sql/sql.lock",
         "skinspire_db/clinic/reference.toml", "skinspire_db/py.typed", "skinspire_db/migrations/script.py.mako",
         "skinspire_db/tasks/__init__.py", "skinspire_db/tasks/db.py", "skinspire_db/tasks/_executor.py",
         "skinspire_db/tasks/invoke.yaml",

@@ -1,0 +1,32 @@
+"""The kinds of SQL files: what each folder of sql/ defines, and what is particular to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of SQL files.
+
+    Attributes:
+        word: What a file of it is called for.
+        folder: Its folder in sql/.
+        collection: The collection of tasks that a remedy names.
+        attaches: The header has a firing order, and may say on which tables triggers are made.
+    """
+
+    word: str
+    folder: str
+    collection: str
+    attaches: bool = False
+
+    def name_of(self, stem: str) -> str:
+        """How a file is called in the ledger, in --name and in messages: a trigger file by its stem alone."""
+        return stem if self is TRIGGER else f"{self.folder}/{stem}"
+
+
+TRIGGER = Kind("trigger", "triggers", "triggers", attaches=True)
+FUNCTION = Kind("function", "functions", "sql")
+VIEW = Kind("view", "views", "sql")
+KINDS = (TRIGGER, FUNCTION, VIEW)
