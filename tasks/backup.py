@@ -82,7 +82,10 @@ def prune(
     console.operate(ctx, env, lambda context: backup.prune(context, _folder(ctx), **counts, apply=apply), json=json)
 
 
-RESTORE = {"file": "a backup's name or folder, or a dump by pg_dump, plain SQL too (default: the newest backup)"}
+RESTORE = {
+    "file": "a backup's name or folder, or a dump by pg_dump, plain SQL too (default: the newest backup)",
+    "empty": "let a dump without any row replace a database that has some",
+}
 
 
 @task(help=ENV | RESTORE | JOBS | CONFIRM | JSON)
@@ -92,6 +95,7 @@ def restore(
     file: str | None = None,
     jobs: str | None = None,
     confirm: str | None = None,
+    empty: bool = False,
     json: bool = False,
 ) -> None:
     """Make the database what a backup holds: restored aside, compared, and swapped in."""
@@ -100,7 +104,11 @@ def restore(
 
     jobs = jobs or ctx.config.backup.jobs
     console.operate(
-        ctx, env, lambda context: backup.restore(context, _folder(ctx), file=file, jobs=jobs), json=json, confirm=confirm
+        ctx,
+        env,
+        lambda context: backup.restore(context, _folder(ctx), file=file, jobs=jobs, empty=empty),
+        json=json,
+        confirm=confirm,
     )
 
 

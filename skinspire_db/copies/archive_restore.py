@@ -7,15 +7,21 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from skinspire_db.copies import absent_extensions
 from skinspire_db.copies.absent_roles import OWNER, Note, has_internal_option, is_about, rewritten, sentences, unquoted
 from skinspire_db.copies.dump_files import Archive, listed, prove_complete, sql_of
 from skinspire_db.copies.dump_sql import bare_text, pieces_of
 from skinspire_db.copies.dump_statements import COMMAND, GRANTED, OWNED, Judge, refused, refused_command
+from skinspire_db.errors import StepFailed
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.client_programs import SETTINGS, ClientTools
 from skinspire_db.postgres.scripts import script
 from skinspire_db.postgres.target import Target
+
+if TYPE_CHECKING:
+    from skinspire_db.postgres.connections import Connection
 
 # Entries that name roles, and can be made when everything else is there.
 LATER = r"\d+; \d+ \d+ ((DEFAULT )?ACL|POLICY|COMMENT .*POLICY) "
@@ -63,14 +69,18 @@ def restore(
         What was mapped or left out, a sentence each.
 
     Raises:
-        StepFailed: with what pg_restore said.
+        StepFailed: with what pg_restore said, and what needs an extension that the server has not got.
         BackupInvalid: an archive of others has statements that no pg_dump writes, or not all rows, which pg_restore does not
             notice.
     """
     if judge:
         prove_complete(tools, archive, aside)
     restoring = examined(tools, archive.path, aside, present, judge, lent if lent != aside else None)
-    restoring.run(*([f"--jobs={jobs}"] if archive.kind == "archive" else []))
+    try:
+        restoring.run(*([f"--jobs={jobs}"] if archive.kind == "archive" else []))
+    except StepFailed as error:
+        definitions = pieces_of(sql_of(tools, archive.path, aside, DEFINITIONS)) if restoring.absent else ()
+        raise absent_extensions.explained(error, restoring.absent, definitions) from None
     return [*restoring.settle(), *(judge.notes() if judge else [])]
 
 
@@ -106,10 +116,11 @@ def examined(
             raise refused(piece, archive)
     outside: list[str] = []
     if judge:
-        outside = [OUTSIDE_ENTRIES, *(f".* EXTENSION (- )?{re.escape(each)}\\b" for each in judge.unsafe)]
+        outside = [OUTSIDE_ENTRIES, *map(absent_extensions.entries, judge.unsafe | judge.absent)]
         if odd := [texts[0] for what, texts in judge.left.items() if what not in ENTRIES_LEFT_OUT]:
             raise refused(odd[0].encode(errors="surrogateescape"), archive)
-    return ArchiveRestore(tools, archive, aside, frozenset(present), lesser, tuple(notes), tuple(outside), internal)
+    absent = frozenset(judge.absent if judge else ())
+    return ArchiveRestore(tools, archive, aside, frozenset(present), lesser, tuple(notes), tuple(outside), internal, absent)
 
 
 @dataclass(frozen=True)
@@ -121,6 +132,7 @@ class ArchiveRestore:
         notes: what its statements lose, as `rewritten` says.
         outside: patterns of entries that touch more than the database, and are left out.
         internal: definitions have options that only their own server takes: they go through psql, rewritten.
+        absent: extensions that the server has not got; their entries are among `outside`.
     """
 
     tools: ClientTools
@@ -131,6 +143,7 @@ class ArchiveRestore:
     notes: tuple[Note, ...] = ()
     outside: tuple[str, ...] = ()
     internal: bool = False
+    absent: frozenset[str] = frozenset()
 
     @property
     def whole(self) -> bool:
@@ -189,7 +202,21 @@ class ArchiveRestore:
             self._bring(PUBLICATIONS, ("CREATE PUBLICATION ", "ALTER PUBLICATION "))
         kept = self._give_back() if self.options else []
         self._bring(LATER, ("CREATE POLICY ", "COMMENT ON "))
-        return sentences([*self.notes, *kept], self.aside.user)
+        return [*sentences([*self.notes, *kept], self.aside.user), *self._left_out()]
+
+    def _left_out(self) -> list[str]:
+        if not self.absent:
+            return []
+        with self._looking() as connection:
+            return absent_extensions.notes(connection, self.absent)
+
+    @contextlib.contextmanager
+    def _looking(self) -> Iterator[Connection]:
+        """A connection to what is restored, on which nothing of the dump's own is called."""
+        with contextlib.closing(connections.connect(self.aside, "restore")) as connection:
+            connections.begin(connection, self.aside.policy, brief=True)
+            connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
+            yield connection
 
     def _define(self, chosen: list[str]) -> None:
         """Restore the definitions through psql: pg_restore cannot leave a part of an entry out."""
@@ -206,14 +233,20 @@ class ArchiveRestore:
 
     def _bring(self, entries: str, begins: tuple[str, ...]) -> None:
         """Run the statements of those entries that begin so, and grants, without absent roles."""
+        found: list[str] = []
+        for _, piece in pieces_of(sql_of(self.tools, self.archive, self.aside, entries)):
+            text = bare_text(piece)
+            granted = GRANTED.fullmatch(text) if self.lesser else text.startswith(GRANTS)
+            if granted or text.startswith((ENCODING, *begins)):
+                statement, _ = rewritten(text, self.present)
+                if statement and not is_about(text, self.notes):
+                    found.append(statement)
+        if self.absent:
+            with self._looking() as connection:
+                found = absent_extensions.granted(found, connection)
         with script(self.tools) as kept:
-            for _, piece in pieces_of(sql_of(self.tools, self.archive, self.aside, entries)):
-                text = bare_text(piece)
-                granted = GRANTED.fullmatch(text) if self.lesser else text.startswith(GRANTS)
-                if granted or text.startswith((ENCODING, *begins)):
-                    statement, _ = rewritten(text, self.present)
-                    if statement and not is_about(text, self.notes):
-                        kept.write(f"{statement}\n")
+            for statement in found:
+                kept.write(f"{statement}\n")
             kept.run(self.aside)
 
     def _give_back(self) -> list[Note]:

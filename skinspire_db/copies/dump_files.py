@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from skinspire_db.copies.dump_sql import Piece, bare, pieces, pieces_of
-from skinspire_db.errors import BackupInvalid
+from skinspire_db.errors import BackupInvalid, StepFailed
 from skinspire_db.postgres.client_programs import ClientTools, ended
 from skinspire_db.postgres.scripts import private_folder
 from skinspire_db.postgres.target import Target
@@ -77,10 +77,22 @@ def recognise(path: Path) -> Archive:
 
 
 def with_version(tools: ClientTools, archive: Archive, target: Target) -> Archive:
-    """The archive with the server's version that its table of contents names."""
+    """The archive with the server's version that its table of contents names.
+
+    Raises:
+        BackupInvalid: it is in a format that is newer than the programs.
+    """
     if archive.kind == "sql" or archive.server_version:
         return archive
-    listing = tools.run("pg_restore", target, "--list", str(archive.path), connect=False)
+    try:
+        listing = tools.run("pg_restore", target, "--list", str(archive.path), connect=False)
+    except StepFailed as error:
+        if "unsupported version" not in error.message:
+            raise
+        raise BackupInvalid(
+            f"{archive.path} is by a pg_dump that is newer than the programs here, which are PostgreSQL {tools.major}",
+            remedy="install the client programs of its version, or set SKINSPIRE_PG_BIN to their folder",
+        ) from None
     version = re.search(r"Dumped from database version: (\d+)", listing)
     return replace(archive, server_version=int(version[1]) * 10_000 if version else 0)
 

@@ -94,7 +94,8 @@ class Judge:
         settings: the settings that the target's server has.
         known: the extensions that the target's server has.
         left: what was left out: what it touches -> statements.
-        unsafe: extensions that were left out.
+        unsafe: extensions that were left out, because only a superuser may make them.
+        absent: extensions that were left out, because the server has not got them.
         within: whether the next statement is within a transaction for large objects.
     """
 
@@ -103,6 +104,7 @@ class Judge:
     known: set[str]
     left: dict[str, list[str]] = field(default_factory=dict)
     unsafe: set[str] = field(default_factory=set)
+    absent: set[str] = field(default_factory=set)
     within: bool = False
 
     def verdict(self, statement: bytes) -> Verdict:
@@ -125,16 +127,24 @@ class Judge:
         for what, pattern in OUTSIDES.items():
             if pattern.match(text):
                 return self._out(what, text)
-        if (found := EXTENSION.match(text)) and found[1].strip('"').lower() in self.known - self.safe:
-            if found[1].strip('"').lower() == "plpgsql":  # it is there
-                return "skip"
-            self.unsafe.add(found[1].strip('"').lower())
-            return self._out("extensions that only a superuser may make", text)
+        if found := EXTENSION.match(text):
+            return self._extension(found[1].strip('"').lower(), text)
         return "later" if LATER.match(text) else "keep"
 
     def owners(self, text: str) -> None:
         """Note a change of owner that is left out: its object is named without a schema, and might not be of the dump."""
         self._out("owners of what is named without its schema", text)
+
+    def _extension(self, name: str, text: str) -> Verdict:
+        if name == "plpgsql":  # it is there
+            return "skip"
+        if name not in self.known:
+            self.absent.add(name)
+            return "out"
+        if name in self.safe:
+            return "keep"
+        self.unsafe.add(name)
+        return self._out("extensions that only a superuser may make", text)
 
     def _setting(self, name: str, text: str) -> Verdict:
         if name in SETTINGS:

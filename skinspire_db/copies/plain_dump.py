@@ -7,11 +7,12 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from skinspire_db.copies import absent_extensions
 from skinspire_db.copies.absent_roles import Note, is_about, owner_of, rewritten, sentences
 from skinspire_db.copies.dump_files import Archive
 from skinspire_db.copies.dump_sql import bare, bare_text, pieces
 from skinspire_db.copies.dump_statements import COMMAND, GRANTED, NAME, OWNED, Judge, Verdict, refused, refused_command
-from skinspire_db.errors import BackupInvalid
+from skinspire_db.errors import BackupInvalid, StepFailed
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.client_programs import ClientTools
 from skinspire_db.postgres.scripts import Script, script
@@ -77,16 +78,21 @@ def restore(tools: ClientTools, archive: Archive, aside: Target, lent: Target, p
 
     Raises:
         BackupInvalid: it has commands for psql or statements that no pg_dump writes; nothing is restored then.
-        StepFailed: with what psql said.
+        StepFailed: with what psql said, and what needs an extension that the server has not got.
     """
     with contextlib.closing(connections.connect(aside, "restore")) as connection:
         superuser = connection.execute("SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user").fetchone()
     with script(tools) as first, script(tools) as later:
         division = _Division(first, later, frozenset(present), judged, gives=superuser == (True,) or lent == aside)
         division.divide(archive)
-        first.run(lent)
+        try:
+            first.run(lent)
+        except StepFailed as error:
+            with archive.path.open("rb") as file:
+                raise absent_extensions.explained(error, judged.absent, pieces(file)) from None
+        missing = division.settle(aside)
         later.run(aside)
-    return [*sentences(division.notes, aside.user), *judged.notes()]
+    return [*sentences(division.notes, aside.user), *judged.notes(), *missing]
 
 
 @dataclass
@@ -101,6 +107,7 @@ class _Division:
     judge: Judge
     gives: bool
     notes: list[Note] = field(default_factory=list)
+    grants: list[str] = field(default_factory=list)  # that may be on what an absent extension would have brought
 
     def divide(self, archive: Archive) -> None:
         """Write each statement into the script where it belongs. Raises BackupInvalid when the dump is refused."""
@@ -138,8 +145,23 @@ class _Division:
             return True
         if statement.startswith("SET client_encoding"):
             self.later.write(f"{statement}\n")
-        (self.later if verdict == "later" or GRANTED.fullmatch(statement) else self.first).write(f"{statement}\n")
+        is_grant = GRANTED.fullmatch(statement) is not None
+        if is_grant and self.judge.absent:
+            self.grants.append(statement)
+            return True
+        (self.later if verdict == "later" or is_grant else self.first).write(f"{statement}\n")
         return True
+
+    def settle(self, aside: Target) -> list[str]:
+        """Write the grants that were kept back, now that the rest is there. Returns what was left out for lack of extensions."""
+        if not self.judge.absent:
+            return []
+        with contextlib.closing(connections.connect(aside, "restore")) as connection:
+            connections.begin(connection, aside.policy, brief=True)
+            connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
+            for statement in absent_extensions.granted(self.grants, connection):
+                self.later.write(f"{statement}\n")
+            return absent_extensions.notes(connection, self.judge.absent)
 
 
 def refuse_what_would_run(aside: Target, path: object) -> list[str]:

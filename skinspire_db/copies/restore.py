@@ -12,7 +12,7 @@ from skinspire_db.catalog import fingerprint
 from skinspire_db.config import environment
 from skinspire_db.config.environment import Environment
 from skinspire_db.config.project import expanded
-from skinspire_db.copies import archive_restore, backup_folder, dump_files, plain_dump
+from skinspire_db.copies import archive_restore, backup_folder, dump_files, empty_dump, plain_dump
 from skinspire_db.copies.absent_roles import MAPPED
 from skinspire_db.copies.backup_folder import Backup, Manifest
 from skinspire_db.copies.copy import need_room, number_of_jobs
@@ -47,7 +47,9 @@ class Source:
         )
 
 
-def restore(target: Environment, folder: Path | None = None, *, file: str | None = None, jobs: str | int = 2) -> Replacement:
+def restore(
+    target: Environment, folder: Path | None = None, *, file: str | None = None, jobs: str | int = 2, empty: bool = False
+) -> Replacement:
     """Replace an environment's database with what a backup or a dump holds.
 
     Args:
@@ -56,6 +58,7 @@ def restore(target: Environment, folder: Path | None = None, *, file: str | None
         file: a backup's name or folder, or a dump by pg_dump (a directory, a custom format file, or plain SQL); by default
             the newest backup of the environment.
         jobs: how many processes restore at once.
+        empty: a dump without any row may replace a database that has some.
 
     Returns:
         The operation, to be run.
@@ -71,17 +74,24 @@ def restore(target: Environment, folder: Path | None = None, *, file: str | None
     else:
         backup = backup_folder.pick(where, target.name, file, WITHOUT)
         source = Source.of(backup)
-    work = partial(_build, source, backup, number_of_jobs(jobs))
-    arguments = f" --file={quote(file)}" if file else ""
-    steps, look = ("check", "restore", "compare"), partial(_look, source, backup)
+    work = partial(_build, source, backup, number_of_jobs(jobs), empty)
+    arguments = (f" --file={quote(file)}" if file else "") + (" --empty" if empty else "")
+    steps, look = ("check", "restore", "compare"), partial(_look, source, backup, empty)
     return Replacement("backup.restore", target, work, steps, danger=REPLACES, arguments=arguments, look=look)
 
 
-def _look(source: Source, backup: Backup | None, running: Running) -> None:
+def _look(source: Source, backup: Backup | None, empty: bool, running: Running) -> None:
     """All that is refused before anything is restored."""
     _check(source, backup, running)
+    _admitted(source, empty, running)
+
+
+def _admitted(source: Source, empty: bool, running: Running) -> tuple[ClientTools, Source]:
+    """What `_known` returns, for an archive that may be restored. Raises what the two checks of its contents raise."""
     tools, source = _known(source, running)
     refuse_by_contents(tools, source, running)
+    empty_dump.refuse(tools, source.archive, source.manifest, running, meant=empty)
+    return tools, source
 
 
 def _check(source: Source, backup: Backup | None, running: Running) -> None:
@@ -97,11 +107,10 @@ def _check(source: Source, backup: Backup | None, running: Running) -> None:
         summary.lines.append(str(backup.path if backup else source.archive.path))
 
 
-def _build(source: Source, backup: Backup | None, jobs: int, running: Running) -> Target:
+def _build(source: Source, backup: Backup | None, jobs: int, empty: bool, running: Running) -> Target:
     _check(source, backup, running)
     with running.step("restore") as summary:
-        tools, source = _known(source, running)
-        refuse_by_contents(tools, source, running)
+        tools, source = _admitted(source, empty, running)
         aside = scratch(tools, source, running)
         fill(source, aside, jobs, running)
         _refuse_stamp(aside, running.target)
@@ -137,10 +146,27 @@ def scratch(tools: ClientTools, source: Source, running: Running) -> Target:
 
 
 def _known(source: Source, running: Running) -> tuple[ClientTools, Source]:
-    """Programs that can read the archive, and the archive with the version that it says it is of."""
+    """Programs that can read the archive, and the archive with the version that it says it is of.
+
+    Raises:
+        BackupInvalid: it is of a newer PostgreSQL than the server.
+    """
     with contextlib.closing(connections.maintenance(running.target, running.operation)) as connection:
-        tools = client_tools(max(connection.info.server_version, source.archive.server_version))
-    return tools, replace(source, archive=dump_files.with_version(tools, source.archive, running.target))
+        server = connection.info.server_version
+    _refuse_newer(source.archive, server)  # programs of the dump's version would be asked for in vain
+    tools = client_tools(server)
+    source = replace(source, archive=dump_files.with_version(tools, source.archive, running.target))
+    _refuse_newer(source.archive, server)
+    return tools, source
+
+
+def _refuse_newer(archive: dump_files.Archive, server_version: int) -> None:
+    theirs, ours = archive.server_version // 10_000, server_version // 10_000
+    if theirs > ours:
+        raise BackupInvalid(
+            f"the dump is of PostgreSQL {theirs}, newer than the server's {ours}",
+            remedy="restore it to a server of that version or newer",
+        )
 
 
 def refuse_by_contents(tools: ClientTools, source: Source, running: Running) -> None:
@@ -185,12 +211,7 @@ def fill(source: Source, aside: Target, jobs: int, running: Running) -> None:
     patient = with_options(aside, "-c idle_session_timeout=0")
     with contextlib.closing(connections.connect(patient, running.operation)) as connection:
         server = connection.info.server_version
-        theirs, ours = source.archive.server_version // 10_000, server // 10_000
-        if theirs > ours:
-            raise BackupInvalid(
-                f"the dump is of PostgreSQL {theirs}, newer than the server's {ours}",
-                remedy="restore it to a server of that version or newer",
-            )
+        _refuse_newer(source.archive, server)
         size = source.manifest.size if source.manifest else source.archive.size
         present = {role for (role,) in connection.execute("SELECT rolname FROM pg_roles").fetchall()}
         connection.rollback()

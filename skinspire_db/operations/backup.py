@@ -31,6 +31,8 @@ def prune(context: Context, folder: Path, *, apply: bool, **keep: int | str) -> 
     return retention.prune(context.environment, folder, apply=apply, **keep)
 
 
-def restore(context: Context, folder: Path, *, file: str | None = None, jobs: str | int = 2) -> Replacement:
-    """Make the environment's database what a backup holds, or a dump by others."""
-    return restoring.restore(context.environment, folder, file=file, jobs=jobs)
+def restore(
+    context: Context, folder: Path, *, file: str | None = None, jobs: str | int = 2, empty: bool = False
+) -> Replacement:
+    """Make the environment's database what a backup holds, or a dump by others; with `empty`, one without rows too."""
+    return restoring.restore(context.environment, folder, file=file, jobs=jobs, empty=empty)
