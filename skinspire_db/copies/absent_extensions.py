@@ -22,7 +22,7 @@ DEFINED = re.compile(
     rf" (?:IF NOT EXISTS |ONLY )?(?P<name>{NAME}(?:\.{NAME})?)(?: ON (?:ONLY )?(?P<table>{NAME}(?:\.{NAME})?))?"
 )
 GRANTED_ON = re.compile(rf"(?:GRANT|REVOKE) .*? ON (?:[A-Z]+ )+(?P<schema>{NAME})(?:\.(?P<name>{NAME}))?[ (]", re.DOTALL)
-# What the bodies of functions call of the extensions that dumps ask for most: PostgreSQL looks into bodies only when they run.
+# What functions call of the extensions that dumps ask for most: PostgreSQL looks into bodies only when they run.
 CALLS = {
     "uuid-ossp": r"uuid_(generate_v\d|ns_|nil)",
     "pgcrypto": r"(crypt|gen_salt|digest|hmac|pgp_\w+|gen_random_bytes)\s*\(",

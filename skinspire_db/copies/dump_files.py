@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import mmap
 import re
 import subprocess
 from collections.abc import Iterator
@@ -108,9 +109,17 @@ def whose(tools: ClientTools, archive: Archive, target: Target) -> tuple[str | N
     Returns:
         The environment by its stamp, and by the last entry of its journal; None where it has none.
     """
+    if archive.kind == "sql" and not _mentions(archive.path, b"skinspire_tools"):
+        return None, None
     only = ("--data-only", "--schema=skinspire_tools", "--table=stamp", "--table=journal")
     with _pieces(tools, archive, target, *only) as every:
         return _whose(every)
+
+
+def _mentions(path: Path, word: bytes) -> bool:
+    """Whether the word is anywhere in the file, without reading it as SQL."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        return text.find(word) >= 0
 
 
 def _whose(every: Iterator[Piece]) -> tuple[str | None, str | None]:

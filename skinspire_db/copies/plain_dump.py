@@ -153,7 +153,7 @@ class _Division:
         return True
 
     def settle(self, aside: Target) -> list[str]:
-        """Write the grants that were kept back, now that the rest is there. Returns what was left out for lack of extensions."""
+        """Write the grants that were kept back, now that the rest is there. Returns which extensions were left out."""
         if not self.judge.absent:
             return []
         with contextlib.closing(connections.connect(aside, "restore")) as connection:

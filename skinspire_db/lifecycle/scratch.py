@@ -147,7 +147,7 @@ def swap(target: Target, new: Target, operation: str, holder: Connection | None)
                         remedy="stop what connects, and run it again",
                     ) from None
     if not back:
-        databases.drop_database(aside, operation)  # if this is not reached, the next operation sweeps it up
+        databases.drop_without_waiting(aside, operation)  # if this is not reached, the next operation sweeps it up
     return ended
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import subprocess
 from collections.abc import Iterator
@@ -42,8 +43,7 @@ class ClientTools:
     @property
     def restricts(self) -> bool:
         r"""Whether psql knows \restrict (PostgreSQL 17.6, 16.10, 15.14 and newer majors)."""
-        version = re.search(r"\) (\d+)\.(\d+)", self.binaries.run("psql", "--version").stdout)
-        return bool(version) and int(version[2]) >= {17: 6, 16: 10, 15: 14}.get(int(version[1]), 0) if version else False
+        return _restricts(self.binaries)
 
     def start(
         self, name: str, target: Target, *arguments: str, connect: bool = True, **streams: Any
@@ -100,6 +100,12 @@ class ClientTools:
         with contextlib.closing(connections.connect(target, "lookup")) as connection:
             server = connection.info.server_version // 10_000
         return any(server < since <= self.major for since in SETTINGS.values())
+
+
+@functools.cache
+def _restricts(binaries: programs.Binaries) -> bool:
+    version = re.search(r"\) (\d+)\.(\d+)", binaries.run("psql", "--version").stdout)
+    return version is not None and int(version[2]) >= {17: 6, 16: 10, 15: 14}.get(int(version[1]), 0)
 
 
 def client_tools(server_version: int) -> ClientTools:

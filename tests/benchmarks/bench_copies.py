@@ -51,6 +51,39 @@ def bench_2_gigabytes_of_patients() -> list[Figure]:
         return figures(project, "2 GB of patients", rounds=1)
 
 
+def bench_dump_of_80_tables() -> list[Figure]:
+    with bench() as project:
+        file = project.root / "others.sql"
+        with project.connect("postgres") as connection:
+            connection.execute("CREATE DATABASE others")
+        with project.connect("others") as connection:
+            for number in range(80):
+                connection.execute(table_of_a_dump(number).encode())
+        file.write_text(project.dump("others"), encoding="utf-8")
+        restore = ("backup.restore", "--env=dev", f"--file={file}", "--confirm=skinspire_dev")
+
+        def psql() -> float:
+            with emptied(project) as into:
+                return project.psql(into, "-f", str(file))
+
+        ours, peer = medians(lambda: project.invoke(*restore), psql)
+        return [Figure("backup.restore, a dump of 80 tables and 8,000 rows", ours, "psql -f", peer, 3)]
+
+
+def table_of_a_dump(number: int) -> str:
+    """A table with 100 rows, its keys and five indexes."""
+    parent = f", parent_id int REFERENCES t_{number - 1}" if number else ""
+    return f"""
+        CREATE TABLE t_{number} (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, code varchar(20) NOT NULL UNIQUE, body text,
+            amount numeric(10, 2) DEFAULT 0 CHECK (amount >= 0), facts jsonb NOT NULL DEFAULT '{{}}',
+            created_at timestamptz DEFAULT now(), updated_at timestamptz DEFAULT now(){parent});
+        CREATE INDEX ON t_{number} (created_at);
+        CREATE INDEX ON t_{number} (lower(code));
+        INSERT INTO t_{number} (code, body, amount, facts)
+            SELECT 'c' || i, repeat(md5(i::text), 8), i, jsonb_build_object('a', i) FROM generate_series(1, 100) AS i
+    """
+
+
 def pgbench(project: Bench, scale: int) -> None:
     with project.connect("postgres") as connection:
         connection.execute("CREATE DATABASE skinspire_test")
