@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from skinspire_db.service import CONNECTION_TYPES
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Engine
@@ -28,7 +30,12 @@ class DbSession(
 
 
 def get_db_session(
-    env: str | None = None, *, user: str | None = None, hospital_id: object = None, read_only: bool = False
+    env: str | None = None,
+    *,
+    user: str | None = None,
+    hospital_id: object = None,
+    read_only: bool = False,
+    connection_type: str | None = None,
 ) -> DbSession:
     """A block with a SQLAlchemy Session: committed when it ends well, rolled back when it does not, always closed.
 
@@ -37,6 +44,7 @@ def get_db_session(
         user: The name that the triggers record in created_by and updated_by (`app.current_user`), for the transaction only.
         hospital_id: The hospital that the work is for (`app.current_hospital`); set for the transaction only.
         read_only: PostgreSQL refuses every write. Where the environment has a replica (PROD_REPLICA_URL), it serves.
+        connection_type: 'auto', 'flask' or 'standalone', also as the first argument: it means nothing any more, and warns.
 
     A block inside another one of the same thread or task, on the same environment, is part of the outer one's unit of work,
     on its connection; see use_nested_transactions. Without a `user` of its own it works as the outer one's. `session.flush()`
@@ -55,6 +63,10 @@ def get_db_session(
     """
     from skinspire_db.service.session_block import SessionBlock
 
+    if connection_type is not None or env in CONNECTION_TYPES:
+        from skinspire_db.service import compatible
+
+        env = compatible.without_connection_type(env, connection_type)
     return SessionBlock(env, user, hospital_id, read_only)
 
 
@@ -157,3 +169,68 @@ def close_db_connections() -> None:
         from skinspire_db.service import engines
 
         engines.close_all()
+
+
+def get_entity_dict(entity: object) -> Any:
+    """A plain dict of a mapped object's column values.
+
+    Args:
+        entity: A mapped object, a detached copy too; or a list of them; or None.
+
+    Returns:
+        Attribute name -> value, without relationships and SQLAlchemy's state; a list of such for a list, None for None.
+
+    Raises:
+        UsageError: for what is no entity.
+    """
+    from skinspire_db.service import compatible
+
+    return compatible.entity_dict(entity)
+
+
+def initialize_database(force: bool = False) -> bool:
+    """Connect to the active environment's database once, so that a wrong setting shows at the start. Makes no table.
+
+    Args:
+        force: Close this process's pools first, and read the settings anew.
+
+    Returns:
+        True.
+
+    Raises:
+        UnknownEnvironment, InvalidSetting, ServerFailed: as get_db_engine.
+        ConnectionFailed, DatabaseMissing: when the database does not answer.
+    """
+    from skinspire_db.service import compatible
+
+    return compatible.initialize(force)
+
+
+def set_debug_mode(debug: bool = True) -> None:
+    """Log every SQL statement and what this library does; the statements' parameters, which are patients' data, never.
+
+    Args:
+        debug: False takes the loggers' former levels back.
+    """
+    from skinspire_db.service import compatible
+
+    compatible.set_debug_mode(debug)
+
+
+def manage_database_connections(action: str = "status", force: bool = False) -> dict[str, dict[str, Any]]:
+    """Show, close or renew this process's connections.
+
+    Args:
+        action: "status" changes nothing; "close" ("dispose", "cleanup") closes the pools, and the next block opens them anew
+            with the settings as they are then; "reset" closes and connects again at once.
+        force: Close also while connections are in use; those are closed when they are given back.
+
+    Returns:
+        What is open afterwards: environment -> its URL without the password, and how many connections are in use and idle.
+
+    Raises:
+        UsageError: for another action, or when connections are in use and `force` was not given.
+    """
+    from skinspire_db.service import compatible
+
+    return compatible.manage(action, force)

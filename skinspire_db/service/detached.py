@@ -96,7 +96,7 @@ class _Copier:
         self.originals.append(original)
         self.pending.append((original, copied))
         for attribute in state.mapper.column_attrs:
-            value = _value(original, state, attribute.key)
+            value = value_of(original, state, attribute.key)
             set_committed_value(copied, attribute.key, value if isinstance(value, IMMUTABLE) else standard.deepcopy(value))
         if state.key is not None:
             sqlalchemy.inspect(copied).key = state.key
@@ -128,7 +128,7 @@ class _Copier:
             set_committed_value(copied, name, [self.copy(member) for member in members])
 
 
-def _value(original: Any, state: Any, key: str) -> Any:
+def value_of(original: Any, state: Any, key: str) -> Any:
     """A column's value, loaded when it is not yet, even where its mapping forbids implicit loading."""
     try:
         return getattr(original, key)

@@ -98,6 +98,12 @@ def service(env: str | None) -> Service:
         return _services[env]
 
 
+def opened() -> list[Service]:
+    """The engines that this process has made since close_all()."""
+    with _lock:
+        return list(dict.fromkeys(_services.values()))
+
+
 def close_all() -> None:
     """Close this process's pools; a connection that is in use is closed when it is given back."""
     with _lock:
