@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from conftest import Project
@@ -43,6 +44,7 @@ def test_an_entity_as_a_dict(app: Project) -> None:
 
 @pytest.mark.parametrize("kind", CONNECTION_TYPES)
 def test_the_old_first_argument_warns_and_means_nothing(app: Project, kind: str) -> None:
+    old: Any
     for old in ({"env": kind}, {"connection_type": kind}):
         with pytest.warns(DeprecationWarning, match="leave it out") as caught, get_db_session(**old) as session:
             session.add(Hospital(name=f"t:{kind}"))
