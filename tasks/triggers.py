@@ -116,7 +116,4 @@ def bump(ctx: Context, name: str | None = None, json: bool = False) -> None:
 
     dry = bool(ctx.config.run.dry)
     done = versions.bump(current_project(), name, (TRIGGER,), dry=dry)
-    frozen = f"; version {done.version - 1} is in archive/{done.frozen.name}" if done.frozen else ""
-    then = "" if done.edited else "; edit it, and run this again to lock what you wrote"
-    text = f"{done.name} {'would be' if dry else 'is'} version {done.version}{frozen}{then}"
-    console.show_result("triggers.bump", json=json, text=text, name=done.name, version=done.version, dry=dry)
+    console.show_result("triggers.bump", json=json, text=done.told(dry), name=done.name, version=done.version, dry=dry)

@@ -268,7 +268,7 @@ def _count(connection: Connection, tables: list[tuple[str, str]]) -> dict[tuple[
 def _say_what_they_do(connection: Connection, environment: Environment, found: Inspection) -> None:
     """Add to each trigger the file that made it and that file's summary; else its function's comment."""
     made = {
-        (known["table"], known["name"]): name
+        (known.table, known.name): name
         for name, entry in ledger.read(connection).items()
         for known in entry.triggers.values()
     }

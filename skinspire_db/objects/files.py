@@ -36,6 +36,13 @@ OPAQUE = re.compile(
 )
 ATOMIC = re.compile(r"\bBEGIN\s+ATOMIC\b", re.IGNORECASE)
 IN_ATOMIC = re.compile(r"(\bAS\s+|\.\s*)?\b(CASE|END)\b", re.IGNORECASE)  # as a column's name it opens and closes nothing
+CREATE = re.compile(
+    r"\bCREATE\s+(?:OR\s+REPLACE\s+)?(?:RECURSIVE\s+|MATERIALIZED\s+)?(VIEW|FUNCTION|PROCEDURE|AGGREGATE)\s+(?:IF\s+NOT\s+EXISTS\s+)?",
+    re.IGNORECASE,
+)
+SQL_NAME = re.compile(
+    rf'(?:"(?:[^"]|"")+"|[{LETTER}][{LETTER}0-9$]*)(?:\s*\.\s*(?:"(?:[^"]|"")+"|[{LETTER}][{LETTER}0-9$]*))?'
+)
 IN_FUNCTION = re.compile(r'PL/pgSQL function (?:"?\w+"?\.)?"?(\w+)"?(?:\([^)]*\))? (?:near )?line (\d+)')
 TRANSACTION_CONTROL = re.compile(
     r"(?:^|;)\s*(BEGIN|START|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE|PREPARE\s+TRANSACTION)\b", re.IGNORECASE
@@ -111,6 +118,15 @@ class SqlFile:
         """Where the header sets `key`; 1 when it does not."""
         match = re.search(rf"^\s*(\[\[)?{key}\b", self.text, re.MULTILINE)
         return self.text[: match.start()].count("\n") + 1 if match else 1
+
+    def creates(self) -> list[tuple[str, str, int]]:
+        """What its CREATE statements name: "view" or "function", the name as it is written, and the line."""
+        found = []
+        for match in CREATE.finditer(statements_only(self.text)):
+            if name := SQL_NAME.match(self.text, match.end()):
+                kind = "view" if match[1].upper() == "VIEW" else "function"
+                found.append((kind, name[0], self.text[: match.start()].count("\n") + 1))
+        return found
 
     def line_of(self, context: str) -> int | None:
         """The line of this file that PostgreSQL's error context leads to, the innermost if several; None if none does."""

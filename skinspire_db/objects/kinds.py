@@ -30,3 +30,8 @@ TRIGGER = Kind("trigger", "triggers", "triggers", attaches=True)
 FUNCTION = Kind("function", "functions", "sql")
 VIEW = Kind("view", "views", "sql")
 KINDS = (TRIGGER, FUNCTION, VIEW)
+
+
+def of_file(name: str) -> Kind:
+    """The kind of a file, by what it is called."""
+    return next((kind for kind in KINDS if name.startswith(f"{kind.folder}/")), TRIGGER)

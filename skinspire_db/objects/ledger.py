@@ -16,17 +16,38 @@ from skinspire_db.postgres import search_path
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
-Made = dict[str, dict[str, str]]  # "table trigger" -> its table, name, how it was made, definition, shape
+
+@dataclass(frozen=True)
+class MadeTrigger:
+    """A trigger as it was attached: on which table (quoted), how it was asked for, and as PostgreSQL then had it.
+
+    `shape` is a fingerprint of all that the definition is printed from, empty in ledgers of earlier tools.
+    """
+
+    table: str
+    name: str
+    how: str
+    definition: str
+    shape: str = ""
+
+    @classmethod
+    def of(cls, wanted: Wanted, live: LiveTrigger | None) -> MadeTrigger:
+        """The trigger that is wanted, as it is now."""
+        definition, shape = (live.definition, live.shape) if live else ("", "")
+        return cls(wanted.table, wanted.attachment.trigger, wanted.how, definition, shape)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the ledger: a file as it was installed. `disabled_by` and `disabled_at` say who wished its triggers off."""
+    """A row of the ledger: a file as it was installed. `functions` are the fingerprints of its functions and views by name.
+
+    `disabled_by` and `disabled_at` say who wished its triggers off.
+    """
 
     version: int
     sha256: str
     functions: dict[str, str]
-    triggers: Made
+    triggers: dict[str, MadeTrigger]
     disabled_by: str | None = None
     disabled_at: datetime | None = None
 
@@ -56,10 +77,13 @@ def read(connection: Connection) -> dict[str, Entry]:
         FROM skinspire_tools.ledger
         """
     ).fetchall()
-    return {name: Entry(*values) for name, *values in rows}
+    return {
+        name: Entry(version, sha256, functions, {key: MadeTrigger(**each) for key, each in triggers.items()}, *disabled)
+        for name, version, sha256, functions, triggers, *disabled in rows
+    }
 
 
-def write(connection: Connection, file: SqlFile, functions: dict[str, str], triggers: Made) -> None:
+def write(connection: Connection, file: SqlFile, functions: dict[str, str], triggers: dict[str, MadeTrigger]) -> None:
     """Enter the file as installed now; a wish that its triggers be off stays."""
     connection.execute(
         """
@@ -67,7 +91,7 @@ def write(connection: Connection, file: SqlFile, functions: dict[str, str], trig
         ON CONFLICT (name) DO UPDATE SET (version, sha256, functions, triggers, installed_at, installed_by)
             = (EXCLUDED.version, EXCLUDED.sha256, EXCLUDED.functions, EXCLUDED.triggers, now(), session_user)
         """,
-        (file.name, file.version, file.sha256, json.dumps(functions), json.dumps(triggers)),
+        (file.name, file.version, file.sha256, json.dumps(functions), json.dumps(triggers, default=vars)),
     )
 
 
@@ -88,44 +112,13 @@ def forget(connection: Connection, name: str) -> None:
     connection.execute("DELETE FROM skinspire_tools.ledger WHERE name = %s", (name,))
 
 
-def fingerprints(connection: Connection, signatures: Iterable[str]) -> dict[str, str]:
-    """signature -> fingerprint of the definition, owner included, for the functions that exist."""
-    if not (signatures := sorted(signatures)):
-        return {}
-    return dict(
-        search_path.rows(
-            connection,
-            """
-            SELECT signature, md5(pg_get_functiondef(p.oid) || pg_get_userbyid(p.proowner))
-            FROM unnest(%s::text[]) AS signature JOIN pg_proc p ON p.oid = to_regprocedure(signature)
-            """,
-            (signatures,),
-        )
-    )
-
-
-def definitions(connection: Connection, signatures: Iterable[str]) -> dict[str, str]:
-    """signature -> CREATE FUNCTION statement and owner, for the functions that exist."""
-    return dict(
-        search_path.rows(
-            connection,
-            """
-            SELECT signature, pg_get_functiondef(p.oid) || '-- owner: ' || pg_get_userbyid(p.proowner)
-            FROM unnest(%s::text[]) AS signature JOIN pg_proc p ON p.oid = to_regprocedure(signature)
-            """,
-            (sorted(signatures),),
-        )
-    )
-
-
 def live_triggers(connection: Connection, entries: Iterable[Entry] = ()) -> dict[tuple[str, str], LiveTrigger]:
     """(table, trigger) -> all triggers that are not PostgreSQL's own.
 
     To print a condition PostgreSQL opens the table, and waits for a session that holds it exclusively. So a trigger whose
     shape is still the one in `entries` has the definition that is there.
     """
-    known = [(key, made["shape"], made["definition"]) for entry in entries for key, made in entry.triggers.items()
-             if "shape" in made]  # fmt: skip
+    known = [(key, made.shape, made.definition) for entry in entries for key, made in entry.triggers.items() if made.shape]
     return {
         (table, name): LiveTrigger(*values)
         for table, name, *values in search_path.rows(

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from skinspire_db.lifecycle.result import Check
-from skinspire_db.objects import ledger
+from skinspire_db.objects import ledger, live
 from skinspire_db.objects.files import SqlFile
-from skinspire_db.objects.status import WHOLE, TriggerState, status
+from skinspire_db.objects.kinds import TRIGGER, Kind
+from skinspire_db.objects.status import WHOLE, ObjectState, status
 from skinspire_db.postgres import search_path
 from skinspire_db.postgres.failures import sentence
 
@@ -53,6 +54,8 @@ def prove_able(connection: Connection, files: list[SqlFile]) -> list[Check]:
 
 
 def _tables_exist(connection: Connection, file: SqlFile) -> bool:
+    if file.kind is not TRIGGER:  # its objects were made, so that what they read is there
+        return True
     if not file.attachments:  # functions alone: what they read is not known, but an empty database has none of it
         row = connection.execute("SELECT to_regclass('public.parameter_settings') IS NOT NULL").fetchone()
         return row == (True,)
@@ -115,7 +118,18 @@ def _where(error: psycopg.Error, file: SqlFile, files: list[SqlFile]) -> str:
 
 def functions(connection: Connection, files: list[SqlFile]) -> list[Check]:
     """Whether every function is there, as its file made it."""
-    return [_check(state) for state in status(connection, files) if " on " not in state.object]
+    states = status(connection, files, _kinds(files))
+    return [_check(state) for state in states if " on " not in state.object and live.is_function(state.object)]
+
+
+def views(connection: Connection, files: list[SqlFile]) -> list[Check]:
+    """Whether every view, with the indexes of a materialized one, is there, as its file made it."""
+    states = status(connection, files, _kinds(files))
+    return [_check(state) for state in states if not live.is_function(state.object)]
+
+
+def _kinds(files: list[SqlFile]) -> list[Kind]:
+    return list({TRIGGER, *(file.kind for file in files)})
 
 
 def critical(connection: Connection, files: list[SqlFile]) -> list[Check]:
@@ -125,7 +139,7 @@ def critical(connection: Connection, files: list[SqlFile]) -> list[Check]:
     return [_check(state) for state in states if " on " in state.object or state.object == WHOLE]
 
 
-def _check(state: TriggerState) -> Check:
+def _check(state: ObjectState) -> Check:
     return Check(
         state.object,
         "pass" if state.state == "INSTALLED" else "fail",
@@ -154,4 +168,4 @@ def counts(connection: Connection, files: list[SqlFile]) -> list[Check]:
 
 
 View = Callable[["Connection", list[SqlFile]], list[Check]]
-VIEWS: dict[str, View] = {"functions": functions, "critical": critical, "counts": counts, "proofs": prove}
+VIEWS: dict[str, View] = {"functions": functions, "views": views, "critical": critical, "counts": counts, "proofs": prove}

@@ -33,6 +33,12 @@ class Bumped:
     frozen: Path | None
     edited: bool
 
+    def told(self, dry: bool) -> str:
+        """What was done, or would be, in a sentence."""
+        frozen = f"; version {self.version - 1} is in archive/{self.frozen.name}" if self.frozen else ""
+        then = "" if self.edited else "; edit it, and run this again to lock what you wrote"
+        return f"{self.name} {'would be' if dry else 'is'} version {self.version}{frozen}{then}"
+
 
 def folders(project: Project) -> list[Path]:
     """The folders of SQL files, the package's first; of two files with one name the one of a later folder counts.
@@ -54,6 +60,12 @@ def folders(project: Project) -> list[Path]:
         if each.is_dir() and each.resolve() not in [other.resolve() for other in found]:
             found.append(each)
     return found
+
+
+def own_folder(project: Project) -> Path:
+    """The last of the project's own folders of SQL files, where a new file goes; it need not exist yet."""
+    found = folders(project)
+    return found[-1] if len(found) > 1 or project.root in found[0].parents else project.root / "sql"
 
 
 def paths(project: Project, kinds: Sequence[Kind] = KINDS) -> dict[str, tuple[Kind, Path]]:
@@ -275,6 +287,11 @@ def write(file: SqlFile, text: str, version: int, frozen: Path | None = None, fo
     locked.setdefault(_locked_name(file), {})[version] = hashlib.sha256(text.encode()).hexdigest()
     lines = [f"{name} {number} {sha256}" for name in sorted(locked) for number, sha256 in sorted(locked[name].items())]
     write_atomically(file.root / LOCK, "\n".join([LOCK_HEADER, *lines]) + "\n")
+
+
+def write_unlocked(file: SqlFile, text: str) -> None:
+    """Write a new file that is yet to be edited and to be given its version."""
+    write_atomically(file.path, text)
 
 
 def _committed(path: Path, sha256: str) -> str | None:

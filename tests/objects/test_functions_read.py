@@ -6,7 +6,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from skinspire_db.objects import files, install
+from skinspire_db.errors import NotOurs
+from skinspire_db.objects import files, install, live
+from skinspire_db.objects.making import Making
 
 
 def trigger_file(folder: Path, name: str, function: str) -> files.SqlFile:
@@ -22,13 +24,13 @@ def test_functions_are_read_once_for_each_file(
     connection: psycopg.Connection[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads: list[int] = []
-    read = install._function_rows
+    read = live.rows
 
-    def counted(opened: psycopg.Connection[Any]) -> install.FunctionRows:
+    def counted(opened: psycopg.Connection[Any]) -> live.Rows:
         reads.append(1)
         return read(opened)
 
-    monkeypatch.setattr(install, "_function_rows", counted)
+    monkeypatch.setattr(live, "rows", counted)
     written = [trigger_file(tmp_path, name, F.format(name, 1)) for name in ("f", "g", "h")]
     assert install.install(connection, written, others=False).numbers["functions"] == 3
     assert len(reads) == 4  # once before the first
@@ -43,10 +45,11 @@ def test_a_file_is_not_taken_for_the_maker_of_what_came_before_it(
     )
     connection.execute(f"CREATE {F.format('f', 1)}".encode())
     connection.execute("RESET ROLE")
-    known: install.FunctionRows = {}
-    made, changed = install.made_by(connection, trigger_file(tmp_path, "f", F.format("f", 2)), known)
-    assert (list(made), changed) == (["f()"], {"f()"})
-    made, changed = install.made_by(connection, trigger_file(tmp_path, "g", F.format("g", 1)), known)
-    assert (list(made), changed) == (["g()"], set())
-    made, changed = install.made_by(connection, trigger_file(tmp_path, "h", F.format("f", 2)), known)
-    assert (list(made), changed) == (["f()"], set())
+    theirs = Making(connection, {})
+    with pytest.raises(NotOurs, match=r"function f\(\) exists already"):
+        theirs.make([trigger_file(tmp_path, "f", F.format("f", 2))])
+    making = Making(connection, {})
+    making.make([trigger_file(tmp_path, "f", F.format("f", 1)), trigger_file(tmp_path, "g", F.format("g", 1))])
+    assert {name: list(made) for name, made in making.made.items()} == {"f": ["f()"], "g": ["g()"]}
+    owners = connection.execute("SELECT proowner::regrole::text FROM pg_proc WHERE proname = 'f'").fetchall()
+    assert owners != [("former_owner",)]

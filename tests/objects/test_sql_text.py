@@ -12,6 +12,7 @@ from migration_support import app, at, head, revision  # noqa: F401
 
 from skinspire_db.errors import SqlFileInvalid
 from skinspire_db.objects import files, install, status
+from skinspire_db.objects.making import Making
 
 HEADER = '/*\nversion = 1\nsummary = "s"\norder = 1\n*/\n'
 ATOMIC = "CREATE FUNCTION f(a int) RETURNS text LANGUAGE sql BEGIN ATOMIC {} END"
@@ -39,7 +40,7 @@ CONTROL = [
 def test_what_is_valid_is_taken(connection: psycopg.Connection[Any], tmp_path: Path, sql: str) -> None:
     path = tmp_path / "good.sql"
     path.write_text(HEADER + sql)
-    install.made_by(connection, files.read_file(path))
+    Making(connection, {}).make([files.read_file(path)])
 
 
 @pytest.mark.parametrize("sql", CONTROL)
@@ -70,8 +71,9 @@ def test_a_mark_at_the_beginning_of_a_file_is_no_text(connection: psycopg.Connec
     path.write_text(path.read_text(), encoding="utf-8-sig")
     marked = files.read_file(path)
     assert marked.sha256 == plain.sha256
-    made, _ = install.made_by(connection, marked)
-    assert list(made) == ["f()"]
+    making = Making(connection, {})
+    making.make([marked])
+    assert list(making.made["marked"]) == ["f()"]
 
 
 @pytest.mark.parametrize(

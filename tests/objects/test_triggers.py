@@ -16,7 +16,7 @@ from skinspire_db.config import project as settings
 from skinspire_db.objects import files, versions
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.objects.install import install
-from skinspire_db.objects.status import TriggerState, status
+from skinspire_db.objects.status import ObjectState, status
 
 Connection = psycopg.Connection[Any]
 CURRENT = versions.current(settings.Project(Path(), {}))
@@ -404,7 +404,7 @@ def test_pgtap_agrees_with_status(clinic: Project) -> None:
         def tap(query: str, *values: str) -> bool:
             return str(connection.execute(f"SELECT {query}".encode(), values).fetchall()[0][0]).startswith("ok")
 
-        def agrees(states: list[TriggerState]) -> int:
+        def agrees(states: list[ObjectState]) -> int:
             for each in states:
                 exists = each.state not in ("MISSING", "UNATTACHED")
                 if " on " in each.object:

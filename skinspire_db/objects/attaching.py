@@ -1,0 +1,123 @@
+"""The triggers that files attach: making those that are missing or wrong, dropping them, and switching them off and on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from skinspire_db.errors import NotOurs, UsageError
+from skinspire_db.lifecycle import tool_schema
+from skinspire_db.lifecycle.result import Summary
+from skinspire_db.objects import ledger
+from skinspire_db.objects.files import SqlFile
+from skinspire_db.objects.ledger import Entry, LiveTrigger, MadeTrigger, Wanted
+from skinspire_db.objects.making import refusal
+from skinspire_db.postgres import search_path
+
+if TYPE_CHECKING:
+    from skinspire_db.postgres.connections import Connection
+
+
+def attach(
+    connection: Connection,
+    file: SqlFile,
+    wanted: dict[str, Wanted],
+    entry: Entry | None,
+    live: dict[tuple[str, str], LiveTrigger],
+) -> tuple[int, dict[str, MadeTrigger]]:
+    """Make the wanted triggers of a file that are missing or wrong, also in `live`.
+
+    One that is right is left alone: CREATE TRIGGER takes a lock that waits for every writer.
+
+    Returns:
+        How many were made or switched on, and what the ledger is to have of all of them.
+
+    Raises:
+        SqlFileInvalid: PostgreSQL refuses one.
+        NotOurs: Another trigger of that name is there that no file made.
+    """
+    import psycopg
+
+    known = entry.triggers if entry else {}
+    enabled = entry is None or entry.disabled_by is None
+    statements: list[str] = []
+    switched: list[tuple[str, str]] = []
+    made: dict[str, MadeTrigger] = {}
+    for key, each in wanted.items():
+        present = live.get((each.table, each.attachment.trigger))
+        made[key] = MadeTrigger.of(each, present)
+        # The shape differs in a restored database, and a ledger of earlier tools has none: it says nothing here.
+        remade = key not in known or replace(known[key], shape=made[key].shape) != made[key]
+        if remade:
+            statements.append(each.statement(connection))
+        # What is made is enabled; what exists is as it is.
+        if (remade or present is None or present.enabled) != enabled:
+            switched.append((each.table, each.attachment.trigger))
+    if statements:
+        try:
+            with search_path.application(connection):
+                connection.execute("; ".join(statements).encode())
+        except psycopg.Error as error:  # the positions in PostgreSQL's errors are in these statements, not in the file
+            raise refusal(file, error, file.line("attach")) from None
+        live |= ledger.live_triggers(connection)
+        for key, each in wanted.items():
+            former, made[key] = made[key], MadeTrigger.of(each, live[each.table, each.attachment.trigger])
+            if key not in known and former.definition not in ("", made[key].definition):
+                raise NotOurs(
+                    f"trigger {each.attachment.trigger} on {each.table} exists already, and no trigger file made it",
+                    remedy="rename it, or drop it if it is not needed",
+                )
+    _alter(connection, switched, enabled=enabled)
+    return len(statements) + (len(switched) if enabled else 0), made
+
+
+def drop(connection: Connection, triggers: Iterable[MadeTrigger]) -> int:
+    """Drop triggers that files made, where they exist. Returns how many."""
+    from psycopg import sql
+
+    triggers = list(triggers)
+    live = ledger.live_triggers(connection) if triggers else {}
+    gone = [known for known in triggers if (known.table, known.name) in live]
+    for known in gone:
+        target = sql.SQL(known.table)  # quoted by PostgreSQL when the ledger was written
+        connection.execute(sql.SQL("DROP TRIGGER {} ON {}").format(sql.Identifier(known.name), target))
+    return len(gone)
+
+
+def refuse_uninstalled(connection: Connection, name: str) -> dict[str, Entry]:
+    """The ledger's entries. Raises UsageError when the file is not among them."""
+    entries = ledger.read(connection) if tool_schema.exists(connection) else {}
+    if name not in entries:
+        raise UsageError(
+            f"no trigger file {name} is installed; those that are: {', '.join(sorted(entries)) or 'none'}",
+            remedy="invoke triggers.status --env={env}",
+        )
+    return entries
+
+
+def switch(connection: Connection, name: str, *, enabled: bool) -> Summary:
+    """Switch all triggers of an installed file on or off, and record that this is wished.
+
+    Runs in the caller's transaction. Raises UsageError for a file that is not installed or attaches no triggers.
+    """
+    tool_schema.ensure(connection)
+    entries = refuse_uninstalled(connection, name)
+    live = ledger.live_triggers(connection)
+    made = [(each.table, each.name) for each in entries[name].triggers.values()]
+    present = {each: live[each] for each in made if each in live}
+    if not present:
+        look = "triggers.install" if entries[name].triggers else "triggers.status"
+        raise UsageError(f"{name} has no triggers in this database", remedy=f"invoke {look} --env={{env}}")
+    changed = [key for key, trigger in present.items() if trigger.enabled != enabled]
+    _alter(connection, changed, enabled=enabled)
+    ledger.wish(connection, name, enabled=enabled)
+    return Summary({"enabled" if enabled else "disabled": len(changed), "were_so_already": len(present) - len(changed)})
+
+
+def _alter(connection: Connection, triggers: Iterable[tuple[str, str]], *, enabled: bool) -> None:
+    from psycopg import sql
+
+    verb = sql.SQL("ENABLE" if enabled else "DISABLE")
+    for table, name in triggers:
+        connection.execute(sql.SQL("ALTER TABLE {} {} TRIGGER {}").format(sql.SQL(table), verb, sql.Identifier(name)))

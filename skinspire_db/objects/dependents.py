@@ -1,0 +1,247 @@
+"""Taking functions and views out of the way of a change of what they are built on, and making them again afterwards.
+
+PostgreSQL neither changes the type of a column that a view reads nor replaces a view by one with other columns. So the object
+and all that depends on it are dropped and made again in the same transaction, with owner, grants, comments, indexes, triggers
+and rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from skinspire_db.errors import NotOurs
+from skinspire_db.objects import live
+from skinspire_db.postgres import search_path
+
+if TYPE_CHECKING:
+    from skinspire_db.postgres.connections import Connection
+
+Address = tuple[int, int]  # catalogue and oid of an object
+# What depends on some objects, directly or not. A rule stands for its view; a view's own row type leads to the functions that
+# return it.
+REACHED = f"""
+    WITH RECURSIVE reached (classid, objid) AS (
+        SELECT * FROM unnest(%s::oid[], %s::oid[])
+        UNION
+        SELECT next.* FROM reached r CROSS JOIN LATERAL (
+            SELECT CASE WHEN w.rulename = '_RETURN' THEN 'pg_class'::regclass::oid ELSE d.classid END,
+                   CASE WHEN w.rulename = '_RETURN' THEN w.ev_class ELSE d.objid END
+            FROM pg_depend d LEFT JOIN pg_rewrite w ON d.classid = 'pg_rewrite'::regclass AND w.oid = d.objid
+            WHERE (d.refclassid, d.refobjid) = (r.classid, r.objid) AND d.deptype = 'n'
+            UNION ALL
+            SELECT 'pg_type'::regclass::oid, t.oid FROM pg_type t
+            WHERE r.classid = 'pg_class'::regclass AND t.typrelid = r.objid OR r.classid = 'pg_type'::regclass AND t.typelem = r.objid
+        ) AS next
+    )
+    SELECT CASE WHEN c.oid IS NOT NULL THEN {live.WORD} || ' ' || c.oid::regclass WHEN p.oid IS NOT NULL THEN p.oid::regprocedure::text END,
+           pg_describe_object(r.classid, r.objid, 0)
+    FROM reached r LEFT JOIN pg_proc p ON r.classid = 'pg_proc'::regclass AND p.oid = r.objid
+    LEFT JOIN pg_class c ON r.classid = 'pg_class'::regclass AND c.oid = r.objid AND c.relkind IN ('v', 'm')
+    WHERE r.classid <> 'pg_type'::regclass ORDER BY 2
+"""  # noqa: S608, E501
+# The statements that make what belongs to an object beside its definition: kind, what it is about, and the statement.
+PARTS = f"""
+    SELECT 'owner', '', format('ALTER %%s %%s OWNER TO %%I', upper({live.WORD}), c.oid::regclass, pg_get_userbyid(c.relowner))
+    FROM pg_class c WHERE c.oid = %(oid)s
+    UNION ALL SELECT 'grant', '', format('GRANT %%s ON %%s TO %%s%%s', a.privilege_type, c.oid::regclass,
+        CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END,
+        CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' END)
+    FROM pg_class c, aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) a WHERE c.oid = %(oid)s
+    UNION ALL SELECT 'grant', '', format('GRANT %%s (%%I) ON %%s TO %%s%%s', a.privilege_type, t.attname, t.attrelid::regclass,
+        CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END,
+        CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' END)
+    FROM pg_attribute t, aclexplode(t.attacl) a WHERE t.attrelid = %(oid)s AND t.attacl IS NOT NULL
+    UNION ALL SELECT 'comment', '', format('COMMENT ON %%s %%s IS %%L', upper({live.WORD}), c.oid::regclass, d.description)
+    FROM pg_class c JOIN pg_description d ON (d.objoid, d.classoid, d.objsubid) = (c.oid, 'pg_class'::regclass, 0) WHERE c.oid = %(oid)s
+    UNION ALL SELECT 'comment', t.attname, format('COMMENT ON COLUMN %%s.%%I IS %%L', t.attrelid::regclass, t.attname, d.description)
+    FROM pg_attribute t JOIN pg_description d ON (d.objoid, d.classoid, d.objsubid) = (t.attrelid, 'pg_class'::regclass, t.attnum)
+    WHERE t.attrelid = %(oid)s
+    UNION ALL SELECT 'default', t.attname, format('ALTER VIEW %%s ALTER COLUMN %%I SET DEFAULT %%s', t.attrelid::regclass, t.attname,
+        pg_get_expr(d.adbin, d.adrelid))
+    FROM pg_attrdef d JOIN pg_attribute t ON (t.attrelid, t.attnum) = (d.adrelid, d.adnum) WHERE d.adrelid = %(oid)s
+    UNION ALL SELECT 'index', 'index ' || x.indexrelid::regclass, pg_get_indexdef(x.indexrelid) FROM pg_index x WHERE x.indrelid = %(oid)s
+    UNION ALL SELECT 'comment', 'index ' || x.indexrelid::regclass, format('COMMENT ON INDEX %%s IS %%L', x.indexrelid::regclass, d.description)
+    FROM pg_index x JOIN pg_description d ON (d.objoid, d.classoid) = (x.indexrelid, 'pg_class'::regclass) WHERE x.indrelid = %(oid)s
+    UNION ALL SELECT 'rule', r.rulename, pg_get_ruledef(r.oid) FROM pg_rewrite r WHERE r.ev_class = %(oid)s AND r.rulename <> '_RETURN'
+    UNION ALL SELECT 'trigger', t.tgname, pg_get_triggerdef(t.oid) || CASE t.tgenabled WHEN 'D'
+        THEN format('; ALTER TABLE %%s DISABLE TRIGGER %%I', t.tgrelid::regclass, t.tgname) ELSE '' END
+    FROM pg_trigger t WHERE t.tgrelid = %(oid)s AND NOT t.tgisinternal
+"""  # noqa: S608, E501
+FUNCTION_PARTS = """
+    SELECT 'owner', '', format('ALTER ROUTINE %%s OWNER TO %%I', p.oid::regprocedure, pg_get_userbyid(p.proowner))
+    FROM pg_proc p WHERE p.oid = %(oid)s
+    UNION ALL SELECT 'grant', '', format('GRANT %%s ON ROUTINE %%s TO %%s%%s', a.privilege_type, p.oid::regprocedure,
+        CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END,
+        CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' END)
+    FROM pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE p.oid = %(oid)s
+    UNION ALL SELECT 'comment', '', format('COMMENT ON ROUTINE %%s IS %%L', p.oid::regprocedure, d.description)
+    FROM pg_proc p JOIN pg_description d ON (d.objoid, d.classoid) = (p.oid, 'pg_proc'::regclass) WHERE p.oid = %(oid)s
+"""
+RELATION = f"""
+    SELECT c.oid, format('CREATE %%s %%s%%s AS %%s%%s', upper({live.WORD}), c.oid::regclass,
+        ' WITH (' || array_to_string(c.reloptions, ', ') || ')', rtrim(pg_get_viewdef(c.oid), ';'),
+        CASE WHEN c.relispopulated THEN '' ELSE ' WITH NO DATA' END)
+    FROM pg_class c WHERE c.oid = to_regclass(%(name)s) AND c.relkind IN ('v', 'm')
+"""  # noqa: S608
+FUNCTION = """
+    SELECT p.oid, CASE p.prokind WHEN 'a' THEN '' ELSE pg_get_functiondef(p.oid) END FROM pg_proc p
+    WHERE p.oid = to_regprocedure(%(name)s)
+"""
+ORDER = ("index", "default", "rule", "trigger", "grant", "comment")
+
+
+class Part(NamedTuple):
+    """Something that belongs to a view or function, such as an index; `about` is what of the object it is about."""
+
+    kind: str
+    about: str
+    statement: str
+
+
+@dataclass(frozen=True)
+class Saved:
+    """An object that was dropped: what the ledger calls it, the statement that makes it, and its parts."""
+
+    key: str
+    statement: str
+    parts: tuple[Part, ...]
+
+
+def take_down(connection: Connection, start: Collection[Address], ours: Collection[str] | None, because: str) -> list[Saved]:
+    """Drop views and functions, and all views and functions that depend on them.
+
+    Args:
+        connection: Where; in the caller's transaction.
+        start: The objects to begin with.
+        ours: What the ledger knows, and nothing else is dropped; None for a trial that is rolled back.
+        because: What they are in the way of, for the error.
+
+    Returns:
+        What was dropped, in the order in which it can be made again.
+
+    Raises:
+        NotOurs: Something that no SQL file made would have to go, too; all of it is named, and nothing was dropped.
+    """
+    reached = search_path.rows(connection, REACHED, ([each for each, _ in start], [oid for _, oid in start])) if start else []
+    if unknown := [described for key, described in reached if not key or (ours is not None and key not in ours)]:
+        raise NotOurs(
+            f"{because}, and what no SQL file made depends on it: {', '.join(unknown)}",
+            remedy=_file_of(next((key for key, _ in reached if key and key not in (ours or ())), None)),
+        )
+    saved = {key: _saved(connection, key) for key, _ in reached}
+    return [saved[key] for key in reversed(live.drop(connection, saved))]
+
+
+def _file_of(key: str | None) -> str:
+    """What to do about an object without a file."""
+    kind, name = live.split(key) if key else ("", "")
+    if not name:
+        return "drop that first, and make it again afterwards"
+    flag = "function" if kind == "function" else "view"
+    return f"invoke sql.new --env={{env}} --{flag}={name.partition('(')[0]} --from-database makes an SQL file of it"
+
+
+def addresses(connection: Connection, keys: Iterable[str]) -> list[Address]:
+    """Where the catalogue has the objects that exist."""
+    wanted = set(keys)
+    return [address for address, row in live.rows(connection).items() if row.key in wanted]
+
+
+def readers(
+    connection: Connection, table: str, columns: Sequence[str] | None = None, constraints: Sequence[str] = ()
+) -> list[Address]:
+    """The views and functions that read a table.
+
+    Args:
+        connection: Where.
+        table: The table's name, as the application's statements have it.
+        columns: Only those that read one of these columns; None for all.
+        constraints: And those that need one of these constraints of the table.
+    """
+    query = f"""
+        SELECT DISTINCT CASE WHEN d.classid = 'pg_rewrite'::regclass THEN 'pg_class'::regclass::oid ELSE d.classid END,
+                        coalesce(w.ev_class, d.objid)
+        FROM pg_depend d LEFT JOIN pg_rewrite w ON d.classid = 'pg_rewrite'::regclass AND w.oid = d.objid
+        WHERE (w.rulename = '_RETURN' OR d.classid = 'pg_proc'::regclass) AND d.deptype = 'n' AND (
+              d.refclassid = 'pg_class'::regclass AND d.refobjid = to_regclass(%(table)s) AND ({columns is None} OR EXISTS (
+                  SELECT FROM pg_attribute a
+                  WHERE (a.attrelid, a.attnum) = (d.refobjid, d.refobjsubid) AND a.attname = ANY (%(columns)s)))
+           OR d.refclassid = 'pg_constraint'::regclass AND d.refobjid IN (
+                  SELECT oid FROM pg_constraint WHERE conrelid = to_regclass(%(table)s) AND conname = ANY (%(constraints)s)))
+    """  # noqa: S608
+    given = {"table": table, "columns": list(columns or ()), "constraints": list(constraints)}
+    return [(catalogue, oid) for catalogue, oid in search_path.rows(connection, query, given)]
+
+
+def put_back(connection: Connection, saved: Iterable[Saved], but: Collection[str] = ()) -> None:
+    """Make again what was dropped and no file has made since, and give each object its owner, grants, comments and the rest.
+
+    Args:
+        connection: Where; in the caller's transaction.
+        saved: What `take_down` has dropped.
+        but: Indexes, as the ledger calls them, that are not wanted any more.
+    """
+    saved = list(saved)
+    for each in saved:
+        if _address(connection, each.key) is None and each.statement:
+            _execute(connection, each.statement)
+    for each in saved:
+        if _address(connection, each.key) is not None:
+            _put_back_parts(connection, each, but)
+
+
+def _put_back_parts(connection: Connection, saved: Saved, but: Collection[str]) -> None:
+    import psycopg
+
+    now = parts(connection, saved.key)
+    for part in saved.parts:
+        if part.kind == "owner" and part not in now:
+            _execute(connection, part.statement)
+    now = parts(connection, saved.key)
+    for part in now:
+        if part.kind == "grant" and part not in saved.parts:
+            revoked = part.statement.removesuffix(" WITH GRANT OPTION").replace("GRANT", "REVOKE", 1)
+            _execute(connection, " FROM ".join(revoked.rsplit(" TO ", 1)))
+    present = {(part.kind, part.about) for part in now if part.kind != "grant"}
+    for part in sorted((each for each in saved.parts if each.kind in ORDER), key=lambda each: ORDER.index(each.kind)):
+        if part in now or (part.kind, part.about) in present or part.about in but:
+            continue
+        try:
+            with connection.transaction():  # a savepoint
+                _execute(connection, part.statement)
+        except psycopg.errors.UndefinedColumn:
+            if part.kind not in ("grant", "comment"):  # these go with their column
+                raise
+
+
+def _saved(connection: Connection, key: str) -> Saved:
+    return Saved(key, statement(connection, key), tuple(parts(connection, key)))
+
+
+def _address(connection: Connection, key: str) -> tuple[int, str] | None:
+    """The object's oid, and the statement that makes it."""
+    query = FUNCTION if live.is_function(key) else RELATION
+    found = search_path.rows(connection, query, {"name": live.split(key)[1]})
+    return found[0] if found else None
+
+
+def statement(connection: Connection, key: str) -> str:
+    """The statement that makes an object that exists; empty for an aggregate, which PostgreSQL does not print."""
+    found = _address(connection, key)
+    assert found
+    return found[1]
+
+
+def parts(connection: Connection, key: str) -> list[Part]:
+    """What belongs to an object that exists beside its definition."""
+    found = _address(connection, key)
+    assert found
+    query = FUNCTION_PARTS if live.is_function(key) else PARTS
+    return [Part(*row) for row in search_path.rows(connection, query, {"oid": found[0]})]
+
+
+def _execute(connection: Connection, statement: str) -> None:
+    with search_path.application(connection):
+        connection.execute(statement.encode())

@@ -1,0 +1,355 @@
+"""Running SQL files: which functions and views each of them makes, in an order in which each finds what it needs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from skinspire_db.errors import NotOurs, SkinspireError, SqlFileInvalid
+from skinspire_db.objects import dependents, live
+from skinspire_db.objects.dependents import Saved
+from skinspire_db.objects.files import SqlFile
+from skinspire_db.objects.kinds import TRIGGER, VIEW
+from skinspire_db.objects.ledger import Entry
+from skinspire_db.postgres import search_path
+from skinspire_db.postgres.failures import sentence
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from skinspire_db.postgres.connections import Connection
+
+# SQLSTATE of what a file says that runs too early: a table or view, function, column, or other object does not exist yet.
+TOO_EARLY = ("42P01", "42883", "42703", "42704", "3F000")
+# Of what stands in the way of the file: other columns of a view, a materialized view, another return type, another kind of
+# object, a dependent object, or CREATE without OR REPLACE.
+IN_THE_WAY = ("42P16", "42P07", "42P13", "42723", "42809", "42710", "2BP01")
+
+
+class _Waits(Exception):
+    """A file has to run after another one; `because` is what PostgreSQL says."""
+
+    def __init__(self, because: psycopg.Error) -> None:
+        super().__init__(str(because))
+        self.because = because
+
+
+@dataclass
+class Making:
+    """The run of some files in the caller's transaction.
+
+    Attributes:
+        connection: Where.
+        entries: What the ledger has.
+        keeps_going: A file that cannot be used is noted in `refused`, and the others are made.
+        made: The objects of each file that is made or was right already: their names and what the ledger is to keep.
+        former: The fingerprints of the ledger's objects before.
+        saved: What had to be dropped for a moment.
+        refused: What is wrong with each file that cannot be used.
+    """
+
+    connection: Connection
+    entries: dict[str, Entry]
+    keeps_going: bool = False
+    made: dict[str, dict[str, str]] = field(default_factory=dict)
+    former: dict[str, str] = field(default_factory=dict)
+    saved: list[Saved] = field(default_factory=list)
+    refused: dict[str, Exception] = field(default_factory=dict)
+    rows: live.Rows = field(default_factory=dict, repr=False)
+
+    def make(self, files: list[SqlFile]) -> None:
+        """Run the files whose objects are not what they say. One that needs what another makes runs after it.
+
+        Raises:
+            SqlFileInvalid: PostgreSQL refuses a file, with the line; files need each other in a circle; two make one object.
+            NotOurs: An object of that name exists that no file made and that is another, or something else depends on one
+                that would have to be dropped.
+        """
+        ledger = {key for entry in self.entries.values() for key in entry.functions}
+        self.former = live.fingerprints(self.connection, ledger)
+        waiting = [file for file in files if not self._is_right(file)]
+        rounds = 2 * len(files) + 2  # each round makes one file at least, and a file is dropped again once at most
+        while waiting and rounds:
+            rounds -= 1
+            waits: dict[str, psycopg.Error] = {}
+            for file in waiting:
+                try:
+                    self._make(file)
+                except _Waits as too_early:
+                    waits[file.name] = too_early.because
+                except SkinspireError as refused:
+                    if not self.keeps_going:
+                        raise
+                    self.refused[file.name] = refused
+            again = [file for file in files if file.name not in self.made | waits | self.refused]
+            if len(waits) == len(waiting) and not again:
+                self._refuse_early(waiting, waits)
+            waiting = [file for file in waiting if file.name in waits and file.name not in self.refused] + again
+
+    def count(self, kind: str) -> int:
+        """How many objects, functions or others, are not what they were before."""
+        return sum(
+            not live.same({key: fingerprint}, {key: self.former.get(key, "")})
+            for objects in self.made.values()
+            for key, fingerprint in objects.items()
+            if live.is_function(key) == (kind == "function")
+        )
+
+    def _is_right(self, file: SqlFile) -> bool:
+        entry = self.entries.get(file.name)
+        if entry is None or entry.sha256 != file.sha256:
+            return False
+        now = {key: self.former[key] for key in entry.functions if key in self.former}
+        if not live.same(entry.functions, now):
+            return False
+        self.made[file.name] = entry.functions
+        return True
+
+    def _make(self, file: SqlFile) -> None:
+        """Run one file; first as it stands, then with what is in its way dropped."""
+        import psycopg
+
+        existing = self._existing(file)
+        materialized = [key for key in existing if key.startswith("materialized view ")]
+        if not materialized:  # these have no OR REPLACE, and IF NOT EXISTS would leave one as it is
+            self.connection.execute(b"SAVEPOINT file")
+            try:
+                self._run(file, existing)
+                self.connection.execute(b"RELEASE SAVEPOINT file")
+                return
+            except psycopg.Error as error:
+                if self.connection.closed:
+                    raise
+                self.connection.execute(b"ROLLBACK TO SAVEPOINT file; RELEASE SAVEPOINT file")
+                if error.sqlstate in TOO_EARLY:
+                    raise _Waits(error) from None
+                if error.sqlstate not in IN_THE_WAY or not existing:
+                    raise refusal(file, error) from None
+            except SkinspireError:
+                self.connection.execute(b"ROLLBACK TO SAVEPOINT file; RELEASE SAVEPOINT file")
+                raise
+        self._replace(file, existing)
+
+    def _existing(self, file: SqlFile) -> list[str]:
+        """The objects that the file made before, and the views that its statements name, where they exist."""
+        entry = self.entries.get(file.name)
+        relations = [name for kind, name, _ in file.creates() if kind == "view"]
+        query = f"""
+            SELECT {live.WORD} || ' ' || c.oid::regclass
+            FROM unnest(%s::text[]) AS name JOIN pg_class c ON c.oid = to_regclass(name) WHERE c.relkind IN ('v', 'm')
+        """  # noqa: S608
+        found = [key for (key,) in search_path.rows(self.connection, query, (relations,))] if relations else []
+        return list(dict.fromkeys([*live.fingerprints(self.connection, entry.functions if entry else ()), *found]))
+
+    def _replace(self, file: SqlFile, existing: list[str]) -> None:
+        """Drop what is in the file's way, and all that depends on it, and run it; other files' objects are made again."""
+        import psycopg
+
+        ours = self._ours()
+        for name, objects in self.made.items():
+            if name != file.name and (twice := [key for key in existing if key in objects]):
+                raise two_makers(file, twice[0], name)
+        if foreign := [key for key in existing if key not in ours]:
+            self._adopt(file, existing, foreign)
+            return
+        self.connection.execute(b"SAVEPOINT replacement")
+        try:
+            start = dependents.addresses(self.connection, existing)
+            saved = dependents.take_down(self.connection, start, ours, f"{file.path}:1: it has to be made anew")
+            self.rows.clear()
+            self._run(file, [])
+        except psycopg.Error as error:
+            if self.connection.closed:
+                raise
+            self.connection.execute(b"ROLLBACK TO SAVEPOINT replacement; RELEASE SAVEPOINT replacement")
+            if error.sqlstate in TOO_EARLY:
+                raise _Waits(error) from None
+            raise refusal(file, error) from None
+        except SkinspireError:
+            self.connection.execute(b"ROLLBACK TO SAVEPOINT replacement; RELEASE SAVEPOINT replacement")
+            raise
+        self.connection.execute(b"RELEASE SAVEPOINT replacement")
+        self.saved += [each for each in saved if each.key not in {other.key for other in self.saved}]
+        for name, objects in list(self.made.items()):
+            if name != file.name and objects.keys() & {each.key for each in saved}:
+                del self.made[name]
+
+    def _adopt(self, file: SqlFile, existing: list[str], foreign: list[str]) -> None:
+        """Take objects that no file made for the file's own where they are the same; else refuse. They stay as they are."""
+        import psycopg
+
+        before = live.recorded(self.connection, existing)
+        self.connection.execute(b"SAVEPOINT adoption")
+        try:
+            start = dependents.addresses(self.connection, existing)
+            dependents.take_down(self.connection, start, None, "")
+            self.rows.clear()
+            self._run(file, [])
+            made = self.made.pop(file.name)
+        except psycopg.Error as error:
+            if self.connection.closed:
+                raise
+            if error.sqlstate in TOO_EARLY:
+                raise _Waits(error) from None
+            raise refusal(file, error) from None
+        finally:
+            if not self.connection.closed:
+                self.connection.execute(b"ROLLBACK TO SAVEPOINT adoption; RELEASE SAVEPOINT adoption")
+                self.rows.clear()
+        if any(not is_alike(before.get(key, ""), made.get(key, "")) for key in foreign):
+            raise not_ours(file, foreign[0])
+        self.made[file.name] = before
+
+    def _ours(self) -> set[str]:
+        return {key for entry in self.entries.values() for key in entry.functions} | {
+            key for objects in self.made.values() for key in objects
+        }
+
+    def _run(self, file: SqlFile, existing: Iterable[str]) -> None:
+        """Run the file, and note what it made. Raises psycopg.Error; and SqlFileInvalid or NotOurs after it has run."""
+        ours = self._ours()
+        foreign = live.recorded(self.connection, [key for key in existing if key not in ours])
+        transaction = _transaction(self.connection)
+        before = dict(self.rows) or live.rows(self.connection)
+        with search_path.application(self.connection):
+            self.connection.execute(file.text.encode())
+        after = live.rows(self.connection)
+        if _transaction(self.connection) != transaction:
+            raise SqlFileInvalid(
+                f"{file.path}:1: the file has ended the transaction, and what it did before stays",
+                remedy=f"correct {file.path.name}",
+            )
+        written = [row.key for at, row in after.items() if at not in before or before[at].place != row.place]
+        for at, row in after.items():
+            if at in before and before[at].text != row.text and live.is_function(row.key) and row.key not in ours:
+                raise not_ours(file, row.key)
+        if file.kind is TRIGGER:
+            if _own(self.connection, file, [key for key in written if live.is_function(key)]):
+                after = live.rows(self.connection)
+        elif not any(live.is_function(key) != (file.kind is VIEW) for key in written):
+            raise SqlFileInvalid(f"{file.path}:1: it makes no {file.kind.word}", remedy=f"correct {file.path.name}")
+        made = live.recorded(self.connection, written)
+        for key in foreign:
+            if key in made and not is_alike(foreign[key], made[key]):
+                raise not_ours(file, key)
+        self.rows.clear()
+        self.rows.update(after)
+        self.made[file.name] = made
+
+    def _refuse_early(self, waiting: list[SqlFile], waits: dict[str, psycopg.Error]) -> None:
+        """Say what nobody makes, or which files need each other."""
+        makers = {name.rpartition(".")[2].strip('"'): file for file in waiting for _, name, _ in file.creates()}
+        needs = {file.name: makers.get(_missing(file, waits[file.name])) for file in waiting}
+        for file in waiting:
+            if needs[file.name] in (None, file) or self.keeps_going:
+                error = refusal(file, waits[file.name])
+                if not self.keeps_going:
+                    raise error
+                self.refused[file.name] = error
+        if not self.keeps_going:
+            raise _circle(waiting[0], needs, waits)
+
+
+def _circle(first: SqlFile, needs: dict[str, SqlFile | None], waits: dict[str, psycopg.Error]) -> SqlFileInvalid:
+    chain = [first]
+    while (following := needs[chain[-1].name]) is not None and following not in chain:
+        chain.append(following)
+    assert following is not None
+    chain = [*chain[chain.index(following) :], following]
+    line = _line(chain[0], waits[chain[0].name]) or 1
+    says = ", which needs ".join(each.name for each in chain)
+    return SqlFileInvalid(
+        f"{chain[0].path}:{line}: a circle: {says}", remedy="put what they share into a view or function of its own"
+    )
+
+
+def _missing(file: SqlFile, error: psycopg.Error) -> str:
+    """The last part of the name at the place that PostgreSQL points to."""
+    text, position = file.text, error.diag.statement_position
+    if position is None:
+        text, position = error.diag.internal_query or "", error.diag.internal_position
+    found = re.match(r'(?:"?\w+"?\.)?"?(\w+)', text[int(position or 1) - 1 :])
+    return found[1] if found else ""
+
+
+def is_alike(one: str, other: str) -> bool:
+    """Whether two entries of the ledger are of one definition, in whatever words PostgreSQL prints it."""
+    return bool(set(one.split()) & set(other.split()))
+
+
+def shown(key: str) -> str:
+    """An object for a reader."""
+    return f"function {key}" if live.is_function(key) else key
+
+
+def not_ours(file: SqlFile, key: str) -> NotOurs:
+    """The error for an object that exists and that no file made."""
+    kind, name = live.split(key)
+    return NotOurs(
+        f"{file.path}: {shown(key)} exists already, and no {file.kind.word} file made it",
+        remedy=f"rename one of the two, or drop it if it is not needed: DROP {kind.upper()} {name}",
+    )
+
+
+def two_makers(file: SqlFile, key: str, other: str) -> SqlFileInvalid:
+    """The error for an object that two files make."""
+    one, two = sorted((file.name, other))
+    return SqlFileInvalid(f"{file.path}:1: {shown(key)} is made by {one} and by {two}", remedy="let one of the two make it")
+
+
+def refusal(file: SqlFile, error: psycopg.Error, line: int | None = None) -> Exception:
+    """What PostgreSQL refuses, with file and line; what is not the file's fault stays as it is."""
+    import psycopg
+
+    if isinstance(error, psycopg.OperationalError | psycopg.errors.InsufficientPrivilege):  # locks, the disk, rights
+        return error
+    return SqlFileInvalid(
+        f"{file.path}:{line or _line(file, error) or 1}: {sentence(error)}",
+        remedy=error.diag.message_hint or f"correct {file.path.name}",
+    )
+
+
+def _line(file: SqlFile, error: psycopg.Error) -> int | None:
+    if position := error.diag.statement_position:
+        return file.text[: int(position) - 1].count("\n") + 1
+    return file.line_of(error.diag.context or "") or next(_lines_named(file, error.diag.message_primary or ""), None)
+
+
+def _lines_named(file: SqlFile, message: str) -> Iterator[int]:
+    """The lines of the CREATE statements whose objects a message names."""
+    for _, name, line in file.creates():
+        if name.rpartition(".")[2].strip('"') in message:
+            yield line
+
+
+def _transaction(connection: Connection) -> object:
+    return connection.execute("SELECT pg_current_xact_id()::text").fetchone()
+
+
+def _own(connection: Connection, file: SqlFile, signatures: list[str]) -> bool:
+    """Make sure that the functions of triggers are ours, and that one with its owner's rights finds nothing of its caller's.
+
+    Returns:
+        Whether one had another owner.
+    """
+    rows = search_path.rows(
+        connection,
+        """
+        SELECT signature, pg_get_userbyid(p.proowner) <> current_user,
+               p.prosecdef AND coalesce(p.proconfig, '{}')::text !~ 'search_path='
+        FROM unnest(%s::text[]) AS signature JOIN pg_proc p ON p.oid = to_regprocedure(signature)
+        """,
+        (signatures,),
+    )
+    for signature, others, unsafe in rows:
+        if unsafe:
+            raise SqlFileInvalid(
+                f"{file.path}:1: {signature} is SECURITY DEFINER without a search_path of its own",
+                remedy="add SET search_path FROM CURRENT",
+            )
+        if others:
+            with search_path.application(connection):
+                connection.execute(f"ALTER ROUTINE {signature} OWNER TO CURRENT_USER".encode())  # regprocedure's own quoting
+    return any(others for _, others, _ in rows)

@@ -1,0 +1,210 @@
+"""The operations of sql.*: install the SQL files, look at what is installed, and write one from a live object.
+
+Those of triggers.* are the same for trigger files alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from skinspire_db.config.environment import Environment
+from skinspire_db.config.project import current_project
+from skinspire_db.errors import UsageError
+from skinspire_db.lifecycle.pipeline import Look, Pipeline, Step
+from skinspire_db.lifecycle.result import Check, Summary, counted
+from skinspire_db.objects import diff as differing
+from skinspire_db.objects import install as installing
+from skinspire_db.objects import live, making, proofs, versions, writing
+from skinspire_db.objects import status as state
+from skinspire_db.objects.files import SqlFile
+from skinspire_db.objects.kinds import KINDS, TRIGGER, Kind
+
+if TYPE_CHECKING:
+    from skinspire_db.postgres.connections import Connection
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The collection whose operation it is, and the kinds of files that it is for."""
+
+    collection: str
+    kinds: tuple[Kind, ...]
+
+
+WORDS = ("function", "view", "materialized view", "index", "trigger")
+SQL, TRIGGERS = Scope("sql", KINDS), Scope("triggers", (TRIGGER,))
+
+
+def install(
+    environment: Environment,
+    *,
+    scope: Scope = SQL,
+    name: str | None = None,
+    at_version: str | None = None,
+    verify: bool = False,
+) -> Pipeline:
+    """Make functions, views, triggers and ledger what the files say, or one file, or one as it was in an earlier version.
+
+    Whatever that changes is proved before it is committed; with `verify` every file is proved, and one that cannot be is no
+    pass.
+    """
+    files = versions.current(environment.project, scope.kinds)
+    if at_version is not None and name is None:
+        raise UsageError(
+            "--at-version needs --name",
+            remedy=f"invoke {scope.collection}.install --name={files[0].name if files else 'NAME'} --at-version={at_version}",
+        )
+    chosen = files if name is None else [versions.pick(files, name)]
+    if name is not None and at_version is not None:
+        now, chosen = chosen[0], [versions.at(chosen[0], at_version)]
+        if verify and chosen[0].version != now.version:
+            raise UsageError(
+                f"--verify proves the current version of {name}, not version {at_version}",
+                remedy=f"invoke {scope.collection}.install --name={name} --at-version={at_version}",
+            )
+    changed = False
+
+    def make(connection: Connection) -> Summary:
+        nonlocal changed
+        summary = installing.install(connection, chosen, others=name is None, kinds=scope.kinds)
+        changed = any(summary.numbers.get(what) for what in ("functions", "views", "attached", "dropped"))
+        return summary
+
+    def prove(connection: Connection, of: list[SqlFile]) -> list[Check]:
+        if verify:
+            return proofs.prove(connection, of)
+        # One file's function may be what another's calls: whatever changed, all that can be proved is.
+        return proofs.prove_able(connection, of) if changed else []
+
+    proved = files if at_version is None else chosen
+    return Pipeline(
+        "triggers.install", environment, (Step("triggers", make, destroys=""), _view_step("proofs", prove, proved))
+    )
+
+
+def status(environment: Environment, scope: Scope = SQL) -> Look:
+    """The state of every function, view and trigger; exit code 3 when one is not INSTALLED."""
+    files = versions.current(environment.project, scope.kinds)
+
+    def look(connection: Connection) -> Summary:
+        states = state.status(connection, files, scope.kinds)
+        wrong = [each for each in states if each.state != "INSTALLED"]
+        summary = Summary({"files": len(files), "objects": len(states), "installed": len(states) - len(wrong)})
+        summary.rows = _overview(states)
+        summary.data = {"triggers" if scope is TRIGGERS else "objects": [each.as_dict() for each in states]}
+        if wrong:
+            first = wrong[0]
+            summary.drift = (
+                f"{len(wrong)} of {len(states)} {'is' if len(wrong) == 1 else 'are'} not installed as the files say:"
+                f" {first.file}, {first.object}: {first.state}"
+            )
+            enable = f"invoke triggers.enable --name={first.file} --env={{env}}"
+            install = f"invoke {scope.collection}.diff --env={{env}}, then invoke {scope.collection}.install --env={{env}}"
+            make = f"make the table (invoke db.create --update-only --env={{env}}), or correct tables in {first.file}.sql"
+            nowhere = all(each.state == "UNATTACHED" and each.note == state.NO_TABLE for each in wrong)
+            summary.remedy = enable if all(each.on_purpose for each in wrong) else make if nowhere else install
+        return summary
+
+    return Look(f"{scope.collection}.status", environment, (Step("status", look),))
+
+
+def diff(environment: Environment, name: str | None = None, scope: Scope = SQL) -> Look:
+    """What an install would change; exit code 3 when it would change anything."""
+    files = versions.current(environment.project, scope.kinds)
+    chosen = files if name is None else [versions.pick(files, name)]
+
+    def look(connection: Connection) -> Summary:
+        lines = differing.diff(connection, chosen, others=name is None, kinds=scope.kinds)
+        titles = sum(not line.startswith(" ") for line in lines)
+        summary = Summary({"files": len(chosen), "differences": titles}, lines=lines)
+        if titles:
+            one, several = ("function or trigger", "functions and triggers") if scope is TRIGGERS else ("object", "objects")
+            summary.drift = f"{titles} {several} differ from the files" if titles > 1 else f"1 {one} differs from the files"
+            summary.remedy = f"invoke {scope.collection}.install --env={{env}}"
+        return summary
+
+    return Look(
+        f"{scope.collection}.diff", environment, (Step("diff", look),), tries=True
+    )  # it installs on trial, to compare
+
+
+def verify(environment: Environment, views: Sequence[str] = (), scope: Scope = SQL) -> Look:
+    """Look at the functions, the views, the critical triggers, the counts and the proofs, or those of them that are named."""
+    files = versions.current(environment.project, scope.kinds)
+    known = {name: view for name, view in proofs.VIEWS.items() if name != "views" or scope is SQL}
+    steps = (_view_step(name, view, files) for name, view in known.items() if name in (views or known))
+    flags = "".join(f" --{view}" for view in views)
+    return Look(f"{scope.collection}.verify", environment, tuple(steps), arguments=flags, tries="proofs" in (views or known))
+
+
+def from_database(environment: Environment, wanted: Mapping[str, str | None]) -> Look:
+    """Write a file of a live view or function, as version 1; the database is not changed.
+
+    Args:
+        environment: Where it is.
+        wanted: The name for one of view and function.
+
+    Raises:
+        UsageError: Not one of the two is named.
+    """
+    kind, name = _chosen(wanted)
+    if kind is TRIGGER:
+        raise UsageError(
+            "a trigger file says on which tables it belongs, which no database knows",
+            remedy=f"invoke sql.new --trigger={name}",
+        )
+
+    def write(connection: Connection, *, dry: bool = False) -> Summary:
+        made = writing.from_database(connection, environment.project, kind, name, dry=dry)
+        data = {"name": made.name, "file": str(made.path), "objects": made.objects}
+        return Summary({"objects": len(made.objects)}, lines=[str(made.path), *map(making.shown, made.objects)], data=data)
+
+    return Look("sql.new", environment, (Step("write", write, partial(write, dry=True)),), writes=True)
+
+
+def skeleton(wanted: Mapping[str, str | None], *, dry: bool = False) -> writing.Written:
+    """Write a file to be edited. Raises UsageError."""
+    kind, name = _chosen(wanted)
+    return writing.skeleton(current_project(), kind, name, dry=dry)
+
+
+def _chosen(wanted: Mapping[str, str | None]) -> tuple[Kind, str]:
+    """The kind and name of the file to be written."""
+    chosen = [(kind, name) for kind in KINDS if (name := wanted.get(kind.word))]
+    if len(chosen) != 1:
+        raise UsageError(
+            "sql.new needs one of --view, --function and --trigger", remedy="invoke sql.new --view=NAME --from-database"
+        )
+    return chosen[0]
+
+
+def _word(name: str) -> str:
+    return "trigger" if " on " in name and name.startswith("_") else live.split(name)[0]
+
+
+def _overview(states: list[state.ObjectState]) -> list[dict[str, object]]:
+    """For a reader: a line for what is installed of each file, and one for each object that is not."""
+    rows: list[dict[str, object]] = []
+    for name in dict.fromkeys(each.file for each in states):
+        of_file = [each for each in states if each.file == name]
+        right = [each for each in of_file if each.state == "INSTALLED"]
+        if right:
+            what = ", ".join(counted(n, word) for word in WORDS if (n := sum(_word(each.object) == word for each in right)))
+            rows.append({"file": name, "version": right[0].installed, "state": "INSTALLED", "what": what})
+        rows += [
+            {"file": name, "version": each.installed or "-", "state": each.state, "what": f"{each.object}: {each.note}"}
+            for each in of_file
+            if each.state != "INSTALLED"
+        ]
+    return rows
+
+
+def _view_step(name: str, view: proofs.View, files: list[SqlFile]) -> Step:
+    def run(connection: Connection) -> Summary:
+        checks = view(connection, files)
+        return Summary({"checks": len(checks), "passed": sum(check.status == "pass" for check in checks)}, checks=checks)
+
+    return Step(name, run, destroys="")
