@@ -276,6 +276,19 @@ def clinic(project: Project, template: str) -> Project:
     return project
 
 
+OLD_CLINIC = Path(__file__).parent / "samples" / "old_clinic"
+
+
+@pytest.fixture
+def old_clinic(make_project: Callable[..., Project]) -> Project:
+    """An application with a database of its own making, which the tools have never seen (tests/samples/old_clinic)."""
+    project = make_project()
+    shutil.copytree(OLD_CLINIC, project.root, dirs_exist_ok=True)
+    project.execute(f"CREATE DATABASE {project.database}", "postgres")
+    project.execute((OLD_CLINIC / "old_clinic.sql").read_text(encoding="utf-8"))
+    return project
+
+
 @pytest.fixture
 def connection(db: ClinicDatabase) -> psycopg.Connection[Any]:
     """A transaction in a clinic's database, rolled back afterwards."""
