@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from skinspire_db.catalog import objects
+from skinspire_db.catalog import fields, objects
+from skinspire_db.catalog.fields import Snapshot
 from skinspire_db.postgres import search_path
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
-Snapshot = dict[str, str]  # "kind name" -> definition: what it is in the first line, then a line for each property
 RELATION = f"{objects.RELATION} AND {objects.NOT_ALEMBICS} AND NOT c.relispartition"  # a partition is what its table holds
 FUNCTION = f"{objects.FUNCTION} AND NOT {objects.depends('p.oid', 'pg_proc', 'i')}"  # not a range type's own
 TYPE = objects.application("t.oid", "pg_type")
@@ -19,40 +19,50 @@ SCHEMA = objects.application("n.oid", "pg_namespace")
 TABLE = "format('%I.%I', n.nspname, c.relname)"
 # An owner is shown only where it is not the owner of most tables, whichever role asks.
 OWNER = """
-    'owner ' || CASE WHEN {owner} <> (SELECT mode() WITHIN GROUP (ORDER BY relowner) FROM pg_class
-                                      WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace)
-                THEN quote_ident(pg_get_userbyid({owner})) END
+    CASE WHEN {owner} <> (SELECT mode() WITHIN GROUP (ORDER BY relowner) FROM pg_class
+                          WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace)
+         THEN quote_ident(pg_get_userbyid({owner})) END
 """
 
-TWO_WORDS = ("not null", "owned by", "partitioned by", "row security", "replica identity")
-PROPERTY = re.compile(
-    rf"\n(?=(?:collate|identity|generated|default|storage|statistics|with|compression|unlogged|inherits|owner|{'|'.join(TWO_WORDS)})\b)"
-)
-AFTER_HEAD = re.compile(
-    r"\n(?=disabled$|always$|on replicas$|index not valid$|not valid$|replica identity$|clustered$|comment )", re.M
-)
+
+def _columns(*values: str) -> str:
+    """SQL of the values, in the order of the definition's fields."""
+    return ", ".join(values)
 
 
 def _lines(*parts: str) -> str:
-    """SQL that puts the parts on lines of their own, without those that are NULL."""
-    return f"concat_ws(chr(10), {', '.join(parts)})"
+    """SQL that puts the parts on lines of their own, without those that are NULL; NULL where all are."""
+    return f"nullif(concat_ws(chr(10), {', '.join(parts)}), '')"
+
+
+def _owner(column: str) -> str:
+    return f"'owner ' || {OWNER.format(owner=column)}"
 
 
 def _comment(oid: str, catalogue: str) -> str:
-    return f"'comment ' || quote_literal(obj_description({oid}, '{catalogue}'))"
+    return f"quote_literal(obj_description({oid}, '{catalogue}'))"
 
 
 # Minor releases of 2026 keep a number of their own among a column's options, which differs between two databases.
-ATTRIBUTE_OPTIONS = "(SELECT 'with ' || string_agg(o, ', ') FROM unnest(a.attoptions) AS o WHERE o !~ '^pg_attver=')"
+ATTRIBUTE_OPTIONS = "(SELECT string_agg(o, ', ') FROM unnest(a.attoptions) AS o WHERE o !~ '^pg_attver=')"
 SEQUENCE = """
     format('AS %s INCREMENT BY %s MINVALUE %s MAXVALUE %s START WITH %s CACHE %s%s CYCLE', format_type(s.seqtypid, NULL),
            s.seqincrement, s.seqmin, s.seqmax, s.seqstart, s.seqcache, CASE WHEN NOT s.seqcycle THEN ' NO' END)
 """
 SEQUENCE_OWNER = """(
-    SELECT format('%s %I.%I.%I', CASE o.deptype WHEN 'i' THEN 'identity of' ELSE 'owned by' END, on_.nspname, ot.relname, a.attname)
+    SELECT format('%I.%I.%I', on_.nspname, ot.relname, a.attname)
     FROM pg_depend o JOIN pg_attribute a ON (a.attrelid, a.attnum) = (o.refobjid, o.refobjsubid)
     JOIN pg_class ot ON ot.oid = o.refobjid JOIN pg_namespace on_ ON on_.oid = ot.relnamespace
-    WHERE o.classid = 'pg_class'::regclass AND o.objid = c.oid AND o.deptype IN ('a', 'i'))
+    WHERE o.classid = 'pg_class'::regclass AND o.objid = c.oid AND o.deptype = '{kind}')
+"""
+TYPE_TEXT = """
+    CASE t.typtype
+    WHEN 'e' THEN 'enum ' || coalesce((SELECT string_agg(quote_literal(enumlabel), ', ' ORDER BY enumsortorder) FROM pg_enum
+         WHERE enumtypid = t.oid), '')
+    WHEN 'd' THEN 'domain ' || format_type(t.typbasetype, t.typtypmod)
+    WHEN 'c' THEN (SELECT 'composite ' || coalesce(string_agg(format('%I %s', attname, format_type(atttypid, atttypmod)), ', ' ORDER BY attnum), '')
+         FROM pg_attribute WHERE attrelid = t.typrelid AND NOT attisdropped)
+    ELSE (SELECT 'range of ' || format_type(rngsubtype, NULL) FROM pg_range WHERE rngtypid = t.oid) END
 """
 OTHERS = (  # seldom met: that they are there is all that is said
     "pg_cast", "pg_collation", "pg_conversion", "pg_foreign_data_wrapper", "pg_foreign_server", "pg_language", "pg_opclass",
@@ -60,37 +70,38 @@ OTHERS = (  # seldom met: that they are there is all that is said
 )  # fmt: skip
 QUERIES = {
     "schema": f"""
-        SELECT quote_ident(n.nspname), {_lines("'schema'", OWNER.format(owner="n.nspowner"), _comment("n.oid", "pg_namespace"))} FROM pg_namespace n
+        SELECT quote_ident(n.nspname), {_columns("'schema'", _owner("n.nspowner"), _comment("n.oid", "pg_namespace"))} FROM pg_namespace n
         WHERE n.nspname <> 'public' AND {SCHEMA} AND NOT EXISTS (SELECT FROM pg_extension e WHERE e.extnamespace = n.oid)
     """,
     "extension": "SELECT quote_ident(extname), 'extension ' || extversion FROM pg_extension WHERE extname <> 'plpgsql'",
     "table": f"""
-        SELECT {TABLE}, {_lines(
+        SELECT {TABLE}, {_columns(
             "CASE c.relpersistence WHEN 'u' THEN 'unlogged ' ELSE '' END || CASE c.relkind WHEN 'f' THEN 'foreign ' ELSE '' END || 'table'",
-            "'partitioned by ' || pg_get_partkeydef(c.oid)",
-            "(SELECT 'inherits ' || string_agg(inhparent::regclass::text, ', ' ORDER BY inhseqno) FROM pg_inherits WHERE inhrelid = c.oid)",
+            "pg_get_partkeydef(c.oid)",
+            "(SELECT string_agg(inhparent::regclass::text, ', ' ORDER BY inhseqno) FROM pg_inherits WHERE inhrelid = c.oid)",
             "pg_get_expr(c.relpartbound, c.oid)",
-            "'with ' || array_to_string(c.reloptions, ', ')",
-            "CASE WHEN c.relrowsecurity THEN 'row security' END",
-            "CASE WHEN c.relforcerowsecurity THEN 'row security forced' END",
-            "'replica identity ' || nullif(c.relreplident::text, CASE c.relkind WHEN 'f' THEN 'n' ELSE 'd' END)",
+            "array_to_string(c.reloptions, ', ')",
+            "c.relrowsecurity",
+            "c.relforcerowsecurity",
+            "nullif(c.relreplident::text, CASE c.relkind WHEN 'f' THEN 'n' ELSE 'd' END)",
             OWNER.format(owner="c.relowner"),
             _comment("c.oid", "pg_class"),
         )}
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'f') AND {RELATION}
     """,
     "column": f"""
-        SELECT {TABLE} || '.' || quote_ident(a.attname), {_lines(
+        SELECT {TABLE} || '.' || quote_ident(a.attname), {_columns(
             "format_type(a.atttypid, a.atttypmod)",
-            "'collate ' || CASE WHEN a.attcollation <> t.typcollation THEN a.attcollation::regcollation::text END",
-            "CASE WHEN a.attnotnull THEN 'not null' END",
-            "CASE a.attidentity WHEN 'a' THEN 'identity ALWAYS' WHEN 'd' THEN 'identity BY DEFAULT' END",
-            "CASE WHEN a.attgenerated <> '' THEN 'generated ' ELSE 'default ' END || pg_get_expr(d.adbin, d.adrelid)",
-            "'storage ' || CASE WHEN a.attstorage <> t.typstorage THEN a.attstorage::text END",
-            "'statistics ' || nullif(a.attstattarget, -1)",
+            "CASE WHEN a.attcollation <> t.typcollation THEN a.attcollation::regcollation::text END",
+            "a.attnotnull",
+            "CASE a.attidentity WHEN 'a' THEN 'ALWAYS' WHEN 'd' THEN 'BY DEFAULT' END",
+            "CASE WHEN a.attgenerated <> '' THEN btrim(pg_get_expr(d.adbin, d.adrelid), ' ' || chr(10)) END",
+            "CASE WHEN a.attgenerated = '' THEN btrim(pg_get_expr(d.adbin, d.adrelid), ' ' || chr(10)) END",
+            "CASE WHEN a.attstorage <> t.typstorage THEN a.attstorage::text END",
+            "nullif(a.attstattarget, -1)::text",
             ATTRIBUTE_OPTIONS,
-            "'compression ' || nullif(a.attcompression::text, '')",
-            "'comment ' || quote_literal(col_description(c.oid, a.attnum))",
+            "nullif(a.attcompression::text, '')",
+            "quote_literal(col_description(c.oid, a.attnum))",
         )}
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped JOIN pg_type t ON t.oid = a.atttypid
@@ -98,22 +109,26 @@ QUERIES = {
         WHERE c.relkind IN ('r', 'p', 'f') AND {RELATION} ORDER BY c.oid, a.attnum
     """,
     "constraint": f"""
-        SELECT quote_ident(k.conname) || ' on ' || {TABLE}, {_lines(
+        SELECT quote_ident(k.conname) || ' on ' || {TABLE}, {_columns(
             "pg_get_constraintdef(k.oid)",
-            "CASE WHEN EXISTS (SELECT FROM pg_trigger WHERE tgconstraint = k.oid AND tgisinternal AND tgenabled <> 'O') THEN 'disabled' END",
-            "CASE WHEN EXISTS (SELECT FROM pg_index WHERE indexrelid = k.conindid AND NOT (indisvalid AND indisready)) AND k.contype <> 'f'"
-            " THEN 'index not valid' END",
+            _lines(
+                "CASE WHEN EXISTS (SELECT FROM pg_trigger WHERE tgconstraint = k.oid AND tgisinternal AND tgenabled <> 'O') THEN 'disabled' END",
+                "CASE WHEN EXISTS (SELECT FROM pg_index WHERE indexrelid = k.conindid AND NOT (indisvalid AND indisready)) AND k.contype <> 'f'"
+                " THEN 'index not valid' END",
+            ),
             _comment("k.oid", "pg_constraint"),
         )}
         FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE k.contype NOT IN ('t', 'n') AND k.conparentid = 0 AND {RELATION}
     """,
     "index": f"""
-        SELECT quote_ident(i.relname) || ' on ' || {TABLE}, {_lines(
+        SELECT quote_ident(i.relname) || ' on ' || {TABLE}, {_columns(
             "pg_get_indexdef(x.indexrelid)",
-            "CASE WHEN NOT (x.indisvalid AND x.indisready) THEN 'not valid' END",
-            "CASE WHEN x.indisreplident THEN 'replica identity' END",
-            "CASE WHEN x.indisclustered THEN 'clustered' END",
+            _lines(
+                "CASE WHEN NOT (x.indisvalid AND x.indisready) THEN 'not valid' END",
+                "CASE WHEN x.indisreplident THEN 'replica identity' END",
+                "CASE WHEN x.indisclustered THEN 'clustered' END",
+            ),
             _comment("i.oid", "pg_class"),
         )}
         FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_class c ON c.oid = x.indrelid
@@ -121,51 +136,56 @@ QUERIES = {
         WHERE NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = x.indexrelid AND k.contype IN ('p', 'u', 'x')) AND {RELATION}
     """,
     "sequence": f"""
-        SELECT {TABLE}, {_lines(SEQUENCE, SEQUENCE_OWNER, "CASE c.relpersistence WHEN 'u' THEN 'unlogged' END", _comment("c.oid", "pg_class"))}
+        SELECT {TABLE}, {_columns(
+            SEQUENCE,
+            SEQUENCE_OWNER.replace("{kind}", "i"),
+            SEQUENCE_OWNER.replace("{kind}", "a"),
+            "c.relpersistence = 'u'",
+            _comment("c.oid", "pg_class"),
+        )}
         FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {RELATION}
     """,
     "type": f"""
-        SELECT format('%I.%I', n.nspname, t.typname), CASE t.typtype
-            WHEN 'e' THEN (SELECT 'enum ' || string_agg(quote_literal(enumlabel), ', ' ORDER BY enumsortorder) FROM pg_enum
-                           WHERE enumtypid = t.oid)
-            WHEN 'd' THEN {_lines(
-                "'domain ' || format_type(t.typbasetype, t.typtypmod)",
-                "'collate ' || CASE WHEN t.typcollation <> b.typcollation THEN t.typcollation::regcollation::text END",
-                "'default ' || t.typdefault",
-                "CASE WHEN t.typnotnull THEN 'not null' END",
-                "(SELECT string_agg(format('constraint %I %s', conname, pg_get_constraintdef(oid)), chr(10) ORDER BY conname)"
-                " FROM pg_constraint WHERE contypid = t.oid AND contype = 'c')",
-            )}
-            WHEN 'c' THEN (SELECT 'composite ' || string_agg(format('%I %s', attname, format_type(atttypid, atttypmod)), ', ' ORDER BY attnum)
-                           FROM pg_attribute WHERE attrelid = t.typrelid AND NOT attisdropped)
-            ELSE (SELECT 'range of ' || format_type(rngsubtype, NULL) FROM pg_range WHERE rngtypid = t.oid) END
+        SELECT format('%I.%I', n.nspname, t.typname), {_columns(
+            TYPE_TEXT,
+            "CASE WHEN t.typtype = 'd' AND t.typcollation <> b.typcollation THEN t.typcollation::regcollation::text END",
+            "CASE WHEN t.typtype = 'd' THEN t.typdefault END",
+            "t.typtype = 'd' AND t.typnotnull",
+            "ARRAY(SELECT ARRAY[quote_ident(conname), pg_get_constraintdef(oid)] FROM pg_constraint"
+            " WHERE contypid = t.oid AND contype = 'c' ORDER BY conname)",
+            "ARRAY(SELECT quote_literal(enumlabel) FROM pg_enum WHERE enumtypid = t.oid ORDER BY enumsortorder)",
+        )}
         FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace LEFT JOIN pg_type b ON b.oid = t.typbasetype
         WHERE (t.typtype IN ('e', 'd', 'r') OR t.typtype = 'c' AND EXISTS (
                SELECT FROM pg_class WHERE oid = t.typrelid AND relkind = 'c')) AND {TYPE}
     """,
     "view": f"""
-        SELECT {TABLE}, {_lines(
+        SELECT {TABLE}, {_columns(
             "CASE c.relkind WHEN 'm' THEN 'materialized ' ELSE '' END || 'view' || pg_get_viewdef(c.oid)",
-            "CASE WHEN NOT c.relispopulated THEN 'not populated' END",
-            "'with ' || array_to_string(c.reloptions, ', ')",
-            OWNER.format(owner="c.relowner"),
+            _lines(
+                "CASE WHEN NOT c.relispopulated THEN 'not populated' END",
+                "'with ' || array_to_string(c.reloptions, ', ')",
+                _owner("c.relowner"),
+            ),
             _comment("c.oid", "pg_class"),
         )}
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('v', 'm') AND {RELATION}
     """,
     "function": f"""
-        SELECT p.oid::regprocedure::text, {_lines(
+        SELECT p.oid::regprocedure::text, {_columns(
             "CASE WHEN p.prokind = 'a' THEN 'aggregate of ' || (SELECT aggtransfn::text FROM pg_aggregate WHERE aggfnoid = p.oid)"
             " ELSE pg_get_functiondef(p.oid) END",
-            OWNER.format(owner="p.proowner"),
+            _owner("p.proowner"),
             _comment("p.oid", "pg_proc"),
         )}
         FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE {FUNCTION}
     """,
     "trigger": f"""
-        SELECT quote_ident(t.tgname) || ' on ' || {TABLE}, {_lines(
+        SELECT quote_ident(t.tgname) || ' on ' || {TABLE}, {_columns(
             "pg_get_triggerdef(t.oid)",
-            "CASE t.tgenabled WHEN 'D' THEN 'disabled' WHEN 'A' THEN 'always' WHEN 'R' THEN 'on replicas' END",
+            _lines(
+                "CASE t.tgenabled WHEN 'D' THEN 'disabled' WHEN 'A' THEN 'always' WHEN 'R' THEN 'on replicas' END",
+            ),
             _comment("t.oid", "pg_trigger"),
         )}
         FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -232,22 +252,6 @@ QUERIES = {
 }  # fmt: skip
 
 
-def properties(definition: str) -> dict[str, str]:
-    """The lines of a definition by their first words; what it is comes under "is"."""
-    definition, commented, comment = definition.partition("\ncomment ")  # always the last, and free to say anything
-    first, *rest = PROPERTY.split(definition)
-    found = {"is": first}
-    for line in rest:
-        label = next((each for each in TWO_WORDS if line.startswith(each)), line.partition(" ")[0])
-        found[label] = line.removeprefix(label).strip()
-    return found | ({"comment": comment} if commented else {})
-
-
-def head(definition: str) -> str:
-    """What a constraint, index or trigger is, without the lines about its state."""
-    return AFTER_HEAD.split(definition, maxsplit=1)[0]
-
-
 def plain(name: str) -> str:
     """A name as models have it, without PostgreSQL's quotes."""
     return name.replace('""', "\0").replace('"', "").replace("\0", '"')
@@ -262,4 +266,5 @@ def split(name: str) -> tuple[str, str]:
 def snapshot(connection: Connection) -> Snapshot:
     """Everything of the application in a database, as PostgreSQL writes it, by one query for each kind of object."""
     found = search_path.several(connection, QUERIES)
-    return {f"{kind} {name}": definition for kind, listed in found.items() for name, definition in listed}
+    rows = ((f"{kind} {name}", values) for kind, listed in found.items() for name, *values in listed)
+    return {key: fields.definition(key, values) for key, values in rows}

@@ -125,7 +125,7 @@ def take(
         snapshot = _begin(first, target, at)
         tables = pool.submit(rows, target, operation, at=snapshot, jobs=jobs, only=only, known=known, watched=(*watched, own))
         sequences = _values(first, [_name(*each) for each in first.execute(SEQUENCES).fetchall()])
-        described = {key: _short(value) for key, value in definitions.snapshot(first).items()}
+        described = {key: _short(str(value)) for key, value in definitions.snapshot(first).items()}
         found = _together(tables.result(), redivided(first))
         first.rollback()
         return Fingerprint(found, sequences, described, first.info.server_version // 10_000)

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from dataclasses import astuple, replace
+from typing import TYPE_CHECKING, Any
 
-from skinspire_db.catalog import objects
-from skinspire_db.catalog.definitions import Snapshot, head, properties, snapshot, split
+from skinspire_db.catalog import fields, objects
+from skinspire_db.catalog.definitions import snapshot, split
+from skinspire_db.catalog.fields import Column, Definition, Other, Snapshot, Type
 from skinspire_db.postgres import search_path
 
 if TYPE_CHECKING:
@@ -27,12 +29,28 @@ CONSTANT = re.compile(
 )
 
 
-class Expected(dict[str, str]):
+class Expected(dict[str, Definition]):
     """A snapshot as the models and files would make it; `spellings` are other words of PostgreSQL's for the same, by key."""
 
-    def __init__(self, of: Snapshot, spellings: dict[str, list[str]]) -> None:
+    def __init__(self, of: Snapshot, spellings: Mapping[str, list[Definition]]) -> None:
         super().__init__(of)
         self.spellings = spellings
+
+    def as_json(self) -> Any:
+        """The snapshot as values that JSON has, for `of_json`."""
+        return [
+            {key: astuple(each) for key, each in self.items()},
+            {key: [astuple(each) for each in found] for key, found in self.spellings.items()},
+        ]
+
+    @classmethod
+    def of_json(cls, value: Any) -> Expected:
+        """The snapshot from what `as_json` made."""
+        one, spellings = value
+        return cls(
+            {key: fields.definition(key, values) for key, values in one.items()},
+            {key: [fields.definition(key, values) for values in found] for key, found in spellings.items()},
+        )
 
 
 def settled(live: Snapshot, wanted: Snapshot) -> Snapshot:
@@ -47,27 +65,27 @@ def settled(live: Snapshot, wanted: Snapshot) -> Snapshot:
     return found
 
 
-def _alike(key: str, definition: str) -> str:
+def _alike(key: str, definition: Definition) -> Definition:
     """The definition with one word for the transaction's beginning, and a default that is a constant without its cast."""
     if key.startswith("function "):
         return definition
-    alike = NOW.sub(lambda found: found[0] if found[0][0] in "'\"" else "now()", definition)
-    if key.startswith("column ") and (default := properties(alike).get("default")):
-        word, meaning = TODAY.get(properties(alike)["is"], ("", ""))
-        if default == word:
-            return alike.replace(f"\ndefault {default}", f"\ndefault {meaning}", 1)
-        if constant := CONSTANT.fullmatch(default):
+    alike = definition.mapped(lambda text: NOW.sub(lambda found: found[0] if found[0][0] in "'\"" else "now()", text))
+    if isinstance(alike, Column) and alike.default:
+        word, meaning = TODAY.get(alike.type, ("", ""))
+        if alike.default == word:
+            return replace(alike, default=meaning)
+        if constant := CONSTANT.fullmatch(alike.default):
             value = constant["number"] if constant["quoted"] is None else constant["quoted"]
-            return alike.replace(f"\ndefault {default}", f"\ndefault {value}", 1)
+            return replace(alike, default=value)
     return alike
 
 
-def again(connection: Connection, first: Snapshot) -> dict[str, list[str]]:
+def again(connection: Connection, first: Snapshot) -> dict[str, list[Definition]]:
     """Other words for what the database has, as they are after it was dumped and restored, once and again.
 
     The database is an empty one of our own: what can be spelled otherwise is made anew in it.
     """
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[Definition]] = {}
     now = dict(first)
     for _ in range(ROUNDS):
         with search_path.application(connection):
@@ -76,8 +94,9 @@ def again(connection: Connection, first: Snapshot) -> dict[str, list[str]]:
                 _try(connection, statement)
         then = snapshot(connection)
         for key, text in generated.items():
-            then[key] = then[key].replace(properties(then[key])["generated"], text.strip(), 1)
-        changed = [key for key, text in now.items() if then.get(key, text) != text]
+            name = key.removeprefix("column ")
+            then[key] = replace(fields.column(then, name), generated=text.strip())
+        changed = [key for key, definition in now.items() if then.get(key, definition) != definition]
         if not changed:
             break
         for key in changed:
@@ -90,26 +109,26 @@ def _made_anew(now: Snapshot) -> Iterator[str]:
     """Statements that make every object with a cast again: PostgreSQL reads a cast that it added itself in another way."""
     for key, definition in now.items():
         kind, _, name = key.partition(" ")
-        if "::" not in definition:
+        if "::" not in str(definition):
             continue
         item, _, table = name.rpartition(" on ")
-        facts = properties(definition)
-        if kind == "constraint" and definition.startswith(("CHECK", "EXCLUDE")):
-            yield f"ALTER TABLE {table} DROP CONSTRAINT {item}; ALTER TABLE {table} ADD CONSTRAINT {item} {head(definition)}"
+        head = definition.head
+        if kind == "constraint" and head.startswith(("CHECK", "EXCLUDE")):
+            yield f"ALTER TABLE {table} DROP CONSTRAINT {item}; ALTER TABLE {table} ADD CONSTRAINT {item} {head}"
         elif kind == "index":
-            yield f"DROP INDEX {split(table)[0]}.{item}; {head(definition)}"
+            yield f"DROP INDEX {split(table)[0]}.{item}; {head}"
         elif kind == "trigger":
-            yield f"DROP TRIGGER {item} ON {table}; {head(definition)}"
-        elif kind == "column" and "default" in facts:
-            yield f"ALTER TABLE {split(name)[0]} ALTER {split(name)[1]} SET DEFAULT {facts['default']}"
-        elif kind == "type" and definition.startswith("domain "):
-            for line in definition.splitlines():
-                if line.startswith("default "):
-                    yield f"ALTER DOMAIN {name} SET {line}"
-                elif constraint := re.match(r'constraint ("(?:[^"]|"")+"|\S+) ', line):
-                    yield f"ALTER DOMAIN {name} DROP CONSTRAINT {constraint[1]}; ALTER DOMAIN {name} ADD {line}"
-        if (comment := facts.get("comment")) and kind in ("constraint", "trigger"):
-            yield f"COMMENT ON {kind} {item} ON {table} IS {comment}"
+            yield f"DROP TRIGGER {item} ON {table}; {head}"
+        elif isinstance(definition, Column) and definition.default:
+            yield f"ALTER TABLE {split(name)[0]} ALTER {split(name)[1]} SET DEFAULT {definition.default}"
+        elif isinstance(definition, Type):
+            if definition.default:
+                yield f"ALTER DOMAIN {name} SET DEFAULT {definition.default}"
+            for constraint, check in definition.constraints:
+                added = f"ADD CONSTRAINT {constraint} {check}"
+                yield f"ALTER DOMAIN {name} DROP CONSTRAINT {constraint}; ALTER DOMAIN {name} {added}"
+        if kind in ("constraint", "trigger") and isinstance(definition, Other) and definition.comment:
+            yield f"COMMENT ON {kind} {item} ON {table} IS {definition.comment}"
 
 
 def _functions(connection: Connection) -> list[str]:
@@ -123,10 +142,13 @@ def _functions(connection: Connection) -> list[str]:
 
 def _generated(now: Snapshot) -> Iterator[tuple[str, str]]:
     """Generated columns, each with the statement that makes another such column beside it."""
-    for key, definition in now.items():
-        if key.startswith("column ") and "::" in (expression := properties(definition).get("generated", "")):
-            table, kind = split(key.removeprefix("column "))[0], properties(definition)["is"]
-            yield key, f"ALTER TABLE {table} ADD {ASIDE} {kind} GENERATED ALWAYS AS ({expression}) STORED"
+    for name, column in fields.each(now, Column):
+        if "::" in (column.generated or ""):
+            table = split(name)[0]
+            yield (
+                f"column {name}",
+                f"ALTER TABLE {table} ADD {ASIDE} {column.type} GENERATED ALWAYS AS ({column.generated}) STORED",
+            )
 
 
 def _read_again(connection: Connection, key: str, statement: str) -> str | None:

@@ -6,7 +6,9 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from skinspire_db.catalog.definitions import Snapshot, plain, properties, split
+from skinspire_db.catalog import fields
+from skinspire_db.catalog.definitions import plain, split
+from skinspire_db.catalog.fields import Column, Sequence, Snapshot, head
 from skinspire_db.migrations import losses
 
 Casts = Callable[[str, str], bool]  # whether PostgreSQL makes the second type of the first by itself
@@ -34,11 +36,7 @@ class Change:
 
 def of_table(side: Snapshot, table: str) -> list[str]:
     """A table's columns, in their order."""
-    return [
-        split(name)[1]
-        for key in side
-        if key.startswith(f"column {table}.") and split(name := key.removeprefix("column "))[0] == table
-    ]
+    return [split(name)[1] for name, _ in fields.each(side, Column) if split(name)[0] == table]
 
 
 def mentions(sql: str, column: str) -> bool:
@@ -46,93 +44,86 @@ def mentions(sql: str, column: str) -> bool:
     return re.search(rf"(?<![\w\"]){re.escape(column)}(?![\w\"])", sql) is not None
 
 
+def _both(source: Snapshot, target: Snapshot) -> Iterator[tuple[str, Column, Column]]:
+    """The columns that both sides have, as each has them."""
+    for name, now in fields.each(source, Column):
+        if f"column {name}" in target:
+            yield name, now, fields.column(target, name)
+
+
 def retyped(source: Snapshot, target: Snapshot) -> set[str]:
     """The columns of both sides whose type is another one, not only a longer or shorter one."""
     return {
-        key.removeprefix("column ")
-        for key in source.keys() & target.keys()
-        if key.startswith("column ") and losses.base(_type_of(source[key])) != losses.base(_type_of(target[key]))
+        name
+        for name, now, then in _both(source, target)
+        if (losses.base(now.type), now.collation) != (losses.base(then.type), then.collation)
     }
-
-
-def _type_of(definition: str) -> str:
-    facts = properties(definition)
-    return f"{facts['is']} {facts['collate']}" if "collate" in facts else facts["is"]
 
 
 def remade(source: Snapshot, target: Snapshot) -> set[str]:
     """The columns that no statement can change: they become generated ones, or what they are generated from is another."""
-    found = set()
-    for key in source.keys() & target.keys():
-        if not key.startswith("column "):
-            continue
-        name = key.removeprefix("column ")
-        then = properties(target[key]).get("generated")
-        if then is not None and (properties(source[key]).get("generated") != then or _stands_on(name, then, source, target)):
-            found.add(name)
-    return found
+    changed = {name for name, now, then in _both(source, target) if (now.type, now.collation) != (then.type, then.collation)}
+    return {
+        name
+        for name, now, then in _both(source, target)
+        if then.generated and (now.generated != then.generated or _stands_on(name, then.generated, changed))
+    }
 
 
-def _stands_on(name: str, generated: str, source: Snapshot, target: Snapshot) -> bool:
+def _stands_on(name: str, generated: str, changed: set[str]) -> bool:
+    """Whether a generated column's expression uses a changed column of its table."""
     table = split(name)[0]
-    for column in of_table(source, table):
-        after = target.get(f"column {table}.{column}")
-        changes = after is not None and _type_of(after) != _type_of(source[f"column {table}.{column}"])
-        if changes and f"{table}.{column}" != name and mentions(generated, column):
-            return True
-    return False
+    return any(split(each)[0] == table and mentions(generated, split(each)[1]) for each in changed - {name})
 
 
 def definition(name: str, side: Snapshot) -> str:
     """A column as CREATE TABLE says it, behind its name."""
-    facts = properties(side[f"column {name}"])
-    required = " NOT NULL" if "not null" in facts else ""
+    column = fields.column(side, name)
+    required = " NOT NULL" if column.not_null else ""
     if _is_serial(name, side):
-        return SERIALS[facts["is"]] + required
-    said = facts["is"] + (f" COLLATE {facts['collate']}" if "collate" in facts else "")
-    if "generated" in facts:
-        said += f" GENERATED ALWAYS AS ({facts['generated']}) STORED"
-    elif "identity" in facts:
-        said += f" GENERATED {facts['identity']} AS IDENTITY{_identity_options(name, facts['is'], side)}"
-    elif "default" in facts:
-        said += f" DEFAULT {facts['default']}"
+        return SERIALS[column.type] + required
+    said = column.type + (f" COLLATE {column.collation}" if column.collation else "")
+    if column.generated:
+        said += f" GENERATED ALWAYS AS ({column.generated}) STORED"
+    elif column.identity:
+        said += f" GENERATED {column.identity} AS IDENTITY{_identity_options(name, column.type, side)}"
+    elif column.default:
+        said += f" DEFAULT {column.default}"
     return said + required
 
 
 def alter(name: str, source: Snapshot, target: Snapshot, casts: Casts) -> Change:
     """From one definition of a column to another."""
-    now, then = (properties(side[f"column {name}"]) for side in (source, target))
+    now, then = (fields.column(side, name) for side in (source, target))
     table, column = split(name)
     sql = f"ALTER TABLE {table} ALTER COLUMN {column}"
     shown, change = plain(name).removeprefix("public."), Change()
-    changes_type = any(now.get(each) != then.get(each) for each in ("is", "collate"))
-    if "identity" in now and "identity" not in then:
+    changes_type = (now.type, now.collation) != (then.type, then.collation)
+    if now.identity and not then.identity:
         change.before.append(f"{sql} DROP IDENTITY")
-    if "default" in now and (changes_type or "default" not in then):  # the old default may not fit the new type
+    if now.default and (changes_type or not then.default):  # the old default may not fit the new type
         change.before.append(f"{sql} DROP DEFAULT")
-    if "generated" in now and "generated" not in then:
+    if now.generated and not then.generated:
         change.before.append(f"{sql} DROP EXPRESSION")
-    if "not null" in now and "not null" not in then:
+    if now.not_null and not then.not_null:
         change.middle.append((f"{sql} DROP NOT NULL", ""))
     if changes_type:
-        collate = f" COLLATE {then['collate']}" if "collate" in then else ""
-        using = "" if "generated" in now else _using(column, now["is"], then["is"], source, target, casts)
-        retype = f"{sql} TYPE {then['is']}{collate}{using}"
-        rewrites = losses.rewrites(now["is"], then["is"])
-        change.middle.append((retype, f"{retype}: {REWRITES}" if rewrites else ""))
-    if "not null" in then and "not null" not in now:
+        collate = f" COLLATE {then.collation}" if then.collation else ""
+        using = "" if now.generated else _using(column, now.type, then.type, source, target, casts)
+        retype = f"{sql} TYPE {then.type}{collate}{using}"
+        change.middle.append((retype, f"{retype}: {REWRITES}" if losses.rewrites(now.type, then.type) else ""))
+    if then.not_null and not now.not_null:
         change.middle.append((f"{sql} SET NOT NULL", f"alter column {shown}: {FILL_FIRST}"))
-    if "default" in then and (changes_type or now.get("default") != then["default"]):
-        change.after.append(f"{sql} SET DEFAULT {then['default']}")
-    if "identity" in now and "identity" in then and now["identity"] != then["identity"]:
-        change.after.append(f"{sql} SET GENERATED {then['identity']}")
-    if "identity" in then and "identity" not in now:
-        change.after.append(
-            f"{sql} ADD GENERATED {then['identity']} AS IDENTITY{_identity_options(name, then['is'], target)}"
-        )
+    if then.default and (changes_type or now.default != then.default):
+        change.after.append(f"{sql} SET DEFAULT {then.default}")
+    if now.identity and then.identity and now.identity != then.identity:
+        change.after.append(f"{sql} SET GENERATED {then.identity}")
+    if then.identity and not now.identity:
+        options = _identity_options(name, then.type, target)
+        change.after.append(f"{sql} ADD GENERATED {then.identity} AS IDENTITY{options}")
         change.after += [_go_on(sequence, name) for sequence, _ in _sequences(name, target)]
-    if now.get("comment") != then.get("comment"):
-        change.after.append(f"COMMENT ON COLUMN {table}.{column} IS {then.get('comment', 'NULL')}")
+    if now.comment != then.comment:
+        change.after.append(f"COMMENT ON COLUMN {table}.{column} IS {then.comment or 'NULL'}")
     return change
 
 
@@ -156,23 +147,20 @@ def _using(column: str, old: str, new: str, source: Snapshot, target: Snapshot, 
 def _under(name: str, side: Snapshot) -> str:
     """The type, for a domain the one under it."""
     found = _definition(name, side)
-    return _under(found.splitlines()[0].removeprefix("domain "), side) if found.startswith("domain ") else name
+    return _under(found.removeprefix("domain "), side) if found.startswith("domain ") else name
 
 
 def _definition(name: str, side: Snapshot) -> str:
-    return side.get(f"type {name if split(name)[0] else f'public.{name}'}", "")
+    """What a type is made of; "" for one of PostgreSQL's own."""
+    return head(side.get(f"type {name if split(name)[0] else f'public.{name}'}"))
 
 
 # sequences
 
 
-def _sequences(column: str, side: Snapshot) -> Iterator[tuple[str, dict[str, str]]]:
-    """The sequences of a column, with their facts."""
-    for key, text in side.items():
-        if key.startswith("sequence ") and column in text:
-            facts = properties(text)
-            if facts.get("owned by") == column or facts.get("identity") == f"of {column}":
-                yield key.removeprefix("sequence "), facts
+def _sequences(column: str, side: Snapshot) -> Iterator[tuple[str, Sequence]]:
+    """The sequences of a column."""
+    return ((name, each) for name, each in fields.each(side, Sequence) if column in (each.owned_by, each.identity_of))
 
 
 def _is_usual(sequence: str, column: str, kind: str, options: str) -> bool:
@@ -184,19 +172,19 @@ def _is_usual(sequence: str, column: str, kind: str, options: str) -> bool:
 
 
 def _is_serial(column: str, side: Snapshot) -> bool:
-    facts = properties(side[f"column {column}"])
+    found = fields.column(side, column)
     return any(
-        "owned by" in own
-        and facts.get("default") == f"nextval('{name.removeprefix('public.')}'::regclass)"
-        and _is_usual(name, column, facts["is"], own["is"])
-        for name, own in _sequences(column, side)
+        sequence.owned_by
+        and found.default == f"nextval('{name.removeprefix('public.')}'::regclass)"
+        and _is_usual(name, column, found.type, sequence.text)
+        for name, sequence in _sequences(column, side)
     )
 
 
 def _identity_options(column: str, kind: str, side: Snapshot) -> str:
-    for name, facts in _sequences(column, side):
-        if not _is_usual(name, column, kind, facts["is"]):
-            return f" (SEQUENCE NAME {name} INCREMENT{facts['is'].partition('INCREMENT')[2]})"
+    for name, sequence in _sequences(column, side):
+        if not _is_usual(name, column, kind, sequence.text):
+            return f" (SEQUENCE NAME {name} INCREMENT{sequence.text.partition('INCREMENT')[2]})"
     return ""
 
 
@@ -207,30 +195,32 @@ def _go_on(sequence: str, name: str) -> str:
     return f"SELECT setval('{quoted}', max({column})) FROM {table} HAVING max({column}) IS NOT NULL"  # noqa: S608
 
 
-def sequence(name: str, before: str, after: str, source: Snapshot, target: Snapshot) -> Iterator[tuple[str, str]]:
+def sequence(
+    name: str, before: Sequence | None, after: Sequence | None, source: Snapshot, target: Snapshot
+) -> Iterator[tuple[str, str]]:
     """Statements for a sequence, each with when it is its turn: "first"; "between" the old default of its column and the new
     one; "last"; at the very "end".
     """
-    now, then = properties(before), properties(after)
-    if "identity" in then:  # it comes with its column
-        if "identity" in now and now["is"] != then["is"]:
-            yield "last", f"ALTER SEQUENCE {name} {then['is']}"
-        elif before and "identity" not in now:
+    if after and after.identity_of:  # it comes with its column
+        if before and before.identity_of and before.text != after.text:
+            yield "last", f"ALTER SEQUENCE {name} {after.text}"
+        elif before and not before.identity_of:
             yield "between", f"DROP SEQUENCE {name}"
         return
-    owner, former = then.get("owned by", ""), now.get("owned by", "")
-    exists = bool(before) and "identity" not in now
+    former = before.owned_by if before else None
+    existing = before if before and not before.identity_of else None
     if not after:
-        if "identity" not in now and (not former or f"column {former}" in target):
+        if existing and (not former or f"column {former}" in target):
             yield "end", f"DROP SEQUENCE IF EXISTS {name}"
         return
-    if not exists and owner and f"column {owner}" not in source and _is_serial(owner, target):
+    owner = after.owned_by
+    if not existing and owner and f"column {owner}" not in source and _is_serial(owner, target):
         return  # it is made with its column
-    if not exists:
-        yield "between" if before else "first", f"CREATE SEQUENCE {name} {then['is']}"
-    elif now["is"] != then["is"]:
-        yield "last", f"ALTER SEQUENCE {name} {then['is']}"
-    if owner != (former if exists else ""):
+    if not existing:
+        yield "between" if before else "first", f"CREATE SEQUENCE {name} {after.text}"
+    elif existing.text != after.text:
+        yield "last", f"ALTER SEQUENCE {name} {after.text}"
+    if owner != (former if existing else None):
         yield "last", f"ALTER SEQUENCE {name} OWNED BY {owner or 'NONE'}"
-    if not exists and owner and f"column {owner}" in source:
+    if not existing and owner and f"column {owner}" in source:
         yield "last", _go_on(name, owner)

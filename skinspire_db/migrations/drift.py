@@ -10,10 +10,11 @@ import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from skinspire_db.catalog import spelling
-from skinspire_db.catalog.definitions import QUERIES, Snapshot, plain, properties, snapshot, split
+from skinspire_db.catalog.definitions import QUERIES, plain, snapshot, split
+from skinspire_db.catalog.fields import Definition, Sequence, Snapshot
 from skinspire_db.catalog.spelling import Expected
 from skinspire_db.config.cache import cached
 from skinspire_db.config.project import Project
@@ -68,11 +69,10 @@ def expected(connection: Connection, target: Target, project: Project, wanted: B
     # The blueprint may come from a cache itself, and then no module that it depends on is loaded now.
     of = json.dumps([vars(wanted), [file.sha256 for file in files], connection.info.server_version])
 
-    def make() -> tuple[Snapshot, dict[str, list[str]]]:
-        made = _make(target, wanted, files)
-        return dict(made), made.spellings
+    def make() -> Any:
+        return _make(target, wanted, files).as_json()
 
-    return Expected(*cached(project, f"expected-{target.environment}", make, of=of))
+    return Expected.of_json(cached(project, f"expected-{target.environment}", make, of=of))
 
 
 def _make(target: Target, wanted: Blueprint, files: list[SqlFile]) -> Expected:
@@ -110,25 +110,25 @@ def compare(live: Snapshot, wanted: Snapshot, leave_alone: set[str]) -> Iterator
     for key in sorted(changed):
         kind = next(each for each in kinds if key.startswith(f"{each} "))
         name = key.removeprefix(f"{kind} ")
-        definition = live.get(key, "") or wanted[key]
+        definition = live.get(key) or wanted[key]
         if (kind == "view" and plain(name) in leave_alone) or _is_part(kind, name, definition, whole):
             continue
         state = "missing" if key not in live else "extra" if key not in wanted else "differs"
-        yield Difference(kind, name, state, live.get(key, ""), wanted.get(key, ""))
+        yield Difference(kind, name, state, str(live.get(key, "")), str(wanted.get(key, "")))
     relations = {plain(key) for key in live if key.startswith(("view ", "table "))}
     for view in sorted(leave_alone):
         if not {f"view {view}", f"table {view}"} & relations:
             yield Difference("view", view, "missing", "", "a model is mapped to it; a revision has to make it")
 
 
-def _is_part(kind: str, name: str, definition: str, whole: set[str]) -> bool:
+def _is_part(kind: str, name: str, definition: Definition, whole: set[str]) -> bool:
     """Whether an object belongs to a table, column, view, function or schema that is missing or extra itself."""
     match kind:
         case "column":
             owners = [split(name)[0]]
         case "sequence":
-            facts = properties(definition)
-            column = facts.get("owned by") or facts.get("identity", "").removeprefix("of ")
+            assert isinstance(definition, Sequence)
+            column = definition.owned_by or definition.identity_of or ""
             owners = [column, split(column)[0]]
         case "grant":
             on = name.rpartition(" to ")[0]

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from skinspire_db.catalog.definitions import Snapshot, properties, split
+from skinspire_db.catalog.definitions import split
+from skinspire_db.catalog.fields import Column, Definition, Snapshot
 
 
 @dataclass
@@ -34,22 +36,25 @@ def find(source: Snapshot, target: Snapshot) -> Renamed:
     return found
 
 
-def _type(_old: str, before: str, _new: str, after: str) -> bool:
-    return before == after and before.startswith(("enum ", "domain "))
+def _type(_old: str, before: Any, _new: str, after: Any) -> bool:
+    return before == after and before.kind in ("enum", "domain")
 
 
-def _sequence(_old: str, before: str, _new: str, after: str) -> bool:
+def _sequence(_old: str, before: Any, _new: str, after: Any) -> bool:
     """A column's own sequence: other sequences that look the same cannot be told apart."""
-    return before == after and any(each in properties(before) for each in ("owned by", "identity"))
+    return before == after and bool(before.owned_by or before.identity_of)
 
 
-def _attached(old: str, before: str, new: str, after: str) -> bool:
+def _attached(old: str, before: Definition, new: str, after: Definition) -> bool:
     """A constraint or an index of one table; an index's definition has its name in it."""
     names = [re.sub(r"^\w+ ", "", each).rpartition(" on ") for each in (old, new)]
-    before, after = (
-        text.replace(f"INDEX {name} ON", "INDEX ON", 1) for text, (name, _, _) in zip((before, after), names, strict=True)
-    )
+    before, after = (_indexed(each, name, "") for each, (name, _, _) in zip((before, after), names, strict=True))
     return names[0][2] == names[1][2] and before == after
+
+
+def _indexed(definition: Definition, old: str, new: str) -> Definition:
+    """The definition of an index under another name."""
+    return definition.mapped(lambda text: text.replace(f"INDEX {old} ON", f"INDEX {new} ON", 1))
 
 
 def _rename(found: Renamed, kind: str, old: str, new: str) -> None:
@@ -58,28 +63,36 @@ def _rename(found: Renamed, kind: str, old: str, new: str) -> None:
     if kind in ("constraint", "index"):
         was, _, table = was.rpartition(" on ")
         becomes = becomes.rpartition(" on ")[0]
-        definition = definition.replace(f"INDEX {was} ON", f"INDEX {becomes} ON", 1)
+        definition = _indexed(definition, was, becomes)
         what = f"TABLE {table} RENAME CONSTRAINT {was}" if kind == "constraint" else f"INDEX {split(table)[0]}.{was} RENAME"
         found.statements.append(f"ALTER {what} TO {becomes}")
     else:
         (schema, _), (there, name) = split(was), split(becomes)
-        what = "DOMAIN" if definition.startswith("domain ") else kind.upper()
+        what = "DOMAIN" if definition.head.startswith("domain ") else kind.upper()
         if split(was)[1] != name:
             found.statements.append(f"ALTER {what} {was} RENAME TO {name}")
         if schema != there:
             found.statements.append(f"ALTER {what} {schema}.{name} SET SCHEMA {there}")
         swap = _in_types(was, becomes) if kind == "type" else _in_defaults(was, becomes)
-        found.source = {key: swap(text) for key, text in found.source.items()}
+        found.source = {key: swap(each) for key, each in found.source.items()}
     found.source[new] = definition
 
 
-def _in_types(was: str, becomes: str) -> Callable[[str], str]:
-    """PostgreSQL leaves public out."""
+def _in_types(was: str, becomes: str) -> Callable[[Definition], Definition]:
+    """The type's new name in a definition; PostgreSQL leaves public out."""
     one, other = was.removeprefix("public."), becomes.removeprefix("public.")
-    pattern = re.compile(rf"(?:^|(?<=::)){re.escape(one)}(?![\w.\"])")
-    return lambda text: pattern.sub(lambda _: other, text)
+    cast = re.compile(rf"(?<=::){re.escape(one)}(?![\w.\"])")
+
+    def swap(definition: Definition) -> Definition:
+        found = definition.mapped(lambda text: cast.sub(lambda _: other, text))
+        if isinstance(found, Column) and found.type.removesuffix("[]") == one:
+            return replace(found, type=other + found.type.removeprefix(one))
+        return found
+
+    return swap
 
 
-def _in_defaults(was: str, becomes: str) -> Callable[[str], str]:
+def _in_defaults(was: str, becomes: str) -> Callable[[Definition], Definition]:
+    """The sequence's new name in the defaults that draw from it."""
     one, other = (f"nextval('{each.removeprefix('public.')}'::regclass)" for each in (was, becomes))
-    return lambda text: text.replace(one, other)
+    return lambda definition: definition.mapped(lambda text: text.replace(one, other))

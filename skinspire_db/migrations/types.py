@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from skinspire_db.catalog.definitions import Snapshot, head, plain, properties, split
+from skinspire_db.catalog import fields
+from skinspire_db.catalog.definitions import plain, split
+from skinspire_db.catalog.fields import Column, Snapshot, Type, head
 
-LABEL = re.compile(r"'(?:[^']|'')*'")
 MOVES = "a label goes or moves, or is used at once: its columns are rewritten, and a row that has one that goes makes it fail"
 Sql = list[tuple[str, str]]  # statements, each with what is risky about it
 
@@ -22,21 +22,22 @@ class Change:
     in_the_way: list[str] = field(default_factory=list)
 
 
-def change(name: str, before: str, after: str, source: Snapshot, target: Snapshot) -> Change:
-    """From one definition of a type to another, of which one may be empty; nothing for kinds that models cannot say."""
-    kind = (before or after).partition(" ")[0]
-    if kind == "domain":
+def change(name: str, before: Type | None, after: Type | None, source: Snapshot, target: Snapshot) -> Change:
+    """From one definition of a type to another, of which one may be None; nothing for kinds that models cannot say."""
+    one = before or after
+    if one and one.kind == "domain":
         return _domain(name, before, after)
-    if kind != "enum":
+    if one is None or one.kind != "enum":
         return Change()
-    if not before:
-        return Change(first=[(f"CREATE TYPE {name} AS ENUM ({after.removeprefix('enum ')})", "")])
     if not after:
         return Change(last=[_drop("TYPE", name)])
-    now, then = LABEL.findall(before), LABEL.findall(after)
+    labels = ", ".join(after.labels)
+    if not before:
+        return Change(first=[(f"CREATE TYPE {name} AS ENUM ({labels})", "")])
+    now, then = list(before.labels), list(after.labels)
     if [label for label in then if label in now] == now and not _are_used(name, set(then) - set(now), source, target):
         return Change(first=[(sql, "") for sql in _more_labels(name, now, then)])
-    return _other_labels(name, after.removeprefix("enum "), source, target)
+    return _other_labels(name, labels, source, target)
 
 
 def _drop(what: str, name: str) -> tuple[str, str]:
@@ -46,7 +47,7 @@ def _drop(what: str, name: str) -> tuple[str, str]:
 def _are_used(name: str, labels: set[str], source: Snapshot, target: Snapshot) -> bool:
     """Whether an object of the same revision uses a new label: PostgreSQL allows that only after the commit."""
     said = [f"{label}::{name.removeprefix('public.')}" for label in labels]
-    return any(source.get(key) != text and any(each in text for each in said) for key, text in target.items())
+    return any(source.get(key) != it and any(each in str(it) for each in said) for key, it in target.items())
 
 
 def _more_labels(name: str, now: list[str], then: list[str]) -> list[str]:
@@ -65,14 +66,14 @@ def _other_labels(name: str, labels: str, source: Snapshot, target: Snapshot) ->
         alter = f"ALTER TABLE {table} ALTER COLUMN {column}"
         found.first += [(f"{alter} DROP DEFAULT", "")] if default else []
         found.first.append((f"{alter} TYPE {name}{many} USING {column}::text{many}::{name}{many}", ""))
-        stays = properties(target[f"column {table}.{column}"]).get("default") == default
+        stays = fields.column(target, f"{table}.{column}").default == default
         found.first += [(f"{alter} SET DEFAULT {default}", "")] if default and stays else []
     found.last.append((f'DROP TYPE {schema}."{aside}"', ""))
     for key, definition in source.items():
         kind, _, rest = key.partition(" ")
         stays = f"table {rest.rpartition(' on ')[2]}" in target
-        of_it = f"::{name.removeprefix('public.')}" in definition
-        if kind in ("constraint", "index") and stays and of_it and head(target.get(key, "")) == head(definition):
+        of_it = f"::{name.removeprefix('public.')}" in str(definition)
+        if kind in ("constraint", "index") and stays and of_it and head(target.get(key)) == definition.head:
             found.in_the_way.append(key)  # one that differs is made anew in any case
     return found
 
@@ -81,27 +82,33 @@ def _columns_of(name: str, source: Snapshot, target: Snapshot) -> list[tuple[str
     """Table, column, "[]" for an array, and default of the columns that have the type on both sides."""
     short = name.removeprefix("public.")
     found = []
-    for key, definition in source.items():
-        if key.startswith("column ") and properties(target.get(key, ""))["is"] == (facts := properties(definition))["is"]:
-            many = "[]" if facts["is"].endswith("[]") else ""
-            if facts["is"].removesuffix("[]") in (short, name):
-                found.append((*split(key.removeprefix("column ")), many, facts.get("default", "")))
+    for full, column in fields.each(source, Column):
+        same = f"column {full}" in target and fields.column(target, full).type == column.type
+        if same and column.type.removesuffix("[]") in (short, name):
+            many = "[]" if column.type.endswith("[]") else ""
+            found.append((*split(full), many, column.default or ""))
     return sorted(found)
 
 
-def _domain(name: str, before: str, after: str) -> Change:
-    if not before:
-        return Change(first=[(f"CREATE DOMAIN {name} AS {after.removeprefix('domain ')}", "")])
+def _domain(name: str, before: Type | None, after: Type | None) -> Change:
     if not after:
         return Change(last=[_drop("DOMAIN", name)])
+    if not before:
+        return Change(first=[(f"CREATE DOMAIN {name} AS {str(after).removeprefix('domain ')}", "")])
     return Change(last=[(f"ALTER DOMAIN {name} {each}", "") for each in _domain_changes(before, after)])
 
 
-def _domain_changes(before: str, after: str) -> Iterator[str]:
+def _domain_changes(before: Type, after: Type) -> Iterator[str]:
     """Nothing for another type or collation, which no statement changes."""
-    now, then = set(before.splitlines()), set(after.splitlines())
-    drops = {"default": "DROP DEFAULT", "not": "DROP NOT NULL", "constraint": "DROP CONSTRAINT {}"}
-    gone = [drops.get(line.split()[0], "").format(*line.split()[1:2]) for line in sorted(now - then)]
-    made = [f"{'ADD' if line.startswith('constraint') else 'SET'} {line}" for line in sorted(then - now)]
-    if all(gone) and not any(line.startswith(("SET collate", "SET domain")) for line in made):
-        yield from (*gone, *made)
+    if (before.text, before.collation) != (after.text, after.collation):
+        return
+    for constraint, check in before.constraints:
+        if (constraint, check) not in after.constraints:
+            yield f"DROP CONSTRAINT {constraint}"
+    if before.default != after.default:
+        yield f"SET DEFAULT {after.default}" if after.default else "DROP DEFAULT"
+    if before.not_null != after.not_null:
+        yield f"{'SET' if after.not_null else 'DROP'} NOT NULL"
+    for constraint, check in after.constraints:
+        if (constraint, check) not in before.constraints:
+            yield f"ADD CONSTRAINT {constraint} {check}"

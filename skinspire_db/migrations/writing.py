@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skinspire_db.catalog import definitions, spelling
-from skinspire_db.catalog.definitions import Snapshot, head, properties
+from skinspire_db.catalog.fields import Definition, Snapshot
 from skinspire_db.catalog.spelling import Expected
 from skinspire_db.config.project import Project
 from skinspire_db.errors import MigrationFailed, MigrationInvalid, UsageError
@@ -182,12 +182,12 @@ def _before(connection: Connection, expected: Snapshot, before: Snapshot, down: 
     return Expected(before, spellings)
 
 
-def _is_said_again(before: str, after: str, down: list[Statement]) -> bool:
-    was, has = properties(before), properties(after)
-    expression = next((each for each in ("generated", "default") if each in was), "is")
-    words = head(before) if expression == "is" else was[expression]
-    same = was | {expression: ""} == has | {expression: ""}
-    return same and any(words in each.sql for each in down)
+def _is_said_again(before: Definition, after: Definition, down: list[Statement]) -> bool:
+    """Whether a statement of the downgrade has the words of before, and the rest of the two definitions is the same."""
+    first = fields(before)[0].name
+    name = next((each for each in ("generated", "default") if getattr(before, each, None)), first)
+    same = replace(after, **{name: getattr(before, name)}) == before
+    return same and any(getattr(before, name) in each.sql for each in down)
 
 
 def _not_kept(error: MigrationFailed) -> MigrationFailed:

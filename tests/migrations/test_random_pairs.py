@@ -34,6 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import DOMAIN, JSONB
 
 from skinspire_db.catalog import definitions as catalogue
+from skinspire_db.catalog.fields import Snapshot
 from skinspire_db.clinic.models.base import NAMING_CONVENTION
 from skinspire_db.config import environment
 from skinspire_db.config import project as settings
@@ -150,7 +151,7 @@ def test_random_pairs_there_and_back(app: Project, monkeypatch: pytest.MonkeyPat
     check()
 
 
-def differing(live: dict[str, str], wanted: dict[str, str]) -> list[Any]:
+def differing(live: Snapshot, wanted: Snapshot) -> list[Any]:
     return [
         (key, live.get(key), wanted.get(key))
         for key in sorted(live.keys() | wanted.keys())
