@@ -7,15 +7,10 @@ import re
 from collections.abc import Iterator
 from typing import IO, Literal
 
+from skinspire_db.postgres.sql_text import OPENS, Scanner, parts
+
 Kind = Literal["statement", "rows", "command"]
 Piece = tuple[Kind, bytes]
-# What begins something in which no statement ends, and what ends a statement. A command for psql begins with a backslash,
-# wherever no string is.
-OPENS = re.compile(rb"--[^\n]*|/\*|(?<![\w$])[eE]'|'|\"|(?<![\w$])\$(?:[A-Za-z_\x80-\xff][\w\x80-\xff]*)?\$|[;()]|\\")
-ESCAPED = re.compile(rb"\\.|''|'", re.DOTALL)
-PLAIN = re.compile(rb"''|'")
-NAME = re.compile(rb'""|"')
-COMMENT = re.compile(rb"/\*|\*/")
 COPY = re.compile(rb"\s*COPY .* FROM stdin\b[^;]*;\s*(--.*)?", re.IGNORECASE | re.DOTALL)
 COMMENTS = re.compile(rb"--[^\n]*\n?|\s+")
 NOTHING = re.compile(rb"\s*(--[^\n]*\s*)?")
@@ -77,25 +72,15 @@ def normal(statement: bytes, *, strings: bool = True) -> str:
     """The statement on one line, without comments, its words in capitals; strings and quoted names are as they are, or with
     `strings=False` empty.
     """
-    text, at = "", 0
-    while at < len(statement):
-        found = OPENS.search(statement, at)
-        between = statement[at : found.start() if found else None].decode(errors="surrogateescape")
-        between = re.sub(r"\s+", " ", between).upper()
-        text += between[1:] if text.endswith(" ") and between.startswith(" ") else between
-        if found is None:
-            break
-        at = found.end()
-        if found[0] in (b";", b"\\", b"(", b")"):
-            text += found[0].decode()
-        elif found[0].startswith(b"--"):
+    text = ""
+    for part, piece in parts(statement.decode(errors="surrogateescape")):
+        if part == "comment":
             text = f"{text.rstrip(' ')} "
+        elif part == "quoted":
+            text += piece if strings else "''"
         else:
-            state = State()
-            state.open(found[0])
-            at = state.skip(statement, at)
-            quoted = statement[found.start() : at].decode(errors="surrogateescape") if strings else "''"
-            text = f"{text.rstrip(' ')} " if found[0] == b"/*" else text + quoted
+            code = re.sub(r"\s+", " ", piece).upper()
+            text += code[1:] if text.endswith(" ") and code.startswith(" ") else code
     return text.strip()
 
 
@@ -118,12 +103,12 @@ def _rows(file: IO[bytes]) -> Iterator[Piece]:
             return
 
 
-class State:
-    """Where in a statement one is, line by line: `ended` by a semicolon, or in a `command` for psql."""
+class State(Scanner):
+    """Where in a statement the reader is, line by line: it has `ended` with a semicolon, or is a `command` for psql."""
 
     def __init__(self) -> None:
-        self.inside: bytes = b""
-        self.depth = self.parentheses = 0
+        super().__init__()
+        self.parentheses = 0
         self.ended = False
         self.command = False
 
@@ -134,10 +119,6 @@ class State:
         while at < len(line) and not self.ended:
             at = self.skip(line, at) if self.inside else self._look(line, at)
         return at
-
-    def open(self, token: bytes) -> None:
-        """A string, name, body or comment begins."""
-        self.inside, self.depth = (b"e'" if token in (b"e'", b"E'") else token), 1
 
     def _look(self, line: bytes, at: int) -> int:
         found = OPENS.search(line, at)
@@ -154,25 +135,3 @@ class State:
         elif not token.startswith(b"--"):
             self.open(token)
         return found.end()
-
-    def skip(self, line: bytes, at: int) -> int:
-        """To the end of the string, name, body or comment, if it is in this line."""
-        if self.inside.startswith(b"$"):
-            end = line.find(self.inside, at)
-            if end < 0:
-                return len(line)
-            end += len(self.inside)
-            self.inside = b""
-            return end
-        ends = {b"'": PLAIN, b"e'": ESCAPED, b'"': NAME, b"/*": COMMENT}[self.inside]
-        while found := ends.search(line, at):
-            at = found.end()
-            if found[0] in (b"'", b'"'):
-                self.inside = b""
-                return at
-            if self.inside == b"/*":
-                self.depth += 1 if found[0] == b"/*" else -1
-                if not self.depth:
-                    self.inside = b""
-                    return at
-        return len(line)

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from skinspire_db.objects.files import OPAQUE
-from skinspire_db.postgres import search_path
+from skinspire_db.postgres import search_path, sql_text
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
@@ -99,17 +98,20 @@ def of(connection: Connection, sql: str) -> list[str]:
     """What running this SQL would lose, a sentence each. It reads the rows concerned; nothing is changed."""
     import psycopg
 
-    sql = OPAQUE.sub(lambda found: " " if found[0].startswith(("--", "/*")) else found[0], sql)
     try:
         with connection.transaction(), search_path.application(connection):  # a savepoint
-            return [loss for statement in _split(sql, ";") for loss in _of_statement(connection, statement)]
+            return [
+                loss
+                for statement in sql_text.split(sql_text.without_comments(sql), ";")
+                for loss in _of_statement(connection, statement)
+            ]
     except psycopg.Error as error:
         return [f"what it loses could not be looked at: {error.diag.message_primary or type(error).__name__}"]
 
 
 def _of_statement(connection: Connection, sql: str) -> Iterator[str]:
     if altered := ALTER_TABLE.match(sql):
-        for action in _split(sql[altered.end() :], ","):
+        for action in sql_text.split(sql[altered.end() :], ","):
             if retype := RETYPE.fullmatch(action.strip()):
                 yield from _retype(connection, altered["table"], retype)
             elif dropped := DROP_COLUMN.fullmatch(action.strip()):
@@ -118,17 +120,6 @@ def _of_statement(connection: Connection, sql: str) -> Iterator[str]:
         for table in re.findall(NAME, emptied["tables"]):
             if rows := _counted(connection, table, "true"):
                 yield f"table {table}: its rows are lost: {rows}"
-
-
-def _split(sql: str, at: str) -> list[str]:
-    """SQL cut at a character that is in no string, comment or parentheses."""
-    hidden, depth, start, parts = OPAQUE.sub(lambda found: re.sub(r"[,;()]", " ", found[0]), sql), 0, 0, []
-    for place, character in enumerate(hidden):
-        depth += (character == "(") - (character == ")")
-        if character == at and depth == 0:
-            parts.append(sql[start:place])
-            start = place + 1
-    return [*parts, sql[start:]]
 
 
 def _type_of(connection: Connection, table: str, column: str) -> str | None:

@@ -17,9 +17,9 @@ from skinspire_db.config.project import Project
 from skinspire_db.errors import MigrationFailed, MigrationInvalid, ProjectCodeEnded
 from skinspire_db.lifecycle.result import Summary
 from skinspire_db.migrations import effects, losses, named_types, revisions
-from skinspire_db.objects.files import statements_only
 from skinspire_db.postgres import search_path
 from skinspire_db.postgres.failures import is_lost, sentence
+from skinspire_db.postgres.sql_text import statements_only
 from skinspire_db.schema import extensions, models
 
 if TYPE_CHECKING:

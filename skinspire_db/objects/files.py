@@ -14,6 +14,7 @@ from typing import Any
 from skinspire_db.errors import SqlFileInvalid
 from skinspire_db.lifecycle import tool_schema
 from skinspire_db.objects.kinds import TRIGGER, Kind
+from skinspire_db.postgres.sql_text import statements_only
 
 NAME = re.compile(r"[a-z_][a-z0-9_]*")
 HEADER = re.compile(r"\s*/\*(.*?)\*/", re.DOTALL)
@@ -25,17 +26,6 @@ ATTACH: dict[str, type] = {
     "condition": str, "name": str, "order": int,
 }  # fmt: skip
 LETTER = r"A-Za-z_\u0080-\U0010ffff"  # what PostgreSQL takes for a letter
-COMMENT = r"/\*(?:[^/*]|\*(?!/)|/(?!\*))*\*/"
-for _ in range(7):  # they nest, which no regular expression can follow to any depth
-    COMMENT = rf"/\*(?:[^/*]|\*(?!/)|/(?!\*)|{COMMENT})*\*/"
-# What must not be searched for keywords: comments, strings, quoted names, function bodies.
-OPAQUE = re.compile(
-    rf"--[^\n]*|{COMMENT}|\b[eE]'(?:[^'\\]|''|\\.)*'|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\""
-    rf"|(?<![{LETTER}0-9$])(?P<tag>\$(?:[{LETTER}][{LETTER}0-9]*)?\$).*?(?P=tag)",
-    re.DOTALL,
-)
-ATOMIC = re.compile(r"\bBEGIN\s+ATOMIC\b", re.IGNORECASE)
-IN_ATOMIC = re.compile(r"(\bAS\s+|\.\s*)?\b(CASE|END)\b", re.IGNORECASE)  # as a column's name it opens and closes nothing
 CREATE = re.compile(
     r"\bCREATE\s+(?:OR\s+REPLACE\s+)?(?:RECURSIVE\s+|MATERIALIZED\s+)?(VIEW|FUNCTION|PROCEDURE|AGGREGATE)\s+(?:IF\s+NOT\s+EXISTS\s+)?",
     re.IGNORECASE,
@@ -248,24 +238,6 @@ def _refuse_unknown(path: Path, given: Any, known: dict[str, type]) -> None:
             raise SqlFileInvalid(f"{path}:1: the header has an unknown key {key}", remedy="correct the header")
         if value is not None and not isinstance(value, known[key]):
             raise SqlFileInvalid(f"{path}:1: {key} must be {known[key].__name__}", remedy="correct the header")
-
-
-def statements_only(sql: str) -> str:
-    """SQL with its comments, strings and function bodies blanked out rather than cut out, so that positions stay."""
-    shown = OPAQUE.sub(lambda match: _blank(match[0]), sql)
-    for body in ATOMIC.finditer(shown):
-        depth = 1
-        for word in IN_ATOMIC.finditer(shown, body.end()):
-            if not word[1]:
-                depth += 1 if word[2].upper() == "CASE" else -1
-            if depth == 0:
-                shown = shown[: body.start()] + _blank(shown[body.start() : word.end()]) + shown[word.end() :]
-                break
-    return shown
-
-
-def _blank(sql: str) -> str:
-    return re.sub(r"[^\n]", " ", sql)
 
 
 def _refuse_transaction_control(path: Path, text: str) -> None:

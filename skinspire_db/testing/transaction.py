@@ -22,6 +22,7 @@ from psycopg.pq import TransactionStatus
 from sqlalchemy import event
 
 from skinspire_db.errors import UsageError
+from skinspire_db.postgres.sql_text import without_comments
 from skinspire_db.service.engines import Service
 from skinspire_db.service.engines import url as url_of
 from skinspire_db.testing.databases import Database
@@ -29,7 +30,6 @@ from skinspire_db.testing.databases import Database
 if TYPE_CHECKING:
     from skinspire_db.service.driver import Connection
 
-COMMENTS = re.compile(r"/\*.*?\*/|--[^\n]*", re.DOTALL)
 READS = re.compile(r"\s*(SELECT|SHOW|FETCH|VALUES|EXPLAIN|WITH(?!.*\b(INSERT|UPDATE|DELETE|MERGE)\b))\b", re.I | re.DOTALL)
 ASK_AGAIN = "call get_db_engine() or get_db_session() whenever it is needed"
 OUTERMOST = "skinspire_test"
@@ -344,7 +344,7 @@ def service_within(transaction: Transaction, database: Database) -> Service:
     def refuse_to_write_inside(connection: Any, _: Any, statement: str, __: Any, ___: Any, ____: bool) -> None:
         """Refuse writes of an outer transaction: they would be part of the inner one, and be rolled back with it."""
         joined = connection.connection.dbapi_connection
-        if joined in transaction.open[:-1] and not READS.match(COMMENTS.sub(" ", statement)):
+        if joined in transaction.open[:-1] and not READS.match(without_comments(statement)):
             raise UsageError("two transactions of a db_session test write at the same time", remedy=USE_DB_DATABASE)
 
     return Service(database.environment, engine, engine.execution_options(postgresql_readonly=True))
