@@ -87,7 +87,7 @@ def explained(error: StepFailed, absent: Set[str], pieces: Iterable[Piece]) -> S
     names = _names(absent)
     return StepFailed(
         f"the server has not got {names}, which the dump asks for, and {shown or 'a definition'} needs it: {reason}",
-        remedy=f"install {names} on that server, and run it again",
+        remedy=f"install {names} on that server (most are in its package postgresql-contrib), and run it again",
     )
 
 

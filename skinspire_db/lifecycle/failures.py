@@ -93,6 +93,7 @@ def translation(
     remedy = failure.remedy and failure.remedy.format(**words)
     if setting := failures.short_of_locks(error.diag.message_hint or ""):
         remedy = failures.more_locks(setting, target.server)
+    remedy = remedy or failures.install_extension(said)
     return failure.error(f"{during}: {text}; {AS_IT_WAS}" if during else text, remedy=remedy)
 
 

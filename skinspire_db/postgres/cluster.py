@@ -18,14 +18,15 @@ from typing import Any, TypeVar
 
 from skinspire_db.config.project import append, make_folder, remove, replace, write_atomically
 from skinspire_db.errors import ServerFailed
-from skinspire_db.postgres import data_folders, processes
+from skinspire_db.postgres import added_extensions, data_folders, processes
 from skinspire_db.postgres.programs import Account, Binaries, find_binaries, unprivileged_account
 
 T = TypeVar("T")
 
 ROLE = "skinspire"
 START_SECONDS = 60
-FILES = ("data", "data.new", "password", "server.json", "server.log", "boot", "lock")  # all that a server's home holds
+# All that a server's home holds.
+FILES = ("data", "data.new", "password", "server.json", "server.log", "boot", "lock", added_extensions.FOLDER)
 
 LOCKS = 1024  # times max_connections; 2,000 tables dropped and made anew are 20,000 locks, with indexes and TOAST
 DURABLE = ""
@@ -89,7 +90,8 @@ class Cluster:
     def binaries(self) -> Binaries:
         """PostgreSQL's programs. Raises ServerFailed when there are none."""
         if self._binaries is None:
-            self._binaries = find_binaries(self.account)
+            found = find_binaries(self.account)
+            self._binaries = added_extensions.with_extensions(found, self.home) if self.home.is_dir() else found
         return self._binaries
 
     @property

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skinspire_db.config.environment import Environment
-from skinspire_db.config.project import Project
+from skinspire_db.config.project import Project, remove
 from skinspire_db.errors import GuardRefused, ServerFailed
-from skinspire_db.postgres import data_folders
+from skinspire_db.postgres import added_extensions, data_folders
 from skinspire_db.postgres.cluster import FILES, START_SECONDS, Address, Cluster, last_line, reason
 
 
@@ -98,7 +98,8 @@ class EmbeddedServer(Cluster):
             with self._lock():
                 self._stop()
                 self._delete_cluster()
-            for path in (self.home / name for name in FILES if name not in ("data", "data.new")):
+            remove(self.home / added_extensions.FOLDER)
+            for path in (self.home / name for name in FILES if name not in ("data", "data.new", added_extensions.FOLDER)):
                 path.unlink(missing_ok=True)
             if not any(self.home.iterdir()):
                 self.home.rmdir()
@@ -111,6 +112,7 @@ class EmbeddedServer(Cluster):
         while True:
             self._remove_stale_pid_file()
             if self._postmaster() is None:
+                added_extensions.clean(self.home, self.binaries)
                 self._choose_port()
                 offset = self.log.stat().st_size if self.log.exists() else 0
                 options = f"-c port={self._port()}{self._room_for_locks()}"

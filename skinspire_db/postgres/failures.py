@@ -76,6 +76,13 @@ def more_locks(setting: str, server: EmbeddedServer | None = None) -> str:
     return f"ask the administrator for: ALTER SYSTEM SET {setting} = {LOCKS}, and a restart of the server"
 
 
+def install_extension(said: str) -> str | None:
+    """Where an extension is to be had that the server has not got; None where the text says something else."""
+    found = re.search(r'extension "([^"]+)" is not available', said)
+    where = "most are in its package postgresql-contrib"
+    return f"install the extension {found[1]} on that server ({where}), and run it again" if found else None
+
+
 def refusal(error: psycopg.Error, target: Target) -> SkinspireError | None:
     """What the text alone tells, whatever databases there are."""
     # The server gives no SQLSTATE to a client that could not log in: there is only its text, in its own language.

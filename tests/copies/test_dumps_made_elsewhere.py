@@ -212,3 +212,14 @@ def test_the_swap_does_not_wait_for_the_disk(clinic: Project, monkeypatch: pytes
         while aside.database in leftovers(clinic):
             assert time.monotonic() < deadline, "the server has not ended it"
             time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_what_the_embedded_server_adds_is_restored(project: Project) -> None:
+    """25 of 25 real dumps ask for uuid-ossp."""
+    table = "CREATE TABLE public.visits (id uuid DEFAULT public.uuid_generate_v4() NOT NULL);\n"
+    extension = EXTENSION.replace("no-such", "uuid-ossp")
+    outcome = restore(project, write(project, extension, table))
+    assert outcome.code == 0 and "left out" not in outcome.err, outcome.err
+    project.execute("INSERT INTO visits DEFAULT VALUES")
+    assert project.query("SELECT extname FROM pg_extension WHERE extname ~ 'uuid'") == [("uuid-ossp",)]
