@@ -63,19 +63,13 @@ def as_exit(error: Any, task: str | None, given: dict[str, Any]) -> Exit:
     """
     from skinspire_db.errors import OutputLost
     from skinspire_db.lifecycle.remedies import as_typed
+    from skinspire_db.lifecycle.result import failed, json_object
     from skinspire_db.terminal.rendering import printable
 
     if _json(given) and not isinstance(error, OutputLost):
-        blank: dict[str, Any] = {
-            "operation": task,
-            "environment": given.get("env") or given.get("target"),
-            "database": None,
-            "seconds": 0.0,
-            "steps": [],
-        }
-        failure = {"ok": False, "exit_code": error.exit_code, "error": error.as_dict()}
+        blank = json_object(task, given.get("env") or given.get("target"))
         try:
-            print(as_typed(json.dumps(blank | error.result | failure, default=str)), flush=True)
+            print(as_typed(json.dumps(failed(blank | error.result, error), default=str)), flush=True)
         except OSError as lost:
             from skinspire_db.terminal import console
 

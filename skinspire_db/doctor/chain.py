@@ -12,7 +12,7 @@ from skinspire_db.config.project import Setting
 from skinspire_db.doctor import health, reach
 from skinspire_db.doctor.link import Broken, Case, NotAsked, Unknown
 from skinspire_db.errors import ChecksFailed, SkinspireError
-from skinspire_db.lifecycle.result import Check
+from skinspire_db.lifecycle.result import Check, json_object
 
 Link = tuple[str, Callable[[Case], str]]
 
@@ -31,13 +31,15 @@ class Diagnosis:
     seconds: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        shown: dict[str, Any] = {
-            "operation": "db.doctor", "environment": self.environment, "database": self.database, "ok": True, "exit_code": 0,
-            "seconds": round(self.seconds, 3), "steps": [], "error": None,
-            "settings": [{"name": each.name, "value": each.value, "source": each.source} for each in self.settings],
-            "checks": [check.as_dict() for check in self.checks],
-        }  # fmt: skip
-        return shown | ({"notes": self.notes} if self.notes else {})
+        """The diagnosis as `--json` shows it."""
+        return json_object(
+            "db.doctor",
+            self.environment,
+            self.database,
+            seconds=self.seconds,
+            settings=[{"name": each.name, "value": each.value, "source": each.source} for each in self.settings],
+            checks=[check.as_dict() for check in self.checks],
+        ) | ({"notes": self.notes} if self.notes else {})
 
 
 class Listener:

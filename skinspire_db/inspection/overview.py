@@ -13,6 +13,7 @@ from skinspire_db.errors import SkinspireError, UsageError
 from skinspire_db.inspection import queries
 from skinspire_db.lifecycle import stamp
 from skinspire_db.lifecycle.read_only import looking
+from skinspire_db.lifecycle.result import json_object
 from skinspire_db.migrations import position, revisions
 from skinspire_db.objects import ledger, status, versions
 from skinspire_db.postgres import search_path
@@ -79,10 +80,8 @@ class Inspection:
     seconds: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        shown: dict[str, Any] = {
-            "operation": self.operation, "environment": self.environment, "database": self.database, "ok": True,
-            "exit_code": 0, "seconds": round(self.seconds, 3), "steps": [], "error": None, "about": self.about,
-        }  # fmt: skip
+        """What was found as `--json` shows it."""
+        shown = json_object(self.operation, self.environment, self.database, seconds=self.seconds, about=self.about)
         return shown | self.sections | ({"notes": self.notes} if self.notes else {})
 
 

@@ -15,11 +15,11 @@ from skinspire_db.config.environment import Environment
 from skinspire_db.errors import DatabaseMissing, PermissionMissing
 from skinspire_db.lifecycle import guard, lock
 from skinspire_db.lifecycle.read_only import looking, present
+from skinspire_db.lifecycle.result import StepResult, json_object
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.target import Target
 
 if TYPE_CHECKING:
-    from skinspire_db.lifecycle.result import StepResult
     from skinspire_db.postgres.connections import Connection
 
 
@@ -43,12 +43,18 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         """The plan as `--json` shows it."""
-        return {
-            "operation": self.operation, "environment": self.environment.name, "database": self.target.database,
-            "target": str(self.target), "dry": True, "plan": self.steps, "would": self.would, "backup": self.backup,
-            "ok": True, "exit_code": 0, "seconds": round(self.seconds, 3), "steps": [step.as_dict() for step in self.looked],
-            "error": None,
-        } | ({"notes": self.notes} if self.notes else {})  # fmt: skip
+        return json_object(
+            self.operation,
+            self.environment.name,
+            self.target.database,
+            seconds=self.seconds,
+            steps=self.looked,
+            target=str(self.target),
+            dry=True,
+            plan=self.steps,
+            would=self.would,
+            backup=self.backup,
+        ) | ({"notes": self.notes} if self.notes else {})
 
     @contextlib.contextmanager
     def look(self) -> Iterator[Connection | None]:

@@ -16,7 +16,7 @@ from skinspire_db.lifecycle import scratch
 from skinspire_db.lifecycle.dry_run import Plan
 from skinspire_db.lifecycle.failures import translation
 from skinspire_db.lifecycle.remedies import shortened
-from skinspire_db.lifecycle.result import Report, Result, StepResult, Summary, counted
+from skinspire_db.lifecycle.result import Report, Result, StepResult, Summary, counted, failed
 from skinspire_db.postgres.target import Target, target_of
 
 
@@ -205,7 +205,7 @@ class Operation(ABC):
         except SkinspireError as error:
             plan.seconds = time.monotonic() - started
             error.remedy = error.remedy and error.remedy.replace("{env}", self.environment.name)
-            error.result = plan.as_dict() | {"ok": False, "exit_code": error.exit_code, "error": error.as_dict()}
+            error.result = failed(plan.as_dict(), error)
             raise
         plan.seconds = time.monotonic() - started
         return plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +22,42 @@ def counted(number: int, noun: str, verb: str = "", verb_of_one: str = "") -> st
     """1 table, 2 tables; with a verb, 1 table is, 2 tables are."""
     words = [str(number), noun if number == 1 else f"{noun}s", verb_of_one if number == 1 else verb]
     return " ".join(word for word in words if word)
+
+
+def json_object(
+    operation: str | None,
+    environment: str | None = None,
+    database: str | None = None,
+    *,
+    seconds: float = 0.0,
+    steps: Iterable[StepResult] = (),
+    **more: Any,
+) -> dict[str, Any]:
+    """What `--json` shows of an operation that went well.
+
+    Args:
+        operation: the command, `db.setup`.
+        environment: the environment's name.
+        database: the database's name.
+        seconds: the wall time.
+        steps: the steps that ran.
+        more: what only this operation answers.
+    """
+    return {
+        "operation": operation,
+        "environment": environment,
+        "database": database,
+        "ok": True,
+        "exit_code": 0,
+        "seconds": round(seconds, 3),
+        "steps": [step.as_dict() for step in steps],
+        "error": None,
+    } | more
+
+
+def failed(shown: dict[str, Any], error: SkinspireError) -> dict[str, Any]:
+    """The same object for an operation that ended in this error."""
+    return shown | {"ok": False, "exit_code": error.exit_code, "error": error.as_dict()}
 
 
 def told(value: int | str, name: str) -> str:
@@ -136,16 +173,7 @@ class Result:
 
     def as_dict(self) -> dict[str, Any]:
         """The result of an operation that went well, as `--json` shows it."""
-        shown: dict[str, Any] = {
-            "operation": self.operation,
-            "environment": self.environment,
-            "database": self.database,
-            "ok": True,
-            "exit_code": 0,
-            "seconds": round(self.seconds, 3),
-            "steps": [step.as_dict() for step in self.steps],
-            "error": None,
-        }
+        shown = json_object(self.operation, self.environment, self.database, seconds=self.seconds, steps=self.steps)
         for step in self.steps:
             shown |= step.summary.data
         if checks := [check for step in shown["steps"] for check in step.pop("checks", [])]:
@@ -161,4 +189,4 @@ class Result:
         """Put into the error how far the operation came, after so many seconds, and into its remedy which environment's."""
         self.seconds = seconds
         error.remedy = error.remedy and error.remedy.replace("{env}", self.environment)
-        error.result = self.as_dict() | {"ok": False, "exit_code": error.exit_code, "error": error.as_dict()}
+        error.result = failed(self.as_dict(), error)

@@ -12,7 +12,7 @@ from skinspire_db.config.environment import Environment
 from skinspire_db.errors import SkinspireError
 from skinspire_db.lifecycle.operation import Operation
 from skinspire_db.lifecycle.pipeline import Series
-from skinspire_db.lifecycle.result import Report, Result
+from skinspire_db.lifecycle.result import Report, Result, json_object
 from skinspire_db.operations import db
 from skinspire_db.steps import Context
 
@@ -34,11 +34,9 @@ class Onboarded:
     seconds: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "operation": OPERATION, "environment": None, "database": None, "ok": True, "exit_code": 0,
-            "seconds": round(self.seconds, 3), "steps": [], "error": None,
-            "environments": [each.as_dict() for each in self.done], "next": list(self.next),
-        }  # fmt: skip
+        """What was done as `--json` shows it."""
+        done = [each.as_dict() for each in self.done]
+        return json_object(OPERATION, seconds=self.seconds, environments=done, next=list(self.next))
 
 
 def chosen(name: str | None) -> list[Environment]:

@@ -17,7 +17,7 @@ from skinspire_db.errors import SkinspireError
 from skinspire_db.lifecycle.dry_run import Plan
 from skinspire_db.lifecycle.operation import Operation
 from skinspire_db.lifecycle.remedies import as_typed
-from skinspire_db.lifecycle.result import ONCE, Check, Report, Result, SignIn, StepResult, told
+from skinspire_db.lifecycle.result import ONCE, Check, Report, Result, SignIn, StepResult, json_object, told
 from skinspire_db.postgres.target import Target
 from skinspire_db.steps import Context
 from skinspire_db.terminal.rendering import INDENT, as_markdown, as_mermaid, as_text, in_lines, printable, tabular
@@ -232,8 +232,7 @@ def warn(note: str) -> None:
 def show_result(operation: str, *, json: bool, text: str, **values: Any) -> None:
     """What a task that is no pipeline answers: a sentence, or the same as JSON."""
     if json:
-        blank = {"operation": operation, "environment": None, "database": None, "ok": True, "exit_code": 0, "seconds": 0.0}
-        show_json(blank | {"steps": [], "error": None} | values)
+        show_json(json_object(operation, **values))
     else:
         say_lines(text)
 
