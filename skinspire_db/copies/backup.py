@@ -25,7 +25,7 @@ from skinspire_db.errors import StepFailed
 from skinspire_db.lifecycle import guard, journal, stamp
 from skinspire_db.lifecycle.failures import translated
 from skinspire_db.lifecycle.operation import Job, Running
-from skinspire_db.lifecycle.read_only import looking, present
+from skinspire_db.lifecycle.read_only import present, read_only_connection
 from skinspire_db.lifecycle.result import Report
 from skinspire_db.migrations import position
 from skinspire_db.objects import ledger
@@ -85,7 +85,7 @@ def create(environment: Environment, folder: Path | None = None, *, jobs: str | 
                 holder.commit()
 
     def look(running: Running) -> None:
-        with looking(present(environment), running.operation) as connection:
+        with read_only_connection(present(environment), running.operation) as connection:
             guard.admit(connection, running.target, running.operation, "", None, hold=False, writes=False)
             client_tools(connection.info.server_version)
         running.note(f"the backup would be in {where}")

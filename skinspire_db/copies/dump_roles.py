@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from skinspire_db.errors import SkinspireError
-from skinspire_db.postgres import connections, failures
+from skinspire_db.postgres import connections, error_text
 from skinspire_db.postgres.target import Target
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def restorer(aside: Target, tell: Callable[[str], None]) -> Iterator[Target]:
             connections.connect(lent, "backup.restore").close()
         except (psycopg.Error, SkinspireError) as error:
             _drop(admin, role, aside.database)
-            why = failures.sentence(error) if isinstance(error, psycopg.Error) else error.message
+            why = error_text.sentence(error) if isinstance(error, psycopg.Error) else error.message
             if is_super:
                 tell(
                     f"the dump was restored with the rights of {aside.user}, a superuser; no lesser role could be used: {why}"

@@ -17,7 +17,7 @@ from skinspire_db.lifecycle.result import counted
 from skinspire_db.migrations import position, revisions
 from skinspire_db.objects import status, versions
 from skinspire_db.postgres import connections, search_path
-from skinspire_db.postgres.failures import sentence
+from skinspire_db.postgres.error_text import sentence
 from skinspire_db.postgres.programs import find_binaries
 from skinspire_db.postgres.target import target_of
 from skinspire_db.schema.extensions import CORE_EXTENSIONS

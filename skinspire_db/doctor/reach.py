@@ -13,7 +13,7 @@ from skinspire_db.config.environment import url_setting
 from skinspire_db.config.urls import LOCAL_HOSTS
 from skinspire_db.doctor.link import Broken, Case
 from skinspire_db.errors import DatabaseMissing
-from skinspire_db.postgres import connections, failures
+from skinspire_db.postgres import connections, error_text
 from skinspire_db.postgres.connections import explain
 from skinspire_db.postgres.target import libpq_parameters, target_of
 
@@ -99,7 +99,7 @@ def tls(case: Case) -> str:
     mode = case.to.parameters.get("sslmode", "prefer")
     if case.refusal and _link(case) == "TLS":
         raise Broken(
-            f"sslmode={mode}: {failures.reason(case.refusal)}",
+            f"sslmode={mode}: {error_text.reason(case.refusal)}",
             f"correct the server's certificate or ssl = on, or sslmode and sslrootcert in {_setting(case)}",
         )
     if case.refusal and _is_let_in_encrypted(case):
@@ -115,19 +115,19 @@ def tls(case: Case) -> str:
 def password(case: Case) -> str:
     if case.refusal and _link(case) == "password":
         error = explain(case.refusal, case.to)
-        reason = error.message if "password" in error.message else failures.reason(case.refusal)
+        reason = error.message if "password" in error.message else error_text.reason(case.refusal)
         raise Broken(reason, f"correct user and password in {_setting(case)}; write special characters as %XX")
     if case.refusal and _link(case) == "host":
         kind = "hostssl" if case.to.parameters.get("sslmode") == "require" else "host"
         line = f"{kind} {case.to.database} {case.to.user} ADDRESS scram-sha-256"
-        raise Broken(failures.reason(case.refusal), f"ask the administrator for a line in pg_hba.conf: {line}")
+        raise Broken(error_text.reason(case.refusal), f"ask the administrator for a line in pg_hba.conf: {line}")
     return f"role {case.to.user} is let in"
 
 
 def connections_left(case: Case) -> str:
     if case.refusal and _link(case) == "limit":
         raise Broken(
-            f"the server lets nobody else in: {failures.reason(case.refusal)}", failures.more_connections(case.refusal)
+            f"the server lets nobody else in: {error_text.reason(case.refusal)}", error_text.more_connections(case.refusal)
         )
     return "there is room for a connection"
 
@@ -140,7 +140,7 @@ def database(case: Case) -> str:
         if "permission denied for database" in str(case.refusal):
             grant = f'GRANT CONNECT ON DATABASE "{case.to.database}" TO "{case.to.user}"'
             raise Broken(f"role {case.to.user} may not connect to {case.to.database}", f"ask the administrator for: {grant}")
-        raise Broken(failures.reason(case.refusal), f"correct {_setting(case)}")
+        raise Broken(error_text.reason(case.refusal), f"correct {_setting(case)}")
     return f"{case.to.database} exists"
 
 
@@ -200,10 +200,10 @@ def _attempt(case: Case) -> None:
         case.refusal = error
 
 
-def _link(case: Case) -> failures.Kind:
+def _link(case: Case) -> error_text.Kind:
     """Which link the refusal breaks."""
     assert case.refusal
-    return failures.kind(case.refusal)
+    return error_text.kind(case.refusal)
 
 
 def _is_let_in_encrypted(case: Case) -> bool:
@@ -216,5 +216,5 @@ def _is_let_in_encrypted(case: Case) -> bool:
     try:
         psycopg.connect(**libpq_parameters(encrypted, ATTEMPT_OF)).close()
     except psycopg.Error as error:
-        return failures.kind(error) not in ("host", "TLS")  # then it is refused for another reason: TLS it would have taken
+        return error_text.kind(error) not in ("host", "TLS")  # then it is refused for another reason: TLS it would have taken
     return True

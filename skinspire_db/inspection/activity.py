@@ -10,7 +10,7 @@ from skinspire_db.errors import UsageError
 from skinspire_db.inspection import queries
 from skinspire_db.inspection.overview import Inspection, Row, note_the_stamp, rows
 from skinspire_db.lifecycle import tool_schema
-from skinspire_db.lifecycle.read_only import looking
+from skinspire_db.lifecycle.read_only import read_only_connection
 from skinspire_db.lifecycle.result import told
 from skinspire_db.postgres.target import target_of
 
@@ -18,12 +18,12 @@ from skinspire_db.postgres.target import target_of
 def activity(environment: Environment) -> Inspection:
     """Every session of the database but our own: what it runs, what it waits for, and who blocks it.
 
-    What other roles run is shown only to a member of pg_read_all_stats. Raises what looking() raises.
+    What other roles run is shown only to a member of pg_read_all_stats. Raises what read_only_connection() raises.
     """
     started = time.monotonic()
     target = target_of(environment)
     found = Inspection("db.activity", target.environment, target.database, str(target))
-    with looking(target, found.operation) as connection:
+    with read_only_connection(target, found.operation) as connection:
         note_the_stamp(connection, found)
         [found.about] = rows(connection, queries.CONNECTIONS)
         found.sections = {"activity": rows(connection, queries.ACTIVITY)}
@@ -34,14 +34,14 @@ def activity(environment: Environment) -> Inspection:
 def history(environment: Environment, limit: str) -> Inspection:
     """The last `limit` operations that changed the database, newest first. One that failed left nothing, and no entry.
 
-    Raises UsageError for a limit that is no number, and what looking() raises.
+    Raises UsageError for a limit that is no number, and what read_only_connection() raises.
     """
     if not limit.isdecimal() or not 0 < int(limit) < 1_000_000:
         raise UsageError(f"--limit={limit} is no number of operations", remedy="invoke db.history --limit=20")
     started = time.monotonic()
     target = target_of(environment)
     found = Inspection("db.history", target.environment, target.database, str(target), sections={"journal": []})
-    with looking(target, found.operation) as connection:
+    with read_only_connection(target, found.operation) as connection:
         note_the_stamp(connection, found)
         if tool_schema.exists(connection):
             found.sections["journal"] = rows(connection, queries.JOURNAL, limit=int(limit))

@@ -12,7 +12,7 @@ from skinspire_db.config.environment import Environment
 from skinspire_db.errors import SkinspireError, UsageError
 from skinspire_db.inspection import queries
 from skinspire_db.lifecycle import stamp
-from skinspire_db.lifecycle.read_only import looking
+from skinspire_db.lifecycle.read_only import read_only_connection
 from skinspire_db.lifecycle.result import json_object
 from skinspire_db.migrations import position, revisions
 from skinspire_db.objects import ledger, status, versions
@@ -89,11 +89,11 @@ def inspect(environment: Environment, wanted: Wanted) -> Inspection:
     """Look, in a transaction that PostgreSQL keeps read only and that sees one moment; one query for each kind of object.
 
     A database with another environment's stamp, or with none, is looked at too, and a note says so. Raises UsageError for a
-    table or schema that does not exist, and what looking() raises.
+    table or schema that does not exist, and what read_only_connection() raises.
     """
     started = time.monotonic()
     target = target_of(environment)
-    with looking(target, "db.inspect") as connection:
+    with read_only_connection(target, "db.inspect") as connection:
         found = Inspection("db.inspect", target.environment, target.database, str(target), _about(connection, target))
         note_the_stamp(connection, found)
         if wanted.schema is not None:

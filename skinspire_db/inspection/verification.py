@@ -17,7 +17,7 @@ from skinspire_db.lifecycle.result import Check, Summary
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.objects.status import status
 from skinspire_db.postgres import search_path
-from skinspire_db.postgres.failures import sentence
+from skinspire_db.postgres.error_text import sentence
 from skinspire_db.postgres.programs import OLDEST_MAJOR
 from skinspire_db.schema import tables
 from skinspire_db.schema.blueprint import Blueprint

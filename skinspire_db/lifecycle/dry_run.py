@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from skinspire_db.config.environment import Environment
 from skinspire_db.errors import DatabaseMissing, PermissionMissing
 from skinspire_db.lifecycle import guard, lock
-from skinspire_db.lifecycle.read_only import looking, present
+from skinspire_db.lifecycle.read_only import present, read_only_connection
 from skinspire_db.lifecycle.result import StepResult, json_object
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.target import Target
@@ -61,7 +61,7 @@ class Plan:
         """A connection that only looks at the database; None where there is none."""
         with contextlib.ExitStack() as stack:
             try:
-                connection = stack.enter_context(looking(present(self.environment), self.operation))
+                connection = stack.enter_context(read_only_connection(present(self.environment), self.operation))
             except DatabaseMissing:
                 connection = None
             yield connection

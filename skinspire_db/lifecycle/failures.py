@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from skinspire_db.errors import ConnectionFailed, PermissionMissing, SkinspireError, StepFailed, TableLocked
 from skinspire_db.lifecycle import lock
-from skinspire_db.postgres import failures
+from skinspire_db.postgres import error_text
 from skinspire_db.postgres.target import Target
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def translation(
         during: The step; empty for a look, which has nothing to lose.
         connection: The one on which it happened, if that is known.
     """
-    said = failures.sentence(error)
+    said = error_text.sentence(error)
     failure = _failure(error, target, connection)
     holders = lock.blockers(target, operation, connection.info.backend_pid if connection else 0) if (
         "{holders}" in failure.sentence
@@ -91,23 +91,23 @@ def translation(
     where = f" (table {error.diag.table_name})" if failure is OTHERWISE and error.diag.table_name else ""
     text = f"{failure.sentence.format(**words)}{where}"
     remedy = failure.remedy and failure.remedy.format(**words)
-    if setting := failures.short_of_locks(error.diag.message_hint or ""):
-        remedy = failures.more_locks(setting, target.server)
-    remedy = remedy or failures.install_extension(said)
+    if setting := error_text.short_of_locks(error.diag.message_hint or ""):
+        remedy = error_text.more_locks(setting, target.server)
+    remedy = remedy or error_text.install_extension(said)
     return failure.error(f"{during}: {text}; {AS_IT_WAS}" if during else text, remedy=remedy)
 
 
 def _failure(error: psycopg.Error, target: Target, connection: Connection | None) -> Failure:
     """The one that fits; the SQLSTATE alone does not tell all of them."""
     state = error.sqlstate or ""
-    if failures.short_of_locks(error.diag.message_hint or ""):
+    if error_text.short_of_locks(error.diag.message_hint or ""):
         return OTHERWISE
     stopped = state == "57P01" and target.server is not None and target.server.status().pid is None
     if state in BY_SQLSTATE and not stopped:
-        if state == "42501" and "for schema public" in failures.sentence(error):
+        if state == "42501" and "for schema public" in error_text.sentence(error):
             return BY_SQLSTATE["3F000"]
         return BY_SQLSTATE[state]
-    if (connection and connection.closed) or failures.is_lost(error):
+    if (connection and connection.closed) or error_text.is_lost(error):
         return (
             SERVER_GONE if target.server is None else Failure(ConnectionFailed, SERVER_GONE.sentence, "invoke server.status")
         )

@@ -13,7 +13,7 @@ from skinspire_db.lifecycle.commit import close, commit, read_back
 from skinspire_db.lifecycle.dry_run import Plan, missing
 from skinspire_db.lifecycle.failures import AS_IT_WAS, translated
 from skinspire_db.lifecycle.operation import Operation, Running, judge
-from skinspire_db.lifecycle.read_only import looking
+from skinspire_db.lifecycle.read_only import read_only_connection
 from skinspire_db.lifecycle.result import Result, Summary
 from skinspire_db.postgres import connections, databases
 
@@ -233,7 +233,7 @@ class Look(Operation):
 
     def carry_out(self, running: Running) -> None:
         """Look, and judge."""
-        with looking(running.target, self.operation, tries=self.tries) as connection:
+        with read_only_connection(running.target, self.operation, tries=self.tries) as connection:
             if not self.any_stamp:
                 stamp.refuse_foreign(stamp.read(connection), running.target)
             for step in self.steps:

@@ -35,7 +35,7 @@ def present(environment: Environment) -> Target:
 
 
 @contextlib.contextmanager
-def looking(target: Target, operation: str, *, tries: bool = False) -> Iterator[Connection]:
+def read_only_connection(target: Target, operation: str, *, tries: bool = False) -> Iterator[Connection]:
     """A connection for `operation` whose transaction is READ ONLY; it is rolled back and closed at the end.
 
     An embedded server that does not run is started.

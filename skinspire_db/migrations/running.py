@@ -18,7 +18,7 @@ from skinspire_db.errors import MigrationFailed, MigrationInvalid, ProjectCodeEn
 from skinspire_db.lifecycle.result import Summary
 from skinspire_db.migrations import effects, losses, named_types, revisions
 from skinspire_db.postgres import search_path
-from skinspire_db.postgres.failures import is_lost, sentence
+from skinspire_db.postgres.error_text import is_lost, sentence
 from skinspire_db.postgres.sql_text import statements_only
 from skinspire_db.schema import extensions, models
 

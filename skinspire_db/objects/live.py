@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from skinspire_db.errors import NotOurs
 from skinspire_db.postgres import search_path
-from skinspire_db.postgres.failures import sentence
+from skinspire_db.postgres.error_text import sentence
 
 if TYPE_CHECKING:
     import psycopg

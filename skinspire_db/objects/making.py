@@ -14,7 +14,7 @@ from skinspire_db.objects.files import SqlFile
 from skinspire_db.objects.kinds import TRIGGER, VIEW
 from skinspire_db.objects.ledger import Entry
 from skinspire_db.postgres import search_path
-from skinspire_db.postgres.failures import sentence
+from skinspire_db.postgres.error_text import sentence
 
 if TYPE_CHECKING:
     import psycopg

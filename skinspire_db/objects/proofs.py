@@ -13,7 +13,7 @@ from skinspire_db.objects.files import SqlFile
 from skinspire_db.objects.kinds import TRIGGER, Kind
 from skinspire_db.objects.status import WHOLE, ObjectState, status
 from skinspire_db.postgres import search_path
-from skinspire_db.postgres.failures import sentence
+from skinspire_db.postgres.error_text import sentence
 
 if TYPE_CHECKING:
     import psycopg

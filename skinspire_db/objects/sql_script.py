@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from skinspire_db.errors import InvalidSetting, StepFailed
 from skinspire_db.objects.files import TRANSACTION_CONTROL
 from skinspire_db.postgres import search_path
-from skinspire_db.postgres.failures import sentence
+from skinspire_db.postgres.error_text import sentence
 from skinspire_db.postgres.sql_text import statements_only
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from skinspire_db.config.project import Project
 from skinspire_db.errors import SkinspireError, UsageError
 from skinspire_db.lifecycle import stamp as stamps
 from skinspire_db.lifecycle.pipeline import Look, Pipeline, Series, Step
-from skinspire_db.lifecycle.read_only import looking, present
+from skinspire_db.lifecycle.read_only import present, read_only_connection
 from skinspire_db.lifecycle.result import Summary, counted
 from skinspire_db.migrations import drift, losses, position, revisions, running, writing
 from skinspire_db.objects import install, proofs, versions
@@ -271,7 +271,7 @@ def look(environment: Environment, at: Callable[[Connection], T], *, tries: bool
     """
     target = present(environment)
     try:
-        with looking(target, "migrate", tries=tries) as connection:
+        with read_only_connection(target, "migrate", tries=tries) as connection:
             stamps.identify(connection, target)
             return at(connection)
     except SkinspireError as error:

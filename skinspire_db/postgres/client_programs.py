@@ -12,7 +12,7 @@ from typing import IO, Any, cast
 
 from skinspire_db.config import server_pin
 from skinspire_db.errors import StepFailed
-from skinspire_db.postgres import connections, failures, processes, programs
+from skinspire_db.postgres import connections, error_text, processes, programs
 from skinspire_db.postgres.target import Target, libpq_parameters
 
 SETTINGS = {"transaction_timeout": 17}  # that pg_restore sets, and the version that has brought them
@@ -142,8 +142,8 @@ def end_all() -> None:
 
 def remedy_of(err: bytes) -> str:
     """What to do about a program's complaint."""
-    if setting := failures.short_of_locks(err.decode(errors="replace")):
-        return failures.more_locks(setting)
+    if setting := error_text.short_of_locks(err.decode(errors="replace")):
+        return error_text.more_locks(setting)
     if server_pin.ELSEWHERE.encode() in err:
         return server_pin.REMEDY
     if b"No space left" in err:

@@ -15,8 +15,8 @@ from skinspire_db.errors import (
     PermissionMissing,
     SkinspireError,
 )
-from skinspire_db.postgres import failures, search_path
-from skinspire_db.postgres.failures import absence, refusal
+from skinspire_db.postgres import error_text, search_path
+from skinspire_db.postgres.error_text import absence, refusal
 from skinspire_db.postgres.target import Target, libpq_parameters
 
 if TYPE_CHECKING:
@@ -179,10 +179,10 @@ def maintenance(target: Target, operation: str) -> Connection:
         except psycopg.Error as error:
             failure = error
     neither = " nor ".join(MAINTENANCE_DATABASES)
-    message = f"role {target.user} reaches neither {neither} on {target.where}: {failures.reason(failure)}"
-    kind = failures.kind(failure)
+    message = f"role {target.user} reaches neither {neither} on {target.where}: {error_text.reason(failure)}"
+    kind = error_text.kind(failure)
     if kind == "limit":
-        raise ConnectionFailed(message, remedy=failures.more_connections(failure)) from failure
+        raise ConnectionFailed(message, remedy=error_text.more_connections(failure)) from failure
     if kind == "host" or "permission denied" in str(failure):
         grant = f'GRANT CONNECT ON DATABASE {MAINTENANCE_DATABASES[0]} TO "{target.user}"'
         raise PermissionMissing(message, remedy=f"ask the administrator for: {grant}") from failure

@@ -17,7 +17,7 @@ from skinspire_db.postgres.connections import (
     maintenance,
     require_direct,
 )
-from skinspire_db.postgres.failures import sentence
+from skinspire_db.postgres.error_text import sentence
 from skinspire_db.postgres.target import Target
 
 if TYPE_CHECKING:

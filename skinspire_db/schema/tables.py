@@ -12,7 +12,7 @@ from skinspire_db.errors import PermissionMissing, Refused, StepFailed
 from skinspire_db.lifecycle import tool_schema
 from skinspire_db.lifecycle.result import Summary, counted
 from skinspire_db.postgres import search_path
-from skinspire_db.postgres.failures import sentence
+from skinspire_db.postgres.error_text import sentence
 from skinspire_db.schema import extensions
 from skinspire_db.schema.blueprint import Blueprint, compiled, create_statements, dialect, name_of, named_constraints, tables
 

@@ -14,7 +14,7 @@ from skinspire_db.config.project import expanded, write_atomically
 from skinspire_db.config.urls import SEVERAL, split_hosts
 from skinspire_db.errors import InvalidSetting, StepFailed, UsageError
 from skinspire_db.lifecycle import stamp
-from skinspire_db.lifecycle.read_only import looking, present
+from skinspire_db.lifecycle.read_only import present, read_only_connection
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.programs import find_client_programs
 from skinspire_db.postgres.scripts import private_folder
@@ -63,9 +63,15 @@ def url(environment: Environment, *, reveal: bool, terminal: bool) -> str:
 def shell(environment: Environment) -> None:
     """Become psql on a terminal; from a pipe run what comes, up to the first error.
 
-    Does not return on a terminal, except on Windows. Raises what looking() raises, ToolMissing when there is no psql as new
-    as the server, and StepFailed when a piped statement failed, or psql did not come to the last line; what it did before
-    stays.
+    Does not return on a terminal, except on Windows.
+
+    Args:
+        environment: whose database psql is connected with.
+
+    Raises:
+        ToolMissing: there is no psql as new as the server.
+        StepFailed: a piped statement failed, or psql did not come to the last line; what it did before stays.
+        SkinspireError: what read_only_connection() raises.
     """
     terminal = sys.stdin.isatty()
     psql = prepare(environment, terminal=terminal)
@@ -109,13 +115,19 @@ def _spool(source: IO[bytes], file: IO[bytes]) -> bytes:
 def prepare(environment: Environment, *, terminal: bool) -> Psql:
     """Make sure that the database can be reached, and say how to run psql there. The password is in the environment only.
 
-    Raises what looking() raises; without a terminal also InvalidSetting when a pooler is in between, whose sessions would
-    keep what a script sets.
+    Args:
+        environment: whose database is meant.
+        terminal: a person types; otherwise a script is run.
+
+    Raises:
+        InvalidSetting: a script is run through a pooler, whose sessions would keep what it sets.
+        ToolMissing: there is no psql as new as the server.
+        SkinspireError: what read_only_connection() raises.
     """
     from psycopg.conninfo import make_conninfo
 
     target = present(environment)
-    with looking(target, OPERATION) as connection:
+    with read_only_connection(target, OPERATION) as connection:
         if not terminal:
             connections.require_direct(target, OPERATION, writes=False)
         stamped = stamp.read(connection)

@@ -11,7 +11,7 @@ import sqlalchemy
 from sqlalchemy.orm import Session
 
 from skinspire_db.errors import UsageError
-from skinspire_db.postgres.failures import sentence
+from skinspire_db.postgres.error_text import sentence
 from skinspire_db.testing.databases import Database
 from skinspire_db.testing.seeded import Unrestorable
 from skinspire_db.testing.shared import ProcessDatabases

@@ -146,7 +146,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     if run.current is not None:
         import psycopg
 
-        from skinspire_db.postgres.failures import sentence
+        from skinspire_db.postgres.error_text import sentence
 
         try:
             with errors_as_one_line():

@@ -86,7 +86,7 @@ class Run:
         import psycopg
 
         from skinspire_db.clinic.seed import Options
-        from skinspire_db.postgres.failures import sentence
+        from skinspire_db.postgres.error_text import sentence
         from skinspire_db.testing.databases import DatabaseMaker
         from skinspire_db.testing.shared import ProcessDatabases
 

@@ -23,7 +23,7 @@ from psycopg import sql
 
 from skinspire_db.config import environment
 from skinspire_db.inspection import overview
-from skinspire_db.lifecycle.read_only import looking
+from skinspire_db.lifecycle.read_only import read_only_connection
 from skinspire_db.postgres.target import target_of
 from skinspire_db.terminal.rendering import printable
 
@@ -190,7 +190,7 @@ def test_postgresql_itself_refuses_to_write(clinic: Project, monkeypatch: pytest
     to = target_of(environment.resolve("dev"))
     with (
         pytest.raises(Exception, match="cannot execute INSERT in a read-only transaction"),
-        looking(to, "test") as connection,
+        read_only_connection(to, "test") as connection,
     ):
         connection.execute("INSERT INTO public.parameter_settings (param_code, param_value) VALUES ('x', 'y')")
 
