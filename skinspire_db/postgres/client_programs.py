@@ -152,7 +152,7 @@ def remedy_of(err: bytes) -> str:
         return "look into the server's log for what ended it, and run it again when the server is back"
     if match := re.search(r'role "([^"]+)" does not exist', err.decode(errors="replace")):
         return f'CREATE ROLE "{match[1]}" on that server, and run it again'
-    if remedy := failures.install_extension(err.decode(errors="replace")):
+    if remedy := error_text.install_extension(err.decode(errors="replace")):
         return remedy
     return "correct what it says, and run it again"
 
