@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from skinspire_db.config.project import Project
 from skinspire_db.errors import InvalidSetting, PermissionMissing
-from skinspire_db.postgres import failures, search_path
+from skinspire_db.postgres import error_text, search_path
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
@@ -51,7 +51,7 @@ def create(connection: Connection, needed: list[str]) -> None:
             psycopg.errors.FeatureNotSupported,
             psycopg.errors.UndefinedFile,
         ) as error:
-            absent = failures.install_extension(str(error.diag.message_primary)) is not None
+            absent = error_text.install_extension(str(error.diag.message_primary)) is not None
             raise PermissionMissing(
                 f"the extension {extension} cannot be created: {error.diag.message_primary}",
                 remedy=f"ask the administrator{TO_INSTALL if absent else ''} for: CREATE EXTENSION {extension}",
