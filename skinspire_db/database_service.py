@@ -157,6 +157,30 @@ def use_nested_transactions(on: bool) -> None:
     ownership.use_nested_transactions(on)
 
 
+def configure_service(
+    *,
+    session_class: type[Session] | None = None,
+    expire_on_commit: bool | None = None,
+    engine: dict[str, Any] | None = None,
+) -> None:
+    """Say how this process's sessions and engines are to be; this goes before [tool.skinspire_db.service] in pyproject.toml.
+
+    Open pools are closed, as by close_db_connections(): the next block has what was said.
+
+    Args:
+        session_class: The class of the sessions, a subclass of SQLAlchemy's; None for what pyproject.toml says.
+        expire_on_commit: As SQLAlchemy's; False by default, so that attributes stay readable after a block.
+        engine: Arguments of create_engine(), such as json_serializer, isolation_level, echo; `connect_args` go to psycopg.
+
+    Raises:
+        InvalidSetting: for an option that is decided elsewhere, such as the pool's size by the environment's policy.
+    """
+    from skinspire_db.service import options
+
+    options.configure(session_class=session_class, expire_on_commit=expire_on_commit, engine=engine)
+    close_db_connections()
+
+
 def close_db_connections() -> None:
     """Close this process's pools, and forget the settings: the next block reads them anew.
 

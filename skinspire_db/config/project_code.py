@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import operator
 import os
 import sys
 from collections.abc import Iterator
@@ -97,7 +98,7 @@ def attribute(project: Project, text: str) -> Any:
     module, _, name = text.partition(":")
     try:
         with running(project):
-            return getattr(importlib.import_module(module), name)
+            return operator.attrgetter(name)(importlib.import_module(module))
     except ProjectCodeEnded:
         raise
     except Exception as error:  # whatever a module does when it is imported

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import operator
 import re
 import traceback
 import weakref
@@ -212,7 +213,7 @@ def _load(entry: str, project: Project) -> MetaData:
         raise ModelsInvalid(f"metadata names {entry!r}, which is no module:attribute", remedy=remedy)
     try:
         with project_code.running(project):
-            loaded: Any = getattr(importlib.import_module(module_name), attribute or "Base")
+            loaded: Any = operator.attrgetter(attribute or "Base")(importlib.import_module(module_name))
     except Exception as error:  # a fault in the module's own code
         own = [each for each in traceback.extract_tb(error.__traceback__) if each.filename.startswith(str(project.root))]
         where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""

@@ -27,7 +27,8 @@ from skinspire_db.config.policy import Policy
 from skinspire_db.config.server_pin import Pin
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.target import Target, libpq_parameters, replica, target_of
-from skinspire_db.service import driver, ownership, test_override
+from skinspire_db.service import driver, options, ownership, test_override
+from skinspire_db.service.options import Options
 
 log = logging.getLogger("skinspire_db")
 # Errors that waiting does not mend. Any other failure to connect may be a server that restarts.
@@ -55,6 +56,7 @@ class Service:
     replica_outage_logged: bool = False
     unreturned: dict[int, str] = field(default_factory=dict)  # id of a checked-out connection -> the place that took it
     closed: bool = False
+    options: Options = field(default_factory=Options)
     units_in_loops: Counter[int] = field(default_factory=Counter)  # thread -> open units of work of its coroutines
 
     @property
@@ -130,29 +132,40 @@ def make(resolved: Environment) -> Service:
         ServerFailed: when the embedded server cannot be started.
     """
     policy = resolved.policy
+    wanted = options.of(resolved.project)
     # Each of the application's connections goes to any of the URL's hosts, so that it survives a failover.
-    engine = _engine(target_of(resolved, application=True), policy, policy.connect_retry)
-    service = Service(resolved, engine, engine.execution_options(postgresql_readonly=True))
+    engine = _engine(target_of(resolved, application=True), policy, policy.connect_retry, wanted)
+    service = Service(resolved, engine, engine.execution_options(postgresql_readonly=True), options=wanted)
     if (replica_target := replica(resolved)) is not None:
         # A replica that does not answer is not waited for: the primary is there.
-        service.replica = _engine(replica_target, policy, 0.0).execution_options(postgresql_readonly=True)
+        service.replica = _engine(replica_target, policy, 0.0, wanted).execution_options(postgresql_readonly=True)
     for watched in (service.engine, service.replica):
         if watched is not None:
             _watch(watched, service)
     return service
 
 
-def _engine(target: Target, policy: Policy, wait_seconds: float) -> Engine:
-    return sqlalchemy.create_engine(
-        url(target),
-        creator=lambda: _connect(target, policy, wait_seconds),
+def _engine(target: Target, policy: Policy, wait_seconds: float, wanted: Options) -> Engine:
+    given = dict(wanted.engine)
+    connect_args = given.pop("connect_args", {})
+    address = url(target)
+
+    def connect() -> psycopg.Connection[Any]:
+        # The dialect's own adapters, with its JSON serializers, which it would give to psycopg itself.
+        context = {"context": engine.dialect.create_connect_args(address)[1].get("context")}
+        return _connect(target, policy, wait_seconds, context | connect_args)
+
+    engine = sqlalchemy.create_engine(
+        address,
+        creator=connect,
         pool_size=policy.pool_size,
         max_overflow=policy.pool_overflow,
         pool_timeout=policy.pool_timeout,
         pool_recycle=round(policy.pool_recycle),
-        pool_pre_ping=True,
         hide_parameters=True,  # an error's text goes into logs, and the parameters are patients' data
+        **{"pool_pre_ping": True} | given,
     )
+    return engine
 
 
 def url(target: Target) -> URL:
@@ -170,7 +183,7 @@ def url(target: Target) -> URL:
     return URL.create("postgresql+psycopg", port=int(target.port) if target.port.isdecimal() else None, query=query, **parts)
 
 
-def _connect(target: Target, policy: Policy, wait_seconds: float) -> psycopg.Connection[Any]:
+def _connect(target: Target, policy: Policy, wait_seconds: float, given: dict[str, Any]) -> psycopg.Connection[Any]:
     """Open a connection, waiting up to `wait_seconds` for a server that restarts; an embedded one is started.
 
     Raises:
@@ -178,11 +191,14 @@ def _connect(target: Target, policy: Policy, wait_seconds: float) -> psycopg.Con
     """
     # A pooler in transaction mode gives each transaction another server session, which does not know our statements.
     prepared: dict[str, Any] = {"prepare_threshold": None} if policy.transaction_pooler else {}
+    named = f"skinspire {target.environment}"
     deadline = time.monotonic() + wait_seconds
     pause = 0.05
     while True:
         try:
-            return driver.connect(**libpq_parameters(target, f"skinspire {target.environment}"), **prepared)
+            parameters = libpq_parameters(target, named)
+            both = {"options": f"{parameters.get('options', '')} {given['options']}".strip()} if "options" in given else {}
+            return driver.connect(**parameters | given | both | prepared)
         except psycopg.OperationalError as error:
             if PERMANENT_ERROR.search(str(error)) or time.monotonic() + pause > deadline:
                 raise connections.explain(error, replace(target, pin=Pin())) from None

@@ -15,7 +15,7 @@ from skinspire_db.errors import ConnectionFailed, SessionSpoiled, UsageError
 from skinspire_db.service import engines, ownership
 from skinspire_db.service.engines import Service
 from skinspire_db.service.ownership import Owner
-from skinspire_db.service.unit_of_work import NO_IDENTITY, BlockSession, Identity, OpenBlock, UnitOfWork
+from skinspire_db.service.unit_of_work import NO_IDENTITY, Identity, OpenBlock, UnitOfWork, block_session
 
 log = logging.getLogger("skinspire_db")
 POLL_SECONDS = 0.005  # between two looks whether a connection has come free
@@ -114,7 +114,7 @@ class SessionBlock:
                     remedy="write async with get_db_session()",
                 )
             connection = engine.connect()
-        session = BlockSession(bind=connection or engine, expire_on_commit=False, close_resets_only=False)
+        session = block_session(service, connection or engine)
         identity = self._identity(NO_IDENTITY)
         unit = UnitOfWork(service, session, owner, identity, self.read_only, ownership.innermost(), connection)
         session.unit = unit

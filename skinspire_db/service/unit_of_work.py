@@ -82,6 +82,17 @@ class BlockSession(Session):
             super().close()
 
 
+_classes: dict[Any, type[BlockSession]] = {Session: BlockSession}
+
+
+def block_session(service: Service, bind: Any) -> BlockSession:
+    """A session of the application's own class that keeps to its blocks."""
+    base = service.options.session_class
+    if base not in _classes:
+        _classes[base] = type(f"Block{base.__name__}", (BlockSession, base), {})
+    return _classes[base](bind=bind, expire_on_commit=service.options.expire_on_commit, close_resets_only=False)
+
+
 @dataclass(eq=False)
 class OpenBlock:
     """What a unit of work remembers of one open block."""
@@ -145,7 +156,7 @@ class UnitOfWork:
                 "nothing of this get_db_session block is kept: a statement failed, and its error was caught",
                 remedy="let the error through, or put what may fail into session.begin_nested()",
             )
-        Session.commit(self.session)
+        super(BlockSession, self.session).commit()  # the application's own class, where it has one
 
     def roll_back(self) -> None:
         """Roll the whole transaction back, with every savepoint in it."""
@@ -153,7 +164,7 @@ class UnitOfWork:
             block.savepoint = None
         self.was_ended()
         self.connection = None
-        Session.rollback(self.session)
+        super(BlockSession, self.session).rollback()
 
     def was_ended(self, *, rolled_back: bool = False) -> bool:
         """Whether something else has ended the transaction, or let statements run outside of one.
@@ -249,9 +260,9 @@ class UnitOfWork:
             engines.keep_inherited(self.session, self.held_connection)
             return
         try:
-            Session.close(self.session)
+            super(BlockSession, self.session).close()
         except sqlalchemy.exc.DBAPIError:
-            Session.invalidate(self.session)  # the server is gone, and the transaction with it
+            super(BlockSession, self.session).invalidate()  # the server is gone, and the transaction with it
         finally:
             if self.held_connection is not None:
                 self.held_connection.close()

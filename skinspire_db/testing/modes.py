@@ -62,7 +62,7 @@ class ClinicDatabase:
     def session(self) -> Session:
         """The test's own SQLAlchemy Session, closed at its end."""
         if self._session is None:
-            self._session = Session(self._bind(), expire_on_commit=False)
+            self._session = self.service().options.session(bind=self._bind())
         return self._session
 
     @property

@@ -19,10 +19,12 @@ import psycopg
 import sqlalchemy
 from psycopg import sql
 from psycopg.pq import TransactionStatus
+from psycopg.types.json import set_json_dumps, set_json_loads
 from sqlalchemy import event
 
 from skinspire_db.errors import UsageError
 from skinspire_db.postgres.sql_text import without_comments
+from skinspire_db.service import options
 from skinspire_db.service.engines import Service
 from skinspire_db.service.engines import url as url_of
 from skinspire_db.testing.databases import Database
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 READS = re.compile(r"\s*(SELECT|SHOW|FETCH|VALUES|EXPLAIN|WITH(?!.*\b(INSERT|UPDATE|DELETE|MERGE)\b))\b", re.I | re.DOTALL)
 ASK_AGAIN = "call get_db_engine() or get_db_session() whenever it is needed"
+REAL_CONNECTIONS = ("connect_args", "isolation_level", "pool_pre_ping")  # options that a savepoint cannot have
 OUTERMOST = "skinspire_test"
 USE_DB_DATABASE = "use db_database: there every connection is one of its own"
 # Deferred constraints are checked when a transaction commits. Going back lets the next commit check them again.
@@ -330,6 +333,8 @@ def service_within(transaction: Transaction, database: Database) -> Service:
         What the test serves to the application.
     """
     policy = database.environment.policy
+    wanted = options.of(database.environment.project)
+    given = {key: value for key, value in wanted.engine.items() if key not in REAL_CONNECTIONS}
     engine = sqlalchemy.create_engine(
         url_of(database.target),
         creator=lambda: JoinedConnection(transaction),
@@ -337,8 +342,13 @@ def service_within(transaction: Transaction, database: Database) -> Service:
         max_overflow=policy.pool_overflow,
         pool_timeout=policy.pool_timeout,
         hide_parameters=True,
-        use_native_hstore=False,  # asks a real psycopg connection
+        **given | {"use_native_hstore": False},  # which asks a real psycopg connection
     )
+
+    if (loads := given.get("json_deserializer")) is not None:
+        set_json_loads(loads, transaction.connection)
+    if (dumps := given.get("json_serializer")) is not None:
+        set_json_dumps(dumps, transaction.connection)
 
     @event.listens_for(engine, "before_cursor_execute")
     def refuse_to_write_inside(connection: Any, _: Any, statement: str, __: Any, ___: Any, ____: bool) -> None:
@@ -347,4 +357,4 @@ def service_within(transaction: Transaction, database: Database) -> Service:
         if joined in transaction.open[:-1] and not READS.match(without_comments(statement)):
             raise UsageError("two transactions of a db_session test write at the same time", remedy=USE_DB_DATABASE)
 
-    return Service(database.environment, engine, engine.execution_options(postgresql_readonly=True))
+    return Service(database.environment, engine, engine.execution_options(postgresql_readonly=True), options=wanted)
