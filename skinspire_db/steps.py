@@ -27,8 +27,9 @@ from skinspire_db.lifecycle.pipeline import Step
 from skinspire_db.lifecycle.result import Report, Summary
 from skinspire_db.migrations import drift as drifting
 from skinspire_db.migrations import position, revisions
-from skinspire_db.objects import install, proofs, sql_script, versions
+from skinspire_db.objects import install, kinds, proofs, sql_script, versions
 from skinspire_db.objects.files import SqlFile
+from skinspire_db.objects.kinds import TRIGGER
 from skinspire_db.postgres.target import target_of
 from skinspire_db.schema import extensions, models, tables
 from skinspire_db.schema.blueprint import Blueprint
@@ -65,8 +66,8 @@ class Context:
         return Blueprint.of_project(self.project)
 
     @cached_property
-    def trigger_files(self) -> list[SqlFile]:
-        """The current trigger files. Raises SqlFileInvalid."""
+    def sql_files(self) -> list[SqlFile]:
+        """The current SQL files. Raises SqlFileInvalid."""
         return versions.current(self.project)
 
 
@@ -126,14 +127,21 @@ def _create_missing(context: Context) -> Step:
 
 
 def _triggers(context: Context) -> Step:
-    return Step("triggers", partial(install.install, files=context.trigger_files), destroys="")
+    files = [file for file in context.sql_files if file.kind is TRIGGER]
+    return Step("triggers", partial(install.install, files=files, kinds=(TRIGGER,)), destroys="")
+
+
+def _sql(context: Context) -> Step:
+    """All kinds at once: a view may use a function, and a trigger stand on a view."""
+    name = kinds.step_name(file.kind for file in context.sql_files)
+    return Step(name, partial(install.install, files=context.sql_files), destroys="")
 
 
 def _proofs(context: Context) -> Step:
     """A revision can take from a trigger function what it reads; PostgreSQL would say so at somebody's next login."""
 
     def run(connection: Connection) -> Summary:
-        checks = proofs.prove_able(connection, context.trigger_files)
+        checks = proofs.prove_able(connection, context.sql_files)
         return Summary({"checks": len(checks), "passed": sum(check.status == "pass" for check in checks)}, checks=checks)
 
     return Step("proofs", run, destroys="")
@@ -165,7 +173,7 @@ def _seed(
 
 
 def _verify(context: Context, *, writes: bool = True) -> Step:
-    environment, wanted, triggers = context.environment, context.blueprint, context.trigger_files
+    environment, wanted, triggers = context.environment, context.blueprint, context.sql_files
 
     def run(connection: Connection) -> Summary:
         subject = verification.Subject(connection, environment.name, environment.policy, wanted, triggers, writes)
@@ -175,7 +183,7 @@ def _verify(context: Context, *, writes: bool = True) -> Step:
 
 
 def _drift(context: Context) -> Step:
-    target, wanted, triggers = target_of(context.environment), context.blueprint, context.trigger_files
+    target, wanted, triggers = target_of(context.environment), context.blueprint, context.sql_files
 
     def run(connection: Connection) -> Summary:
         return drifting.look(connection, target, context.project, wanted, triggers)
@@ -226,10 +234,11 @@ reset = ReusableStep("reset", _reset)
 create = ReusableStep("create", _create)
 create_missing = ReusableStep("create_missing", _create_missing)
 triggers = ReusableStep("triggers", _triggers)
+sql = ReusableStep("sql", _sql)
 seed = ReusableStep("seed", _seed)
 verify = ReusableStep("verify", _verify)
 drift = ReusableStep("drift", _drift)
-NAMED = {each.name: each for each in (reset, create, create_missing, triggers, seed, verify, drift)}
+NAMED = {each.name: each for each in (reset, create, create_missing, triggers, sql, seed, verify, drift)}
 
 
 def named(text: str) -> ReusableStep:

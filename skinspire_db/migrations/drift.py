@@ -98,12 +98,13 @@ def compare(live: Snapshot, wanted: Snapshot, leave_alone: set[str]) -> Iterator
     Args:
         live: what the database has.
         wanted: what the models and files make.
-        leave_alone: views that models are mapped to and the application makes; they only have to exist.
+        leave_alone: views that models are mapped to; those that no SQL file makes only have to exist.
 
     Returns:
         The differences, sorted. The parts of an object that is missing or extra as a whole are not named.
     """
     live = spelling.settled(live, wanted)
+    leave_alone = {view for view in leave_alone if view not in {plain(key.removeprefix("view ")) for key in wanted}}
     kinds = sorted(QUERIES, key=len, reverse=True)  # "event trigger" begins with no other kind
     changed = {key for key in live.keys() | wanted.keys() if live.get(key) != wanted.get(key)}
     whole = {key for key in changed if key not in live or key not in wanted}
@@ -118,7 +119,7 @@ def compare(live: Snapshot, wanted: Snapshot, leave_alone: set[str]) -> Iterator
     relations = {plain(key) for key in live if key.startswith(("view ", "table "))}
     for view in sorted(leave_alone):
         if not {f"view {view}", f"table {view}"} & relations:
-            yield Difference("view", view, "missing", "", "a model is mapped to it; a revision has to make it")
+            yield Difference("view", view, "missing", "", "a model is mapped to it; an SQL file or a revision has to make it")
 
 
 def _is_part(kind: str, name: str, definition: Definition, whole: set[str]) -> bool:

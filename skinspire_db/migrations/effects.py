@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -239,6 +239,17 @@ def state(connection: Connection) -> State:
     }
     counted = connection.execute(ROWS.encode()).fetchone() or (0, 0, 0)
     return State(objects, (int(counted[0] or 0), int(counted[1] or 0), int(counted[2] or 0)))
+
+
+def without(state: State, dropped: Collection[tuple[int, int]]) -> State:
+    """The state without some objects, given by catalogue and oid, and their parts."""
+    oids = {oid for _, oid in dropped}
+    kept = {
+        key: found
+        for key, found in state.objects.items()
+        if (key.catalogue, key.oid) not in dropped and found.parent not in oids
+    }
+    return State(kept, state.rows)
 
 
 def between(before: State, after: State) -> tuple[dict[str, int], list[str]]:

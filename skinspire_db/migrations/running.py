@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from skinspire_db.config import project_code
 from skinspire_db.config.project import Project
-from skinspire_db.errors import MigrationFailed, MigrationInvalid, ProjectCodeEnded
+from skinspire_db.errors import MigrationFailed, MigrationInvalid, NotOurs, ProjectCodeEnded
 from skinspire_db.lifecycle.result import Summary
-from skinspire_db.migrations import effects, losses, named_types, revisions
+from skinspire_db.migrations import effects, losses, named_types, obstacles, revisions
+from skinspire_db.objects import ledger
+from skinspire_db.objects.dependents import Saved
+from skinspire_db.objects.making import shown
 from skinspire_db.postgres import search_path
 from skinspire_db.postgres.error_text import is_lost, sentence
 from skinspire_db.postgres.sql_text import statements_only
@@ -37,7 +40,15 @@ ENDS_A_TRANSACTION = re.compile(  # a savepoint, and a way back to it, does not
 )
 
 
-def apply(connection: Connection, project: Project, files: ScriptDirectory, script: Script, *, down: bool = False) -> Summary:
+def apply(
+    connection: Connection,
+    project: Project,
+    files: ScriptDirectory,
+    script: Script,
+    *,
+    down: bool = False,
+    saved: list[Saved] | None = None,
+) -> Summary:
     """Apply one revision, or take it back, in the caller's transaction.
 
     Args:
@@ -46,6 +57,8 @@ def apply(connection: Connection, project: Project, files: ScriptDirectory, scri
         files: the project's revisions.
         script: the revision.
         down: take it back.
+        saved: gets the views and functions of SQL files that were dropped out of its way, to be made again afterwards; None
+            leaves the revision to stop at them.
 
     Returns:
         What it did to the database's objects and rows, in numbers and lines.
@@ -63,9 +76,12 @@ def apply(connection: Connection, project: Project, files: ScriptDirectory, scri
     file = revisions.path(script, project)
     called: list[str] = []
     lost: list[str] = []
+    ours = {key for entry in ledger.read(connection).values() for key in entry.functions} if saved is not None else set()
 
     def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         lost.extend(losses.of(connection, statement))
+        if saved is not None:
+            saved.extend(obstacles.clear(connection, statement, ours))
 
     connection.execute(b"SAVEPOINT revision")
     try:
@@ -83,13 +99,18 @@ def apply(connection: Connection, project: Project, files: ScriptDirectory, scri
             raise MigrationInvalid("it ends the transaction that it is in")
     except sqlalchemy.exc.DBAPIError as error:
         raise _failed(error, file, script, lost, ended=_is_ended(connection)) from None
+    except NotOurs as error:
+        _is_ended(connection)
+        raise NotOurs(f"{file}: {error.message}; {NO_TRACE}", remedy=error.remedy) from None
     except Exception as error:  # a fault in the revision's code
         raise _broken(error, file, script, ended=_is_ended(connection)) from None
     except KeyboardInterrupt:
         if _is_ended(connection):
             raise MigrationFailed(f"{file}: interrupted; {TRACE}", remedy=LOOK) from None
         raise
-    numbers, lines = effects.between(before, effects.state(connection))
+    taken = {each.address for each in saved or ()}
+    numbers, lines = effects.between(effects.without(before, taken), effects.state(connection))
+    lines += [f"{shown(each.key)} dropped, and made again in the next step" for each in saved or ()]
     lines += [f"careful: {each}" for each in lost]
     return Summary({"taken_back" if down else "applied": f"{script.revision} {script.doc}".strip()} | numbers, lines=lines)
 

@@ -12,9 +12,11 @@ from skinspire_db.catalog import definitions, spelling
 from skinspire_db.catalog.fields import Definition, Snapshot
 from skinspire_db.catalog.spelling import Expected
 from skinspire_db.config.project import Project
-from skinspire_db.errors import MigrationFailed, MigrationInvalid, UsageError
+from skinspire_db.errors import MigrationFailed, MigrationInvalid, NotOurs, UsageError
 from skinspire_db.migrations import drift, losses, phases, position, revisions, running, statements
 from skinspire_db.migrations.phases import Statement
+from skinspire_db.objects import dependents
+from skinspire_db.objects.dependents import Saved
 from skinspire_db.postgres import search_path
 from skinspire_db.schema import blueprint, models
 
@@ -79,7 +81,7 @@ def new(
     if attempt:
         try:
             careful += _attempt(connection, project, revision, expected, down)
-        except MigrationFailed as error:
+        except (MigrationFailed, NotOurs) as error:
             if not keep:
                 path.unlink()
                 raise _not_kept(error) from None
@@ -156,12 +158,16 @@ def _attempt(
 
     files = revisions.directory(project)
     script, before = revisions.named(files, revision), definitions.snapshot(connection)
+    saved: list[Saved] = []
     connection.execute("SAVEPOINT attempt")
     try:
-        running.apply(connection, project, files, script)
+        running.apply(connection, project, files, script, saved=saved)
+        dependents.put_back(connection, saved)
         for each in remaining(connection, project, expected):
             yield f"not in this revision, add it by hand: {each}"
-        running.apply(connection, project, files, script, down=True)
+        saved.clear()
+        running.apply(connection, project, files, script, down=True, saved=saved)
+        dependents.put_back(connection, saved)
         for each in remaining(connection, project, _before(connection, expected, before, down)):
             if not each.startswith("extension "):  # those that a revision needs stay
                 yield f"not in its downgrade, add it by hand: {each}"
@@ -190,8 +196,10 @@ def _is_said_again(before: Definition, after: Definition, down: list[Statement])
     return same and any(getattr(before, name) in each.sql for each in down)
 
 
-def _not_kept(error: MigrationFailed) -> MigrationFailed:
+def _not_kept(error: MigrationFailed | NotOurs) -> MigrationFailed | NotOurs:
     says = error.message.replace("; this revision left no trace", "")
+    if isinstance(error, NotOurs):
+        return NotOurs(f"what was written fails on this database, and is not kept: {says}", remedy=error.remedy)
     return MigrationFailed(
         f"what was written fails on this database, and is not kept: {says}",
         remedy="correct models or rows; or keep and mend the file: invoke migrate.new --env={env} --keep --message=changes",
@@ -202,7 +210,9 @@ def remaining(connection: Connection, project: Project, wanted: Snapshot) -> lis
     """What still differs, but for what trigger files make: they are installed after every revision."""
     views = {blueprint.name_of(table) for table in models.metadata(project).tables.values() if table.info.get("is_view")}
     found = drift.compare(definitions.snapshot(connection), wanted, views)
-    return [f"{each.kind} {each.name} {each.state}" for each in found if each.kind not in ("trigger", "function", "grant")]
+    left = [each for each in found if each.kind not in ("trigger", "function", "grant")]
+    # A view that is wanted is one that an SQL file makes, after every revision.
+    return [f"{each.kind} {each.name} {each.state}" for each in left if each.kind != "view" or each.state == "extra"]
 
 
 def refuse_one_head(files: ScriptDirectory) -> None:

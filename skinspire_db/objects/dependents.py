@@ -102,9 +102,10 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Saved:
-    """An object that was dropped: what the ledger calls it, the statement that makes it, and its parts."""
+    """An object that was dropped: what the ledger calls it, where it was, the statement that makes it, and its parts."""
 
     key: str
+    address: Address
     statement: str
     parts: tuple[Part, ...]
 
@@ -124,14 +125,27 @@ def take_down(connection: Connection, start: Collection[Address], ours: Collecti
     Raises:
         NotOurs: Something that no SQL file made would have to go, too; all of it is named, and nothing was dropped.
     """
-    reached = search_path.rows(connection, REACHED, ([each for each, _ in start], [oid for _, oid in start])) if start else []
-    if unknown := [described for key, described in reached if not key or (ours is not None and key not in ours)]:
+    reached = _reached(connection, start)
+    if others := unknown(connection, start, ours):
         raise NotOurs(
-            f"{because}, and what no SQL file made depends on it: {', '.join(unknown)}",
+            f"{because}: no SQL file made {', '.join(others)}",
             remedy=_file_of(next((key for key, _ in reached if key and key not in (ours or ())), None)),
         )
-    saved = {key: _saved(connection, key) for key, _ in reached}
+    saved = {key: _saved(connection, key) for key, _ in reached if key}
     return [saved[key] for key in reversed(live.drop(connection, saved))]
+
+
+def unknown(connection: Connection, start: Collection[Address], ours: Collection[str] | None) -> list[str]:
+    """Which of these objects, and of what depends on them, are no views or functions, or none of ours, described."""
+    reached = _reached(connection, start)
+    return [described for key, described in reached if not key or (ours is not None and key not in ours)]
+
+
+def _reached(connection: Connection, start: Collection[Address]) -> list[tuple[str | None, str]]:
+    """The objects and all that depends on them: what the ledger would call each, if it is a view or function; described."""
+    addresses = list(start)
+    given = [catalogue for catalogue, _ in addresses], [oid for _, oid in addresses]
+    return search_path.rows(connection, REACHED, given) if addresses else []
 
 
 def _file_of(key: str | None) -> str:
@@ -217,7 +231,8 @@ def _put_back_parts(connection: Connection, saved: Saved, but: Collection[str]) 
 
 
 def _saved(connection: Connection, key: str) -> Saved:
-    return Saved(key, statement(connection, key), tuple(parts(connection, key)))
+    [address] = addresses(connection, [key])
+    return Saved(key, address, statement(connection, key), tuple(parts(connection, key)))
 
 
 def _address(connection: Connection, key: str) -> tuple[int, str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -30,6 +31,11 @@ TRIGGER = Kind("trigger", "triggers", "triggers", attaches=True)
 FUNCTION = Kind("function", "functions", "sql")
 VIEW = Kind("view", "views", "sql")
 KINDS = (TRIGGER, FUNCTION, VIEW)
+
+
+def step_name(kinds: Iterable[Kind]) -> str:
+    """What the step is called that installs files of these kinds: triggers where there are no others."""
+    return "triggers" if set(kinds) <= {TRIGGER} else "sql"
 
 
 def of_file(name: str) -> Kind:

@@ -19,7 +19,7 @@ from skinspire_db.lifecycle.pipeline import Look, Pipeline, Series, Step
 from skinspire_db.lifecycle.replacement import Replacement
 from skinspire_db.lifecycle.result import Summary
 from skinspire_db.migrations import position, revisions
-from skinspire_db.objects import status
+from skinspire_db.objects import kinds, status
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.operations import migrate
 from skinspire_db.schema import extensions, tables
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 
 def setup(context: Context, seed: ReusableStep = steps.seed) -> Pipeline:
-    """reset -> create -> triggers -> seed -> verify, in one transaction."""
-    chain = steps.reset, steps.create, steps.triggers, seed, steps.verify
+    """reset -> create -> sql -> seed -> verify, in one transaction."""
+    chain = steps.reset, steps.create, steps.sql, seed, steps.verify
     return Pipeline("db.setup", context.environment, bound(context, *chain))
 
 
@@ -47,8 +47,8 @@ def create(context: Context) -> Pipeline:
 
 
 def create_missing(context: Context) -> Pipeline:
-    """Add what the models have and the database lacks, and the triggers of what was added."""
-    chain = bound(context, steps.create_missing, steps.triggers)
+    """Add what the models have and the database lacks, and the functions, views and triggers of the SQL files."""
+    chain = bound(context, steps.create_missing, steps.sql)
     return Pipeline("db.create", context.environment, chain, " --update-only")
 
 
@@ -75,11 +75,12 @@ def prepare(context: Context, seed: ReusableStep = steps.seed) -> Series:
     """
     revisions.one_head(context.project)
     bound(context, seed)  # refuses test data where the policy does
-    queue = _prepare(context, seed, partial(_late, context.environment, context.trigger_files))
+    queue = _prepare(context, seed, partial(_late, context.environment, context.sql_files))
     # What is late is found by trying it, which takes numbers from sequences: a plan stays at what can be read.
-    ahead = _prepare(context, seed, lambda _: {"triggers", "seed"})
+    ahead = _prepare(context, seed, lambda _: {"sql", "seed"})
     following, first = partial(next, queue, None), partial(next, ahead, None)
-    return Series("db.prepare", context.environment, following, ("upgrade", "triggers", "seed"), first=first)
+    parts = "upgrade", kinds.step_name(file.kind for file in context.sql_files), "seed"
+    return Series("db.prepare", context.environment, following, parts, first=first)
 
 
 def _prepare(context: Context, seed: ReusableStep, late: Callable[[Connection], set[str]]) -> Iterator[Operation]:
@@ -87,7 +88,7 @@ def _prepare(context: Context, seed: ReusableStep, late: Callable[[Connection], 
     environment = context.environment
     todo = _missing(context, late)
     if "everything" in todo:
-        chain = steps.create, steps.triggers, seed, steps.verify
+        chain = steps.create, steps.sql, seed, steps.verify
         yield Pipeline("db.prepare", environment, bound(context, *chain))
         return
     if "upgrade" in todo:
@@ -95,14 +96,14 @@ def _prepare(context: Context, seed: ReusableStep, late: Callable[[Connection], 
         while (revision := upgrading.next()) is not None:
             yield revision
         todo = migrate.look(environment, late, tries=True)
-    if behind := [each for each in (steps.triggers, seed(reference_only=True)) if each.name in todo]:
+    if behind := [each for each in (steps.sql, seed(reference_only=True)) if each.name in todo]:
         yield Pipeline("db.prepare", environment, bound(context, *behind))
     if "models" in todo:  # nothing that is prepared here makes them the same: somebody has yet to write a revision
         yield Look("db.prepare", environment, (Step("models", partial(_compare_models, environment)),))
 
 
 def _missing(context: Context, late: Callable[[Connection], set[str]]) -> set[str]:
-    """What is to do: everything, upgrade, or some of triggers, seed and models. Alembic, which takes long to load, is not
+    """What is to do: everything, upgrade, or some of sql, seed and models. Alembic, which takes long to load, is not
     asked where the database is at the head.
     """
     heads, needed = revisions.heads(context.project), extensions.wanted(context.project)
@@ -119,11 +120,11 @@ def _missing(context: Context, late: Callable[[Connection], set[str]]) -> set[st
         return {"everything"}
 
 
-def _late(environment: Environment, triggers: list[SqlFile], connection: Connection) -> set[str]:
-    """Which of the steps triggers and seed have something to do; what trying it did is rolled back by the caller."""
-    states = status.status(connection, triggers)
+def _late(environment: Environment, files: list[SqlFile], connection: Connection) -> set[str]:
+    """Which of the steps sql and seed have something to do; what trying it did is rolled back by the caller."""
+    states = status.status(connection, files)
     late = {"models"} if tables.compare(connection, Blueprint.of_project(environment.project)) else set()
-    late |= {"triggers"} if any(each.state != "INSTALLED" and not each.on_purpose for each in states) else set()
+    late |= {"sql"} if any(each.state != "INSTALLED" and not each.on_purpose for each in states) else set()
     done = reference.apply(connection, environment.policy)
     return late | ({"seed"} if any(done.numbers.values()) else set())
 

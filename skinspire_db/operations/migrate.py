@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from skinspire_db.config.environment import Environment
@@ -14,7 +13,8 @@ from skinspire_db.lifecycle.pipeline import Look, Pipeline, Series, Step
 from skinspire_db.lifecycle.read_only import present, read_only_connection
 from skinspire_db.lifecycle.result import Summary, counted
 from skinspire_db.migrations import drift, losses, position, revisions, running, writing
-from skinspire_db.objects import install, proofs, versions
+from skinspire_db.objects import install, kinds, proofs, versions
+from skinspire_db.objects.dependents import Saved
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.postgres.target import Target, target_of
 from skinspire_db.schema import extensions
@@ -48,7 +48,7 @@ def upgrade(environment: Environment, to: str | None = None) -> Series:
             return _extensions(environment) if look(environment, missing) else None
         return _revision(environment, "migrate.upgrade", script, danger=_danger(environment, script), backs_up=backs_up)
 
-    return Series("migrate.upgrade", environment, following, ("revision", "triggers", "proofs"))
+    return Series("migrate.upgrade", environment, following, _steps(environment))
 
 
 def _extensions(environment: Environment) -> Pipeline:
@@ -103,7 +103,12 @@ def downgrade(environment: Environment, steps: str | int = 1) -> Series:
         script = look(environment, lambda connection: position.next_down(connection, files))
         return _revision(environment, "migrate.downgrade", script, danger=TAKES_BACK, backs_up=backs_up, down=True)
 
-    return Series("migrate.downgrade", environment, following, ("revision", "triggers", "proofs"))
+    return Series("migrate.downgrade", environment, following, _steps(environment))
+
+
+def _steps(environment: Environment) -> tuple[str, ...]:
+    """The names of the steps of each revision, for a plan."""
+    return "revision", kinds.step_name(kind for kind, _ in versions.paths(environment.project).values()), "proofs"
 
 
 def _revision(
@@ -116,19 +121,23 @@ def _revision(
         now = position.next_down(connection, files) if down else position.next_up(connection, files, script.revision)
         if now is None or now.revision != script.revision:
             return Summary({"by_another_operation": f"{script.revision} {script.doc}"})
-        return running.apply(connection, environment.project, files, script, down=down)
+        return running.apply(connection, environment.project, files, script, down=down, saved=saved)
 
-    triggers = versions.current(environment.project)
+    sql_files = versions.current(environment.project)
+    saved: list[Saved] = []  # views and functions that the revision takes out of its way
+
+    def make_again(connection: Connection) -> Summary:
+        return install.install(connection, sql_files, saved=saved)
 
     def prove(connection: Connection) -> Summary:
         """A revision can take from a trigger function what it reads; PostgreSQL would say so at somebody's next login."""
-        checks = proofs.prove_able(connection, triggers)
+        checks = proofs.prove_able(connection, sql_files)
         return Summary({"checks": len(checks), "passed": sum(check.status == "pass" for check in checks)}, checks=checks)
 
     first = Step("revision", run, destroys="", confirms=danger, backs_up=backs_up)
     steps = (
         first,
-        Step("triggers", partial(install.install, files=triggers), destroys=""),
+        Step(kinds.step_name(file.kind for file in sql_files), make_again, destroys=""),
         Step("proofs", prove, destroys=""),
     )
     return Pipeline(operation, environment, steps)

@@ -80,9 +80,8 @@ def install(
         return proofs.prove_able(connection, of) if changed else []
 
     proved = files if at_version is None else chosen
-    return Pipeline(
-        "triggers.install", environment, (Step("triggers", make, destroys=""), _view_step("proofs", prove, proved))
-    )
+    making_them = Step(scope.collection, make, destroys="")
+    return Pipeline(f"{scope.collection}.install", environment, (making_them, _view_step("proofs", prove, proved)))
 
 
 def status(environment: Environment, scope: Scope = SQL) -> Look:
