@@ -119,6 +119,10 @@ def _made_anew(now: Snapshot) -> Iterator[str]:
             yield f"DROP INDEX {split(table)[0]}.{item}; {head}"
         elif kind == "trigger":
             yield f"DROP TRIGGER {item} ON {table}; {head}"
+        elif kind == "view" and (query := re.fullmatch(r"(materialized )?view(.*)", head, re.DOTALL)):
+            word = "VIEW" if query[1] is None else "MATERIALIZED VIEW"
+            anew = "CREATE OR REPLACE" if query[1] is None else f"DROP {word} {name}; CREATE"  # not where others need it
+            yield f"{anew} {word} {name} AS {query[2]}"
         elif isinstance(definition, Column) and definition.default:
             yield f"ALTER TABLE {split(name)[0]} ALTER {split(name)[1]} SET DEFAULT {definition.default}"
         elif isinstance(definition, Type):

@@ -13,7 +13,7 @@ from skinspire_db.config.policy import Policy
 from skinspire_db.inspection import row_checks
 from skinspire_db.lifecycle import tool_schema
 from skinspire_db.lifecycle.remedies import in_shell
-from skinspire_db.lifecycle.result import Check, Summary
+from skinspire_db.lifecycle.result import Check, Summary, counted
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.objects.status import status
 from skinspire_db.postgres import search_path
@@ -67,7 +67,7 @@ def verify(subject: Subject) -> Summary:
     Nothing is left behind: what the write check wrote is rolled back. Raises psycopg.Error only when the connection breaks.
     """
     subject.connection.execute("SAVEPOINT verification")
-    checks = [_run(name, check, subject) for name, check in CHECKS.items()]
+    checks = [_run(name, check, subject) for name, check in CHECKS.items() if name != "views" or subject.wanted.views]
     subject.connection.execute("ROLLBACK TO SAVEPOINT verification; RELEASE SAVEPOINT verification")
     passed = sum(check.status == "pass" for check in checks)
     return Summary({"checks": len(checks), "passed": passed}, checks=checks)
@@ -146,6 +146,23 @@ def _constraints(subject: Subject) -> str:
     missing = [f"{name} on {table}" for table, name in subject.wanted.names if (table, name) not in live]
     _expect(not missing, f"missing: {', '.join(missing)}", DRIFT)
     return f"{len(subject.wanted.names)} constraints and indexes of the models are there, none is invalid"
+
+
+def _views(subject: Subject) -> str:
+    """The views that models are mapped to; a table in place of one serves, too."""
+    missing = _column(
+        subject,
+        "SELECT name FROM unnest(%s::text[]) AS name WHERE NOT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n"
+        " ON n.oid = c.relnamespace WHERE n.nspname || '.' || c.relname = name AND c.relkind IN ('v', 'm', 'r', 'p', 'f'))",
+        (subject.wanted.views,),
+    )
+    names = [name.removeprefix("public.") for name in missing]
+    filed = {name.replace('"', "") for file in subject.files for kind, name, _ in file.creates() if kind == "view"}
+    remedy = "invoke sql.install --env={env}"
+    if without := [name for name in names if not {name, f"public.{name}"} & filed]:
+        remedy = f"invoke sql.new --view={quote(without[0])}, write its query, then invoke sql.bump and {remedy}"
+    _expect(not missing, f"a model is mapped to what is not there: view {', view '.join(names)}", remedy)
+    return f"{counted(len(subject.wanted.views), 'view')} that models are mapped to"
 
 
 def _triggers(subject: Subject) -> str:
@@ -359,6 +376,7 @@ CHECKS: dict[str, Callable[[Subject], str]] = {
     "stamp": _stamp,
     "tables": _tables,
     "constraints": _constraints,
+    "views": _views,
     "triggers": _triggers,
     "reference data": _reference,
     "administrator": _administrator,

@@ -21,7 +21,7 @@ from skinspire_db.config.project import Project
 from skinspire_db.lifecycle import scratch
 from skinspire_db.lifecycle.result import Summary, counted
 from skinspire_db.migrations import position, revisions
-from skinspire_db.objects import install
+from skinspire_db.objects import install, kinds
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.target import Target
@@ -153,17 +153,18 @@ def look(connection: Connection, target: Target, project: Project, wanted: Bluep
         first = found[0]
         summary.drift = f"{counted(len(found), 'difference')}: {first.kind} {first.name}: {first.state}"
         behind = position.current(connection) != revisions.heads(project)
-        summary.remedy = position.way_on(connection, project) if behind else _remedy(first)
+        collection = kinds.step_name(file.kind for file in files)
+        summary.remedy = position.way_on(connection, project) if behind else _remedy(first, collection)
     return summary
 
 
-def _remedy(first: Difference) -> str:
+def _remedy(first: Difference, collection: str) -> str:
     if first.kind == "extension" and first.state == "missing":
         return "invoke migrate.upgrade --env={env}"
     if first.kind in WRITTEN:
         return "invoke migrate.new --env={env} --message=changes, or correct the database by hand"
-    if first.kind in ("trigger", "function") and first.state != "extra":
-        return "invoke triggers.install --env={env}"
+    if first.kind in ("trigger", "function", "view") and first.state != "extra":
+        return f"invoke {collection}.install --env={{env}}"
     return "correct it by hand, then invoke db.drift --env={env}"
 
 

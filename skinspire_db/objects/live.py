@@ -32,7 +32,8 @@ RELATION = f"""
 """
 # CREATE OR REPLACE writes a view's rule anew, even with the same words.
 ROWS = f"""
-    SELECT 'pg_proc'::regclass::oid, oid, ctid::text, oid::regprocedure::text, md5(replace(p::text, E'\\r', ''))
+    SELECT 'pg_proc'::regclass::oid, oid, ctid::text, oid::regprocedure::text, md5(replace(
+        CASE WHEN prosqlbody IS NULL THEN p::text ELSE concat(pg_get_functiondef(oid), proowner, proacl) END, E'\\r', ''))
     FROM pg_proc p WHERE pronamespace <> 'pg_catalog'::regnamespace
     UNION ALL
     SELECT 'pg_class'::regclass::oid, c.oid, concat(c.ctid, r.ctid), {WORD} || ' ' || c.oid::regclass,

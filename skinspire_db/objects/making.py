@@ -143,6 +143,16 @@ class Making:
         found = [key for (key,) in search_path.rows(self.connection, query, (relations,))] if relations else []
         return list(dict.fromkeys([*live.fingerprints(self.connection, entry.functions if entry else ()), *found]))
 
+    def _namesakes(self, file: SqlFile) -> list[str]:
+        """The functions that exist with a name that the file's statements have, whatever their arguments."""
+        names = [name.rpartition(".")[2] for kind, name, _ in file.creates() if kind == "function"]
+        wanted = [name.strip('"') if name.startswith('"') else name.lower() for name in names]
+        query = """
+            SELECT oid::regprocedure::text FROM pg_proc
+            WHERE proname = ANY (%s) AND pronamespace <> 'pg_catalog'::regnamespace
+        """
+        return [key for (key,) in search_path.rows(self.connection, query, (wanted,))] if wanted else []
+
     def _replace(self, file: SqlFile, existing: list[str]) -> None:
         """Drop what is in the file's way, and all that depends on it, and run it; other files' objects are made again."""
         import psycopg
@@ -210,7 +220,7 @@ class Making:
     def _run(self, file: SqlFile, existing: Iterable[str]) -> None:
         """Run the file, and note what it made. Raises psycopg.Error; and SqlFileInvalid or NotOurs after it has run."""
         ours = self._ours()
-        foreign = live.recorded(self.connection, [key for key in existing if key not in ours])
+        foreign = live.recorded(self.connection, {*existing, *self._namesakes(file)} - ours)
         transaction = _transaction(self.connection)
         before = dict(self.rows) or live.rows(self.connection)
         with search_path.application(self.connection):
@@ -222,17 +232,18 @@ class Making:
                 remedy=f"correct {file.path.name}",
             )
         written = [row.key for at, row in after.items() if at not in before or before[at].place != row.place]
+        replaced: set[str] = set()
         for at, row in after.items():
             if at in before and before[at].text != row.text and live.is_function(row.key) and row.key not in ours:
-                raise not_ours(file, row.key)
+                replaced.add(row.key)
         if file.kind is TRIGGER:
             if _own(self.connection, file, [key for key in written if live.is_function(key)]):
                 after = live.rows(self.connection)
         elif not any(live.is_function(key) != (file.kind is VIEW) for key in written):
             raise SqlFileInvalid(f"{file.path}:1: it makes no {file.kind.word}", remedy=f"correct {file.path.name}")
         made = live.recorded(self.connection, written)
-        for key in foreign:
-            if key in made and not is_alike(foreign[key], made[key]):
+        for key in sorted(replaced | {key for key in foreign.keys() & made.keys() if not live.is_function(key)}):
+            if not is_alike(foreign.get(key, ""), made.get(key, "")):
                 raise not_ours(file, key)
         self.rows.clear()
         self.rows.update(after)

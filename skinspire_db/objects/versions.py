@@ -228,20 +228,26 @@ def _is_the_former_text(file: SqlFile, version: int) -> bool:
 
 
 def _former(file: SqlFile, version: int, sha256: str) -> str | None:
-    """The text that was locked, from git's history; None when it was never committed, so that it is known here only."""
+    """The text that was locked, from git's history; None when it was never committed, so that it is known here only, or is
+    the version's before, made ready to be edited.
+    """
     path = file.path
     if (text := _committed(path, sha256)) is not None:
         return text
-    tracked = (
-        _git(path, "ls-files", "--error-unmatch", path.name)
-        and _git(path, "rev-parse", "--is-shallow-repository") == "false\n"
-    )
-    if tracked and not _git(file.root / LOCK, "log", "--all", "--format=%H", f"-S{sha256}", "--", LOCK):
+    before = archived(file, version - 1)
+    if before.exists() and _sha256(_numbered(read_file(before, file.stem, file.kind).text, version)) == sha256:
+        return None
+    whole = _git(path, "rev-parse", "--is-shallow-repository") == "false\n"
+    if whole and not _git(file.root / LOCK, "log", "--all", "--format=%H", f"-S{sha256}", "--", LOCK):
         return None
     raise SqlFileInvalid(
         f"{path}:1: the text of version {version} is neither here nor in git's history",
         remedy=f"put version {version} back, run this, and edit it then",
     )
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def archived(file: SqlFile, version: int) -> Path:
