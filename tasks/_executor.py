@@ -21,6 +21,7 @@ class SkinspireExecutor(Executor):
     """Invoke's executor, with the errors of skinspire_db made readable. `invoke -d` shows their tracebacks."""
 
     def execute(self, *tasks: Any) -> Any:
+        """Run the tasks; an error of ours becomes a line or a JSON object, and an exit code."""
         with contextlib.suppress(ValueError, AttributeError):  # not the main thread
             signal.signal(signal.SIGTERM, _interrupt)
         logging.getLogger("psycopg").setLevel(logging.CRITICAL)  # it logs what we report
@@ -102,7 +103,11 @@ def _completed(error: Any, env: str | None) -> str:
 
 
 def refuse_lost_output() -> None:
-    """Raise OutputLost when something that a task printed could not be written: a full disk is no success."""
+    """Look whether something that a task printed could not be written: a full disk is no success.
+
+    Raises:
+        OutputLost: something could not be written.
+    """
     console = sys.modules.get("skinspire_db.terminal.console")
     if console and console.unwritten:
         from skinspire_db.errors import OutputLost

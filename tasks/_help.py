@@ -22,10 +22,12 @@ class Task(invoke.tasks.Task[Any]):
     """A task whose flags have the short forms of SHORT, and no other."""
 
     def arg_opts(self, name: str, default: Any, taken_names: set[str]) -> dict[str, Any]:
+        """A flag's names: its long one, and its short form where SHORT has one."""
         opts = super().arg_opts(name, default, taken_names)
         return opts | {"names": [opts["names"][0], *([SHORT[name]] if name in SHORT else [])]}
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
+        """The task's flags, with their help texts each time that they are asked for."""
         help_texts = dict(self.help)  # Invoke takes each text out as it uses it: a second call would find none
         try:
             return super().get_arguments(ignore_unknown_help)

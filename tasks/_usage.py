@@ -19,7 +19,11 @@ ON_A_DATABASE = ("db", "triggers", "migrate", "backup")  # collections whose --e
 def refuse_mixed_environments(tasks: Sequence[Any]) -> None:
     """Invoke gives a flag to the command before it only: `db.reset db.create --env=test` would reset the active one.
 
-    Raises UsageError when some commands of a row name an environment, and others would go to another one.
+    Args:
+        tasks: the commands of the line.
+
+    Raises:
+        UsageError: some commands name an environment, and others would go to another one.
     """
     from skinspire_db.config import environment
     from skinspire_db.errors import UsageError

@@ -55,8 +55,17 @@ class Listener:
 def diagnose(name: str | None, listener: Listener) -> Diagnosis:
     """Look at one link after the other, each of which needs those before it; start nothing and change nothing.
 
-    Stops at the first that is broken and raises ChecksFailed, whose remedy mends that one. A link that could not be looked at
-    is unknown, does not stop it, and is no pass either. Raises UnknownEnvironment for a name that is not declared.
+    Args:
+        name: the environment's name; None for the active one.
+        listener: is told each link as it is looked at.
+
+    Returns:
+        What was found, when every link passes.
+
+    Raises:
+        ChecksFailed: a link is broken, which ends the diagnosis, or could not be looked at, which does not; its remedy mends
+            the last of them.
+        UnknownEnvironment: no environment of that name is declared.
     """
     started = time.monotonic()
     found = Diagnosis(environment.resolve_active(name), _settings(name))

@@ -1,44 +1,49 @@
-"""From an open connection to a database that the application can work with."""
+"""From an open connection to a database that the application can work with: what stands in it, and what its roles may do."""
 
 from __future__ import annotations
 
-import shutil
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 from skinspire_db.catalog import objects
-from skinspire_db.doctor.link import Broken, Case, NotAsked, Unknown
-from skinspire_db.doctor.reach import is_local
-from skinspire_db.lifecycle import lock
+from skinspire_db.doctor import server
+from skinspire_db.doctor.link import Broken, Case, Unknown
 from skinspire_db.lifecycle import stamp as stamps
 from skinspire_db.lifecycle.result import counted
 from skinspire_db.migrations import position, revisions
 from skinspire_db.objects import status, versions
-from skinspire_db.postgres import connections, search_path
+from skinspire_db.postgres import connections
 from skinspire_db.postgres.error_text import sentence
-from skinspire_db.postgres.programs import find_binaries
 from skinspire_db.postgres.target import target_of
 from skinspire_db.schema.extensions import CORE_EXTENSIONS
 
-TOOLS = ("psql", "pg_dump", "pg_restore")
-CLOCK_MAY_DIFFER = 5.0  # seconds
-DISK_NEEDED = 500 * 1024**2  # bytes
-WAITED = "1 second"  # for a lock; who waits less is no news
 GRANTED_ONE_BY_ONE = 5  # tables named in a GRANT, before it is for all of the schema
 
 
 def pooler(case: Case) -> str:
-    """What the application may well go through, the tools may not."""
+    """Whether the tools reach PostgreSQL itself; the application may go through a pooler.
+
+    Returns:
+        What was found, for a reader.
+
+    Raises:
+        InvalidSetting: they would go through one.
+    """
     connections.require_direct(case.to, "db.setup", writes=False)  # raises InvalidSetting with the remedy
     return f"{case.to.setting} leads to PostgreSQL itself"
 
 
 def primary(case: Case) -> str:
-    """Whether the database takes writes from this role."""
+    """Whether the database takes writes from this role.
+
+    Returns:
+        What was found, for a reader.
+
+    Raises:
+        Broken: transactions are read only by default.
+        GuardRefused: the server is a standby.
+    """
     connections.require_direct(case.to, "db.setup")  # raises GuardRefused with the remedy
-    rows = _rows(case, READ_ONLY)
+    rows = case.rows(READ_ONLY)
     if rows:
         source, role, database = rows[0]
         reset = {
@@ -55,7 +60,15 @@ def primary(case: Case) -> str:
 
 
 def application(case: Case) -> str:
-    """Whether the application's URL leads to the database of the admin URL, perhaps through a pooler."""
+    """Whether the application's URL leads to the database of the admin URL, perhaps through a pooler.
+
+    Returns:
+        What was found, for a reader.
+
+    Raises:
+        Broken: it leads to another one.
+        SkinspireError: it cannot be reached.
+    """
     import psycopg
 
     target = target_of(case.project_environment, start=False, application=True)
@@ -75,6 +88,15 @@ def application(case: Case) -> str:
 
 
 def stamp(case: Case) -> str:
+    """Whether the database belongs to the environment.
+
+    Returns:
+        What was found, for a reader.
+
+    Raises:
+        Broken: it holds no tables, or the role may not read the stamp.
+        GuardRefused: it has another stamp, or tables without one.
+    """
     import psycopg
 
     try:
@@ -94,8 +116,16 @@ def stamp(case: Case) -> str:
 
 
 def rights(case: Case) -> str:
+    """Whether the application's role may read and write every table and use every sequence.
+
+    Returns:
+        What was found, for a reader.
+
+    Raises:
+        Broken: rights are missing.
+    """
     role = _application_role(case)
-    rows = _rows(case, RIGHTS, role, role, role)
+    rows = case.rows(RIGHTS, role, role, role)
     if not rows:
         return f"role {role} may read and write every table"
     schema_name, kind, _, missing = rows[0]
@@ -110,92 +140,32 @@ def rights(case: Case) -> str:
 
 
 def extensions(case: Case) -> str:
-    present = {name for (name,) in _rows(case, "SELECT extname FROM pg_extension")}
+    """Whether the extensions that the core needs are installed.
+
+    Returns:
+        What was found, for a reader.
+
+    Raises:
+        Broken: one is missing.
+    """
+    present = {name for (name,) in case.rows("SELECT extname FROM pg_extension")}
     if missing := [name for name in CORE_EXTENSIONS if name not in present]:
-        if _rows(case, "SELECT 1 FROM pg_available_extensions WHERE name = %s", missing[0]):
+        if case.rows("SELECT 1 FROM pg_available_extensions WHERE name = %s", missing[0]):
             raise Broken(f"the extension {missing[0]} is missing", f"invoke db.create --update-only --env={case.name}")
         raise Broken(f"the server has no extension {missing[0]}", "install PostgreSQL's contrib package on the server")
     return ", ".join(CORE_EXTENSIONS)
 
 
-def tools(case: Case) -> str:
-    server = case.open.info.server_version // 10000
-    found = find_binaries()  # raises ServerFailed with the remedy
-    remedy = f"set SKINSPIRE_PG_BIN to a folder with PostgreSQL {server} or newer, its client programs included"
-    if missing := [name for name in TOOLS if not found.tool(name).is_file()]:
-        raise Broken(f"there is no {missing[0]} in {found.folder}", remedy)
-    if found.major < server:
-        raise Broken(f"the programs in {found.folder} are version {found.major}, the server {server}", remedy)
-    return f"{', '.join(TOOLS)} {found.major}, the server is {server}"
-
-
-def clock(case: Case) -> str:
-    before = time.time()
-    [(there,)] = _rows(case, "SELECT extract(epoch FROM clock_timestamp())::float8")
-    ahead = (before + time.time()) / 2 - there
-    if abs(ahead) > CLOCK_MAY_DIFFER:
-        behind = "ahead of" if ahead > 0 else "behind"
-        raise Broken(f"this machine's clock is {abs(ahead):.0f} s {behind} the server's", "set the one that is wrong")
-    return f"{abs(ahead):.1f} s from the server's"
-
-
-def locks(case: Case) -> str:
-    waiting = _rows(case, WAITING)
-    if waiting:
-        pid, application, what, seconds, blockers = waiting[0]
-        raise Broken(
-            f"{counted(len(waiting), 'session', 'wait', 'waits')} for locks:"
-            f" pid {pid} ({application}) has waited {seconds} s for {what},"
-            f" which {blockers} holds",
-            f"invoke db.activity --env={case.name}, and end that transaction",
-        )
-    held = lock.table_holders(case.open, case.open.info.backend_pid)
-    return f"nobody waits; held by {'; '.join(held)}" if held else "nobody waits, and nobody holds any"
-
-
-def connections_left(case: Case) -> str:
-    [(left, maximum)] = _rows(case, LEFT)
-    if left < case.to.policy.pool_size:
-        raise Broken(
-            f"{max(left, 0)} of {maximum} connections are left, and the application keeps {case.to.policy.pool_size} open",
-            f"invoke db.activity --env={case.name}, and end what is not needed",
-        )
-    return f"{left} of {maximum} are left"
-
-
-def disk(case: Case) -> str:
-    import psycopg
-
-    if not is_local(case):
-        raise NotAsked("the server is on another machine")
-    try:
-        with case.open.transaction():
-            [(folder,)] = _rows(case, "SELECT current_setting('data_directory')")
-        free = shutil.disk_usage(case.to.server.data if case.to.server else Path(folder)).free
-    except (psycopg.errors.InsufficientPrivilege, OSError):
-        raise NotAsked("the server does not tell where its data is, or that is another machine's") from None
-    if free < DISK_NEEDED:
-        raise Broken(f"{free // 1024**2} MB are left where the server keeps its data", f"free some space in {folder}")
-    return f"{free / 1024**3:.1f} GB are left"
-
-
-def collation(case: Case) -> str:
-    if stale := _rows(case, STALE_COLLATIONS):
-        what, recorded, actual = stale[0]
-        [(name,)] = _rows(case, "SELECT quote_ident(current_database())")
-        refresh = (
-            f"ALTER DATABASE {name} REFRESH COLLATION VERSION"
-            if what.startswith("the database")
-            else (f"ALTER COLLATION {what} REFRESH VERSION")
-        )
-        raise Broken(
-            f"{what} was sorted by collation version {recorded}, the server has {actual}: indexes of text may be wrong",
-            f"in invoke db.shell --env={case.name}: REINDEX DATABASE; {refresh}",
-        )
-    return "as it was when the indexes were made"
-
-
 def migrations(case: Case) -> str:
+    """Whether the database is at the head of the revisions.
+
+    Returns:
+        What was found, for a reader.
+
+    Raises:
+        Broken: a revision is pending.
+        MigrationInvalid: its revision is unknown.
+    """
     project = case.project_environment.project
     heads = revisions.heads(project)
     at = position.current(case.open)
@@ -207,6 +177,14 @@ def migrations(case: Case) -> str:
 
 
 def triggers(case: Case) -> str:
+    """Whether functions and triggers are as the files say.
+
+    Returns:
+        What was found, for a reader.
+
+    Raises:
+        Broken: some are not, and were not switched off on purpose.
+    """
     states = status.status(case.open, versions.current(case.project_environment.project))
     wrong = [each for each in states if each.state != "INSTALLED" and not each.on_purpose]
     if wrong:
@@ -221,8 +199,15 @@ def triggers(case: Case) -> str:
 
 
 def databases(case: Case) -> str:
-    """Whether the role may make scratch databases: restore, copy, drift, downgrade and backup.verify --full work in one."""
-    [(may, owner, name)] = _rows(case, MAY_CREATE)
+    """Whether the role may make scratch databases: restore, copy, drift, downgrade and backup.verify --full work in one.
+
+    Returns:
+        What was found, for a reader.
+
+    Raises:
+        Broken: it may not.
+    """
+    [(may, owner, name)] = case.rows(MAY_CREATE)
     if not may:
         raise Broken(
             f"role {case.to.user} may not create databases, which db.copy, db.drift, migrate.downgrade, backup.restore and"
@@ -238,8 +223,9 @@ def databases(case: Case) -> str:
 # last: all that the application needs has been looked at then.
 LINKS: dict[str, Callable[[Case], str]] = {
     "pooler": pooler, "primary": primary, "application": application, "stamp": stamp, "rights": rights,
-    "extensions": extensions, "tools": tools, "clock": clock, "locks": locks, "connections": connections_left, "disk": disk,
-    "collation": collation, "migrations": migrations, "triggers": triggers, "databases": databases,
+    "extensions": extensions, "tools": server.tools, "clock": server.clock, "locks": server.locks,
+    "connections": server.connections_left, "disk": server.disk, "collation": server.collation,
+    "migrations": migrations, "triggers": triggers, "databases": databases,
 }  # fmt: skip
 
 
@@ -270,7 +256,7 @@ def _guarded(look: Callable[[Case], str]) -> Callable[[Case], str]:
 
 def _application_role(case: Case) -> str:
     """Whose rights the application has: with an admin URL the tools' connection is another role's."""
-    [(role,)] = _rows(case, "SELECT current_user::text")
+    [(role,)] = case.rows("SELECT current_user::text")
     if case.project_environment.admin is None:
         return str(role)
     return target_of(case.project_environment, start=False, application=True).user or str(role)
@@ -278,12 +264,8 @@ def _application_role(case: Case) -> str:
 
 def _quoted(case: Case, role: str) -> str:
     """The role's name, quoted where it must be."""
-    [(name,)] = _rows(case, "SELECT quote_ident(%s)", role)
+    [(name,)] = case.rows("SELECT quote_ident(%s)", role)
     return str(name)
-
-
-def _rows(case: Case, query: str, *parameters: Any) -> list[Any]:
-    return search_path.rows(case.open, query, parameters or None)
 
 
 RIGHTS = f"""
@@ -309,32 +291,4 @@ READ_ONLY = """
 MAY_CREATE = """
     SELECT rolcreatedb OR rolsuper, pg_has_role(datdba, 'USAGE'), quote_ident(current_user)
     FROM pg_roles, pg_database WHERE rolname = current_user AND datname = current_database()
-"""
-WAITING = f"""
-    SELECT w.pid, coalesce(nullif(a.application_name, ''), a.usename), coalesce(w.relation::regclass::text, w.locktype),
-           extract(epoch FROM clock_timestamp() - w.waitstart)::int,
-           (SELECT string_agg('pid ' || b.pid || ' (' || coalesce(nullif(b.application_name, ''), b.usename) || ', '
-                              || b.state || ')', ' and ')
-            FROM pg_stat_activity b WHERE b.pid = ANY (pg_blocking_pids(w.pid)))
-    FROM pg_locks w JOIN pg_stat_activity a USING (pid)
-    WHERE NOT w.granted AND a.datname = current_database() AND w.waitstart < clock_timestamp() - interval '{WAITED}'
-    ORDER BY w.waitstart
-"""  # noqa: S608
-LEFT = """
-    WITH used AS (SELECT count(*) AS n, count(*) FILTER (WHERE datname = current_database()) AS here,
-                         count(*) FILTER (WHERE usename = current_user) AS mine
-                  FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid())
-    SELECT least(s.maximum - used.n, CASE WHEN datconnlimit >= 0 THEN datconnlimit - used.here END,
-                 CASE WHEN rolconnlimit >= 0 THEN rolconnlimit - used.mine END), s.maximum
-    FROM used, pg_database, pg_roles,
-         (SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
-                 - coalesce(current_setting('reserved_connections', true)::int, 0) AS maximum) AS s
-    WHERE datname = current_database() AND rolname = current_user
-"""
-STALE_COLLATIONS = """
-    SELECT 'the database', datcollversion, pg_database_collation_actual_version(oid) FROM pg_database
-    WHERE datname = current_database() AND datcollversion <> pg_database_collation_actual_version(oid)
-    UNION ALL
-    SELECT oid::regcollation::text, collversion, pg_collation_actual_version(oid) FROM pg_collation
-    WHERE oid IN (SELECT attcollation FROM pg_attribute) AND collversion <> pg_collation_actual_version(oid)
 """

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from skinspire_db.config.environment import Environment
+from skinspire_db.postgres import search_path
 from skinspire_db.postgres.target import Target
 
 if TYPE_CHECKING:
@@ -29,21 +30,33 @@ class Case:
 
     @property
     def to(self) -> Target:
+        """Where the database is; known from the link on that reads the settings."""
         assert self.target
         return self.target
 
     @property
     def open(self) -> Connection:
+        """The connection; open from the link on that connects."""
         assert self.connection
         return self.connection
 
     @property
     def project_environment(self) -> Environment:
+        """The environment; known from the first link on."""
         assert self.environment
         return self.environment
 
+    def rows(self, query: str, *parameters: Any) -> list[Any]:
+        """The rows of a query of ours.
+
+        Args:
+            query: the query.
+            parameters: the values of its placeholders.
+        """
+        return search_path.rows(self.open, query, parameters or None)
+
     def close(self) -> None:
-        """Close the connection, if there is one; never raises."""
+        """Close the connection, if there is one. No error leaves it."""
         import psycopg
 
         if self.connection:

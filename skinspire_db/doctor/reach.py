@@ -24,13 +24,28 @@ ATTEMPT_OF = "skinspire-db db.doctor"
 
 
 def settings(case: Case) -> str:
+    """Whether the settings name a database.
+
+    Returns:
+        What was found, for a reader.
+
+    Raises:
+        SkinspireError: they do not.
+    """
     case.environment = environment.resolve(case.name)
     case.target = target_of(case.environment, start=False)
     return f"{case.target}"
 
 
 def embedded_server(case: Case) -> str:
-    """Starting it would be easy, and would hide what is the matter."""
+    """Whether the embedded server runs. It is not started, which would hide what is wrong.
+
+    Returns:
+        What was found, for a reader.
+
+    Raises:
+        Broken: it was never made, or is stopped.
+    """
     server = case.to.server
     assert server
     if not server.exists:
@@ -42,6 +57,14 @@ def embedded_server(case: Case) -> str:
 
 
 def host_name(case: Case) -> str:
+    """Whether the host's name has an address.
+
+    Returns:
+        What was found, for a reader.
+
+    Raises:
+        Broken: it has none.
+    """
     found = []
     for host, port in _hosts(case):
         if host.startswith("/"):
@@ -63,6 +86,14 @@ def host_name(case: Case) -> str:
 
 
 def port(case: Case) -> str:
+    """Whether a program listens at one of the addresses.
+
+    Returns:
+        What was found, for a reader.
+
+    Raises:
+        Broken: none does.
+    """
     reasons = []
     for address in case.addresses:
         try:
@@ -72,11 +103,19 @@ def port(case: Case) -> str:
         except TimeoutError:
             reasons.append(f"{_shown(address)} does not answer within {case.to.policy.connect_timeout} s")
         except OSError as error:
-            reasons.append(f"nobody listens on {_shown(address)} ({error.strerror or error})")
+            reasons.append(f"nothing listens on {_shown(address)} ({error.strerror or error})")
     raise Broken("; ".join(reasons), f"start that server, or correct host and port in {_setting(case)}")
 
 
 def postgresql(case: Case) -> str:
+    """Whether what listens answers as PostgreSQL does.
+
+    Returns:
+        What was found, for a reader.
+
+    Raises:
+        Broken: it does not.
+    """
     assert case.address
     try:
         with _reach(case, case.address) as opened:
@@ -94,7 +133,14 @@ def postgresql(case: Case) -> str:
 
 
 def tls(case: Case) -> str:
-    """The first of the links that one attempt to connect decides together."""
+    """Whether the connection is encrypted as the settings ask. One attempt to connect decides this link and those after it.
+
+    Returns:
+        What was found, for a reader.
+
+    Raises:
+        Broken: the server and the settings ask for different things.
+    """
     _attempt(case)
     mode = case.to.parameters.get("sslmode", "prefer")
     if case.refusal and _link(case) == "TLS":
@@ -113,6 +159,14 @@ def tls(case: Case) -> str:
 
 
 def password(case: Case) -> str:
+    """Whether the role is let in.
+
+    Returns:
+        What was found, for a reader.
+
+    Raises:
+        Broken: its password or its address is refused.
+    """
     if case.refusal and _link(case) == "password":
         error = explain(case.refusal, case.to)
         reason = error.message if "password" in error.message else error_text.reason(case.refusal)
@@ -125,14 +179,31 @@ def password(case: Case) -> str:
 
 
 def connections_left(case: Case) -> str:
+    """Whether there is room for this connection.
+
+    Returns:
+        What was found, for a reader.
+
+    Raises:
+        Broken: there is none.
+    """
     if case.refusal and _link(case) == "limit":
         raise Broken(
-            f"the server lets nobody else in: {error_text.reason(case.refusal)}", error_text.more_connections(case.refusal)
+            f"the server lets no more sessions in: {error_text.reason(case.refusal)}",
+            error_text.more_connections(case.refusal),
         )
     return "there is room for a connection"
 
 
 def database(case: Case) -> str:
+    """Whether the database exists and the role may connect to it.
+
+    Returns:
+        What was found, for a reader.
+
+    Raises:
+        Broken: it does not exist, or the role may not connect.
+    """
     if case.refusal:
         error = explain(case.refusal, case.to)
         if isinstance(error, DatabaseMissing):

@@ -16,9 +16,15 @@ from skinspire_db.postgres.target import target_of
 
 
 def activity(environment: Environment) -> Inspection:
-    """Every session of the database but our own: what it runs, what it waits for, and who blocks it.
+    """Every session of the database but our own: what it runs, what it waits for, and which session blocks it.
 
-    What other roles run is shown only to a member of pg_read_all_stats. Raises what read_only_connection() raises.
+    What other roles run is shown only to a member of pg_read_all_stats.
+
+    Args:
+        environment: whose database is looked at.
+
+    Raises:
+        SkinspireError: what read_only_connection() raises.
     """
     started = time.monotonic()
     target = target_of(environment)
@@ -32,9 +38,15 @@ def activity(environment: Environment) -> Inspection:
 
 
 def history(environment: Environment, limit: str) -> Inspection:
-    """The last `limit` operations that changed the database, newest first. One that failed left nothing, and no entry.
+    """The last operations that changed the database, newest first. An operation that failed left nothing, and no entry.
 
-    Raises UsageError for a limit that is no number, and what read_only_connection() raises.
+    Args:
+        environment: whose database is looked at.
+        limit: how many, as it was typed.
+
+    Raises:
+        UsageError: the limit is no number.
+        SkinspireError: what read_only_connection() raises.
     """
     if not limit.isdecimal() or not 0 < int(limit) < 1_000_000:
         raise UsageError(f"--limit={limit} is no number of operations", remedy="invoke db.history --limit=20")

@@ -51,7 +51,19 @@ class Wanted:
     def parse(
         cls, table: str | None, schema: str | None, section: str | None, shown_as: str | None, exact: bool, json: bool
     ) -> Wanted:
-        """What was typed. Raises UsageError for what does not exist or does not go together."""
+        """What was typed.
+
+        Args:
+            table: the name of one table; None for all.
+            schema: the name of one schema; None for all.
+            section: the name of one section; None for all.
+            shown_as: a format of FORMATS.
+            exact: whether rows are counted rather than estimated.
+            json: whether --json was given, which stands for that format.
+
+        Raises:
+            UsageError: a section or format does not exist, or parameters do not go together.
+        """
         if json and shown_as not in (None, "json"):
             raise UsageError(f"--json and --format={shown_as} are two answers", remedy="leave one out")
         shown_as = shown_as or ("json" if json else "table")
@@ -88,8 +100,15 @@ class Inspection:
 def inspect(environment: Environment, wanted: Wanted) -> Inspection:
     """Look, in a transaction that PostgreSQL keeps read only and that sees one moment; one query for each kind of object.
 
-    A database with another environment's stamp, or with none, is looked at too, and a note says so. Raises UsageError for a
-    table or schema that does not exist, and what read_only_connection() raises.
+    A database with another environment's stamp, or with none, is looked at too, and a note says so.
+
+    Args:
+        environment: whose database is looked at.
+        wanted: what of it.
+
+    Raises:
+        UsageError: a table or schema does not exist.
+        SkinspireError: what read_only_connection() raises.
     """
     started = time.monotonic()
     target = target_of(environment)
@@ -118,7 +137,13 @@ def inspect(environment: Environment, wanted: Wanted) -> Inspection:
 
 
 def rows(connection: Connection, query: str, **parameters: Any) -> list[Row]:
-    """What one of the queries finds; a parameter that is not given is NULL."""
+    """What one of the queries finds.
+
+    Args:
+        connection: an open connection to the database.
+        query: one of `queries`.
+        parameters: the query's; one that is not given is NULL.
+    """
     from psycopg.rows import dict_row
 
     values = {"schema": None, "table": None, "tables": None} | parameters
@@ -126,7 +151,15 @@ def rows(connection: Connection, query: str, **parameters: Any) -> list[Row]:
 
 
 def without_waiting(connection: Connection, find: Callable[[], T]) -> T | None:
-    """What `find` finds; None where that would wait for a lock that somebody holds."""
+    """What the function finds, without waiting for a lock.
+
+    Args:
+        connection: the connection that the function uses.
+        find: looks something up in the connection's transaction.
+
+    Returns:
+        What was found; None where another session holds a lock that it would wait for.
+    """
     import psycopg
 
     [(usual,)] = connection.execute("SHOW lock_timeout").fetchall()
@@ -150,7 +183,12 @@ def _about(connection: Connection, target: Target) -> Row:
 
 
 def note_the_stamp(connection: Connection, found: Inspection) -> None:
-    """Say whose the database is, when it is not the environment's."""
+    """Note which environment the database belongs to, when it is not the one that was asked for.
+
+    Args:
+        connection: an open connection to the database.
+        found: gets the note.
+    """
     stamped = stamp.read(connection)
     if stamped and stamped.environment != found.environment:
         found.notes.append(f"this database is stamped {stamped.environment}, not {found.environment}")

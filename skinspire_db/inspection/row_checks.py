@@ -161,7 +161,16 @@ LATER_THAN_HASHING = """
 
 
 def broken(connection: Connection, rules: list[Rule], first_hospital: str) -> list[tuple[str, str]]:
-    """The rows that break these rules: for each rule a sentence with the first few of them, and the remedy."""
+    """The rows that break these rules.
+
+    Args:
+        connection: an open connection to the database.
+        rules: the rules to look at.
+        first_hospital: the hospital that every database has, which needs an administrator even without users.
+
+    Returns:
+        For each broken rule a sentence with the first few rows, and the remedy.
+    """
     found = []
     for rule in rules:
         named = rule.query.replace("%s", "%%s")  # of format(), and no parameter of ours
@@ -186,7 +195,16 @@ def loose_rows(connection: Connection) -> tuple[list[tuple[str, str]], int]:
 
 
 def unattributed(connection: Connection, tables: list[str], since: object) -> tuple[list[tuple[str, str]], int]:
-    """Tables with rows made since then that do not say by whom, and the query that shows them; and how many were looked at."""
+    """Tables with rows that do not say by whom they were made.
+
+    Args:
+        connection: an open connection to the database.
+        tables: the names, with their schemas, of the tables to look at.
+        since: only rows that were made from then on count.
+
+    Returns:
+        For each such table a sentence and the query that shows the rows; and how many tables were looked at.
+    """
     found = search_path.rows(connection, UNATTRIBUTED, {"tables": tables, "since": since})
     wrong = []
     for table, rows in found:

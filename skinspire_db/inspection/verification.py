@@ -61,10 +61,15 @@ class Subject:
 
 
 def verify(subject: Subject) -> Summary:
-    """Run all checks on the subject's open connection, back to a savepoint after each, so that one that breaks spoils no
-    other.
+    """Run all checks on an open connection, back to a savepoint after each, so that one that breaks spoils no other.
 
-    Nothing is left behind: what the write check wrote is rolled back. Raises psycopg.Error only when the connection breaks.
+    Nothing is left behind: what the write check wrote is rolled back.
+
+    Args:
+        subject: the connection, and what the database is compared with.
+
+    Raises:
+        psycopg.Error: the connection broke.
     """
     subject.connection.execute("SAVEPOINT verification")
     checks = [_run(name, check, subject) for name, check in CHECKS.items() if name != "views" or subject.wanted.views]

@@ -12,27 +12,61 @@ from skinspire_db.steps import Context
 
 
 def create(context: Context, folder: Path, *, jobs: str | int = 2) -> Job:
-    """Back the database up, with a manifest of what it holds."""
+    """Back the database up, with a manifest of what it holds.
+
+    Args:
+        context: the environment, and the report.
+        folder: where backups are kept.
+        jobs: how many processes of pg_dump work at once, as it was typed.
+    """
     return backup.create(context.environment, folder, jobs=jobs, report=context.report)
 
 
 def listing(context: Context, folder: Path) -> Job:
-    """The complete backups of the environment, newest first, and what cannot be used."""
+    """The complete backups of the environment, newest first, and what cannot be used.
+
+    Args:
+        context: the environment, and the report.
+        folder: where backups are kept.
+    """
     return retention.listing(context.environment, folder)
 
 
 def verify(context: Context, folder: Path, *, file: str | None = None, full: bool = False, jobs: str | int = 2) -> Job:
-    """Look whether a backup is what was written; with `full`, restore it aside and compare."""
+    """Look whether a backup is what was written.
+
+    Args:
+        context: the environment, and the report.
+        folder: where backups are kept.
+        file: the backup's folder; None for the newest.
+        full: restore it aside and compare, too.
+        jobs: how many processes of pg_restore work at once, as it was typed.
+    """
     return prove.verify(context.environment, folder, file=file, full=full, jobs=jobs)
 
 
 def prune(context: Context, folder: Path, *, apply: bool, **keep: int | str) -> Job:
-    """Which backups are kept (`daily`, `weekly`, `monthly`), and with `apply` delete the others."""
+    """Show which backups are kept and which are not.
+
+    Args:
+        context: the environment, and the report.
+        folder: where backups are kept.
+        apply: delete those that are not kept.
+        keep: how many are kept: `daily`, `weekly`, `monthly`.
+    """
     return retention.prune(context.environment, folder, apply=apply, **keep)
 
 
 def restore(
     context: Context, folder: Path, *, file: str | None = None, jobs: str | int = 2, empty: bool = False
 ) -> Replacement:
-    """Make the environment's database what a backup holds, or a dump by others; with `empty`, one without rows too."""
+    """Make the environment's database what a backup or a dump made elsewhere holds.
+
+    Args:
+        context: the environment, and the report.
+        folder: where backups are kept.
+        file: the backup's folder, or a dump; None for the newest backup.
+        jobs: how many processes of pg_restore work at once, as it was typed.
+        empty: take a dump without rows, too.
+    """
     return restoring.restore(context.environment, folder, file=file, jobs=jobs, empty=empty)

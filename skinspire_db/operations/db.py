@@ -31,7 +31,12 @@ if TYPE_CHECKING:
 
 
 def setup(context: Context, seed: ReusableStep = steps.seed) -> Pipeline:
-    """reset -> create -> sql -> seed -> verify, in one transaction."""
+    """reset -> create -> sql -> seed -> verify, in one transaction.
+
+    Args:
+        context: the environment, the report, and the defaults of the tasks.
+        seed: the step that brings rows.
+    """
     chain = steps.reset, steps.create, steps.sql, seed, steps.verify
     return Pipeline("db.setup", context.environment, bound(context, *chain))
 
@@ -53,7 +58,12 @@ def create_missing(context: Context) -> Pipeline:
 
 
 def seed(context: Context, seed: ReusableStep = steps.seed) -> Pipeline:
-    """Reference data and invented people."""
+    """Bring the reference data, and people where the project has them.
+
+    Args:
+        context: the environment, the report, and the defaults of the tasks.
+        seed: the step that does so.
+    """
     return Pipeline("db.seed", context.environment, bound(context, seed))
 
 
@@ -72,6 +82,10 @@ def prepare(context: Context, seed: ReusableStep = steps.seed) -> Series:
 
     Pending revisions are applied, then triggers and reference data brought to what the files say, where they are not; nothing
     is ever reset. Looks first, and runs nothing where all is right.
+
+    Args:
+        context: the environment, the report, and the defaults of the tasks.
+        seed: the step that brings rows.
     """
     revisions.one_head(context.project)
     bound(context, seed)  # refuses test data where the policy does
@@ -139,8 +153,14 @@ def _compare_models(environment: Environment, connection: Connection) -> Summary
 
 
 def run(context: Context, name: str | None) -> Pipeline:
-    """A pipeline that the project declares in [tool.skinspire_db.pipelines], as a list of steps: names of the public ones,
-    SQL files, functions as `module:name`, and tables as {step = "seed", patients = 500}.
+    """A pipeline that the project declares in [tool.skinspire_db.pipelines].
+
+    It is a list of steps: names of the public ones, SQL files, functions as `module:name`, and tables as
+    {step = "seed", patients = 500}.
+
+    Args:
+        context: the environment, the report, and the defaults of the tasks.
+        name: the pipeline's name.
 
     Raises:
         UsageError: None of that name is declared.
@@ -171,7 +191,13 @@ def run(context: Context, name: str | None) -> Pipeline:
 
 
 def copy(context: Context, source: str | None, **options: Any) -> Replacement:
-    """Make the environment's database an exact copy of the source's; options as copies.copy.copy() has them."""
+    """Make the environment's database an exact copy of another one's.
+
+    Args:
+        context: the environment that gets the copy, and the report.
+        source: the environment that is copied.
+        options: as copies.copy.copy() has them.
+    """
     return copying.copy(source, context.environment, **options)
 
 

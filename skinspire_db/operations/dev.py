@@ -40,7 +40,14 @@ class Onboarded:
 
 
 def chosen(name: str | None) -> list[Environment]:
-    """dev and test, or the one that was named. Raises as environment.resolve() does."""
+    """dev and test, or the one that was named.
+
+    Args:
+        name: the environment's name; None for both.
+
+    Raises:
+        UnknownEnvironment: no environment of that name is declared.
+    """
     return [environment.resolve(each) for each in (ENVIRONMENTS if name is None else (name,))]
 
 
@@ -64,8 +71,15 @@ def bring_up(context: Context) -> Series:
 def onboard(name: str | None, defaults: Mapping[str, Any], report: Report) -> Onboarded:
     """Make or bring up to date the databases of dev and test, or of the one environment that is named; verify each.
 
-    Safe to run again at any time: as `db.prepare` it resets nothing. Raises the first error; what was committed before it
-    stays, and the error's `result` has it.
+    Safe to run again at any time: as `db.prepare` it resets nothing.
+
+    Args:
+        name: the environment's name; None for both.
+        defaults: the defaults of the tasks, for the rows that are made.
+        report: is told how it goes.
+
+    Raises:
+        SkinspireError: the first error; what was committed before it stays, and the error's `result` has it.
     """
     started = time.monotonic()
     environments = chosen(name)

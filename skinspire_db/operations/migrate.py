@@ -30,7 +30,12 @@ TAKES_BACK = "take back a revision of {}, with what its tables hold"
 
 
 def upgrade(environment: Environment, to: str | None = None) -> Series:
-    """Apply the pending revisions, up to `to` if that is given, and make what extensions are missing."""
+    """Apply the pending revisions, and make what extensions are missing.
+
+    Args:
+        environment: whose database is changed.
+        to: the last revision to apply; None for all.
+    """
     files = revisions.directory(environment.project)
     if to is None:
         revisions.one_head(environment.project)
@@ -77,7 +82,12 @@ def _danger(environment: Environment, script: Script) -> str:
 
 
 def downgrade(environment: Environment, steps: str | int = 1) -> Series:
-    """Take back the last revisions, as many as `steps` says."""
+    """Take back the last revisions.
+
+    Args:
+        environment: whose database is changed.
+        steps: how many, as it was typed.
+    """
     if not str(steps).isdecimal() or int(steps) < 1:
         raise UsageError(f"--steps={steps} is no number of revisions", remedy="invoke migrate.downgrade --steps=1")
     files = revisions.directory(environment.project)
@@ -186,7 +196,13 @@ def check(environment: Environment) -> Look:
 
 
 def new(environment: Environment, message: str | None, *, keep: bool = False) -> Look:
-    """Write a revision from the difference between models and database; with `keep` also one that fails when it is tried."""
+    """Write a revision from the difference between models and database.
+
+    Args:
+        environment: whose database is compared.
+        message: what the revision is for.
+        keep: keep the file of a revision that fails when it is tried.
+    """
     revisions.directory(environment.project)
     if not message or not message.strip():
         raise UsageError("migrate.new needs a message", remedy='invoke migrate.new -m "add appointments"')
@@ -219,7 +235,12 @@ def _by_hand(missing: str, environment: Environment) -> str:
 
 
 def stamp(environment: Environment, to: str | None = None) -> Pipeline:
-    """Note that the database is at a revision, by default the head, or at none (`base`), and run nothing."""
+    """Note that the database is at a revision, and run nothing.
+
+    Args:
+        environment: whose database is marked.
+        to: the revision, or `base` for none; None for the head.
+    """
     files = revisions.directory(environment.project)
     if to == "base":
         head = None
@@ -236,7 +257,15 @@ def stamp(environment: Environment, to: str | None = None) -> Pipeline:
 
 
 def sql(environment: Environment, to: str | None = None) -> tuple[str, str]:
-    """The database's name, and the SQL of what is pending, not run."""
+    """The SQL of what is pending, not run.
+
+    Args:
+        environment: whose database is looked at.
+        to: the last revision; None for all.
+
+    Returns:
+        The database's name, and the SQL.
+    """
     files = revisions.directory(environment.project)
 
     def start(connection: Connection) -> str:
@@ -254,7 +283,19 @@ def sql(environment: Environment, to: str | None = None) -> tuple[str, str]:
 
 
 def merge(environment: Environment, message: str | None, *, dry: bool = False) -> writing.Written | None:
-    """Write a revision that joins two heads; with `dry` only look whether there are two. Raises UsageError."""
+    """Write a revision that joins two heads.
+
+    Args:
+        environment: whose project has them.
+        message: what the revision is for; None for a message that names the heads.
+        dry: only look whether there are two.
+
+    Returns:
+        The revision; None with `dry`.
+
+    Raises:
+        UsageError: there are fewer than two heads.
+    """
     files = revisions.directory(environment.project)
     writing.refuse_one_head(files)
     return None if dry else writing.merge(environment.project, files, message)

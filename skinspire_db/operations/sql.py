@@ -46,10 +46,16 @@ def install(
     at_version: str | None = None,
     verify: bool = False,
 ) -> Pipeline:
-    """Make functions, views, triggers and ledger what the files say, or one file, or one as it was in an earlier version.
+    """Make functions, views, triggers and ledger what the files say.
 
-    Whatever that changes is proved before it is committed; with `verify` every file is proved, and one that cannot be is no
-    pass.
+    Whatever that changes is proved before it is committed.
+
+    Args:
+        environment: whose database is changed.
+        scope: of which kinds of files.
+        name: one file; None for all.
+        at_version: an earlier version of that file, as it was typed.
+        verify: prove every file, and take one that cannot be proved for no pass.
     """
     files = versions.current(environment.project, scope.kinds)
     if at_version is not None and name is None:
@@ -85,7 +91,12 @@ def install(
 
 
 def status(environment: Environment, scope: Scope = SQL) -> Look:
-    """The state of every function, view and trigger; exit code 3 when one is not INSTALLED."""
+    """The state of every function, view and trigger; exit code 3 when one is not INSTALLED.
+
+    Args:
+        environment: whose database is looked at.
+        scope: of which kinds of files.
+    """
     files = versions.current(environment.project, scope.kinds)
 
     def look(connection: Connection) -> Summary:
@@ -111,7 +122,13 @@ def status(environment: Environment, scope: Scope = SQL) -> Look:
 
 
 def diff(environment: Environment, name: str | None = None, scope: Scope = SQL) -> Look:
-    """What an install would change; exit code 3 when it would change anything."""
+    """What an install would change; exit code 3 when it would change anything.
+
+    Args:
+        environment: whose database is looked at.
+        name: one file; None for all.
+        scope: of which kinds of files.
+    """
     files = versions.current(environment.project, scope.kinds)
     chosen = files if name is None else [versions.pick(files, name)]
 
@@ -131,7 +148,13 @@ def diff(environment: Environment, name: str | None = None, scope: Scope = SQL) 
 
 
 def verify(environment: Environment, views: Sequence[str] = (), scope: Scope = SQL) -> Look:
-    """Look at the functions, the views, the critical triggers, the counts and the proofs, or those of them that are named."""
+    """Look at the functions, the views, the critical triggers, the counts and the proofs.
+
+    Args:
+        environment: whose database is looked at.
+        views: the names of those checks that are wanted; none for all.
+        scope: of which kinds of files.
+    """
     files = versions.current(environment.project, scope.kinds)
     known = {name: view for name, view in proofs.VIEWS.items() if name != "views" or scope is SQL}
     steps = (_view_step(name, view, files) for name, view in known.items() if name in (views or known))
@@ -165,7 +188,15 @@ def from_database(environment: Environment, wanted: Mapping[str, str | None]) ->
 
 
 def skeleton(wanted: Mapping[str, str | None], *, dry: bool = False) -> writing.Written:
-    """Write a file to be edited. Raises UsageError."""
+    """Write a file to be edited.
+
+    Args:
+        wanted: the kind of file -> its name.
+        dry: only look whether it can be written.
+
+    Raises:
+        UsageError: not one kind and name is given, or the file exists.
+    """
     kind, name = _chosen(wanted)
     return writing.skeleton(current_project(), kind, name, dry=dry)
 

@@ -17,7 +17,13 @@ verify = partial(sql.verify, scope=sql.TRIGGERS)
 
 
 def switch(environment: Environment, name: str | None, *, enabled: bool) -> Pipeline:
-    """Switch a file's triggers on or off, and record the wish."""
+    """Switch a file's triggers on or off, and record the wish.
+
+    Args:
+        environment: whose database is changed.
+        name: the file.
+        enabled: whether they fire from now on.
+    """
     verb = "enable" if enabled else "disable"
     if name is None:
         raise UsageError(

@@ -100,7 +100,7 @@ def refusal(error: psycopg.Error, target: Target) -> SkinspireError | None:
             remedy=f"take them out of {setting}, and give the tools PostgreSQL itself in {admin_setting(target.environment)}",
         )
     if refused == "limit":
-        return ConnectionFailed(f"{target.where} lets nobody else in: {reason(error)}", remedy=more_connections(error))
+        return ConnectionFailed(f"{target.where} lets no more sessions in: {reason(error)}", remedy=more_connections(error))
     if "password" in text and ("authentication failed" in text or "no password supplied" in text):
         return ConnectionFailed(
             f"{target.where} refuses the password of role {target.user}"

@@ -40,10 +40,12 @@ class ConsoleReport(Report):
         self._bar: Any = None
 
     def target(self, target: Target) -> None:
+        """Show the database that the operation is about to begin on."""
         if not self.quiet:
             say_wrapped(f"{target.environment}: {target}")
 
     def step(self, done: StepResult) -> None:
+        """Show a step that has ended, with its numbers and seconds."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -62,10 +64,12 @@ class ConsoleReport(Report):
                 say(line)
 
     def progress(self, done: int, total: int) -> None:
+        """Show a bar of rows, where there are many."""
         if total >= 10_000:
             self._show(done, total, "  seed", unit=" people")
 
     def transfer(self, done: int, total: int, rows: int) -> None:
+        """Show a bar of bytes."""
         self._show(done, total, "  copied", unit="B", unit_scale=True)
         if self._bar is not None and rows:
             self._bar.set_postfix_str(f"{rows:,} rows")
@@ -125,7 +129,15 @@ def operate(
 
 
 def diagnose(env: str | None, *, json: bool) -> None:
-    """Tell each link of the diagnosis as it is looked at."""
+    """Tell each link of the diagnosis as it is looked at.
+
+    Args:
+        env: the environment's name; None for the active one.
+        json: one JSON object in place of lines.
+
+    Raises:
+        SkinspireError: what doctor.chain.diagnose() raises.
+    """
     from skinspire_db.doctor import chain
 
     class Aloud(chain.Listener):
@@ -146,7 +158,16 @@ def diagnose(env: str | None, *, json: bool) -> None:
 
 
 def onboard(ctx: Any, env: str | None, *, json: bool) -> None:
-    """Run db.prepare and db.verify for dev and test, or with --dry show their plans, and what to type next."""
+    """Run db.prepare and db.verify for dev and test, or with --dry show their plans, and what to type next.
+
+    Args:
+        ctx: Invoke's context.
+        env: one environment's name; None for both.
+        json: one JSON object in place of lines.
+
+    Raises:
+        SkinspireError: what operations.dev.onboard() raises.
+    """
     from skinspire_db.operations import dev
 
     report, defaults = ConsoleReport(quiet=json), dict(ctx.config.get("seed", {}))
@@ -172,7 +193,12 @@ def onboard(ctx: Any, env: str | None, *, json: bool) -> None:
 
 
 def table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> None:
-    """A table as the terminal shows it; values are shown as they are, also what looks like a number."""
+    """Show a table; values are shown as they are, also what looks like a number.
+
+    Args:
+        rows: the values.
+        headers: the names of the columns.
+    """
     width = terminal_width()
     text = tabular(rows, headers, width=width and width - len(INDENT))
     say_lines("\n".join(f"{INDENT}{line}".rstrip() for line in text.split("\n")))
@@ -198,7 +224,12 @@ def say(line: str) -> None:
 
 
 def say_wrapped(text: str, indent: str = "") -> None:
-    """Print a sentence, on a terminal in lines of its width, the later ones indented; elsewhere as one line."""
+    """Print a sentence, on a terminal in lines of its width; elsewhere as one line.
+
+    Args:
+        text: the sentence.
+        indent: what the first line begins with; the later ones are indented by more.
+    """
     for line in in_lines(printable(text), terminal_width(), indent).split("\n"):
         say(line)
 
@@ -230,7 +261,14 @@ def warn(note: str) -> None:
 
 
 def show_result(operation: str, *, json: bool, text: str, **values: Any) -> None:
-    """What a task that is no pipeline answers: a sentence, or the same as JSON."""
+    """Show what a task answers that is no pipeline.
+
+    Args:
+        operation: the command, `env.switch`.
+        json: one JSON object in place of the sentence.
+        text: the sentence.
+        values: what the JSON object has beside the fields that every one has.
+    """
     if json:
         show_json(json_object(operation, **values))
     else:
@@ -238,7 +276,12 @@ def show_result(operation: str, *, json: bool, text: str, **values: Any) -> None
 
 
 def show_inspection(found: Inspection, how: str) -> None:
-    """What a database holds, in one of the formats; notes go where they disturb no format."""
+    """Show what a database holds; notes go where they disturb no format.
+
+    Args:
+        found: what was found.
+        how: table, json, markdown or mermaid.
+    """
     if how == "json":
         show_json(found.as_dict())
         return
@@ -285,7 +328,13 @@ def _numbers(done: StepResult) -> str:
 
 
 def step_lines(name: str, text: str, seconds: float) -> list[str]:
-    """A step's line in the terminal's width: what is too long goes on under itself, the seconds stay in their column."""
+    """A step's line in the terminal's width: what is too long goes on under itself, the seconds stay in their column.
+
+    Args:
+        name: the step's name.
+        text: what it did, in numbers.
+        seconds: its wall time.
+    """
     width = max(NARROWEST, min(shutil.get_terminal_size((NARROWEST, 24)).columns, WIDEST)) - len("  1234.00 s")
     first, *more = wrapped(f"  {name:<10} ", text, width)
     return [f"{first:<{width}}  {seconds:>7.2f} s", *more]
@@ -295,6 +344,11 @@ def wrapped(head: str, text: str, width: int | None = None) -> list[str]:
     """Head and text as lines that end before the width, the text under itself; a long word stays whole.
 
     Where a word is too long for the place beside the head, the text begins on the next line.
+
+    Args:
+        head: what the first line begins with.
+        text: what goes on.
+        width: the number of columns; None for the terminal's.
     """
     width = width or max(NARROWEST, shutil.get_terminal_size((NARROWEST, 24)).columns)
     under = " " * len(head)

@@ -35,9 +35,15 @@ class Psql:
 
 
 def url(environment: Environment, *, reveal: bool, terminal: bool) -> str:
-    """The database's URL, its password as ***; with `reveal` as it is.
+    """The database's URL.
 
-    Raises UsageError when a password would be shown elsewhere than on a terminal: in a log, in a file.
+    Args:
+        environment: whose database is meant.
+        reveal: with the password as it is, in place of ***.
+        terminal: whether it is shown on a terminal.
+
+    Raises:
+        UsageError: a password would be shown elsewhere than on a terminal: in a log, in a file.
     """
     from sqlalchemy import URL, make_url
 

@@ -41,7 +41,12 @@ ESTIMATES = "~ is PostgreSQL's estimate, unknown where it has none; --exact coun
 
 
 def printable(text: str, keep: str = "") -> str:
-    """`text` with every character that could act on a terminal written out, ESC as \\x1b; those in `keep` stay."""
+    """The text with every character that could act on a terminal written out, ESC as \\x1b.
+
+    Args:
+        text: the text.
+        keep: the characters that stay.
+    """
     if text.isascii() and text.isprintable():  # nearly everything, and far faster
         return text
     return UNPRINTABLE.sub(lambda found: found[0] if found[0] in keep else _written_out(found[0]), text)
@@ -117,7 +122,13 @@ def _shared(room: int, wanted: Sequence[int], least: Sequence[int]) -> list[int]
 
 
 def in_lines(text: str, width: int | None, indent: str = "") -> str:
-    """A sentence in lines of that width, the later ones indented by more; a long word stays whole. None for one line."""
+    """A sentence in lines; a long word stays whole.
+
+    Args:
+        text: the sentence.
+        width: the number of columns; None for one line.
+        indent: what the first line begins with; the later ones are indented by more.
+    """
     if width is None:
         return f"{indent}{text}"
     lines = textwrap.wrap(
@@ -127,7 +138,12 @@ def in_lines(text: str, width: int | None, indent: str = "") -> str:
 
 
 def as_text(found: Inspection, width: int | None = None) -> str:
-    """What a terminal of that width shows; None for no limit."""
+    """What a terminal shows.
+
+    Args:
+        found: what was found.
+        width: the number of columns; None for no limit.
+    """
     inside = None if width is None else width - len(INDENT)
     blocks = [in_lines(printable(f"{found.environment}: {found.target}"), width)]
     if found.about:

@@ -16,7 +16,7 @@ from skinspire_db.errors import DatabaseMissing, GuardRefused, InvalidSetting, S
 from skinspire_db.lifecycle import stamp
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.embedded_server import throw_away_server
-from skinspire_db.postgres.programs import find_binaries
+from skinspire_db.postgres.programs import find_client_programs
 from skinspire_db.postgres.target import Target, target_of
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Host:
 
         url = URL.create("postgresql", self.url.username, None, self.url.host, self.url.port, database)
         try:
-            psql = str(find_binaries().tool("psql"))  # it may be on no PATH
+            psql = str(find_client_programs(0, "psql").tool("psql"))  # of any version; it may be on no PATH
         except SkinspireError:
             psql = "psql"
         command = f"{quote(psql)} {quote(url.render_as_string())}"
