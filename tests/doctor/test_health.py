@@ -176,7 +176,7 @@ def test_a_blocked_lock(clinic: Project) -> None:
         finally:
             holder.execute("ROLLBACK")
             thread.join(60)
-    assert "nobody holds any" in healthy(clinic)["locks"]
+    assert "none holds any" in healthy(clinic)["locks"]
 
 
 def test_what_cannot_be_looked_at_is_no_pass(quick: Project) -> None:
@@ -195,7 +195,7 @@ def test_what_cannot_be_looked_at_is_no_pass(quick: Project) -> None:
 def test_a_disk_that_is_full(clinic: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real disk, which by another measure is too small."""
     assert healthy(clinic)["disk"].endswith(" GB are left")
-    monkeypatch.setattr("skinspire_db.doctor.health.DISK_NEEDED", 1 << 60)
+    monkeypatch.setattr("skinspire_db.doctor.server.DISK_NEEDED", 1 << 60)
     assert broken(clinic, "disk", "MB are left").startswith("free some space in /")
 
 
