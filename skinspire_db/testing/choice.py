@@ -24,6 +24,7 @@ ANY_MODE = {
     "assert_only_changed", "assert_valid",
 }  # fmt: skip
 SERVER_ONLY = {"db_empty", "db_server"}
+FIRST = "_skinspire_db"  # the fixture that gives a test its database
 RUN = pytest.StashKey[Run]()
 KEEP = pytest.StashKey[str]()
 
@@ -85,6 +86,22 @@ def needs_server(item: Any) -> bool:
     with contextlib.suppress(UsageError):  # reported when the test runs
         return _mode(item) is not None or bool(SERVER_ONLY & _plugin_fixtures(item))
     return True
+
+
+def is_ours(name: str) -> bool:
+    """Whether a fixture of this name is this plugin's, where the project uses it."""
+    return name in OF_FIXTURE or name in ANY_MODE or name in SERVER_ONLY
+
+
+def put_database_first(item: Any) -> None:
+    """Let the database come before all other fixtures of the test's own scope; those of a module or the run come earlier."""
+    names = getattr(item, "fixturenames", [])
+    if FIRST not in names:
+        return
+    definitions = item._fixtureinfo.name2fixturedefs
+    wider = [name for name in names if name in definitions and definitions[name][-1].scope != "function"]
+    others = [name for name in names if name not in wider and name != FIRST]
+    names[:] = [*wider, FIRST, *others]
 
 
 def _plugin_fixtures(item: Any) -> set[str]:

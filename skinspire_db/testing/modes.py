@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import queue
+import selectors
+import sys
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
     from skinspire_db.service.engines import Service
 
 Mode = Literal["session", "database", "clone"]
+# Where a thread is that waits for another one: in a lock, a future, a queue, or an event loop that has nothing to do.
+WAITS = {module.__file__ for module in (threading, concurrent.futures._base, queue, selectors)}
 MODES: tuple[Mode, ...] = ("session", "database", "clone")
 
 
@@ -163,6 +169,7 @@ class InTransaction(ClinicDatabase):
             if self._session is not None:
                 self._session.close()
             if self._bound is not None:
+                self._own.belongs_to_test = False  # the pool gives it to the next test's application
                 self._bound.close()
             self.shared.forget_unreturned()
 
@@ -200,21 +207,28 @@ class InTransaction(ClinicDatabase):
     def _flush(self, joined: JoinedConnection) -> None:
         """Flush what the test has added before the code under test looks; the test can no longer undo it alone."""
         if self._own is not None and joined is not self._own:
-            if self._pending() and self._is_ours():
+            if self._pending() and self._is_free():
                 self.session.flush()
             self.transaction.release(self._own)
 
     def _expire(self, joined: JoinedConnection) -> None:
         """Let the test see what the code under test has changed."""
-        if self._own is not None and joined is not self._own and not self._pending() and self._is_ours():
+        if self._own is not None and joined is not self._own and not self._pending() and self._is_free():
             self.session.expire_all()
 
     def _pending(self) -> bool:
         session = self._session
         return session is not None and bool(session.new or session.dirty or session.deleted)
 
-    def _is_ours(self) -> bool:
-        return threading.get_ident() == self._thread
+    def _is_free(self) -> bool:
+        """Whether the test's session is at no work: this is the test's thread, or that one waits for this one."""
+        return threading.get_ident() == self._thread or is_waiting(self._thread)
+
+
+def is_waiting(thread: int) -> bool:
+    """Whether a thread waits for another one, in a function of the standard library."""
+    frame = sys._current_frames().get(thread)
+    return frame is not None and frame.f_code.co_filename in WAITS
 
 
 class PutBack(ClinicDatabase):

@@ -15,7 +15,7 @@ import pytest
 from skinspire_db.errors import SkinspireError
 from skinspire_db.service import test_override
 from skinspire_db.testing import fixtures
-from skinspire_db.testing.choice import KEEP, MODES, RUN, errors_as_one_line, needs_server
+from skinspire_db.testing.choice import KEEP, MODES, RUN, errors_as_one_line, is_ours, needs_server, put_database_first
 from skinspire_db.testing.run import Run
 
 MARKER = 'db(mode): the test has a clinic database: "session" (rolled back; the default), "database" (real commits), "clone"'
@@ -71,6 +71,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
             shutil.rmtree(run.message_file.parent, ignore_errors=True)
     if FORMER in config.stash:
         test_override.restore(config.stash[FORMER])
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let a test's database come before every other fixture of the test, those of plugins that were loaded earlier too."""
+    for item in items:
+        put_database_first(item)
 
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist tells the controller of the collection next
@@ -163,6 +170,9 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     """Decide under which name a failed test's database is kept, and print where it will be."""
     report = yield
+    if call.excinfo is not None and not _uses_skinspire_db() and is_ours(getattr(call.excinfo.value, "argname", "")):
+        report.longrepr = _no_table(str(call.excinfo.value.argname), item.config.rootpath)  # type: ignore[attr-defined]
+        return report
     run = item.config.stash[RUN]
     failed = report.failed and report.when in ("setup", "call")  # at teardown the database is gone already
     if failed and run.current is not None and item.config.getoption("keep_failed_db"):
@@ -180,6 +190,14 @@ def _uses_skinspire_db() -> bool:
         return project.current_project().found_by in ("SKINSPIRE_PROJECT", "the current folder")
     except SkinspireError:  # a pyproject.toml that cannot be read; pytest reports it
         return False
+
+
+def _no_table(fixture: str, root: Path) -> str:
+    """Why there is no such fixture: pytest's own words name only those that there are."""
+    return (
+        f"fixture {fixture!r} not found: no pyproject.toml here or above has a table [tool.skinspire_db]"
+        f" -> write [tool.skinspire_db] into {root / 'pyproject.toml'}"
+    )
 
 
 def _write_message(path: Path, message: str) -> None:

@@ -124,7 +124,8 @@ class Transaction:
                 joined.identity_before = row or joined.identity_before
             else:
                 self.connection.execute(begin.encode())
-            joined.begun += 1
+            joined.begun += not joined.suspended
+            joined.suspended, joined.wrote = False, False
             self.open.append(joined)
 
     def release(self, joined: JoinedConnection) -> None:
@@ -141,6 +142,7 @@ class Transaction:
         """
         with self._lock:
             if joined not in self.open:
+                joined.suspended = False
                 return
             release = f"RELEASE {joined.savepoint}; " if self.open[-1] is joined else ""
             restore_identity = sql.SQL(SET_IDENTITY).format(*(sql.Literal(value or "") for value in joined.identity_before))
@@ -159,6 +161,7 @@ class Transaction:
         with self._lock:
             self.lost.discard(joined)
             if joined not in self.open:
+                joined.suspended = False
                 return
             inside = self.open[self.open.index(joined) :]
             del self.open[-len(inside) :]
@@ -178,10 +181,17 @@ class Transaction:
             raise UsageError(
                 "this transaction was rolled back together with another one that had begun earlier", remedy=USE_DB_DATABASE
             )
-        if any(
-            other.thread != threading.get_ident() for other in self.open if other is not joined and not other.belongs_to_test
-        ):
+        others = [each for each in self.open if each is not joined and not each.belongs_to_test]
+        others = [each for each in others if each.thread != threading.get_ident()]
+        while others and self.open[-1] is others[-1] and not others[-1].wrote:
+            self._suspend(others.pop())
+        if others:
             raise UsageError("two threads work at the same time in a db_session test", remedy=USE_DB_DATABASE)
+
+    def _suspend(self, joined: JoinedConnection) -> None:
+        """Take a transaction that has only read out of the way of another thread's; its next statement begins it anew."""
+        self.release(joined)
+        joined.suspended = True
 
     def traces(self) -> tuple[list[int], set[int], str]:
         """Roll the test's changes back, and report what no rollback takes back.
@@ -230,6 +240,9 @@ class JoinedConnection:
         self.thread = 0
         self.belongs_to_test = autocommit  # not to the code under test
         self.inside = False  # something was committed inside it
+        self.wrote = False  # or may have: a statement that SQLAlchemy did not send is not known
+        self.wrote_before = False  # before the cursor of the statement that is sent now
+        self.suspended = False  # it has only read, and makes room for another thread's transaction
         self.begun = 0  # how many transactions
         self.identity_before: tuple[str | None, str | None] = ("", "")
         # A transaction inside another one has the other one's isolation, and cannot do without.
@@ -249,7 +262,7 @@ class JoinedConnection:
     @property
     def in_transaction(self) -> bool:
         """As driver.Connection's."""
-        return self in self._transaction.open and self._transaction.connection.in_transaction
+        return self.suspended or (self in self._transaction.open and self._transaction.connection.in_transaction)
 
     @property
     def isolation_level(self) -> None:
@@ -290,6 +303,7 @@ class JoinedConnection:
         """A cursor; the transaction begins with it."""
         self._settle()
         self._transaction.enter(self)
+        self.wrote_before, self.wrote = self.wrote, True
         return self._transaction.connection.cursor(*arguments, **options)
 
     def execute(self, *arguments: Any, **options: Any) -> Any:
@@ -354,7 +368,9 @@ def service_within(transaction: Transaction, database: Database) -> Service:
     def refuse_to_write_inside(connection: Any, _: Any, statement: str, __: Any, ___: Any, ____: bool) -> None:
         """Refuse writes of an outer transaction: they would be part of the inner one, and be rolled back with it."""
         joined = connection.connection.dbapi_connection
-        if joined in transaction.open[:-1] and not READS.match(without_comments(statement)):
+        reads = READS.match(without_comments(statement)) is not None
+        joined.wrote = joined.wrote_before or not reads
+        if joined in transaction.open[:-1] and not reads:
             raise UsageError("two transactions of a db_session test write at the same time", remedy=USE_DB_DATABASE)
 
     return Service(database.environment, engine, engine.execution_options(postgresql_readonly=True), options=wanted)
