@@ -94,6 +94,10 @@ class SqlFileInvalid(SkinspireError):
     """An SQL file cannot be read or has no version, or PostgreSQL refuses it."""
 
 
+class NotApplicable(SkinspireError):
+    """An SQL file that is demanded needs what the database has not got."""
+
+
 class MigrationInvalid(Refused):
     """The revision files and the database do not fit together, or a file cannot be used."""
 

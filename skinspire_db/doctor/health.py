@@ -186,7 +186,7 @@ def triggers(case: Case) -> str:
         Broken: some are not, and were not switched off on purpose.
     """
     states = status.status(case.open, versions.current(case.project_environment.project))
-    wrong = [each for each in states if each.state != "INSTALLED" and not each.on_purpose]
+    wrong = [each for each in states if not each.right and not each.on_purpose]
     if wrong:
         first = wrong[0]
         raise Broken(
@@ -195,7 +195,9 @@ def triggers(case: Case) -> str:
             f"invoke triggers.install --env={case.name}",
         )
     off = sum(each.on_purpose for each in states)
-    return f"{len(states)} functions and triggers{f', {off} switched off on purpose' if off else ' as the files say'}"
+    idle = sum(each.state == "NOT APPLICABLE" for each in states)
+    here = f"{len(states) - idle} functions and triggers{f', {off} switched off on purpose' if off else ' as the files say'}"
+    return here + (f", {idle} files not applicable" if idle else "")
 
 
 def databases(case: Case) -> str:

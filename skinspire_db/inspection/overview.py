@@ -203,7 +203,7 @@ def _state(connection: Connection, environment: Environment, notes: list[str]) -
     try:
         state["at_head"] = at == revisions.heads(environment.project)
         states = status.status(connection, versions.current(environment.project))
-        wrong = [f"{each.file}, {each.object}: {each.state}" for each in states if each.state != "INSTALLED"]
+        wrong = [f"{each.file}, {each.object}: {each.state}" for each in states if not each.right]
         state["triggers_state"] = {"objects": len(states), "installed": len(states) - len(wrong), "wrong": wrong}
     except SkinspireError as error:
         notes.append(error.message)

@@ -172,9 +172,12 @@ def _views(subject: Subject) -> str:
 
 def _triggers(subject: Subject) -> str:
     states = status(subject.connection, subject.files)
-    wrong = [f"{each.file}, {each.object}: {each.state}, {each.note}" for each in states if each.state != "INSTALLED"]
+    wrong = [f"{each.file}, {each.object}: {each.state}, {each.note}" for each in states if not each.right]
     _expect(not wrong, "; ".join(wrong), STATUS)
-    return f"{len(states)} functions and triggers of {len(subject.files)} files are installed and enabled"
+    idle = [each.file for each in states if each.state == "NOT APPLICABLE"]
+    objects, files = len(states) - len(idle), len(subject.files) - len(idle)
+    here = f"{objects} functions and triggers of {files} files are installed and enabled"
+    return here + (f"; not applicable: {', '.join(idle)}" if idle else "")
 
 
 def _reference(subject: Subject) -> str:

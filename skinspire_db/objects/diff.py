@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from skinspire_db.objects import ledger, live
+from skinspire_db.objects import ledger, live, needs
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.objects.kinds import KINDS, Kind, of_file
 from skinspire_db.objects.ledger import Entry, LiveTrigger
@@ -32,6 +32,9 @@ def diff(connection: Connection, files: list[SqlFile], *, others: bool = True, k
     Returns:
         Each difference has a title line, which alone is not indented. A file that PostgreSQL refuses is a line of its own.
     """
+    lacks = needs.lacks(connection, files)
+    demanded = [file for file in files if file.name in lacks and needs.demanded(file, lacks[file.name])]
+    files = [file for file in files if file.name not in lacks]
     entries = ledger.read(connection)
     triggers = ledger.live_triggers(connection)
     making = Making(connection, entries, keeps_going=True)
@@ -40,7 +43,7 @@ def diff(connection: Connection, files: list[SqlFile], *, others: bool = True, k
     wanted = live.definitions(connection, {key for made in making.made.values() for key in made})
     connection.execute("ROLLBACK TO SAVEPOINT diff; RELEASE SAVEPOINT diff")
     present = live.definitions(connection, wanted.keys() | {key for entry in entries.values() for key in entry.functions})
-    lines: list[str] = []
+    lines = [f"{file.name}: required, and not applicable: {lacks[file.name]}" for file in demanded]
     for file in files:
         entry = entries.get(file.name) or Entry(0, "", {}, {})
         if refused := making.refused.get(file.name):
@@ -54,7 +57,7 @@ def diff(connection: Connection, files: list[SqlFile], *, others: bool = True, k
         if not differences and entry.sha256 not in ("", file.sha256):
             differences = [f"{file.name}: {outdated(file, entry)}; they make the same {_what(file)}"]
         lines += differences
-    names = {file.name for file in files}
+    names = {file.name for file in (*files, *demanded)}
     for name in sorted(name for name in entries.keys() - names if of_file(name) in kinds) if others else ():
         lines += _of_objects(name, sorted(entries[name].functions), present, {})
         for known in entries[name].triggers.values():

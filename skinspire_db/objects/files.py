@@ -14,6 +14,7 @@ from typing import Any
 from skinspire_db.errors import SqlFileInvalid
 from skinspire_db.lifecycle import tool_schema
 from skinspire_db.objects.kinds import TRIGGER, Kind
+from skinspire_db.objects.needs import Needs, read_needs
 from skinspire_db.postgres.sql_text import statements_only
 
 NAME = re.compile(r"[a-z_][a-z0-9_]*")
@@ -21,6 +22,7 @@ HEADER = re.compile(r"\s*/\*(.*?)\*/", re.DOTALL)
 REQUIRED: dict[str, type] = {"version": int, "summary": str}
 ORDER: dict[str, type] = {"order": int}
 OPTIONAL: dict[str, type] = {"attach": object, "when": str}
+NEEDS: dict[str, type] = {"needs": dict}
 ATTACH: dict[str, type] = {
     "columns": list, "types": list, "without": list, "tables": list, "exclude": list, "when": str, "function": str,
     "condition": str, "name": str, "order": int,
@@ -63,7 +65,10 @@ class Attachment:
 
 @dataclass(frozen=True)
 class SqlFile:
-    """One file: its header's fields, its whole text, and the fingerprint of that. `name` is what the ledger knows it by."""
+    """One file: its header's fields, its whole text, and the fingerprint of that. `name` is what the ledger knows it by.
+
+    `required`: the project demands that it is applicable; `core`: it is the package's, and the core's tables are content.
+    """
 
     name: str
     path: Path
@@ -73,6 +78,9 @@ class SqlFile:
     text: str = field(repr=False)
     attachments: tuple[Attachment, ...] = ()
     kind: Kind = TRIGGER
+    needs: tuple[Needs, ...] = ()
+    required: bool = False
+    core: bool = False
 
     @property
     def stem(self) -> str:
@@ -106,8 +114,7 @@ class SqlFile:
 
     def line(self, key: str) -> int:
         """Where the header sets `key`; 1 when it does not."""
-        match = re.search(rf"^\s*(\[\[)?{key}\b", self.text, re.MULTILINE)
-        return self.text[: match.start()].count("\n") + 1 if match else 1
+        return _line_of_key(self.text, key)
 
     def creates(self) -> list[tuple[str, str, int]]:
         """What its CREATE statements name: "view" or "function", the name as it is written, and the line."""
@@ -193,7 +200,13 @@ def read_file(path: Path, stem: str | None = None, kind: Kind = TRIGGER) -> SqlF
     attachments = tuple(_attachment(path, name, order, each) for each in listed)
     if len({each.trigger for each in attachments}) < len(attachments):
         raise SqlFileInvalid(f"{path}:1: two attachments have one name", remedy="give one of them a name")
-    return SqlFile(kind.name_of(name), path, fields["version"], fields["summary"], order, text, attachments, kind)
+    needed = read_needs(path, fields.get("needs", {}), _line_of_key(text, "needs"))
+    return SqlFile(kind.name_of(name), path, fields["version"], fields["summary"], order, text, attachments, kind, needed)
+
+
+def _line_of_key(text: str, key: str) -> int:
+    match = re.search(rf"^[ \t]*(\[\[?)?{key}\b", text, re.MULTILINE)
+    return text[: match.start()].count("\n") + 1 if match else 1
 
 
 def _header(path: Path, text: str, kind: Kind) -> dict[str, Any]:
@@ -210,7 +223,7 @@ def _header(path: Path, text: str, kind: Kind) -> dict[str, Any]:
     for key, needed in required.items():
         if type(fields.get(key)) is not needed:
             raise SqlFileInvalid(f"{path}:1: the header needs {key}, {needed.__name__}", remedy="correct the header")
-    _refuse_unknown(path, fields, required | (OPTIONAL if kind.attaches else {}))
+    _refuse_unknown(path, fields, required | NEEDS | (OPTIONAL if kind.attaches else {}))
     return fields
 
 

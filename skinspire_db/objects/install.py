@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from skinspire_db.lifecycle import tool_schema
 from skinspire_db.lifecycle.result import Summary
-from skinspire_db.objects import attaching, dependents, ledger, live
+from skinspire_db.objects import attaching, dependents, ledger, live, needs
 from skinspire_db.objects.dependents import Saved
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.objects.kinds import KINDS, TRIGGER, Kind, of_file
@@ -41,8 +41,11 @@ def install(
     Raises:
         SqlFileInvalid: With file and line: PostgreSQL refuses a file, files need each other, or two make one object.
         NotOurs: An object of that name exists that no file made and that is another than the file's.
+        NotApplicable: A demanded file is not applicable. Others that are not are not installed.
     """
     tool_schema.ensure(connection)
+    idle, files = len(files), needs.applicable(connection, files)
+    idle -= len(files)
     entries = ledger.read(connection)
     making = Making(connection, entries)
     making.make(files)
@@ -77,7 +80,8 @@ def install(
     numbers |= {"attached": attached, "dropped": _drop_leftovers(connection, leftovers, wanted, wanted_objects)}
     for name in gone:
         ledger.forget(connection, name)
-    return Summary(numbers | ({"new_versions": noted} if noted else {}) | ({"left_disabled": off} if off else {}))
+    more = {"new_versions": noted, "left_disabled": off, "not_applicable": idle}
+    return Summary(numbers | {what: number for what, number in more.items() if number})
 
 
 def _refuse_two_makers(files: list[SqlFile], functions: dict[str, dict[str, str]]) -> None:

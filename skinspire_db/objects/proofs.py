@@ -7,11 +7,12 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from skinspire_db.lifecycle import tool_schema
 from skinspire_db.lifecycle.result import Check
-from skinspire_db.objects import ledger, live
+from skinspire_db.objects import ledger, live, needs
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.objects.kinds import TRIGGER, Kind
-from skinspire_db.objects.status import WHOLE, ObjectState, status
+from skinspire_db.objects.status import IDLE, WHOLE, ObjectState, status
 from skinspire_db.postgres import search_path
 from skinspire_db.postgres.error_text import sentence
 
@@ -20,17 +21,6 @@ if TYPE_CHECKING:
 
     from skinspire_db.postgres.connections import Connection
 
-EXPECT = b"""
-CREATE OR REPLACE FUNCTION pg_temp.expect(holds boolean, what text) RETURNS void LANGUAGE plpgsql AS $$
-BEGIN
-    -- Not ASSERT, which a setting turns off; and NULL does not hold.
-    IF holds IS NOT TRUE THEN
-        RAISE EXCEPTION '%', what USING ERRCODE = 'assert_failure';
-    END IF;
-END
-$$
-"""
-
 MAKE, DIFF, STATUS = "invoke db.create --env={env}", "invoke triggers.diff --env={env}", "invoke triggers.status --env={env}"
 
 
@@ -38,36 +28,32 @@ def prove(connection: Connection, files: list[SqlFile]) -> list[Check]:
     """Run the behavioural proof of each file that attaches something or has one; what they did is rolled back.
 
     A proof calls pg_temp.expect(condition, what is expected). One that is missing, or whose triggers are not all attached,
-    is unknown.
+    is unknown. A file that is not applicable is not proved; that is unknown where it is demanded, or the core's.
     """
     connection.execute("SAVEPOINT proof")
-    checks = [_prove(connection, file, files) for file in files if file.attachments or file.proof.exists()]
+    lacks = needs.lacks(connection, files)
+    able = [file for file in files if file.name not in lacks]
+    checks = [
+        Check(file.name, "unknown", f"not applicable: {lacks[file.name]}; invoke db.create makes the tables", MAKE)
+        for file in files
+        if file.name in lacks and (file.core or file.required)
+    ]
+    checks += [_prove(connection, file, able) for file in able if file.attachments or file.proof.exists()]
     connection.execute("RELEASE SAVEPOINT proof")
     return checks
 
 
 def prove_able(connection: Connection, files: list[SqlFile]) -> list[Check]:
-    """The proofs that can run here: of files whose tables exist and whose triggers are not switched off on purpose."""
-    off = _switched_off(connection)
-    able = [file for file in files if file.name not in off and file.proof.exists() and _tables_exist(connection, file)]
+    """The proofs that can run here: of files that are installed and attached, and not switched off on purpose."""
+    on = {name for name, entry in ledger.read(connection).items() if not entry.disabled_by}
+    able = [file for file in files if file.name in on and file.proof.exists() and not _unattached(connection, file)]
     return prove(connection, able)
 
 
-def _tables_exist(connection: Connection, file: SqlFile) -> bool:
-    if file.kind is not TRIGGER:  # its objects were made, so that what they read is there
-        return True
-    if not file.attachments:  # functions alone: what they read is not known, but an empty database has none of it
-        row = connection.execute("SELECT to_regclass('public.parameter_settings') IS NOT NULL").fetchone()
-        return row == (True,)
-    return not _unattached(connection, file)
-
-
 def _unattached(connection: Connection, file: SqlFile) -> list[str]:
-    """The triggers of the file that are on no table here: each that names its tables, or all of those that go by columns."""
+    """The triggers of the file that name their tables and are on none."""
     on = {trigger.attachment for trigger in ledger.wanted(ledger.tables(connection), file).values()}
-    if any(attachment.tables for attachment in file.attachments):
-        return [attachment.trigger for attachment in file.attachments if attachment.tables and attachment not in on]
-    return [] if on else [attachment.trigger for attachment in file.attachments[:1]]
+    return [attachment.trigger for attachment in file.attachments if attachment.tables and attachment not in on]
 
 
 def _switched_off(connection: Connection) -> set[str]:
@@ -90,7 +76,7 @@ def _prove(connection: Connection, file: SqlFile, files: list[SqlFile]) -> Check
         return Check(file.name, "unknown", f"{missing[0]} is on no table; invoke db.create makes the tables", MAKE)
     try:
         with search_path.application(connection):
-            connection.execute(EXPECT)
+            connection.execute((tool_schema.sql_folder() / "proofs.sql").read_bytes())
             connection.execute(file.proof.read_bytes())
         return Check(file.name, "pass", file.summary)
     except psycopg.Error as error:
@@ -119,13 +105,17 @@ def _where(error: psycopg.Error, file: SqlFile, files: list[SqlFile]) -> str:
 def functions(connection: Connection, files: list[SqlFile]) -> list[Check]:
     """Whether every function is there, as its file made it."""
     states = status(connection, files, _kinds(files))
-    return [_check(state) for state in states if " on " not in state.object and live.is_function(state.object)]
+    return [
+        _check(state)
+        for state in states
+        if " on " not in state.object and live.is_function(state.object) and state.state != IDLE
+    ]
 
 
 def views(connection: Connection, files: list[SqlFile]) -> list[Check]:
     """Whether every view, with the indexes of a materialized one, is there, as its file made it."""
     states = status(connection, files, _kinds(files))
-    return [_check(state) for state in states if not live.is_function(state.object)]
+    return [_check(state) for state in states if not live.is_function(state.object) and state.state != IDLE]
 
 
 def _kinds(files: list[SqlFile]) -> list[Kind]:
@@ -136,7 +126,7 @@ def critical(connection: Connection, files: list[SqlFile]) -> list[Check]:
     """Whether the triggers that guard accounts are on their tables, enabled; see SqlFile.critical."""
     names = {file.name for file in files if file.critical}
     states = [state for state in status(connection, files) if state.file in names]
-    return [_check(state) for state in states if " on " in state.object or state.object == WHOLE]
+    return [_check(state) for state in states if (" on " in state.object or state.object == WHOLE) and state.state != IDLE]
 
 
 def _check(state: ObjectState) -> Check:
@@ -151,8 +141,8 @@ def _check(state: ObjectState) -> Check:
 def counts(connection: Connection, files: list[SqlFile]) -> list[Check]:
     """How many triggers each table has, beside how many the files ask for; others' triggers are counted apart."""
     wanted: dict[str, set[str]] = collections.defaultdict(set)
-    among = ledger.tables(connection)
-    for file in files:
+    among, lacks = ledger.tables(connection), needs.lacks(connection, files)
+    for file in (each for each in files if each.name not in lacks):
         for each in ledger.wanted(among, file).values():
             wanted[each.table].add(each.attachment.trigger)
     have: dict[str, set[str]] = collections.defaultdict(set)

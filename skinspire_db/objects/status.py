@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from skinspire_db.objects import ledger, live
+from skinspire_db.objects import ledger, live, needs
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.objects.kinds import KINDS, Kind, of_file
 from skinspire_db.objects.ledger import Entry, LiveTrigger, MadeTrigger, Table, Wanted
@@ -14,7 +14,8 @@ from skinspire_db.objects.ledger import Entry, LiveTrigger, MadeTrigger, Table, 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
-State = Literal["INSTALLED", "OUTDATED", "DRIFTED", "DISABLED", "MISSING", "UNATTACHED", "ORPHANED"]
+State = Literal["INSTALLED", "OUTDATED", "DRIFTED", "DISABLED", "MISSING", "UNATTACHED", "ORPHANED", "NOT APPLICABLE"]
+IDLE: State = "NOT APPLICABLE"
 WHOLE = "(all of it)"
 NO_TABLE = "there is no such table"
 
@@ -35,6 +36,11 @@ class ObjectState:
     note: str = ""
     on_purpose: bool = False
 
+    @property
+    def right(self) -> bool:
+        """Whether nothing is to be done about it: what is not applicable here need not be installed."""
+        return self.state in ("INSTALLED", IDLE)
+
     def as_dict(self) -> dict[str, Any]:
         """The state as `--json` shows it."""
         return dict(vars(self))
@@ -46,9 +52,13 @@ def status(connection: Connection, files: list[SqlFile], kinds: Sequence[Kind] =
     fingerprints = live.fingerprints(connection, {key for entry in entries.values() for key in entry.functions})
     triggers = ledger.live_triggers(connection, entries.values())
     among = ledger.tables(connection)
+    lacks = needs.lacks(connection, files)
     states: list[ObjectState] = []
     for file in files:
         entry = entries.get(file.name)
+        if lack := lacks.get(file.name):
+            states.append(_not_applicable(file, entry, lack))
+            continue
         if entry is None:
             states.append(ObjectState(file.name, WHOLE, "MISSING", None, file.version, "never installed here"))
             continue
@@ -64,6 +74,16 @@ def status(connection: Connection, files: list[SqlFile], kinds: Sequence[Kind] =
         note = "its file is gone or left out in pyproject.toml; an install drops it"
         states.append(ObjectState(name, WHOLE, "ORPHANED", entries[name].version, None, note))
     return states
+
+
+def _not_applicable(file: SqlFile, entry: Entry | None, lack: needs.Lack) -> ObjectState:
+    installed = entry.version if entry else None
+    if needs.demanded(file, lack):
+        return ObjectState(file.name, WHOLE, "MISSING", installed, file.version, f"required, and not applicable: {lack}")
+    if entry:
+        note = f"not applicable any more, an install drops it: {lack}"
+        return ObjectState(file.name, WHOLE, "ORPHANED", installed, file.version, note)
+    return ObjectState(file.name, WHOLE, IDLE, None, file.version, str(lack))
 
 
 def _objects(current: dict[str, str], file: SqlFile, entry: Entry) -> list[tuple[str, State, str]]:

@@ -7,7 +7,7 @@ import hashlib
 import re
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from skinspire_db.config.project import Project, write_atomically
@@ -21,6 +21,7 @@ LOCK = "sql.lock"
 LOCK_HEADER = (
     "# kind and name, version, sha256, of every version: an edit without a new version is refused; invoke sql.bump makes one"
 )
+CORE = "skinspire_db.clinic.models"  # how an entry of `metadata` that is the core's begins
 RESTORE = "restore the file from version control"
 
 
@@ -97,17 +98,47 @@ def current(project: Project, kinds: Sequence[Kind] = KINDS) -> list[SqlFile]:
     files = reading.in_order(read_file(path, kind=kind) for kind, path in paths(project, kinds).values())
     reading.refuse_same_order(files)
     check(files)
-    disabled = left_out(project, files) if TRIGGER in kinds else []
-    return [file for file in files if file.name not in disabled]
+    if TRIGGER not in kinds:
+        return files
+    disabled, required = listed(project, "disabled_triggers", files), listed(project, "required_triggers", files)
+    if both := set(disabled).intersection(required):
+        raise InvalidSetting(
+            f"disabled_triggers and required_triggers in pyproject.toml both name {min(both)}",
+            remedy="take it off one of the two",
+        )
+    core = _core_is_content(project)
+    return [
+        replace(file, required=file.name in required, core=core and file.root == tool_schema.sql_folder())
+        for file in files
+        if file.name not in disabled
+    ]
 
 
-def left_out(project: Project, files: list[SqlFile]) -> list[str]:
-    """The names in `disabled_triggers` of pyproject.toml."""
-    names = project.config.get("disabled_triggers", [])
+def _core_is_content(project: Project) -> bool:
+    """Whether the core's tables are among those of the project."""
+    entries = project.config.get("metadata", CORE)
+    return any(str(each).startswith(CORE) for each in ([entries] if isinstance(entries, str) else entries))
+
+
+def listed(project: Project, key: str, files: list[SqlFile]) -> list[str]:
+    """The names of trigger files that a key of pyproject.toml lists.
+
+    Args:
+        project: The project.
+        key: `disabled_triggers` or `required_triggers`.
+        files: All its SQL files.
+
+    Returns:
+        The names; none where the key is not set.
+
+    Raises:
+        InvalidSetting: The key is no list, or names what is no trigger file.
+    """
+    names = project.config.get(key, [])
     known = [file.name for file in files if file.kind is TRIGGER]
     if not isinstance(names, list) or [name for name in names if name not in known]:
         raise InvalidSetting(
-            f"disabled_triggers = {names!r} in pyproject.toml is no list of trigger files",
+            f"{key} = {names!r} in pyproject.toml is no list of trigger files",
             remedy=f"choose from {', '.join(sorted(known))}",
         )
     return names

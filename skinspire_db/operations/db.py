@@ -138,7 +138,7 @@ def _late(environment: Environment, files: list[SqlFile], connection: Connection
     """Which of the steps sql and seed have something to do; what trying it did is rolled back by the caller."""
     states = status.status(connection, files)
     late = {"models"} if tables.compare(connection, Blueprint.of_project(environment.project)) else set()
-    late |= {"sql"} if any(each.state != "INSTALLED" and not each.on_purpose for each in states) else set()
+    late |= {"sql"} if any(not each.right and not each.on_purpose for each in states) else set()
     done = reference.apply(connection, environment.policy)
     return late | ({"seed"} if any(done.numbers.values()) else set())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from skinspire_db.config.environment import Environment
@@ -134,6 +135,8 @@ def _revision(
         return running.apply(connection, environment.project, files, script, down=down, saved=saved)
 
     sql_files = versions.current(environment.project)
+    if down or script.revision not in revisions.heads(environment.project):  # what is demanded, the head has to have
+        sql_files = [replace(file, required=False, core=False) for file in sql_files]
     saved: list[Saved] = []  # views and functions that the revision takes out of its way
 
     def make_again(connection: Connection) -> Summary:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from skinspire_db.config.environment import Environment
 from skinspire_db.config.project import current_project
-from skinspire_db.errors import UsageError
+from skinspire_db.errors import NotApplicable, UsageError
 from skinspire_db.lifecycle.pipeline import Look, Pipeline, Step
 from skinspire_db.lifecycle.result import Check, Summary, counted
 from skinspire_db.objects import diff as differing
 from skinspire_db.objects import install as installing
-from skinspire_db.objects import live, making, proofs, versions, writing
+from skinspire_db.objects import live, making, needs, proofs, versions, writing
 from skinspire_db.objects import status as state
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.objects.kinds import KINDS, TRIGGER, Kind
@@ -75,6 +75,8 @@ def install(
 
     def make(connection: Connection) -> Summary:
         nonlocal changed
+        if name is not None:
+            _refuse_not_applicable(connection, chosen[0])
         summary = installing.install(connection, chosen, others=name is None, kinds=scope.kinds)
         changed = any(summary.numbers.get(what) for what in ("functions", "views", "attached", "dropped"))
         return summary
@@ -90,6 +92,14 @@ def install(
     return Pipeline(f"{scope.collection}.install", environment, (making_them, _view_step("proofs", prove, proved)))
 
 
+def _refuse_not_applicable(connection: Connection, file: SqlFile) -> None:
+    """What was asked for by name cannot be left out silently. Raises NotApplicable."""
+    if lack := needs.lacks(connection, [file]).get(file.name):
+        raise NotApplicable(
+            f"{file.name} is not applicable: {lack}", remedy=f"invoke {file.kind.collection}.status --env={{env}}"
+        )
+
+
 def status(environment: Environment, scope: Scope = SQL) -> Look:
     """The state of every function, view and trigger; exit code 3 when one is not INSTALLED.
 
@@ -101,14 +111,17 @@ def status(environment: Environment, scope: Scope = SQL) -> Look:
 
     def look(connection: Connection) -> Summary:
         states = state.status(connection, files, scope.kinds)
-        wrong = [each for each in states if each.state != "INSTALLED"]
-        summary = Summary({"files": len(files), "objects": len(states), "installed": len(states) - len(wrong)})
+        wrong = [each for each in states if not each.right]
+        idle = sum(each.state == state.IDLE for each in states)
+        there = len(states) - idle
+        numbers: dict[str, int | str] = {"files": len(files), "objects": there, "installed": there - len(wrong)}
+        summary = Summary(numbers | ({"not_applicable": idle} if idle else {}))
         summary.rows = _overview(states)
         summary.data = {"triggers" if scope is TRIGGERS else "objects": [each.as_dict() for each in states]}
         if wrong:
             first = wrong[0]
             summary.drift = (
-                f"{len(wrong)} of {len(states)} {'is' if len(wrong) == 1 else 'are'} not installed as the files say:"
+                f"{len(wrong)} of {there} {'is' if len(wrong) == 1 else 'are'} not installed as the files say:"
                 f" {first.file}, {first.object}: {first.state}"
             )
             enable = f"invoke triggers.enable --name={first.file} --env={{env}}"

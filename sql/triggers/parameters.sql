@@ -1,7 +1,8 @@
 /*
-version = 3
+version = 4
 summary = "what the other functions read from parameter_settings"
 order   = 90
+needs   = { parameter_settings = ["param_code text", "param_value text null", "unique (param_code)"] }
 */
 CREATE OR REPLACE FUNCTION public.integer_parameter(code text, fallback integer, lowest integer, highest integer)
 RETURNS integer LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$

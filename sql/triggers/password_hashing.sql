@@ -1,9 +1,14 @@
 /*
-version = 4
+version = 5
 summary = "users.password_hash: a plain value is hashed, a hash is left alone"
 order   = 120
 attach  = { tables = ["users"] }
 when    = "BEFORE INSERT OR UPDATE OF password_hash"
+
+[needs]
+"extension pgcrypto" = []
+users = ["user_id text", "password_hash text null", "unique (user_id)"]
+parameter_settings = ["param_code text", "param_value text null", "unique (param_code)"]
 */
 -- Looked up at each call, and called by its schema: pgcrypto can be moved, and nothing that others made is taken for its functions.
 CREATE OR REPLACE FUNCTION public.pgcrypto_schema() RETURNS text LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$

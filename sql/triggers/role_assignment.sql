@@ -1,5 +1,5 @@
 /*
-version = 3
+version = 4
 summary = "only active roles of the own hospital or the system; a hospital keeps its last administrator"
 order   = 150
 
@@ -48,6 +48,12 @@ function = "user_removal"
 name = "user_deletion"
 when = "BEFORE DELETE"
 condition = "OLD.is_active AND NOT OLD.is_deleted"
+
+[needs]
+hospitals = ["hospital_id uuid", "name text", "is_active boolean", "is_deleted boolean"]
+users = ["user_id text", "hospital_id uuid null", "is_active boolean", "is_deleted boolean"]
+role_master = ["role_id integer", "hospital_id uuid null", "role_name text", "status text", "is_active boolean"]
+user_role_mapping = ["user_id -> users cascade", "role_id -> role_master", "is_active boolean"]
 */
 -- Whatever the session's search_path is, nothing that others made in a schema is taken for what these functions call, and no
 -- temporary table stands before a table of ours. Arguments are cast: a better match in public would be called instead.

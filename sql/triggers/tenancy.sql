@@ -1,5 +1,5 @@
 /*
-version = 1
+version = 2
 summary = "what belongs to one hospital stays there, and nothing of it leads to another one"
 order   = 160
 
@@ -28,6 +28,16 @@ when = "BEFORE INSERT OR UPDATE OF hospital_id, entity_id, entity_type"
 tables = ["patients", "staff"]
 function = "entity_user"
 when = "BEFORE INSERT OR UPDATE"
+
+[needs]
+hospitals = ["hospital_id uuid"]
+branches = ["hospital_id uuid"]
+staff = ["staff_id uuid", "hospital_id uuid"]
+patients = ["patient_id uuid", "hospital_id uuid"]
+users = ["user_id text", "hospital_id uuid null", "entity_type text", "entity_id uuid"]
+role_master = ["role_id integer", "hospital_id uuid null"]
+module_master = ["module_id integer", "hospital_id uuid null", "parent_module integer null"]
+role_module_access = ["role_id integer", "module_id integer", "hospital_id uuid null"]
 */
 -- After, so that no other trigger changes it later.
 CREATE OR REPLACE FUNCTION public.hospital_stays() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

@@ -5,16 +5,14 @@ DECLARE
     stored text;
     value text;
 BEGIN
-    INSERT INTO public.parameter_settings (param_code, param_value) VALUES ('PASSWORD_HASH_COST', '4')
-        ON CONFLICT (param_code) DO UPDATE SET param_value = '4';
-    INSERT INTO public.users (user_id, entity_type, entity_id, password_hash) VALUES ('proof', 'staff', gen_random_uuid(), 'Secret 1')
-        RETURNING password_hash INTO stored;
+    PERFORM pg_temp.parameter('PASSWORD_HASH_COST', '4');
+    stored := pg_temp.add('public.users', '{"user_id": "proof", "entity_type": "staff", "password_hash": "Secret 1"}') ->> 'password_hash';
     PERFORM pg_temp.expect(stored ~ '^\$2a\$04\$' AND length(stored) = 60, 'a plain value is hashed, with the cost of the setting');
     PERFORM pg_temp.expect(public.verify_password('proof', 'Secret 1'), 'the password opens it');
     PERFORM pg_temp.expect(NOT public.verify_password('proof', 'Secret 2'), 'another does not');
     PERFORM pg_temp.expect(NOT public.verify_password('proof', '') AND NOT public.verify_password('proof', NULL), 'nothing does not');
     PERFORM pg_temp.expect(NOT public.verify_password('nobody', 'Secret 1'), 'nobody has no password');
-    INSERT INTO public.users (user_id, entity_type, entity_id, password_hash) SELECT user_id, entity_type, entity_id, password_hash FROM public.users WHERE user_id = 'proof'
+    INSERT INTO public.users SELECT * FROM public.users WHERE user_id = 'proof'
         ON CONFLICT (user_id) DO UPDATE SET password_hash = EXCLUDED.password_hash;
     PERFORM pg_temp.expect((SELECT password_hash FROM public.users WHERE user_id = 'proof') = stored, 'a hash is not hashed again');
     FOREACH value IN ARRAY ARRAY[

@@ -4,26 +4,23 @@ DO $$
 DECLARE
     one uuid;
     two uuid;
-    own integer;
-    other integer;
-    system integer;
-    idle integer;
+    own CONSTANT integer := -1;
+    other CONSTANT integer := -2;
+    system CONSTANT integer := -3;
+    idle CONSTANT integer := -4;
     general integer;
     statement text;
 BEGIN
     -- Keys of our own: what a sequence has given is not rolled back.
-    INSERT INTO public.hospitals (name) VALUES ('proof 1') RETURNING hospital_id INTO one;
-    INSERT INTO public.hospitals (name) VALUES ('proof 2') RETURNING hospital_id INTO two;
-    INSERT INTO public.role_master (role_id, hospital_id, role_name) VALUES (-1, one, 'Hospital Administrator') RETURNING role_id INTO own;
-    INSERT INTO public.role_master (role_id, hospital_id, role_name) VALUES (-2, two, 'Proof') RETURNING role_id INTO other;
-    INSERT INTO public.role_master (role_id, role_name) VALUES (-3, 'Proof of the system') RETURNING role_id INTO system;
-    INSERT INTO public.role_master (role_id, role_name, is_active) VALUES (-4, 'Proof of idleness', false) RETURNING role_id INTO idle;
-    INSERT INTO public.users (user_id, hospital_id, entity_type, entity_id)
-        SELECT name, one, 'staff', gen_random_uuid() FROM unnest('{proof a,proof b,proof c}'::text[]) AS name;
-    INSERT INTO public.user_role_mapping (user_id, role_id) VALUES ('proof a', own), ('proof a', system);
-    INSERT INTO public.user_role_mapping (user_id, role_id, is_active) VALUES ('proof c', idle, false);
-    INSERT INTO public.role_master (role_id, hospital_id, role_name) VALUES (-6, one, 'Proof of a home');
-    INSERT INTO public.user_role_mapping (user_id, role_id) VALUES ('proof b', -6);
+    one := pg_temp.add('public.hospitals', '{"name": "proof 1", "is_active": true, "is_deleted": false}') ->> 'hospital_id';
+    two := pg_temp.add('public.hospitals', '{"name": "proof 2", "is_active": true, "is_deleted": false}') ->> 'hospital_id';
+    PERFORM pg_temp.add('public.role_master', jsonb_build_object('role_id', id, 'hospital_id', home, 'role_name', name, 'status', 'active', 'is_active', id <> idle))
+        FROM (VALUES (own, one, 'Hospital Administrator'), (other, two, 'Proof'), (system, NULL, 'Proof of the system'), (idle, NULL, 'Proof of idleness'),
+                     (-6, one, 'Proof of a home')) AS roles (id, home, name);
+    PERFORM pg_temp.add('public.users', jsonb_build_object('user_id', name, 'hospital_id', one, 'entity_type', 'staff', 'is_active', true, 'is_deleted', false))
+        FROM unnest('{proof a,proof b,proof c}'::text[]) AS name;
+    PERFORM pg_temp.add('public.user_role_mapping', jsonb_build_object('user_id', name, 'role_id', role, 'is_active', role <> idle))
+        FROM (VALUES ('proof a', own), ('proof a', system), ('proof c', idle), ('proof b', -6)) AS mappings (name, role);
     FOREACH statement IN ARRAY ARRAY[
         format('INSERT INTO public.user_role_mapping (user_id, role_id) VALUES (''proof b'', %s)', other),
         format('INSERT INTO public.user_role_mapping (user_id, role_id, is_active) VALUES (''proof b'', %s, false)', other),
@@ -51,8 +48,7 @@ BEGIN
         'DELETE FROM public.users WHERE user_id LIKE ''proof %''',
         format('UPDATE public.role_master SET role_name = ''Other'' WHERE role_id = %s', own),
         format('UPDATE public.role_master SET is_active = false WHERE role_id = %s', own),
-        format('UPDATE public.role_master SET status = ''inactive'' WHERE role_id = %s', own),
-        format('UPDATE public.role_master SET hospital_id = %L WHERE role_id = %s', two, own)
+        format('UPDATE public.role_master SET status = ''inactive'' WHERE role_id = %s', own)
     ] LOOP
         BEGIN
             EXECUTE statement;
@@ -61,14 +57,18 @@ BEGIN
         END;
     END LOOP;
     -- By a second role of that name too: one of the two may go. Who has an idle one alone is no administrator.
-    INSERT INTO public.role_master (role_id, role_name) VALUES (-5, 'Hospital Administrator')
-        ON CONFLICT (hospital_id, role_name) DO UPDATE SET is_active = true, status = 'active' RETURNING role_id INTO general;
-    INSERT INTO public.user_role_mapping (user_id, role_id) VALUES ('proof a', general), ('proof b', own);
+    UPDATE public.role_master SET is_active = true, status = 'active' WHERE hospital_id IS NULL AND role_name = 'Hospital Administrator'
+        RETURNING role_id INTO general;
+    IF NOT FOUND THEN
+        general := pg_temp.add('public.role_master', '{"role_id": -5, "role_name": "Hospital Administrator", "status": "active", "is_active": true}') ->> 'role_id';
+    END IF;
+    PERFORM pg_temp.add('public.user_role_mapping', jsonb_build_object('user_id', name, 'role_id', role, 'is_active', true))
+        FROM (VALUES ('proof a', general), ('proof b', own)) AS mappings (name, role);
     DELETE FROM public.user_role_mapping WHERE user_id = 'proof b';
     DELETE FROM public.user_role_mapping WHERE user_id = 'proof a' AND role_id = own;
-    INSERT INTO public.user_role_mapping (user_id, role_id) VALUES ('proof b', own);
+    PERFORM pg_temp.add('public.user_role_mapping', jsonb_build_object('user_id', 'proof b', 'role_id', own, 'is_active', true));
     UPDATE public.role_master SET is_active = false WHERE role_id = own;
-    UPDATE public.user_role_mapping SET updated_by = 'proof' WHERE user_id = 'proof b';
+    UPDATE public.user_role_mapping SET role_id = role_id WHERE user_id = 'proof b';
     BEGIN
         DELETE FROM public.user_role_mapping WHERE user_id = 'proof a';
         PERFORM pg_temp.expect(false, 'who has an idle role is no administrator');
@@ -81,7 +81,7 @@ BEGIN
         PERFORM pg_temp.expect(false, 'a hospital comes back with an administrator only');
     EXCEPTION WHEN restrict_violation THEN
     END;
-    INSERT INTO public.user_role_mapping (user_id, role_id) VALUES ('proof a', general);
+    PERFORM pg_temp.add('public.user_role_mapping', jsonb_build_object('user_id', 'proof a', 'role_id', general, 'is_active', true));
     UPDATE public.hospitals SET is_active = true WHERE hospital_id = one;
     UPDATE public.role_master SET is_active = true WHERE role_id = own;
     UPDATE public.users SET is_active = false WHERE user_id = 'proof a';

@@ -8,19 +8,23 @@ DECLARE
     employee uuid;
     statement text;
 BEGIN
-    INSERT INTO public.hospitals (name) VALUES ('proof 1') RETURNING hospital_id INTO one;
-    INSERT INTO public.hospitals (name) VALUES ('proof 2') RETURNING hospital_id INTO two;
-    INSERT INTO public.patients (hospital_id, personal_info, contact_info) VALUES (one, '{}', '{}') RETURNING patient_id INTO patient;
-    INSERT INTO public.staff (hospital_id, personal_info, contact_info) VALUES (one, '{}', '{}') RETURNING staff_id INTO employee;
-    INSERT INTO public.branches (hospital_id, name) VALUES (one, 'proof');
-    INSERT INTO public.role_master (role_id, hospital_id, role_name) VALUES (-1, one, 'Proof 1'), (-2, two, 'Proof 2'), (-3, NULL, 'Proof 3');
-    INSERT INTO public.module_master (module_id, hospital_id, module_name) VALUES (-1, one, 'Proof 1'), (-2, two, 'Proof 2'), (-3, NULL, 'Proof 3');
+    one := pg_temp.add('public.hospitals', '{"name": "proof 1"}') ->> 'hospital_id';
+    two := pg_temp.add('public.hospitals', '{"name": "proof 2"}') ->> 'hospital_id';
+    patient := pg_temp.add('public.patients', jsonb_build_object('hospital_id', one)) ->> 'patient_id';
+    employee := pg_temp.add('public.staff', jsonb_build_object('hospital_id', one)) ->> 'staff_id';
+    PERFORM pg_temp.add('public.branches', jsonb_build_object('hospital_id', one));
+    PERFORM pg_temp.add('public.role_master', jsonb_build_object('role_id', id, 'hospital_id', home)),
+            pg_temp.add('public.module_master', jsonb_build_object('module_id', id, 'hospital_id', home))
+        FROM (VALUES (-1, one), (-2, two), (-3, NULL)) AS each (id, home);
     -- All that is of one hospital, and what is of the system beside it.
-    INSERT INTO public.role_module_access (role_id, module_id, hospital_id) VALUES (-1, -1, one), (-1, -3, one), (-3, -1, one), (-3, -3, NULL);
-    INSERT INTO public.module_master (module_id, hospital_id, module_name, parent_module) VALUES (-4, one, 'Part', -1), (-5, two, 'Part', -3);
-    INSERT INTO public.users (user_id, hospital_id, entity_type, entity_id) VALUES
-        ('proof a', one, 'patient', patient), ('proof b', NULL, 'staff', employee), ('proof c', two, 'patient', gen_random_uuid());
-    UPDATE public.patients SET hospital_id = hospital_id, title = 'Dr.' WHERE patient_id = patient;
+    PERFORM pg_temp.add('public.role_module_access', jsonb_build_object('role_id', role, 'module_id', module, 'hospital_id', home))
+        FROM (VALUES (-1, -1, one), (-1, -3, one), (-3, -1, one), (-3, -3, NULL)) AS each (role, module, home);
+    PERFORM pg_temp.add('public.module_master', jsonb_build_object('module_id', id, 'hospital_id', home, 'parent_module', parent))
+        FROM (VALUES (-4, one, -1), (-5, two, -3)) AS each (id, home, parent);
+    PERFORM pg_temp.add('public.users', jsonb_build_object('user_id', name, 'hospital_id', home, 'entity_type', type, 'entity_id', entity))
+        FROM (VALUES ('proof a', one, 'patient', patient), ('proof b', NULL, 'staff', employee), ('proof c', two, 'patient', gen_random_uuid()))
+            AS each (name, home, type, entity);
+    UPDATE public.patients SET hospital_id = hospital_id WHERE patient_id = patient;
     FOREACH statement IN ARRAY ARRAY[
         format('UPDATE public.patients SET hospital_id = %L WHERE patient_id = %L', two, patient),
         format('UPDATE public.staff SET hospital_id = %L WHERE staff_id = %L', two, employee),
@@ -41,7 +45,7 @@ BEGIN
         format('UPDATE public.users SET entity_type = ''staff'', entity_id = %L WHERE user_id = ''proof c''', employee),
         format('UPDATE public.users SET hospital_id = %L WHERE user_id = ''proof a''', two),
         format('UPDATE public.users SET hospital_id = %L WHERE user_id = ''proof b''', two),
-        format('INSERT INTO public.patients (patient_id, hospital_id, personal_info, contact_info) SELECT entity_id, %L, ''{}'', ''{}'''
+        format('SELECT pg_temp.add(''public.patients'', jsonb_build_object(''patient_id'', entity_id, ''hospital_id'', %L))'
             ' FROM public.users WHERE user_id = ''proof c''', one)
     ] LOOP
         BEGIN

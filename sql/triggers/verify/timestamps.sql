@@ -2,19 +2,20 @@
 SET LOCAL search_path = pg_catalog, pg_temp;
 DO $$
 DECLARE
-    row public.hospitals;
+    row record;
 BEGIN
     SET LOCAL TimeZone = 'Asia/Kolkata';
-    INSERT INTO public.hospitals (name, created_at, updated_at) VALUES ('proof', NULL, NULL) RETURNING * INTO row;
+    CREATE TEMP TABLE proof_both (what text, again text, created_at timestamptz, updated_at timestamptz);
+    CREATE TRIGGER proof BEFORE INSERT OR UPDATE ON pg_temp.proof_both FOR EACH ROW EXECUTE FUNCTION public.timestamps();
+    INSERT INTO proof_both (what, created_at, updated_at) VALUES ('proof', NULL, NULL) RETURNING * INTO row;
     PERFORM pg_temp.expect(row.created_at = now() AND row.updated_at = now(), 'an insert sets both, whatever the time zone');
-    INSERT INTO public.hospitals (name, created_at, updated_at) VALUES ('proof given', '2020-01-01Z', '2020-01-02Z') RETURNING * INTO row;
+    INSERT INTO proof_both (what, created_at, updated_at) VALUES ('given', '2020-01-01Z', '2020-01-02Z') RETURNING * INTO row;
     PERFORM pg_temp.expect(row.created_at = '2020-01-01Z' AND row.updated_at = '2020-01-02Z', 'given values are kept');
-    INSERT INTO public.hospitals (name, created_at, updated_at) VALUES ('proof half', '2020-01-01Z', NULL) RETURNING * INTO row;
+    INSERT INTO proof_both (what, created_at, updated_at) VALUES ('half', '2020-01-01Z', NULL) RETURNING * INTO row;
     PERFORM pg_temp.expect(row.updated_at = '2020-01-01Z', 'updated_at begins as created_at');
-    UPDATE public.hospitals SET name = name WHERE name = 'proof given' RETURNING * INTO row;
+    UPDATE proof_both SET what = what WHERE what = 'given' RETURNING * INTO row;
     PERFORM pg_temp.expect(row.updated_at = '2020-01-02Z', 'an update that changes nothing moves nothing');
-    UPDATE public.hospitals SET timezone = 'UTC', created_at = '2000-01-01Z', updated_at = '2000-01-01Z'
-        WHERE name = 'proof given' RETURNING * INTO row;
+    UPDATE proof_both SET again = 'changed', created_at = '2000-01-01Z', updated_at = '2000-01-01Z' WHERE what = 'given' RETURNING * INTO row;
     PERFORM pg_temp.expect(row.updated_at = now(), 'an update moves updated_at');
     PERFORM pg_temp.expect(row.created_at = '2020-01-01Z', 'created_at never changes again');
     -- A table without created_at.

@@ -2,28 +2,30 @@
 SET LOCAL search_path = pg_catalog, pg_temp;
 DO $$
 DECLARE
-    row public.hospitals;
+    row record;
 BEGIN
+    CREATE TEMP TABLE proof_rows (what text, again text, created_by varchar(50), updated_by varchar(50));
+    CREATE TRIGGER proof BEFORE INSERT OR UPDATE ON pg_temp.proof_rows FOR EACH ROW EXECUTE FUNCTION public.user_tracking();
     PERFORM set_config('app.current_user', '', true);
-    INSERT INTO public.hospitals (name) VALUES ('proof') RETURNING * INTO row;
+    INSERT INTO proof_rows (what) VALUES ('proof') RETURNING * INTO row;
     PERFORM pg_temp.expect(row.created_by = left(session_user, 50) AND row.updated_by = left(session_user, 50), 'without an actor it is the database role');
-    UPDATE public.hospitals SET timezone = 'UTC', created_by = 'forged', updated_by = 'application' WHERE name = 'proof' RETURNING * INTO row;
+    UPDATE proof_rows SET again = 'UTC', created_by = 'forged', updated_by = 'application' WHERE what = 'proof' RETURNING * INTO row;
     PERFORM pg_temp.expect(row.updated_by = 'application', 'what the application wrote counts');
     PERFORM pg_temp.expect(row.created_by = left(session_user, 50), 'created_by never changes again');
     PERFORM set_config('app.current_user', '9876543210', true);
-    UPDATE public.hospitals SET name = name WHERE name = 'proof' RETURNING * INTO row;
+    UPDATE proof_rows SET what = what WHERE what = 'proof' RETURNING * INTO row;
     PERFORM pg_temp.expect(row.updated_by = 'application', 'an update that changes nothing names nobody');
-    UPDATE public.hospitals SET timezone = 'Asia/Tokyo', updated_by = 'other' WHERE name = 'proof' RETURNING * INTO row;
+    UPDATE proof_rows SET again = 'Asia/Tokyo', updated_by = 'other' WHERE what = 'proof' RETURNING * INTO row;
     PERFORM pg_temp.expect(row.updated_by = '9876543210', 'app.current_user beats what was written');
-    INSERT INTO public.hospitals (name, created_by) VALUES ('proof 2', 'other') RETURNING * INTO row;
+    INSERT INTO proof_rows (what, created_by) VALUES ('proof 2', 'other') RETURNING * INTO row;
     PERFORM pg_temp.expect(row.created_by = '9876543210' AND row.updated_by = '9876543210', 'and so it does on insert');
     PERFORM set_config('app.current_user', '', true);
-    UPDATE public.hospitals SET timezone = 'UTC' WHERE name = 'proof' RETURNING * INTO row;
+    UPDATE proof_rows SET again = 'Tokyo again' WHERE what = 'proof' RETURNING * INTO row;
     PERFORM pg_temp.expect(row.updated_by = left(session_user, 50), 'a former actor is not taken for this one');
-    INSERT INTO public.hospitals (name, created_by) VALUES ('proof 3', 'application') RETURNING * INTO row;
+    INSERT INTO proof_rows (what, created_by) VALUES ('proof 3', 'application') RETURNING * INTO row;
     PERFORM pg_temp.expect(row.created_by = 'application' AND row.updated_by = 'application', 'what was written counts on insert');
     PERFORM set_config('app.current_user', repeat('x', 80), true);
-    INSERT INTO public.hospitals (name) VALUES ('proof 4') RETURNING * INTO row;
+    INSERT INTO proof_rows (what) VALUES ('proof 4') RETURNING * INTO row;
     PERFORM pg_temp.expect(row.created_by = repeat('x', 50), 'a long actor is cut, not refused');
     -- A generated column, which is an argument of the trigger, is no change.
     PERFORM set_config('app.current_user', '', true);
