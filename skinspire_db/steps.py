@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db.catalog import objects
-from skinspire_db.clinic.seed import Options, refuse_people, refuse_without_tables
-from skinspire_db.clinic.seed import seed as seed_rows
 from skinspire_db.config import project_code
 from skinspire_db.config.environment import Environment
 from skinspire_db.config.project import Project
+from skinspire_db.content import seeding
+from skinspire_db.content.seeding import Content, Options
 from skinspire_db.errors import InvalidSetting, UsageError
-from skinspire_db.inspection import verification
+from skinspire_db.inspection import checks, verification
 from skinspire_db.lifecycle import own_code
 from skinspire_db.lifecycle.pipeline import Step
 from skinspire_db.lifecycle.result import Report, Summary
@@ -69,6 +69,11 @@ class Context:
     def sql_files(self) -> list[SqlFile]:
         """The current SQL files. Raises SqlFileInvalid."""
         return versions.current(self.project)
+
+    @cached_property
+    def content(self) -> Content:
+        """The project's reference data and people. Raises ModelsInvalid."""
+        return Content(self.environment, self.blueprint.python_defaults)
 
 
 @dataclass(frozen=True)
@@ -163,12 +168,16 @@ def _seed(
     policy = context.environment.policy
     only = (not policy.test_data and not asked) if reference_only is None else reference_only
     options = Options.parse(**numbers, reference_only=only)
-    refuse_people(policy, options)
+    content = context.content
+    if asked and not only:
+        seeding.refuse_without_people(content)
+    seeding.refuse_people(policy, options)
     return Step(
         "seed",
-        partial(seed_rows, policy=policy, options=options, progress=context.report.progress),
-        refuse_without_tables,
+        partial(seeding.seed, source=content, options=options, progress=context.report.progress),
+        seeding.refuse_without_tables,
         destroys="",
+        plans=partial(seeding.plan, source=content, options=options),
     )
 
 
@@ -176,7 +185,7 @@ def _verify(context: Context, *, writes: bool = True) -> Step:
     environment, wanted, triggers = context.environment, context.blueprint, context.sql_files
 
     def run(connection: Connection) -> Summary:
-        subject = verification.Subject(connection, environment.name, environment.policy, wanted, triggers, writes)
+        subject = checks.Subject(connection, environment, wanted, triggers, writes)
         return verification.verify(subject)
 
     return Step("verify", run, destroys="")

@@ -42,7 +42,6 @@ CONCERNS = ("acne", "eczema", "psoriasis", "pigmentation", "hair loss", "scars",
 MOBILE_FIRST, MOBILE_COUNT = 6_000_000_000, 3_999_000_000
 MOBILE_STEP = 1_618_034_003  # has no divisor in common with MOBILE_COUNT: every number comes once before any comes twice
 KINDS: tuple[Kind, ...] = ("doctor", "nurse", "receptionist", "pharmacy", "patient")
-MOST = MOBILE_COUNT // len(KINDS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from skinspire_db.catalog import objects
 from skinspire_db.clinic import reference
-from skinspire_db.clinic.people import MOST, Kind, Person, code_prefix, person
-from skinspire_db.config.policy import Policy
-from skinspire_db.errors import GuardRefused, StepFailed, UsageError
+from skinspire_db.clinic.people import Kind, Person, code_prefix, person
+from skinspire_db.content.seeding import Options, Progress, Seeding
 from skinspire_db.lifecycle.result import SignIn, Summary
 
 if TYPE_CHECKING:
@@ -24,83 +21,19 @@ ROLE_OF: dict[Kind, str] = {
 SUPPORT: tuple[Kind, ...] = ("nurse", "receptionist", "pharmacy")
 SUPPORT_EACH = 2
 
-Progress = Callable[[int, int], None]  # people done, people in all
 
+def people(connection: Connection, seeding: Seeding) -> Summary:
+    """Invented people with a user and a role each, in the caller's transaction.
 
-@dataclass(frozen=True)
-class Options:
-    """How many people to seed. Raises UsageError for numbers that mean nothing."""
-
-    patients: int = 20
-    doctors: int = 5
-    random_seed: int = 1
-    reference_only: bool = False
-
-    def __post_init__(self) -> None:
-        for name, value in (("patients", self.patients), ("doctors", self.doctors)):
-            if not 1 <= value <= MOST:
-                raise UsageError(
-                    f"--{name}={value} is not between 1 and {MOST}", remedy=f"--{name}=20, or --reference-only for none"
-                )
-
-    @classmethod
-    def parse(cls, patients: str, doctors: str, random_seed: str, reference_only: bool = False) -> Options:
-        """The options from what was typed."""
-        return cls(
-            _number("patients", patients),
-            _number("doctors", doctors),
-            _number("random-seed", random_seed),
-            reference_only,
-        )
-
-
-def seed(connection: Connection, policy: Policy, options: Options, progress: Progress | None = None) -> Summary:
-    """Reference data, then invented people with a user and a role each, in the caller's transaction.
-
-    People are numbered; seeding adds the numbers above the highest one present. Raises GuardRefused when the policy
-    forbids test data and the options ask for it, StepFailed when the tables are missing.
+    People are numbered; seeding adds the numbers above the highest one present.
     """
-    refuse_people(policy, options)
-    refuse_without_tables(connection)
-    connection.execute("SELECT set_config('app.current_user', 'seed', true)")
-    if options.reference_only:
-        summary = reference.apply(connection, policy)
-    else:
-        test_hash = reference.hash_of_test_password(connection)
-        summary = reference.apply(connection, policy, test_hash=test_hash)
-        _add_people(_Loader(connection, test_hash), options, summary, progress)
-    connection.execute("SELECT set_config('app.current_user', '', true)")
-    _analyze_new(connection)
+    summary = Summary()
+    loader = _Loader(connection, reference.hash_of_test_password(connection))
+    _add_people(loader, seeding.options, summary, seeding.progress)
     return summary
 
 
-def _analyze_new(connection: Connection) -> None:
-    """ANALYZE the role's tables that nothing has looked at yet: until then nobody knows how many rows they have."""
-    from psycopg import sql
-
-    rows = connection.execute(
-        "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"  # noqa: S608
-        " WHERE c.relkind IN ('r', 'p') AND c.reltuples = -1 AND pg_has_role(c.relowner, 'USAGE')"
-        f" AND {objects.USER_SCHEMA}"
-    ).fetchall()
-    if rows:
-        tables = sql.SQL(", ").join(sql.Identifier(*names) for names in rows)
-        connection.execute(sql.SQL("ANALYZE (SKIP_LOCKED) {}").format(tables))
-
-
-def refuse_people(policy: Policy, options: Options) -> None:
-    """Raise GuardRefused when invented people are asked for where the policy forbids them."""
-    if not options.reference_only and not policy.test_data:
-        raise GuardRefused("test data is never seeded into a protected environment", remedy="add --reference-only")
-
-
-def refuse_without_tables(connection: Connection) -> None:
-    """Raise StepFailed when the tables are missing."""
-    if connection.execute("SELECT to_regclass('public.parameter_settings')").fetchone() == (None,):
-        raise StepFailed("seed: the tables are not there", remedy="invoke db.setup --env={env}")
-
-
-def _add_people(loader: _Loader, options: Options, summary: Summary, progress: Progress | None) -> None:
+def _add_people(loader: _Loader, options: Options, summary: Summary, progress: Progress) -> None:
     wanted: dict[Kind, int] = {
         "doctor": options.doctors,
         **dict.fromkeys(SUPPORT, SUPPORT_EACH),
@@ -110,20 +43,19 @@ def _add_people(loader: _Loader, options: Options, summary: Summary, progress: P
     missing = {kind: max(0, number - present.get(code_prefix(kind), 0)) for kind, number in wanted.items()}
     total, done = sum(missing.values()), 0
 
-    def people(kind: Kind) -> Iterator[Person]:
+    def invented(kind: Kind) -> Iterator[Person]:
         numbers = range(wanted[kind] - missing[kind] + 1, wanted[kind] + 1)
         return (person(options.random_seed, kind, number) for number in numbers)
 
-    staff = chain.from_iterable(people(kind) for kind in wanted if kind != "patient")
+    staff = chain.from_iterable(invented(kind) for kind in wanted if kind != "patient")
     for add, everybody, count in (
         (loader.add_staff, staff, total - missing["patient"]),
-        (loader.add_patients, people("patient"), missing["patient"]),
+        (loader.add_patients, invented("patient"), missing["patient"]),
     ):
         for start in range(0, count, CHUNK):
             add(islice(everybody, CHUNK))
             done += min(CHUNK, count - start)
-            if progress:
-                progress(done, total)
+            progress(done, total)
     support = sum(missing[kind] for kind in SUPPORT)
     summary.numbers |= {"doctors": missing["doctor"], "support_staff": support, "patients": missing["patient"]}
     if total:
@@ -195,10 +127,3 @@ def _highest(connection: Connection) -> dict[str, int]:
             """
         ).fetchall()
     )
-
-
-def _number(name: str, text: str) -> int:
-    try:
-        return int(str(text))
-    except ValueError:
-        raise UsageError(f"--{name}={text} is not a whole number", remedy=f"--{name}=20") from None

@@ -8,6 +8,7 @@ import operator
 import os
 import sys
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any, NoReturn
 
 from skinspire_db.config.project import Project
@@ -88,18 +89,32 @@ def _output_to_stderr() -> Iterator[None]:
             os.close(kept)
 
 
-def attribute(project: Project, text: str) -> Any:
+def module(project: Project, name: str, remedy: str = "correct that name", shown: str = "") -> ModuleType:
+    """The module of this name, of the project or of an installed package.
+
+    Raises:
+        InvalidSetting: The module cannot be imported.
+        ProjectCodeEnded: The module ends the process.
+    """
+    try:
+        with running(project):
+            return importlib.import_module(name)
+    except ProjectCodeEnded:
+        raise
+    except Exception as error:  # whatever a module does when it is imported
+        raise InvalidSetting(f"{shown or name} cannot be loaded: {type(error).__name__}: {error}", remedy=remedy) from None
+
+
+def attribute(project: Project, text: str, remedy: str = "correct the step") -> Any:
     """What `module:name` names in the project.
 
     Raises:
         InvalidSetting: The module cannot be imported, or has no such name.
         ProjectCodeEnded: The module ends the process.
     """
-    module, _, name = text.partition(":")
+    name, _, attribute_name = text.partition(":")
+    found = module(project, name, remedy, text)
     try:
-        with running(project):
-            return operator.attrgetter(name)(importlib.import_module(module))
-    except ProjectCodeEnded:
-        raise
-    except Exception as error:  # whatever a module does when it is imported
-        raise InvalidSetting(f"{text} cannot be loaded: {type(error).__name__}: {error}", remedy="correct the step") from None
+        return operator.attrgetter(attribute_name)(found)
+    except AttributeError as error:
+        raise InvalidSetting(f"{text} cannot be loaded: {type(error).__name__}: {error}", remedy=remedy) from None

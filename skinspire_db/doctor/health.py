@@ -14,7 +14,7 @@ from skinspire_db.objects import status, versions
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.error_text import sentence
 from skinspire_db.postgres.target import target_of
-from skinspire_db.schema.extensions import CORE_EXTENSIONS
+from skinspire_db.schema.extensions import wanted
 
 GRANTED_ONE_BY_ONE = 5  # tables named in a GRANT, before it is for all of the schema
 
@@ -140,7 +140,7 @@ def rights(case: Case) -> str:
 
 
 def extensions(case: Case) -> str:
-    """Whether the extensions that the core needs are installed.
+    """Whether the extensions that the project needs are installed.
 
     Returns:
         What was found, for a reader.
@@ -149,11 +149,12 @@ def extensions(case: Case) -> str:
         Broken: one is missing.
     """
     present = {name for (name,) in case.rows("SELECT extname FROM pg_extension")}
-    if missing := [name for name in CORE_EXTENSIONS if name not in present]:
+    needed = wanted(case.project_environment.project)
+    if missing := [name for name in needed if name not in present]:
         if case.rows("SELECT 1 FROM pg_available_extensions WHERE name = %s", missing[0]):
             raise Broken(f"the extension {missing[0]} is missing", f"invoke db.create --update-only --env={case.name}")
         raise Broken(f"the server has no extension {missing[0]}", "install PostgreSQL's contrib package on the server")
-    return ", ".join(CORE_EXTENSIONS)
+    return ", ".join(needed) or "none is needed"
 
 
 def migrations(case: Case) -> str:

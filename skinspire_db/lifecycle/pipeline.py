@@ -36,12 +36,14 @@ class Step:
         confirms: What a protected environment must confirm to although nothing is lost that a backup would bring back.
         creates: A database that does not exist is made for it.
         backs_up: A proved backup is taken first although nothing should be lost.
+        plans: Only reads, and says in phrases what `run` would do; it gets None where the database will be empty then.
         needs_database: False where there is nothing left to do when there is no database.
     """
 
     name: str
     run: Callable[[Connection], Summary | None]
     check: Callable[[Connection], object] | None = None
+    plans: Callable[[Connection | None], list[str]] | None = None
     destroys: str | None = None
     confirms: str = ""
     creates: bool = False
@@ -154,10 +156,14 @@ class Pipeline(Operation):
         with plan.look() as connection:
             if connection is None:
                 self._without_database(plan, running.confirm)
-                return
-            self.admit_ahead(connection, plan, running)
-            if self.steps and (check := self.steps[0].check):
-                check(connection)
+            else:
+                self.admit_ahead(connection, plan, running)
+                if self.steps and (check := self.steps[0].check):
+                    check(connection)
+            for number, step in enumerate(self.steps):
+                if step.plans:
+                    empty = any(before.creates or not before.needs_database for before in self.steps[:number])
+                    plan.would += step.plans(None if empty else connection)
 
     def _without_database(self, plan: Plan, confirm: str | None) -> None:
         if confirm is not None and self.danger:
@@ -266,12 +272,10 @@ class Series(Operation):
     Args:
         next: Gives the next one, None at the end.
         steps: What they may consist of, for a plan.
-        first: What `next` would give first, found by reading only; None where `next` itself only reads.
     """
 
     next: Callable[[], Operation | None]
     steps: tuple[str, ...] = ()
-    first: Callable[[], Operation | None] | None = None
 
     @property
     def step_names(self) -> list[str]:
@@ -308,7 +312,7 @@ class Series(Operation):
 
     def look_ahead(self, plan: Plan, running: Running) -> None:
         """What is known before the first operation is committed."""
-        if (operation := (self.first or self.next)()) is None:
+        if (operation := self.next()) is None:
             plan.would.append("find nothing to do")
         else:
             operation.look_ahead(plan, running)

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import skinspire_db.clinic
 from skinspire_db.config import project_code
 from skinspire_db.config.cache import cached
+from skinspire_db.config.content import CORE_MIGRATIONS
 from skinspire_db.config.project import Project
 from skinspire_db.errors import MigrationInvalid, ProjectCodeEnded, UsageError
 from skinspire_db.schema import models
@@ -19,16 +19,19 @@ from skinspire_db.schema import models
 if TYPE_CHECKING:
     from alembic.script import Script, ScriptDirectory
 
-CORE = Path(skinspire_db.clinic.__file__).parent / "migrations"
 TEMPLATES = Path(__file__).parent  # of what Alembic writes
 VERSIONS = "versions"
 
 
 def folders(project: Project) -> list[Path]:
-    """Where revision files lie: the core's, and those of the project's own folder (`migrations` in pyproject.toml)."""
+    """Where revision files lie: the core's where it is content, then those of the project (`migrations` in pyproject.toml).
+
+    Raises:
+        ModelsInvalid: as `models.load`.
+    """
     own = project.root / str(project.config.get("migrations", "migrations")) / VERSIONS
-    core = CORE / VERSIONS
-    return [core] if own.resolve() == core.resolve() else [core, own]
+    core = CORE_MIGRATIONS / VERSIONS
+    return [core, own] if own.resolve() != core.resolve() and models.has_core(project) else [own]
 
 
 def directory(project: Project) -> ScriptDirectory:

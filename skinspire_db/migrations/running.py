@@ -8,7 +8,7 @@ import inspect
 import io
 import re
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from skinspire_db.postgres import search_path
 from skinspire_db.postgres.error_text import is_lost, sentence
 from skinspire_db.postgres.sql_text import statements_only
 from skinspire_db.schema import extensions, models
+from skinspire_db.schema.alchemy import over
 
 if TYPE_CHECKING:
     import sqlalchemy
@@ -85,7 +86,7 @@ def apply(
 
     connection.execute(b"SAVEPOINT revision")
     try:
-        with alchemy(connection, called) as alchemist:
+        with over(connection, called) as alchemist:
             sqlalchemy.event.listen(alchemist, "before_cursor_execute", _refuse_transaction_control)
             sqlalchemy.event.listen(alchemist, "before_cursor_execute", note)
             named_types.reuse(alchemist, connection)
@@ -209,36 +210,6 @@ def _to_its_end(migration: Callable[..., Any], project: Project) -> Callable[...
             raise MigrationInvalid(f"{migration.__name__}() is async or has a yield: nothing of it was run")
 
     return run
-
-
-@contextlib.contextmanager
-def alchemy(connection: Connection, called: list[str] | None = None) -> Iterator[sqlalchemy.Connection]:
-    """SQLAlchemy over an open psycopg connection, in its transaction, which SQLAlchemy can neither end nor close.
-
-    Args:
-        connection: an open connection in a transaction.
-        called: gets the names of commit(), rollback() and close() when they are called meanwhile; the calls do nothing.
-    """
-    import sqlalchemy
-    from sqlalchemy.pool import StaticPool
-
-    verbs = ("commit", "rollback", "close")
-    called = [] if called is None else called
-    for verb in verbs:
-        setattr(connection, verb, functools.partial(called.append, verb))
-    try:
-        engine = sqlalchemy.create_engine(
-            "postgresql+psycopg://", creator=lambda: connection, poolclass=StaticPool, pool_reset_on_return=None,
-            use_native_hstore=False,
-        )  # fmt: skip
-        with search_path.application(connection):  # SQLAlchemy asks for the schema that names without one belong to
-            opened = engine.connect()
-        with opened, opened.begin():
-            called.clear()  # SQLAlchemy has asked the server what it is, and rolled back
-            yield opened
-    finally:
-        for verb in verbs:
-            delattr(connection, verb)
 
 
 def _failed(error: sqlalchemy.exc.DBAPIError, file: str, script: Script, lost: list[str], *, ended: bool) -> Exception:

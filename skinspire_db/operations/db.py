@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from skinspire_db import steps
 from skinspire_db.catalog import objects
-from skinspire_db.clinic import reference
 from skinspire_db.config.environment import Environment
+from skinspire_db.content import seeding
 from skinspire_db.copies import copy as copying
 from skinspire_db.errors import DatabaseMissing, InvalidSetting, UsageError
 from skinspire_db.lifecycle import replacement
@@ -20,7 +20,6 @@ from skinspire_db.lifecycle.replacement import Replacement
 from skinspire_db.lifecycle.result import Summary
 from skinspire_db.migrations import position, revisions
 from skinspire_db.objects import kinds, status
-from skinspire_db.objects.files import SqlFile
 from skinspire_db.operations import migrate
 from skinspire_db.schema import extensions, tables
 from skinspire_db.schema.blueprint import Blueprint
@@ -89,17 +88,14 @@ def prepare(context: Context, seed: ReusableStep = steps.seed) -> Series:
     """
     revisions.one_head(context.project)
     bound(context, seed)  # refuses test data where the policy does
-    queue = _prepare(context, seed, partial(_late, context.environment, context.sql_files))
-    # What is late is found by trying it, which takes numbers from sequences: a plan stays at what can be read.
-    ahead = _prepare(context, seed, lambda _: {"sql", "seed"})
-    following, first = partial(next, queue, None), partial(next, ahead, None)
+    following = partial(next, _prepare(context, seed), None)
     parts = "upgrade", kinds.step_name(file.kind for file in context.sql_files), "seed"
-    return Series("db.prepare", context.environment, following, parts, first=first)
+    return Series("db.prepare", context.environment, following, parts)
 
 
-def _prepare(context: Context, seed: ReusableStep, late: Callable[[Connection], set[str]]) -> Iterator[Operation]:
+def _prepare(context: Context, seed: ReusableStep) -> Iterator[Operation]:
     """What is to do, one operation after the other; each is looked for when the one before it is committed."""
-    environment = context.environment
+    environment, late = context.environment, partial(_late, context)
     todo = _missing(context, late)
     if "everything" in todo:
         chain = steps.create, steps.sql, seed, steps.verify
@@ -109,7 +105,7 @@ def _prepare(context: Context, seed: ReusableStep, late: Callable[[Connection], 
         upgrading = migrate.upgrade(environment)
         while (revision := upgrading.next()) is not None:
             yield revision
-        todo = migrate.look(environment, late, tries=True)
+        todo = migrate.look(environment, late)
     if behind := [each for each in (steps.sql, seed(reference_only=True)) if each.name in todo]:
         yield Pipeline("db.prepare", environment, bound(context, *behind))
     if "models" in todo:  # nothing that is prepared here makes them the same: somebody has yet to write a revision
@@ -129,18 +125,17 @@ def _missing(context: Context, late: Callable[[Connection], set[str]]) -> set[st
         return {"upgrade"} if behind else late(connection)
 
     try:
-        return migrate.look(context.environment, look, tries=True)
+        return migrate.look(context.environment, look)
     except DatabaseMissing:
         return {"everything"}
 
 
-def _late(environment: Environment, files: list[SqlFile], connection: Connection) -> set[str]:
-    """Which of the steps sql and seed have something to do; what trying it did is rolled back by the caller."""
-    states = status.status(connection, files)
-    late = {"models"} if tables.compare(connection, Blueprint.of_project(environment.project)) else set()
+def _late(context: Context, connection: Connection) -> set[str]:
+    """Which of the steps sql and seed have something to do."""
+    states = status.status(connection, context.sql_files)
+    late = {"models"} if tables.compare(connection, context.blueprint) else set()
     late |= {"sql"} if any(not each.right and not each.on_purpose for each in states) else set()
-    done = reference.apply(connection, environment.policy)
-    return late | ({"seed"} if any(done.numbers.values()) else set())
+    return late | ({"seed"} if seeding.pending(connection, context.content) else set())
 
 
 def _compare_models(environment: Environment, connection: Connection) -> Summary:

@@ -65,7 +65,7 @@ def bring_up(context: Context) -> Series:
 
     queue = in_turn()
     names = (*prepare.steps, "verify")
-    return Series(OPERATION, context.environment, lambda: next(queue, None), names, first=prepare.first)
+    return Series(OPERATION, context.environment, lambda: next(queue, None), names)
 
 
 def onboard(name: str | None, defaults: Mapping[str, Any], report: Report) -> Onboarded:

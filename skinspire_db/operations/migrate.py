@@ -310,13 +310,12 @@ def _wanted(environment: Environment) -> tuple[Target, Project, Blueprint, list[
     return target_of(environment), project, Blueprint.of_project(project), versions.current(project)
 
 
-def look(environment: Environment, at: Callable[[Connection], T], *, tries: bool = False) -> T:
+def look(environment: Environment, at: Callable[[Connection], T]) -> T:
     """What `at` finds on a connection of its own.
 
     Args:
         environment: Where it looks.
-        at: Looks; with `tries` it may also try something, which is rolled back.
-        tries: The transaction may write.
+        at: Looks.
 
     Raises:
         DatabaseMissing: There is none.
@@ -324,7 +323,7 @@ def look(environment: Environment, at: Callable[[Connection], T], *, tries: bool
     """
     target = present(environment)
     try:
-        with read_only_connection(target, "migrate", tries=tries) as connection:
+        with read_only_connection(target, "migrate") as connection:
             stamps.identify(connection, target)
             return at(connection)
     except SkinspireError as error:

@@ -24,7 +24,8 @@ class Blueprint:
 
     The `extensions` come first; `statements` make the rest. `columns` is table -> column -> (type, nullable), the type None
     where PostgreSQL may write it otherwise; `names` are [table, name] of every constraint and index; `views` are what the
-    application maps itself.
+    application maps itself. `python_defaults` is table -> columns whose default SQLAlchemy alone knows: triggers, psql and
+    COPY see none.
     """
 
     extensions: list[str]
@@ -33,6 +34,7 @@ class Blueprint:
     names: list[list[str]]
     indexes: int
     views: list[str]
+    python_defaults: dict[str, list[str]]
 
     @classmethod
     def of_project(cls, project: Project) -> Blueprint:
@@ -63,7 +65,8 @@ class Blueprint:
         names = {(name_of(table), name) for table in wanted for name in named_constraints(table)}
         indexes = {(name_of(table), str(index.name)) for table in wanted for index in table.indexes}
         statements = create_statements(models, wanted)
-        return cls(sorted(needs), statements, columns, sorted(map(list, names | indexes)), len(indexes), views)
+        defaults = {name_of(table): found for table in wanted if (found := _python_defaults(table))}
+        return cls(sorted(needs), statements, columns, sorted(map(list, names | indexes)), len(indexes), views, defaults)
 
 
 def tables(models: MetaData) -> list[Table]:
@@ -114,6 +117,15 @@ def name_of(table: Table) -> str:
 def named_constraints(table: Table) -> dict[str, Constraint]:
     """The constraints that have a name, by it."""
     return {name: each for each in table.constraints if each.name and (name := constraint_name(each))}
+
+
+def _python_defaults(table: Table) -> list[str]:
+    """The columns that get their value from SQLAlchemy alone; a sequence as a default is one that PostgreSQL keeps."""
+    return [
+        column.name
+        for column in table.columns
+        if column.default is not None and not column.default.is_sequence and column.server_default is None
+    ]
 
 
 def _postgres_type(compiled: str) -> str | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from skinspire_db.config.project import Project
 from skinspire_db.errors import InvalidSetting, PermissionMissing
 from skinspire_db.postgres import error_text, search_path
+from skinspire_db.schema import models
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
@@ -16,15 +17,16 @@ CORE_EXTENSIONS = ("pgcrypto",)  # passwords are hashed with its crypt()
 
 
 def wanted(project: Project) -> list[str]:
-    """The extensions that the database needs: the core's, and `extensions` of [tool.skinspire_db].
+    """The extensions that the database needs: the core's where it is content, and `extensions` of [tool.skinspire_db].
 
     Raises:
         InvalidSetting: `extensions` is no list of names.
+        ModelsInvalid: as `models.load`.
     """
     own = project.config.get("extensions", [])
     if not isinstance(own, list) or not all(isinstance(each, str) for each in own):
         raise InvalidSetting("extensions in pyproject.toml is no list of names", remedy='write extensions = ["citext"]')
-    return sorted({*CORE_EXTENSIONS, *own})
+    return sorted({*(CORE_EXTENSIONS if models.has_core(project) else ()), *own})
 
 
 def missing(connection: Connection, needed: list[str]) -> list[str]:

@@ -6,12 +6,14 @@ import contextlib
 import importlib
 import operator
 import re
+import sys
 import traceback
 import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db.config import project_code
+from skinspire_db.config import content, project_code
+from skinspire_db.config.cache import cached
 from skinspire_db.config.project import Project
 from skinspire_db.errors import ModelsInvalid, ProjectCodeEnded
 
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Index, MetaData, Table
     from sqlalchemy.schema import Constraint
 
-DEFAULT_METADATA = ["skinspire_db.clinic.models:Base"]
 DDL_EVENTS = ("before_create", "after_create")
 
 _loaded: weakref.WeakSet[MetaData] = weakref.WeakSet()
@@ -64,13 +65,29 @@ def load(project: Project) -> list[MetaData]:
         ProjectCodeEnded: its module exits.
     """
     metadatas: list[MetaData] = []
-    entries = project.config.get("metadata", DEFAULT_METADATA)
-    for entry in [entries] if isinstance(entries, str) else entries:
+    for entry in content.metadata(project):
         loaded = _load(entry, project)
         if not any(loaded is other for other in metadatas):
             metadatas.append(loaded)
     _loaded.update(metadatas)
     return metadatas
+
+
+def has_core(project: Project) -> bool:
+    """Whether the core's tables are content: `metadata` names them, or a base of the application's that is the core's own.
+
+    Raises:
+        ModelsInvalid: as `load`.
+    """
+    if content.CORE_METADATA in content.metadata(project):
+        return True
+
+    def is_loaded() -> bool:
+        loaded = load(project)
+        core: Any = sys.modules.get(content.CORE_MODELS)
+        return core is not None and any(each is core.Base.metadata for each in loaded)
+
+    return bool(cached(project, "core", is_loaded))
 
 
 @contextlib.contextmanager

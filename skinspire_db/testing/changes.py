@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from skinspire_db.catalog import objects
 from skinspire_db.inspection import verification
+from skinspire_db.inspection.checks import Subject
 from skinspire_db.objects import versions
 from skinspire_db.schema.blueprint import Blueprint
 
@@ -122,10 +123,9 @@ def assert_valid(database: ClinicDatabase) -> None:
     __tracebackhide__ = True
     project = database.environment.project
     connection = database.observer
-    subject = verification.Subject(
+    subject = Subject(
         connection,
-        database.environment.name,
-        database.environment.policy,
+        database.environment,
         Blueprint.of_project(project),
         versions.current(project),
     )

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
-from skinspire_db.clinic.seed import Options
 from skinspire_db.config.environment import Environment
+from skinspire_db.content.seeding import Options
 from skinspire_db.errors import ConnectionFailed, GuardRefused, PermissionMissing, UsageError
 from skinspire_db.lifecycle import scratch
 from skinspire_db.postgres import connections

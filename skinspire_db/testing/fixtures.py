@@ -12,9 +12,9 @@ from skinspire_db.errors import SkinspireError
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
+    from skinspire_db.clinic.factories import Factory
     from skinspire_db.testing.changes import Changes
     from skinspire_db.testing.databases import Database
-    from skinspire_db.testing.factories import Factory
     from skinspire_db.testing.modes import ClinicDatabase, Mode
 
 
@@ -124,9 +124,15 @@ def make_user(_skinspire_factory: Factory) -> Any:
 
 @pytest.fixture
 def _skinspire_factory(request: pytest.FixtureRequest) -> Factory:
-    from skinspire_db.testing.factories import Factory
+    from skinspire_db.config import content, project_code
+    from skinspire_db.schema import models
 
-    return Factory(_current(request, None))
+    database = _current(request, None)
+    project = database.environment.project
+    if not models.has_core(project):
+        pytest.fail("the factories make people of the core's tables -> metadata in pyproject.toml does not name them", False)
+    made: Factory = project_code.attribute(project, content.CORE_FACTORY)(database)
+    return made
 
 
 @pytest.fixture

@@ -85,7 +85,7 @@ class Run:
     def _prepare(self, request: pytest.FixtureRequest | None) -> None:
         import psycopg
 
-        from skinspire_db.clinic.seed import Options
+        from skinspire_db.content.seeding import Options
         from skinspire_db.postgres.error_text import sentence
         from skinspire_db.testing.databases import DatabaseMaker
         from skinspire_db.testing.shared import ProcessDatabases

@@ -16,7 +16,7 @@ from psycopg import sql
 
 import skinspire_db
 from skinspire_db.catalog import objects
-from skinspire_db.clinic.seed import Options
+from skinspire_db.content.seeding import Options
 from skinspire_db.errors import GuardRefused
 from skinspire_db.lifecycle import stamp, tool_schema
 from skinspire_db.lifecycle.result import counted
@@ -151,7 +151,7 @@ def _make(host: Host, watch: Connection, name: str, options: Options) -> None:
 
     _remove_half_made(host, watch, name)
     environment = host.environment(name)
-    db.setup(Context(environment), steps.seed(**vars(options))).run()
+    db.setup(Context(environment, defaults=vars(options)), steps.seed).run()
     describe(watch, name, project=str(host.project.root))
     try:
         # The last statement: a template whose making stopped before it is not usable.

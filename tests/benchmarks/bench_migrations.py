@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from skinspire_db.migrations.revisions import CORE
+from skinspire_db.config.content import CORE_MIGRATIONS
 
 from .harness import CHECKOUT, Bench, Figure, bench, medians, timed
 
@@ -55,7 +55,7 @@ def application() -> Iterator[tuple[Bench, list[str], dict[str, str]]]:
         url = f"postgresql+psycopg://{address.user}:{address.password}@{address.host}:{address.port}/skinspire_dev"
         (project.root / "alembic").mkdir()
         (project.root / "alembic" / "env.py").write_text(ENV.format(url=url))
-        (project.root / "alembic.ini").write_text(ALEMBIC.format(root=project.root, core=CORE))
+        (project.root / "alembic.ini").write_text(ALEMBIC.format(root=project.root, core=CORE_MIGRATIONS))
         command = str(Path(sys.executable).with_name("alembic"))
         yield project, [command, "-c", str(project.root / "alembic.ini")], project.env | {"PYTHONPATH": str(project.root)}
 

@@ -17,9 +17,15 @@ from hypothesis import strategies as st
 
 from skinspire_db.clinic import people, reference
 from skinspire_db.clinic.people import person
-from skinspire_db.clinic.seed import Options, seed
+from skinspire_db.config import project as current
+from skinspire_db.config.environment import Environment
 from skinspire_db.config.policy import PRESETS
+from skinspire_db.content import reference as applying
+from skinspire_db.content import seeding
+from skinspire_db.content.files import ReferenceFile
+from skinspire_db.content.seeding import MOST, Options
 from skinspire_db.errors import GuardRefused, UsageError
+from skinspire_db.lifecycle.result import Summary
 
 Connection = psycopg.Connection[Any]
 ALL_ROWS = "SELECT to_jsonb(p) - 'created_at' - 'updated_at' FROM {} p ORDER BY 1"
@@ -59,7 +65,7 @@ def test_a_thousand_patients_are_diverse() -> None:
     assert len({(p.first_name, p.last_name) for p in made}) > 950
 
 
-@given(st.integers(1, people.MOST), st.integers(1, people.MOST), st.sampled_from(people.KINDS), st.sampled_from(people.KINDS))
+@given(st.integers(1, MOST), st.integers(1, MOST), st.sampled_from(people.KINDS), st.sampled_from(people.KINDS))
 def test_no_two_people_share_a_phone_number(first: int, second: int, one: people.Kind, other: people.Kind) -> None:
     a, b = person(1, one, first), person(1, other, second)
     assert (a.phone == b.phone) == ((one, first) == (other, second))
@@ -109,15 +115,19 @@ def test_who_seeded_is_recorded(connection: Connection) -> None:
     assert connection.execute("SELECT DISTINCT created_by FROM patients").fetchall() == [("seed",)]
 
 
-def test_no_test_data_in_a_protected_environment(connection: Connection) -> None:
+def test_no_test_data_in_a_protected_environment(clinic: Project, connection: Connection) -> None:
     before = rows(connection, "patients")
+    project = current.Project(clinic.root, {})
+    prod = seeding.Content(
+        Environment("prod", PRESETS["prod"], current.Setting("PROD_DATABASE_URL", None, "not set"), project), {}
+    )
     with pytest.raises(GuardRefused, match="test data is never seeded"):
-        seed(connection, PRESETS["prod"], Options())
+        seeding.seed(connection, prod, Options())
     assert rows(connection, "patients") == before
-    seed(connection, PRESETS["prod"], Options(reference_only=True))
+    seeding.seed(connection, prod, Options(reference_only=True))
 
 
-@pytest.mark.parametrize("numbers", [{"patients": 0}, {"patients": -5}, {"doctors": 0}, {"patients": people.MOST + 1}])
+@pytest.mark.parametrize("numbers", [{"patients": 0}, {"patients": -5}, {"doctors": 0}, {"patients": MOST + 1}])
 def test_numbers_that_mean_nothing(numbers: dict[str, int]) -> None:
     with pytest.raises(UsageError):
         Options(**numbers)  # type: ignore[arg-type]
@@ -131,8 +141,16 @@ def data() -> dict[str, Any]:
     return copy.deepcopy(reference.load())
 
 
+def apply_all(connection: Connection, policy: str, data: dict[str, Any]) -> Summary:
+    """What the core's file stands for, and its administrators, under one of the policies."""
+    file = ReferenceFile(reference.FILE, {name: each for name, each in data.items() if name != "code"}, reference)
+    done = applying.apply(connection, file.tables(PRESETS[policy]))
+    administrators = file.complete(connection, PRESETS[policy])
+    return Summary(done.numbers, sign_in=administrators.sign_in)
+
+
 def apply(connection: Connection, data: dict[str, Any]) -> tuple[int, int]:
-    numbers = reference.apply(connection, PRESETS["test"], data).numbers
+    numbers = apply_all(connection, "test", data).numbers
     return int(numbers["reference_rows_added"]), int(numbers["reference_rows_updated"])
 
 
@@ -199,9 +217,9 @@ def test_a_right_that_was_revoked_stays_so(connection: Connection, data: dict[st
 
 def test_an_administrator_comes_back_when_nobody_is_left(connection: Connection, data: dict[str, Any]) -> None:
     connection.execute("DELETE FROM users WHERE user_id = '9999999999'")
-    assert [each.user_id for each in reference.apply(connection, PRESETS["test"], data).sign_in] == ["9999999999"]
+    assert [each.user_id for each in apply_all(connection, "test", data).sign_in] == ["9999999999"]
     connection.execute("DELETE FROM user_role_mapping WHERE user_id = '9999999999'")
-    assert reference.apply(connection, PRESETS["test"], data).sign_in == [], "people took the role away"
+    assert apply_all(connection, "test", data).sign_in == [], "people took the role away"
 
 
 def test_who_sees_a_part_sees_its_module(connection: Connection) -> None:
@@ -230,7 +248,7 @@ def test_an_administrator_that_was_removed_does_not_come_back_while_another_is_t
         "INSERT INTO user_role_mapping (user_id, role_id) SELECT '9000000000', role_id FROM role_master WHERE role_name = 'System Administrator';"
         "DELETE FROM users WHERE user_id = '9999999999'"
     )
-    assert reference.apply(connection, PRESETS["test"], data).sign_in == []
+    assert apply_all(connection, "test", data).sign_in == []
     assert connection.execute("SELECT count(*) FROM users WHERE user_id = '9999999999'").fetchone() == (0,)
 
 
@@ -241,8 +259,9 @@ def test_every_role_has_rights_and_they_are_the_described_ones(connection: Conne
             "SELECT role_name, count(*), count(*) FILTER (WHERE can_delete) FROM role_master JOIN role_module_access USING (role_id) GROUP BY 1"
         ).fetchall()
     }
-    modules = len(reference.expected()["module_master"])
-    assert set(found) == set(reference.expected()["role_master"])
+    expected = reference.rows(reference.load(), PRESETS["test"])
+    modules = len(expected["module_master"]["rows"])
+    assert set(found) == {row["role_name"] for row in expected["role_master"]["rows"]}
     assert found["System Administrator"] == (modules, modules)
     assert found["Hospital Administrator"] == (modules, 0)
     doctor = connection.execute(
@@ -255,7 +274,7 @@ def test_a_protected_environment_gets_generated_passwords(project: Project) -> N
     project.execute(f'CREATE DATABASE "{project.database}"', "postgres")
     assert project.invoke("db.create").code == 0
     with project.connect() as connection:
-        made = reference.apply(connection, PRESETS["prod"]).sign_in
+        made = apply_all(connection, "prod", reference.load()).sign_in
         assert len({each.password for each in made}) == 2
         assert reference.TEST_PASSWORD not in {each.password for each in made}
         hashes = connection.execute("SELECT password_hash FROM users").fetchall()

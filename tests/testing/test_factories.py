@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from skinspire_db.clinic.factories import Factory
 from skinspire_db.clinic.models import Patient, Staff, User
-from skinspire_db.testing.factories import Factory
 from skinspire_db.testing.modes import ClinicDatabase
 
 

@@ -14,8 +14,8 @@ import pytest
 from conftest import url
 from sample_project import PYPROJECT, Sample, app, status_line  # noqa: F401
 
-from skinspire_db.clinic.seed import Options
 from skinspire_db.config import project as settings
+from skinspire_db.content.seeding import Options
 from skinspire_db.postgres.cluster import Address
 from skinspire_db.testing import hosting, templates
 

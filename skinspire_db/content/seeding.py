@@ -1,0 +1,247 @@
+"""Seeding: the reference data of the project's files, then the people that its function invents."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from skinspire_db.catalog import objects
+from skinspire_db.config import content, project_code
+from skinspire_db.config.environment import Environment
+from skinspire_db.config.policy import Policy
+from skinspire_db.content import files, reference
+from skinspire_db.content.files import ReferenceFile, Row, TableRows
+from skinspire_db.content.relations import Place
+from skinspire_db.errors import GuardRefused, StepFailed, UsageError
+from skinspire_db.lifecycle import own_code
+from skinspire_db.lifecycle.result import Summary, counted
+from skinspire_db.schema import inserting, models
+from skinspire_db.schema.alchemy import over
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from skinspire_db.postgres.connections import Connection
+
+MOST = 799_800_000  # people of a kind: as many as there are telephone numbers for
+Progress = Callable[[int, int], None]  # people done, people in all
+
+
+@dataclass(frozen=True)
+class Options:
+    """How many people to seed. Raises UsageError for numbers that mean nothing."""
+
+    patients: int = 20
+    doctors: int = 5
+    random_seed: int = 1
+    reference_only: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value in (("patients", self.patients), ("doctors", self.doctors)):
+            if not 1 <= value <= MOST:
+                raise UsageError(
+                    f"--{name}={value} is not between 1 and {MOST}", remedy=f"--{name}=20, or --reference-only for none"
+                )
+
+    @classmethod
+    def parse(cls, patients: str, doctors: str, random_seed: str, reference_only: bool = False) -> Options:
+        """The options from what was typed."""
+        return cls(
+            _number("patients", patients),
+            _number("doctors", doctors),
+            _number("random-seed", random_seed),
+            reference_only,
+        )
+
+
+@dataclass(frozen=True)
+class Seeding:
+    """What the function that invents people is asked for.
+
+    Args:
+        connection: The database, in the pipeline's transaction.
+        policy: Of the environment.
+        options: How many people, and the random seed that makes them the same everywhere.
+        report: Shows how far it is.
+    """
+
+    connection: Connection
+    policy: Policy
+    options: Options
+    report: Progress | None = None
+
+    def progress(self, done: int, total: int) -> None:
+        """Show how far it is, on a terminal."""
+        if self.report:
+            self.report(done, total)
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Session]:
+        """A SQLAlchemy Session in the pipeline's transaction, which it cannot end; flushed after the block."""
+        from sqlalchemy.orm import Session
+
+        with over(self.connection) as alchemist, Session(bind=alchemist, join_transaction_mode="control_fully") as session:
+            yield session
+            session.flush()
+
+
+@dataclass(frozen=True)
+class Content:
+    """The reference data and the people of an environment's project."""
+
+    environment: Environment
+    python_defaults: Mapping[str, list[str]]
+
+    @cached_property
+    def has_core(self) -> bool:
+        """Whether the core's tables are content."""
+        return models.has_core(self.environment.project)
+
+    @cached_property
+    def files(self) -> list[ReferenceFile]:
+        """The files of reference data, in their order. Raises InvalidSetting."""
+        project = self.environment.project
+        return files.read(project, content.reference(project, core=self.has_core))
+
+    @cached_property
+    def tables(self) -> list[TableRows]:
+        """The rows of reference data, by table. Raises InvalidSetting."""
+        return files.merged(table for file in self.files for table in file.tables(self.environment.policy))
+
+    @cached_property
+    def people(self) -> str | None:
+        """The function that invents people, as `module:function`. Raises InvalidSetting."""
+        return content.people(self.environment.project, core=self.has_core)
+
+    def insert(self, connection: Connection, place: Place, rows: list[Row]) -> bool:
+        """Add rows by SQLAlchemy where they leave out a column whose default it alone knows; returns whether it did."""
+        name = ".".join(place)
+        left_out = set(self.python_defaults.get(name, ())) - {
+            column for column in rows[0] if all(column in row for row in rows)
+        }
+        if left_out:
+            inserting.insert(connection, models.metadata(self.environment.project), name, rows)
+        return bool(left_out)
+
+
+def seed(connection: Connection, source: Content, options: Options, progress: Progress | None = None) -> Summary:
+    """Reference data, then invented people, in the caller's transaction.
+
+    Raises:
+        GuardRefused: the policy forbids test data, and the options ask for it.
+        StepFailed: tables are missing, or a file does not fit them.
+    """
+    policy = source.environment.policy
+    refuse_people(policy, options)
+    refuse_without_tables(connection)
+    connection.execute("SELECT set_config('app.current_user', 'seed', true)")
+    summary = apply_reference(connection, source)
+    if source.people and not options.reference_only:
+        _invent(connection, source, Seeding(connection, policy, options, progress), summary)
+    connection.execute("SELECT set_config('app.current_user', '', true)")
+    _analyze_new(connection)
+    return summary
+
+
+def apply_reference(connection: Connection, source: Content) -> Summary:
+    """Bring the rows of the project's files up to date, and what comes with them. Raises StepFailed."""
+    summary = reference.apply(connection, source.tables, source.insert if source.python_defaults else None)
+    for file in source.files:
+        done = file.complete(connection, source.environment.policy)
+        summary.numbers |= done.numbers
+        summary.sign_in += done.sign_in
+    return summary
+
+
+def pending(connection: Connection, source: Content) -> dict[str, tuple[int, int]]:
+    """How many rows seeding would add to and change in which table, found out by reading only. Raises StepFailed."""
+    counts: dict[str, tuple[int, int]] = {}
+    for changes in reference.plan(connection, source.tables):
+        if (number := (len(changes.added) + len(changes.waiting), len(changes.updated))) != (0, 0):
+            counts[changes.table.table] = number
+    for file in source.files:
+        for table, added in (file.code.incomplete(connection, file.data) if file.code else {}).items():
+            before = counts.get(table, (0, 0))
+            counts[table] = before[0] + added, before[1]
+    return counts
+
+
+def plan(connection: Connection | None, source: Content, options: Options) -> list[str]:
+    """What seeding would do, in phrases.
+
+    Args:
+        connection: The database; None where it will be empty, and every row is added.
+        source: What is seeded.
+        options: Whether people are invented.
+    """
+    if connection is None:
+        counts = {table.table: (len(table.rows), 0) for table in source.tables}
+    else:
+        counts = pending(connection, source)
+    phrases = []
+    for table, (added, changed) in counts.items():
+        phrases += [f"add {counted(added, 'row')} to {table}"] if added else []
+        phrases += [f"change {counted(changed, 'row')} of {table}"] if changed else []
+    if source.people and not options.reference_only:
+        phrases.append(f"invent people by {source.people}")
+    return phrases
+
+
+def refuse_people(policy: Policy, options: Options) -> None:
+    """Raise GuardRefused when invented people are asked for where the policy forbids them."""
+    if not options.reference_only and not policy.test_data:
+        raise GuardRefused("test data is never seeded into a protected environment", remedy="add --reference-only")
+
+
+def refuse_without_people(source: Content) -> None:
+    """Raise UsageError when people are asked for and the project has no function that invents them."""
+    if source.people is None:
+        raise UsageError(
+            "this project invents no people: pyproject.toml names no function that does",
+            remedy='write people = "app.testdata:people" in [tool.skinspire_db], or leave --patients and --doctors out',
+        )
+
+
+def refuse_without_tables(connection: Connection) -> None:
+    """Raise StepFailed when the database is empty."""
+    if objects.count_tables(connection) == 0:
+        raise StepFailed("seed: the tables are not there", remedy="invoke db.setup --env={env}")
+
+
+def _invent(connection: Connection, source: Content, seeding: Seeding, summary: Summary) -> None:
+    assert source.people
+    project = source.environment.project
+    function: Any = project_code.attribute(project, source.people, "correct people in pyproject.toml")
+    made = own_code.run(lambda _: _answer(function(connection, seeding)), source.people, project, connection)
+    summary.numbers |= made.numbers
+    summary.lines += made.lines
+    summary.sign_in += made.sign_in
+
+
+def _answer(answered: Any) -> Any:
+    """What a function of people answers, as a Summary where it is numbers by name."""
+    return Summary({str(key): value for key, value in answered.items()}) if isinstance(answered, Mapping) else answered
+
+
+def _analyze_new(connection: Connection) -> None:
+    """ANALYZE the role's tables that nothing has looked at yet: until then nobody knows how many rows they have."""
+    from psycopg import sql
+
+    rows = connection.execute(
+        "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"  # noqa: S608
+        " WHERE c.relkind IN ('r', 'p') AND c.reltuples = -1 AND pg_has_role(c.relowner, 'USAGE')"
+        f" AND {objects.USER_SCHEMA}"
+    ).fetchall()
+    if rows:
+        tables = sql.SQL(", ").join(sql.Identifier(*names) for names in rows)
+        connection.execute(sql.SQL("ANALYZE (SKIP_LOCKED) {}").format(tables))
+
+
+def _number(name: str, text: str) -> int:
+    try:
+        return int(str(text))
+    except ValueError:
+        raise UsageError(f"--{name}={text} is not a whole number", remedy=f"--{name}=20") from None

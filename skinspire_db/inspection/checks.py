@@ -1,0 +1,74 @@
+"""What a check is made of: what it looks at, how it fails, and the remedies that several have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from skinspire_db.config.environment import Environment
+from skinspire_db.config.policy import Policy
+from skinspire_db.content.seeding import Content
+from skinspire_db.lifecycle.remedies import in_shell
+from skinspire_db.objects.files import SqlFile
+from skinspire_db.schema.blueprint import Blueprint
+
+if TYPE_CHECKING:
+    from skinspire_db.postgres.connections import Connection
+
+MENDED = 3  # at once, by one remedy
+DRIFT, STATUS = "invoke db.drift --env={env}", "invoke triggers.status --env={env}"
+SEED = "invoke db.seed --env={env} --reference-only"
+
+
+class Failed(Exception):
+    """What a check found wrong, the check's detail, and what to do about it."""
+
+    def __init__(self, detail: str, remedy: str) -> None:
+        super().__init__(detail)
+        self.remedy = remedy
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What the checks look at; without `writes` the transaction is read only, and nothing is written on trial."""
+
+    connection: Connection
+    environment: Environment
+    wanted: Blueprint
+    files: list[SqlFile]
+    writes: bool = True
+
+    @property
+    def policy(self) -> Policy:
+        """What the environment allows."""
+        return self.environment.policy
+
+    @property
+    def content(self) -> Content:
+        """The project's reference data."""
+        return Content(self.environment, self.wanted.python_defaults)
+
+
+def expect(condition: bool, otherwise: str, remedy: str) -> None:
+    """Raise Failed with these words unless the condition holds."""
+    if not condition:
+        raise Failed(otherwise, remedy)
+
+
+def expect_none(wrong: list[tuple[str, str]], title: str = "", between: str = "; ") -> None:
+    """Fail with what is wrong; the remedy is the statements that mend the first of them, or show its rows."""
+    some = " ".join(statement for _, statement in wrong[:MENDED])
+    expect(not wrong, title + between.join(says for says, _ in wrong), in_shell(some))
+
+
+def one(subject: Subject, query: str, parameters: tuple[Any, ...] | None = None, remedy: str = DRIFT) -> tuple[Any, ...]:
+    """The one row that a query finds. Raises Failed where there is none."""
+    row = subject.connection.execute(query.encode(), parameters).fetchone()
+    if row is None:
+        raise Failed("the row that was just written is not there", remedy)
+    return tuple(row)
+
+
+def first_column(subject: Subject, query: str, parameters: tuple[Any, ...] | None = None) -> list[str]:
+    """The first column of what a query finds."""
+    return [row[0] for row in subject.connection.execute(query.encode(), parameters).fetchall()]
