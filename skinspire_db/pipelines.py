@@ -34,7 +34,11 @@ class OwnPipeline:
     steps: tuple[Chosen, ...]
 
     def bind(self, context: Context) -> Pipeline:
-        """The operation on one environment. Raises what steps.bound() raises."""
+        """The operation on one environment.
+
+        Raises:
+            SkinspireError: what steps.bound() raises.
+        """
         return Pipeline(self.name, context.environment, bound(context, *self.steps))
 
     def run(self, ctx: Any = None, *, confirm: str | None = None, json: bool | None = None) -> Result | None:
@@ -60,7 +64,11 @@ class OwnPipeline:
         return console.operate(ctx, self.env, self.bind, json=wanted, confirm=confirm)
 
     def plan(self, *, confirm: str | None = None, backups: Path | None = None) -> Plan:
-        """What run() would do; nothing is changed. Raises what it would begin with."""
+        """What run() would do; nothing is changed.
+
+        Raises:
+            SkinspireError: what run() would begin with.
+        """
         return self.bind(Context(environment.resolve(self.env))).plan(confirm=confirm, backups=backups)
 
 

@@ -58,16 +58,25 @@ class Context:
 
     @property
     def project(self) -> Project:
+        """The environment's project."""
         return self.environment.project
 
     @cached_property
     def blueprint(self) -> Blueprint:
-        """What the models say. Raises ModelsInvalid."""
+        """What the models say.
+
+        Raises:
+            ModelsInvalid: they cannot be used.
+        """
         return Blueprint.of_project(self.project)
 
     @cached_property
     def sql_files(self) -> list[SqlFile]:
-        """The current SQL files. Raises SqlFileInvalid."""
+        """The current SQL files.
+
+        Raises:
+            SqlFileInvalid: one cannot be used.
+        """
         return versions.current(self.project)
 
     @cached_property

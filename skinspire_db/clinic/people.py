@@ -75,10 +75,12 @@ class Draw:
         self._bits = int.from_bytes(digest, "big")  # 512 bits; a person needs about 200
 
     def below(self, limit: int) -> int:
+        """The next number, from 0 to below the limit."""
         self._bits, drawn = divmod(self._bits, limit)
         return drawn
 
     def of(self, choices: tuple[T, ...]) -> T:
+        """One of the choices."""
         return choices[self.below(len(choices))]
 
 

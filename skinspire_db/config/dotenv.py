@@ -25,8 +25,9 @@ NAME_REFERENCE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
 def read(path: Path, environments: Iterable[str]) -> dict[str, str]:
     """The settings of a .env file; those that are ours as they are meant: with `export` before and a comment behind.
 
-    Raises InvalidSetting, with the line's number and without its value, for a line that means one of ours and cannot be
-    taken as it is written, and for a file that cannot be read.
+    Raises:
+        InvalidSetting: a line means one of ours and cannot be taken as it is written, with the line's number and without its
+            value; or the file cannot be read.
     """
     from decouple import RepositoryEnv
 

@@ -38,8 +38,11 @@ class Environment:
 def resolve(name: str | None = None, given_by: str = "--env") -> Environment:
     """The environment called `name`, or the active one. `given_by` is the flag that named it, for the error.
 
-    Raises UnknownEnvironment for a name that is not declared, and InvalidSetting when the environment needs a URL and
-    has none. Nothing is connected to and nothing is started.
+    Nothing is connected to and nothing is started.
+
+    Raises:
+        UnknownEnvironment: for a name that is not declared.
+        InvalidSetting: the environment needs a URL and has none.
     """
     project = current_project()
     chosen = active(project).value if name is None else canonical(name, project, given_by)
@@ -77,11 +80,14 @@ def active(project: Project) -> Setting:
 
 
 def switch(name: str) -> Setting:
-    """Make `name` the active environment of this checkout and return the active one, read back.
+    """Make `name` the active environment of this checkout.
 
-    What is returned can differ from `name`: SKINSPIRE_ENV, when set, beats the file that this writes.
+    Returns:
+        The active one, read back. It can differ from `name`: SKINSPIRE_ENV, when set, beats the file that this writes.
 
-    Raises UnknownEnvironment, or InvalidSetting when the file cannot be written; the former choice then stands.
+    Raises:
+        UnknownEnvironment: none of that name is declared.
+        InvalidSetting: the file cannot be written; the former choice then stands.
     """
     project = current_project()
     chosen = canonical(name, project, "--env")
@@ -96,14 +102,19 @@ def switch(name: str) -> Setting:
 
 
 def resolve_name(name: str) -> str:
-    """The environment that is meant by `name`: old names and upper case are understood. Raises UnknownEnvironment."""
+    """The name of the environment that is meant by `name`: old names and upper case are understood.
+
+    Raises:
+        UnknownEnvironment: none of that name is declared.
+    """
     return canonical(name, current_project(), "--env")
 
 
 def resolve_active(name: str | None) -> str:
     """The name of the environment that is meant, of the active one for None; whether it has a database or not.
 
-    Raises UnknownEnvironment.
+    Raises:
+        UnknownEnvironment: none of that name is declared.
     """
     return resolve_name(name) if name is not None else str(active(current_project()).value)
 
@@ -111,7 +122,8 @@ def resolve_active(name: str | None) -> str:
 def is_protected(name: str) -> bool:
     """Whether the environment of that name is protected; one that this project does not declare counts as such.
 
-    Raises InvalidSetting.
+    Raises:
+        InvalidSetting: pyproject.toml declares what cannot be used.
     """
     project = current_project()
     return name not in environment_names(project) or policy_of(name, project).protected
@@ -120,7 +132,11 @@ def is_protected(name: str) -> bool:
 def describe(name: str | None = None) -> list[Setting]:
     """Every setting of the environment called `name`, or of the active one, with its source; passwords are hidden.
 
-    Raises UnknownEnvironment or InvalidSetting; connects to nothing.
+    Connects to nothing.
+
+    Raises:
+        UnknownEnvironment: none of that name is declared.
+        InvalidSetting: a setting cannot be used.
     """
     project = current_project()
     chosen = active(project) if name is None else Setting("environment", canonical(name, project, "--env"), "--env")

@@ -57,8 +57,10 @@ class Project:
     def setting(self, name: str) -> Setting:
         """Look `name` up in the process environment, then in .env, as python-decouple reads it.
 
-        An empty value counts as not set: `DEV_DATABASE_URL=` in a .env means "none". Raises InvalidSetting for a line of
-        .env that means one of our settings and cannot be taken as it is written.
+        An empty value counts as not set: `DEV_DATABASE_URL=` in a .env means "none".
+
+        Raises:
+            InvalidSetting: for a line of .env that means one of our settings and cannot be taken as it is written.
         """
         if value := os.environ.get(name):
             return Setting(name, value, "process environment")
@@ -73,7 +75,8 @@ def current_project() -> Project:
     It is the folder that SKINSPIRE_PROJECT names, else the nearest one upwards whose pyproject.toml has a table
     [tool.skinspire_db], else the checkout that this package is imported from.
 
-    Raises InvalidSetting when SKINSPIRE_PROJECT names no folder or a pyproject.toml cannot be parsed.
+    Raises:
+        InvalidSetting: SKINSPIRE_PROJECT names no folder or a pyproject.toml cannot be parsed.
     """
     if named := os.environ.get("SKINSPIRE_PROJECT"):
         root = Path(named).resolve()
@@ -116,7 +119,11 @@ def write_atomically(path: Path, text: str, *, mode: int | None = None, owner: t
 
 @contextlib.contextmanager
 def opened_new(path: Path, mode: int, owner: tuple[int, int] | None = None) -> Iterator[TextIO]:
-    """A new file, for writing, with this mode whatever the umask. Raises OSError where something is already."""
+    """A new file, for writing, with this mode whatever the umask.
+
+    Raises:
+        OSError: there is one of that name already.
+    """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINK, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
         if sys.platform != "win32":
@@ -127,7 +134,11 @@ def opened_new(path: Path, mode: int, owner: tuple[int, int] | None = None) -> I
 
 
 def append(path: Path, text: str) -> None:
-    """Write at the end of a file. Raises OSError where it is a link."""
+    """Write at the end of a file.
+
+    Raises:
+        OSError: it is a link.
+    """
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | NO_LINK), "a", encoding="utf-8", newline="\n") as file:
         file.write(text)
 
@@ -163,7 +174,11 @@ def replace(old: Path, new: Path) -> None:
 
 
 def remove(folder: Path) -> bool:
-    """Delete a folder with all that is in it, trying again on Windows as replace() does. Returns whether it is gone."""
+    """Delete a folder with all that is in it, trying again on Windows as replace() does.
+
+    Returns:
+        Whether it is gone.
+    """
     deadline = time.monotonic() + PATIENCE
     while True:
         shutil.rmtree(folder, ignore_errors=True)

@@ -22,8 +22,11 @@ WAYS_OUT = ("_exit", "execv", "execve")  # of os; they end the process without a
 def running(project: Project) -> Iterator[None]:
     """Run code of the project: its folder is the first on the path, and what it prints goes to stderr.
 
-    Exceptions and Ctrl-C pass. Raises ProjectCodeEnded, with the traceback of its cause, for every other way out: sys.exit(),
-    os._exit(), os.exec*(), GeneratorExit and whatever else is no Exception.
+    Exceptions and Ctrl-C pass.
+
+    Raises:
+        ProjectCodeEnded: with the traceback of its cause, for every other way out: sys.exit(), os._exit(), os.exec*(),
+            GeneratorExit and whatever else is no Exception.
     """
     root = str(project.root)
     sys.path[:] = [root, *(each for each in sys.path if each != root)]

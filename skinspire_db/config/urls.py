@@ -26,7 +26,8 @@ def parameters(given: Setting, sslmode: str | None) -> dict[str, Any]:
     """What libpq needs to get where the setting's URL leads; `sslmode` holds where the URL has none and leads elsewhere than
     to this machine.
 
-    Raises InvalidSetting for a URL that cannot be used, whose text stays secret.
+    Raises:
+        InvalidSetting: for a URL that cannot be used, whose text stays secret.
     """
     import psycopg
     from sqlalchemy import exc, make_url

@@ -78,8 +78,10 @@ class Backup:
 
 
 def folder_of(project: Project, given: Path | None) -> Path:
-    """Where backups are: `given`, in the project unless it is an absolute path; by default backups/. Raises BackupInvalid for
-    a link to what is not there: a disk that is not mounted is no empty folder.
+    """Where backups are: `given`, in the project unless it is an absolute path; by default backups/.
+
+    Raises:
+        BackupInvalid: for a link to what is not there: a disk that is not mounted is no empty folder.
     """
     folder = project.root / (given or Path("backups"))
     if folder.is_symlink() and not folder.exists():
@@ -90,7 +92,11 @@ def folder_of(project: Project, given: Path | None) -> Path:
 
 
 def read(path: Path) -> Backup:
-    """The backup in that folder. Raises BackupInvalid for one that is not complete or whose manifest cannot be read."""
+    """The backup in that folder.
+
+    Raises:
+        BackupInvalid: for one that is not complete or whose manifest cannot be read.
+    """
     try:
         said = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         if said["format"] > FORMAT:
@@ -126,7 +132,8 @@ def _check(manifest: Manifest) -> None:
 def complete(folder: Path, environment: str | None = None) -> tuple[list[Backup], list[str]]:
     """The complete backups of an environment, or of all, newest first, and sentences on those that cannot be used.
 
-    Raises BackupInvalid for a folder that cannot be read; one that does not exist yet has none.
+    Raises:
+        BackupInvalid: for a folder that cannot be read; one that does not exist yet has none.
     """
     found, broken = [], []
     try:
@@ -148,7 +155,11 @@ def complete(folder: Path, environment: str | None = None) -> tuple[list[Backup]
 
 
 def pick(folder: Path, environment: str, name: str | None, otherwise: str = "invoke backup.create --env={env}") -> Backup:
-    """The backup that is called so, or is at that path; the environment's newest when none is named. Raises UsageError."""
+    """The backup that is called so, or is at that path; the environment's newest when none is named.
+
+    Raises:
+        UsageError: there is no such backup.
+    """
     if name:
         path = folder / name if (folder / name).is_dir() else expanded(name)
         if not path.is_dir():
@@ -212,7 +223,10 @@ def mark_verified(backup: Backup, how: str) -> None:
 def unfinished(folder: Path, name: str) -> Iterator[Path]:
     """A folder for a backup that is being made; it is `name` when the block ends well, and gone when it does not.
 
-    Those that were given up by processes that died are removed first. Raises BackupInvalid when the folder cannot be written.
+    Those that were given up by processes that died are removed first.
+
+    Raises:
+        BackupInvalid: the folder cannot be written.
     """
     from filelock import FileLock
 

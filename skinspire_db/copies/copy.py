@@ -104,7 +104,11 @@ def copy(
 
 
 def number_of_jobs(jobs: str | int) -> int:
-    """The number of jobs that a user gave. Raises UsageError when it is no number from 1 to 64."""
+    """The number of jobs that a user gave.
+
+    Raises:
+        UsageError: it is no number from 1 to 64.
+    """
     if not str(jobs).isdecimal() or not 1 <= int(jobs) <= 64:
         raise UsageError(f"--jobs={jobs} is no number from 1 to 64", remedy="leave --jobs out")
     return int(jobs)
@@ -154,7 +158,15 @@ def _look(connection: Connection, start: Target, running: Running, near: bool) -
 
 
 def need_room(target: Target, size: int) -> None:
-    """Raise StepFailed when the server's disk has less free than `size` bytes; a server elsewhere is not checked."""
+    """Look whether the server's disk has room; a server elsewhere is not checked.
+
+    Args:
+        target: the database, whose server is meant.
+        size: what is needed, in bytes.
+
+    Raises:
+        StepFailed: less is free.
+    """
     if target.server is None:
         return
     free = shutil.disk_usage(target.server.home).free

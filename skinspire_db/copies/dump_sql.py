@@ -113,7 +113,11 @@ class State(Scanner):
         self.command = False
 
     def read(self, line: bytes) -> int:
-        """Go through another line, up to a semicolon that ends the statement. Returns how far that was."""
+        """Go through another line, up to a semicolon that ends the statement.
+
+        Returns:
+            How far that was.
+        """
         self.ended = False
         at = 0
         while at < len(line) and not self.ended:

@@ -165,8 +165,13 @@ class _Division:
 
 
 def refuse_what_would_run(aside: Target, path: object) -> list[str]:
-    """Raise BackupInvalid when something of the dump would run whenever the tools write into their own tables. Returns a
-    sentence on functions that run with a superuser's rights, if there are any.
+    """Look for what a dump brought that would run with the tools' rights.
+
+    Returns:
+        A sentence on functions that run with a superuser's rights, if there are any.
+
+    Raises:
+        BackupInvalid: something of the dump would run whenever the tools write into their own tables.
     """
     with contextlib.closing(connections.connect(aside, "restore")) as connection:
         connections.begin(connection, aside.policy, brief=True)

@@ -67,8 +67,13 @@ class Plan:
             yield connection
 
     def admit(self, connection: Connection, command: str, danger: str, confirm: str | None) -> bool:
-        """Identify and guard, as the operation would under its lock. Returns whether there is anything to lose; raises
-        GuardRefused.
+        """Identify and guard, as the operation would under its lock.
+
+        Returns:
+            Whether there is anything to lose.
+
+        Raises:
+            GuardRefused: the operation would be refused.
         """
         filled = guard.admit(connection, self.target, command, danger, confirm, hold=False)
         if who := lock.holder(connection):
@@ -85,7 +90,11 @@ class Plan:
         self.would.append(f"create the database {self.target.database}")
 
     def may_create_databases(self) -> None:
-        """Raise PermissionMissing when the role may not; an embedded server that is yet to be made lets its role."""
+        """Look whether the role may create databases; an embedded server that is yet to be made lets its role.
+
+        Raises:
+            PermissionMissing: the role may not.
+        """
         if self.target.server and not self.target.server.exists:
             return
         with contextlib.closing(connections.maintenance(self.target, self.operation)) as connection:

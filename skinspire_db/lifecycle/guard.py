@@ -39,8 +39,11 @@ def about(danger: str, target: Target) -> str:
 
 
 def require_confirmation(command: str, danger: str, target: Target, confirm: str | None) -> None:
-    """Let a dangerous operation pass; `danger` says what it would do. Raises GuardRefused in a protected environment without
-    the right confirmation, and anywhere when a confirmation was given that names another database.
+    """Let a dangerous operation pass; `danger` says what it would do.
+
+    Raises:
+        GuardRefused: in a protected environment without the right confirmation, and anywhere when a confirmation was given
+            that names another database.
     """
     if confirm == target.database or (confirm is None and not target.policy.protected):
         return
@@ -61,12 +64,27 @@ def admit(
     hold: bool = True,
     writes: bool = True,
 ) -> bool:
-    """Lock, identify, guard. Returns whether the database holds anything that could be lost; raises what those raise, and
-    what connections.require_direct() raises; with `writes` False a standby will do.
-    Without `hold` no lock is taken: this is for a plan.
+    """Lock, identify, guard.
 
     The lock comes first, so that nothing changes between the look and the change; but an operation does not wait for the
     lock of a database that is refused anyway.
+
+    Args:
+        connection: an open connection to the database, in a transaction.
+        target: the database.
+        command: the operation, as it is typed.
+        danger: what it would do to what is there; "" for nothing.
+        confirm: the confirmation that was given.
+        hold: take the lock; without it nothing is locked, for a plan.
+        writes: the operation writes; otherwise a standby will do.
+
+    Returns:
+        Whether the database holds anything that could be lost.
+
+    Raises:
+        OperationLocked: another operation has the lock.
+        GuardRefused: the database is not the environment's, or a confirmation is missing.
+        SkinspireError: what connections.require_direct() raises.
     """
 
     def look() -> bool:
@@ -83,7 +101,11 @@ def admit(
 
 
 def consent_to_adopt(connection: Connection, target: Target, confirm: str | None) -> None:
-    """Let `env.stamp` pass. Raises GuardRefused unless confirmed, where the database is not empty and not ours yet."""
+    """Let `env.stamp` pass.
+
+    Raises:
+        GuardRefused: unless confirmed, where the database is not empty and not ours yet.
+    """
     connections.require_direct(target, "env.stamp")
     stamped = stamp.read(connection)
     if former := stamped.environment if stamped else stamp.last_owner(connection):

@@ -28,9 +28,12 @@ OF_WHOM = """
 
 
 def try_take(connection: Connection) -> bool:
-    """Take the database's one operation lock until the transaction ends, if it is free. Returns whether it was taken.
+    """Take the database's one operation lock until the transaction ends, if it is free.
 
     A transaction's lock cannot strand behind a pooler or a killed process.
+
+    Returns:
+        Whether it was taken.
     """
     return connection.execute("SELECT pg_try_advisory_xact_lock(%s)", (KEY,)).fetchone() == (True,)
 
@@ -52,7 +55,11 @@ def holder(connection: Connection) -> str:
 
 
 def take(connection: Connection, target: Target) -> None:
-    """Take the lock, waiting as long as the policy says. Raises OperationLocked with the holder's name."""
+    """Take the lock, waiting as long as the policy says.
+
+    Raises:
+        OperationLocked: another operation has it; with its name.
+    """
     import psycopg
 
     wait = round(target.policy.operation_wait * 1000)

@@ -145,7 +145,11 @@ class Operation(ABC):
 
     @abstractmethod
     def look_ahead(self, plan: Plan, running: Running) -> None:
-        """Put into the plan what it would do. Raises what carry_out() would begin with."""
+        """Put into the plan what it would do.
+
+        Raises:
+            SkinspireError: what carry_out() would begin with.
+        """
 
     def interrupted(self, result: Result) -> SkinspireError:
         """What Ctrl-C means here."""

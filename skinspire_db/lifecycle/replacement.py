@@ -158,7 +158,9 @@ def _look_at_former(target: Target, operation: str) -> None:
 def undo(environment: Environment) -> Replacement:
     """Bring back the database that the last copy or restore replaced; the present one is kept, for another undo.
 
-    Raises StepFailed when none is kept, GuardRefused when it is stamped as another environment's.
+    Raises:
+        StepFailed: none is kept.
+        GuardRefused: it is stamped as another environment's.
     """
 
     def former(running: Running) -> Target:

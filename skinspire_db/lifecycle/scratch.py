@@ -41,8 +41,11 @@ def database(
     """A database beside the target's, empty with that locale or a copy of `template`; dropped at the end if it still has its
     name.
 
-    As long as this process lives, an advisory lock says so; those of processes that died are dropped first. Raises
-    PermissionMissing when the role may not create databases, psycopg's ObjectInUse for a template that others use.
+    As long as this process lives, an advisory lock says so; those of processes that died are dropped first.
+
+    Raises:
+        PermissionMissing: the role may not create databases.
+        psycopg.errors.ObjectInUse: for a template that others use.
     """
     aside = new_name(target)
     with contextlib.closing(connections.maintenance(target, operation)) as watch:
@@ -85,7 +88,11 @@ def _check(target: Target, word: str) -> str:
 
 
 def sweep(target: Target, operation: str, watch: Connection) -> list[str]:
-    """Drop the scratch databases of this target whose operations died. Returns their names."""
+    """Drop the scratch databases of this target whose operations died.
+
+    Returns:
+        Their names.
+    """
     names = watch.execute("SELECT datname FROM pg_database WHERE datname ~ '_scratch_[0-9a-f]{12}$'").fetchall()
     swept = []
     for (name,) in names:
@@ -98,16 +105,26 @@ def sweep(target: Target, operation: str, watch: Connection) -> list[str]:
 
 
 def swap(target: Target, new: Target, operation: str, holder: Connection | None) -> list[str]:
-    """Give `new` the target's name; what had it becomes the former database, and what was that is dropped. When `new` is the
-    former one, the two change places. All in one transaction.
+    """Give the new database the target's name; what had it becomes the former database, and what was that is dropped.
 
-    A name proves nothing: each must be the database that this operation has looked at (its oid is in the target's pin), and
-    what is replaced or dropped must still have this environment's stamp.
+    When the new one is the former one, the two change places. All in one transaction. A name proves nothing: each must be
+    the database that this operation has looked at (its oid is in the target's pin), and what is replaced or dropped must
+    still have this environment's stamp.
 
-    `holder` has the target's operation lock, and is closed; None when the target does not exist. Returns who was connected,
-    and was sent away. Raises OperationLocked when another operation has come in between, StepFailed, ConnectionFailed or
-    GuardRefused when another database has one of the names now, StepFailed when others connect again and again; nothing has
-    changed then.
+    Args:
+        target: the database that is replaced.
+        new: the database that gets its name.
+        operation: for what; other sessions see it as the application_name.
+        holder: has the target's operation lock, and is closed; None when the target does not exist.
+
+    Returns:
+        Which sessions were on the database, and were ended.
+
+    Raises:
+        OperationLocked: another operation has come in between. Nothing has changed then, nor after the other errors.
+        StepFailed: another database has one of the names now, or others connect again and again.
+        ConnectionFailed: a database is another one than was looked at.
+        GuardRefused: a database has another environment's stamp now.
     """
     import psycopg
 
@@ -152,8 +169,11 @@ def swap(target: Target, new: Target, operation: str, holder: Connection | None)
 
 
 def identify(target: Target, operation: str) -> None:
-    """Make sure that this database is the environment's still. Raises GuardRefused for another's stamp, ConnectionFailed when
-    it is another one than was looked at.
+    """Make sure that this database is the environment's still.
+
+    Raises:
+        GuardRefused: for another's stamp.
+        ConnectionFailed: it is another one than was looked at.
     """
     with contextlib.closing(connections.connect(target, operation)) as connection:
         connections.begin(connection, target.policy, brief=True)
@@ -246,7 +266,8 @@ def _is_dead(watch: Connection, name: str) -> bool:
 def alone(target: Target, operation: str) -> Iterator[None]:
     """Be the only operation that makes a database of this name, which does not exist yet and so has no lock of its own.
 
-    Raises OperationLocked when another one is at it.
+    Raises:
+        OperationLocked: another one is at it.
     """
     with contextlib.closing(connections.maintenance(target, operation)) as watch:
         connections.begin(watch, target.policy, brief=True)

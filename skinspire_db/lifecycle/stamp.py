@@ -39,7 +39,8 @@ def read(connection: Connection) -> Stamp | None:
 def write(connection: Connection, environment: str, *, renew: bool = False) -> None:
     """Stamp the database, with a new identity when it was another environment's, or with `renew`, when it is a copy.
 
-    Raises GuardRefused for another, protected environment's stamp: it is never taken off here.
+    Raises:
+        GuardRefused: for another, protected environment's stamp: it is never taken off here.
     """
     if stamp := read(connection):
         refuse_protected(stamp.environment, environment, "this database")
@@ -58,9 +59,13 @@ def write(connection: Connection, environment: str, *, renew: bool = False) -> N
 
 
 def identify(connection: Connection, target: Target) -> bool:
-    """Make sure that this database is the environment's. Returns whether it holds tables, in a protected one anything at all.
+    """Make sure that this database is the environment's.
 
-    Raises GuardRefused for another environment's stamp, and for a database that has objects but no stamp.
+    Returns:
+        Whether it holds tables, in a protected one anything at all.
+
+    Raises:
+        GuardRefused: for another environment's stamp, and for a database that has objects but no stamp.
     """
     stamp = read(connection)
     if stamp is None and (count := len(objects.all_objects(connection))):
@@ -74,7 +79,11 @@ def identify(connection: Connection, target: Target) -> bool:
 
 
 def refuse_foreign(stamp: Stamp | None, target: Target) -> None:
-    """Raise GuardRefused when the stamp is another environment's."""
+    """Look whether the stamp is the environment's.
+
+    Raises:
+        GuardRefused: it is another environment's.
+    """
     if stamp and stamp.environment != target.environment:
         raise GuardRefused(
             f"{target} is stamped {stamp.environment}, not {target.environment}",
@@ -83,9 +92,12 @@ def refuse_foreign(stamp: Stamp | None, target: Target) -> None:
 
 
 def refuse_protected(former: str, wanted: str, database: str) -> None:
-    """Raise GuardRefused when `database` belongs to another environment than the one that is wanted, and that is protected.
+    """Look whether the database belongs to another environment that is protected.
 
     The remedy does not say how that environment gives it up: then the refusal would be the way to its patients' data.
+
+    Raises:
+        GuardRefused: it does.
     """
     if former != wanted and environments.is_protected(former):
         raise GuardRefused(

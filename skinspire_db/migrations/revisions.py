@@ -57,7 +57,11 @@ def directory(project: Project) -> ScriptDirectory:
 
 
 def heads(project: Project) -> list[str]:
-    """The newest revisions; several when two were written at the same time. Raises what `directory` raises."""
+    """The newest revisions; several when two were written at the same time.
+
+    Raises:
+        SkinspireError: what directory() raises.
+    """
     files = [str(path) for each in folders(project) for path in (each, *_inside(each))]
     found: list[str] = cached(project, "heads", lambda: sorted(directory(project).get_heads()), also=files)
     return found
@@ -110,7 +114,11 @@ def path(script: Script, project: Project) -> str:
 
 @contextlib.contextmanager
 def refusals() -> Iterator[None]:
-    """Turn what Alembic and the files' own code raise into MigrationInvalid with a remedy."""
+    """Give what Alembic and the files' own code raise a sentence and a remedy.
+
+    Raises:
+        MigrationInvalid: the block failed.
+    """
     from alembic.script.revision import RevisionError
     from alembic.util import CommandError
 

@@ -73,7 +73,11 @@ def attach(
 
 
 def drop(connection: Connection, triggers: Iterable[MadeTrigger]) -> int:
-    """Drop triggers that files made, where they exist. Returns how many."""
+    """Drop triggers that files made, where they exist.
+
+    Returns:
+        How many.
+    """
     from psycopg import sql
 
     triggers = list(triggers)
@@ -86,7 +90,14 @@ def drop(connection: Connection, triggers: Iterable[MadeTrigger]) -> int:
 
 
 def refuse_uninstalled(connection: Connection, name: str) -> dict[str, Entry]:
-    """The ledger's entries. Raises UsageError when the file is not among them."""
+    """Look whether a file is installed.
+
+    Returns:
+        The ledger's entries.
+
+    Raises:
+        UsageError: the file is not among them.
+    """
     entries = ledger.read(connection) if tool_schema.exists(connection) else {}
     if name not in entries:
         raise UsageError(
@@ -99,7 +110,10 @@ def refuse_uninstalled(connection: Connection, name: str) -> dict[str, Entry]:
 def switch(connection: Connection, name: str, *, enabled: bool) -> Summary:
     """Switch all triggers of an installed file on or off, and record that this is wished.
 
-    Runs in the caller's transaction. Raises UsageError for a file that is not installed or attaches no triggers.
+    Runs in the caller's transaction.
+
+    Raises:
+        UsageError: for a file that is not installed or attaches no triggers.
     """
     tool_schema.ensure(connection)
     entries = refuse_uninstalled(connection, name)

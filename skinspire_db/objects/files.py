@@ -142,7 +142,12 @@ def folder() -> Path:
 def read_files(where: Path, kind: Kind = TRIGGER) -> list[SqlFile]:
     """The SQL files of one folder, in firing order.
 
-    Raises SqlFileInvalid with file and line for one that cannot be used, and for two that would fire in no order.
+    Args:
+        where: the folder.
+        kind: which kind of objects they define.
+
+    Raises:
+        SqlFileInvalid: one cannot be used, or two would fire in no order; with file and line.
     """
     files = in_order(read_file(path, kind=kind) for path in paths(where))
     refuse_same_order(files)
@@ -160,7 +165,11 @@ def in_order(files: Iterable[SqlFile]) -> list[SqlFile]:
 
 
 def refuse_same_order(files: list[SqlFile]) -> None:
-    """Refuse two trigger files that would fire in no order. Raises SqlFileInvalid with file and line."""
+    """Refuse two trigger files that would fire in no order.
+
+    Raises:
+        SqlFileInvalid: two would; with file and line.
+    """
     for one, other in itertools.combinations(files, 2):
         if one.order == other.order and any(a.may_meet(b) for a in one.attachments for b in other.attachments):
             raise SqlFileInvalid(
@@ -171,9 +180,15 @@ def refuse_same_order(files: list[SqlFile]) -> None:
 
 
 def read_file(path: Path, stem: str | None = None, kind: Kind = TRIGGER) -> SqlFile:
-    """One SQL file, called `stem` if not as its path.
+    """One SQL file.
 
-    Raises SqlFileInvalid with file and line when it cannot be used.
+    Args:
+        path: where it is.
+        stem: what it is called, if not as its path.
+        kind: which kind of object it defines.
+
+    Raises:
+        SqlFileInvalid: it cannot be used; with file and line.
     """
     try:
         raw = path.read_bytes()

@@ -143,6 +143,12 @@ def _wish(entry: Entry) -> str:
 
 
 def outdated(file: SqlFile, entry: Entry) -> str:
+    """How the file and the installed object differ in version, as a note.
+
+    Args:
+        file: the file.
+        entry: what the ledger knows of it.
+    """
     if entry.version == file.version:
         return f"another text of version {entry.version} is installed"
     return f"version {entry.version} is installed, the file has {file.version}"

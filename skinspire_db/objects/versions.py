@@ -44,7 +44,8 @@ class Bumped:
 def folders(project: Project) -> list[Path]:
     """The folders of SQL files, the package's first; of two files with one name the one of a later folder counts.
 
-    Raises InvalidSetting when `sql` in pyproject.toml names what is no folder.
+    Raises:
+        InvalidSetting: `sql` in pyproject.toml names what is no folder.
     """
     given = project.config.get("sql")
     named = [given] if isinstance(given, str) else ["sql"] if given is None else given
@@ -72,7 +73,8 @@ def own_folder(project: Project) -> Path:
 def paths(project: Project, kinds: Sequence[Kind] = KINDS) -> dict[str, tuple[Kind, Path]]:
     """name -> kind and path of each SQL file that counts, not yet read.
 
-    Raises SqlFileInvalid for two files of the project's own with one name.
+    Raises:
+        SqlFileInvalid: for two files of the project's own with one name.
     """
     found: dict[str, tuple[Kind, Path]] = {}
     for folder in folders(project):
@@ -92,8 +94,9 @@ def current(project: Project, kinds: Sequence[Kind] = KINDS) -> list[SqlFile]:
     """The SQL files that this project installs: trigger files in firing order, but for those that its pyproject.toml leaves
     out, then the others.
 
-    Raises SqlFileInvalid with file and line for one that cannot be used or was edited without a new version, and
-    InvalidSetting when pyproject.toml leaves out what does not exist.
+    Raises:
+        SqlFileInvalid: one cannot be used, or was edited without a new version; with file and line.
+        InvalidSetting: pyproject.toml leaves out what does not exist.
     """
     files = reading.in_order(read_file(path, kind=kind) for kind, path in paths(project, kinds).values())
     reading.refuse_same_order(files)
@@ -179,7 +182,11 @@ def _check_archived(file: SqlFile, version: int, earlier: int, sha256: str | Non
 
 
 def at(file: SqlFile, version: str) -> SqlFile:
-    """The file as it was in an earlier version, or as it is. Raises UsageError for a version that does not exist."""
+    """The file as it was in an earlier version, or as it is.
+
+    Raises:
+        UsageError: for a version that does not exist.
+    """
     newest = max(read_lock(file.root).get(_locked_name(file), {0: ""}))
     if not re.fullmatch(r"[1-9][0-9]*", version) or int(version) > newest:
         raise UsageError(
@@ -192,13 +199,18 @@ def at(file: SqlFile, version: str) -> SqlFile:
 def pick(files: list[SqlFile], name: str) -> SqlFile:
     """The file that --name means: its name, or the last part of one, where only one file has that.
 
-    Raises UsageError when there is none, or there are several.
+    Raises:
+        UsageError: there is none, or there are several.
     """
     return next(file for file in files if file.name == named([each.name for each in files], name, _what(files)))
 
 
 def named(names: Sequence[str], name: str, what: str = "SQL file") -> str:
-    """Which of the names --name means. Raises UsageError."""
+    """Which of the names --name means.
+
+    Raises:
+        UsageError: none or several.
+    """
     chosen = [name] if name in names else [each for each in names if each.rpartition("/")[2] == name]
     if len(chosen) > 1:
         raise UsageError(f"{name} is the name of {len(chosen)} SQL files", remedy=f"choose from {', '.join(chosen)}")
@@ -219,8 +231,9 @@ def bump(project: Project, name: str | None, kinds: Sequence[Kind] = KINDS, *, d
     A version that was never committed to git is known here only: it is locked anew under its number. A file that was not
     edited gets the next version too, ready to be edited, once: one whose text is still the former version's keeps its number.
 
-    Raises UsageError for an unknown name, SqlFileInvalid when the former text can be found neither in the file nor in
-    git's history; then nothing was written.
+    Raises:
+        UsageError: for an unknown name.
+        SqlFileInvalid: the former text can be found neither in the file nor in git's history; then nothing was written.
     """
     known = paths(project, kinds)
     collection, what = ("triggers", "trigger file") if list(kinds) == [TRIGGER] else ("sql", "SQL file")
@@ -289,7 +302,8 @@ def archived(file: SqlFile, version: int) -> Path:
 def read_lock(root: Path) -> dict[str, dict[int, str]]:
     """kind/name -> version -> sha256 of every version, as sql.lock in a folder of SQL files has them.
 
-    Raises SqlFileInvalid with file and line for a damaged line.
+    Raises:
+        SqlFileInvalid: a line is damaged; with file and line.
     """
     locked: dict[str, dict[int, str]] = {}
     path = root / LOCK

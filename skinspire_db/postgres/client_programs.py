@@ -64,7 +64,14 @@ class ClientTools:
         return cast("subprocess.Popen[bytes]", process)
 
     def run(self, name: str, target: Target, *arguments: str, stdin: IO[bytes] | None = None, connect: bool = True) -> str:
-        """Run a program to its end and return what it printed. Raises StepFailed with what it said."""
+        """Run a program to its end.
+
+        Returns:
+            What it printed.
+
+        Raises:
+            StepFailed: it failed; with what it said.
+        """
         process = self.start(
             name,
             target,
@@ -81,10 +88,13 @@ class ClientTools:
         return out.decode(errors="surrogateescape")  # a dump's own encoding, which goes back to a program as it came
 
     def restore(self, target: Target, *arguments: str) -> None:
-        """Run pg_restore into the target, up to the first error. Raises StepFailed with what it said.
+        """Run pg_restore into the target, up to the first error.
 
         A server that is older than the programs does not know every setting that they begin with, and pg_restore cannot be
         told to leave one out: there it goes on after errors, and none but those may have been.
+
+        Raises:
+            StepFailed: it failed; with what it said.
         """
         if not self._sets_too_much(target):
             self.run("pg_restore", target, "--exit-on-error", *arguments)

@@ -88,7 +88,11 @@ class Cluster:
 
     @property
     def binaries(self) -> Binaries:
-        """PostgreSQL's programs. Raises ServerFailed when there are none."""
+        """PostgreSQL's programs.
+
+        Raises:
+            ServerFailed: there are none.
+        """
         if self._binaries is None:
             found = find_binaries(self.account)
             self._binaries = added_extensions.with_extensions(found, self.home) if self.home.is_dir() else found
@@ -96,7 +100,11 @@ class Cluster:
 
     @property
     def exists(self) -> bool:
-        """Whether a cluster has been made here. Raises ServerFailed where the folder is another user's."""
+        """Whether a cluster has been made here.
+
+        Raises:
+            ServerFailed: the folder is another user's.
+        """
         return self._readable(lambda: (self.data / "PG_VERSION").exists())
 
     def address(self) -> Address | None:

@@ -43,10 +43,16 @@ $$
 
 
 def connect(target: Target, operation: str, *, database: str | None = None) -> Connection:
-    """Open a connection for `operation`, which is the application_name that others see. Not in autocommit.
+    """Open a connection, which is not in autocommit. An embedded server that does not answer is started.
 
-    An embedded server that does not answer is started. Raises DatabaseMissing, ConnectionFailed, or InvalidSetting for a
-    URL with unknown options; none of their texts holds the password.
+    Args:
+        target: the database.
+        operation: for what; other sessions see it as the application_name.
+
+    Raises:
+        DatabaseMissing: the server has no such database.
+        ConnectionFailed: the server does not answer, or refuses.
+        InvalidSetting: the URL has unknown options. No error's text holds the password.
     """
     import psycopg
 
@@ -138,8 +144,10 @@ def autocommit(connection: Connection) -> None:
 
 
 def settle(connection: Connection) -> None:
-    """Wait until all that has been committed on the server is on its disk. Raises psycopg's OperationalError when the server
-    died since the connection was opened, and may have lost some of it.
+    """Wait until all that has been committed on the server is on its disk.
+
+    Raises:
+        psycopg.errors.OperationalError: the server died since the connection was opened, and may have lost some of it.
     """
     # A transaction that writes no WAL waits for none, even if it has an id.
     connection.execute(
@@ -151,7 +159,9 @@ def settle(connection: Connection) -> None:
 def open_once(target: Target, operation: str, database: str | None = None) -> Connection:
     """One attempt to connect, to the server that the operation is on.
 
-    Raises psycopg's errors, and ConnectionFailed when it led to another server.
+    Raises:
+        psycopg.Error: there is no connection.
+        ConnectionFailed: it led to another server.
     """
     import psycopg
 
@@ -169,7 +179,9 @@ def open_once(target: Target, operation: str, database: str | None = None) -> Co
 def maintenance(target: Target, operation: str) -> Connection:
     """A connection to a database that every server has, on the target's server.
 
-    Raises PermissionMissing when the role may not connect to it, ConnectionFailed when a limit or the server keeps it out.
+    Raises:
+        PermissionMissing: the role may not connect to it.
+        ConnectionFailed: a limit or the server keeps it out.
     """
     import psycopg
 

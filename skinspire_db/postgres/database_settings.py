@@ -59,7 +59,8 @@ def locale(connection: Connection) -> str:
 def write(connection: Connection, database: str, properties: list[Property]) -> list[str]:
     """Give the connection's database, which has that name, these properties; the connection is in autocommit.
 
-    Returns what was left out, a sentence each: what names a role that does not exist, or may not be set.
+    Returns:
+        What was left out, a sentence each: what names a role that does not exist, or may not be set.
     """
     import psycopg
 

@@ -27,10 +27,14 @@ PATIENCE = 0.3  # seconds, for a database to be dropped that nothing depends on
 
 
 def open_database(target: Target, operation: str, *, create: bool) -> tuple[Connection, bool]:
-    """Open a connection; with `create`, a database that does not exist is made first. Returns it, and whether it was made.
+    """Open a connection; with `create`, a database that does not exist is made first.
 
-    Raises what connect() raises, and PermissionMissing when the role may not create databases, with what to ask the
-    administrator for.
+    Returns:
+        The connection, and whether the database was made.
+
+    Raises:
+        PermissionMissing: the role may not create databases; with what to ask the administrator for.
+        SkinspireError: what connect() raises.
     """
     created = False
     for pause in (*PAUSES, None):
@@ -45,10 +49,15 @@ def open_database(target: Target, operation: str, *, create: bool) -> tuple[Conn
 
 
 def drop_unless_used(target: Target, operation: str, own_pid: int) -> None:
-    """Drop the database, which no session but `own_pid` may be using. Never raises a psycopg error.
+    """Drop the database unless another session uses it. No psycopg error leaves it.
 
     No session can begin between the look and the DROP, which would otherwise wait for it and then drop what it made. A
     comment says who has closed it: when this process is killed, the next operation opens it again.
+
+    Args:
+        target: the database.
+        operation: for what; other sessions see it as the application_name.
+        own_pid: the one session that may be using it.
     """
     import psycopg
     from psycopg import sql
@@ -72,8 +81,12 @@ def drop_unless_used(target: Target, operation: str, own_pid: int) -> None:
 
 
 def drop_database(target: Target, operation: str, over: Connection | None = None) -> None:
-    """Drop the database if it exists, and end the sessions on it. Never raises a psycopg error. `over` is a connection to
-    another database of the server, whose transaction ends: the role may no longer be let in.
+    """Drop the database if it exists, and end the sessions on it. No psycopg error leaves it.
+
+    Args:
+        target: the database.
+        operation: for what; other sessions see it as the application_name.
+        over: a connection to another database of the server, whose transaction ends: the role may no longer be let in.
     """
     import psycopg
     from psycopg import sql
@@ -96,11 +109,15 @@ def drop_without_waiting(target: Target, operation: str) -> bool:
     """Drop the database, and wait at most PATIENCE seconds for it: the server goes on by itself.
 
     DROP DATABASE waits for a checkpoint, which writes to disk whatever was changed on the server before, file by file: after
-    the restore of 80 tables those are a thousand files, and seconds where a disk is slow.
+    the restore of 80 tables those are a thousand files, and seconds where a disk is slow. As long as the server is at work on
+    it, an advisory lock says that its operation lives. No psycopg error leaves it.
+
+    Args:
+        target: the database.
+        operation: for what; other sessions see it as the application_name.
 
     Returns:
-        Whether it has ended. Never raises a psycopg error; an advisory lock says as long as the server is at work on it that
-        nobody died.
+        Whether it has ended.
     """
     import psycopg
     from psycopg import sql
@@ -131,12 +148,18 @@ def _has_ended(connection: Connection, seconds: float) -> bool:
 
 
 def create_database(target: Target, operation: str, *, template: str | None = None, locale: str = "ENCODING 'UTF8'") -> bool:
-    """CREATE DATABASE, empty with that locale or as a copy of `template`; returns False when another session was faster.
+    """CREATE DATABASE, empty with that locale or as a copy of `template`.
 
     A template that does not fit into the server's shared buffers is copied as files (STRATEGY FILE_COPY), a smaller one by
     way of the buffers and the WAL, which spares the two checkpoints (PostgreSQL manual, CREATE DATABASE).
 
-    Raises PermissionMissing, ConnectionFailed, and psycopg's ObjectInUse for a template that others are connected to.
+    Returns:
+        False when another session was faster.
+
+    Raises:
+        PermissionMissing: the role may not create databases.
+        ConnectionFailed: the server cannot be reached.
+        psycopg.errors.ObjectInUse: others are connected to the template.
     """
     import psycopg
     from psycopg import sql

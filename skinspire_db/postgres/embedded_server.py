@@ -33,10 +33,15 @@ class EmbeddedServer(Cluster):
     """The server of a cluster: started, asked, stopped, and deleted with it."""
 
     def start(self) -> Address:
-        """Make the cluster when there is none, start it when it does not run, and return where it answers.
+        """Make the cluster when there is none, and start it when it does not run.
 
-        Safe to call at any time and from several processes at once. Raises ServerFailed with the reason that the server
-        gave; a cluster that could not be made completely is removed again.
+        Safe to call at any time and from several processes at once.
+
+        Returns:
+            Where it answers.
+
+        Raises:
+            ServerFailed: with the reason that the server gave; a cluster that could not be made completely is removed again.
         """
         with self._lock():
             if not self.durable and self.exists and self._postmaster() is None and not self._same_boot():
@@ -50,7 +55,11 @@ class EmbeddedServer(Cluster):
         return address
 
     def stop(self) -> bool:
-        """Stop the server; open transactions are rolled back. Returns False when it did not run."""
+        """Stop the server; open transactions are rolled back.
+
+        Returns:
+            False when it did not run.
+        """
         if not self.exists:
             return False
         with self._lock():
@@ -92,7 +101,8 @@ class EmbeddedServer(Cluster):
     def destroy(self) -> None:
         """Stop the server and delete it with every database it holds; files that are not its own stay.
 
-        What cannot be deleted raises ServerFailed.
+        Raises:
+            ServerFailed: something cannot be deleted.
         """
         try:
             with self._lock():
@@ -170,7 +180,11 @@ def throw_away_server(project: Project) -> EmbeddedServer:
 
 
 def server_of(environment: Environment) -> EmbeddedServer:
-    """The embedded server that holds an environment's database. Raises GuardRefused when the environment has a URL."""
+    """The embedded server that holds an environment's database.
+
+    Raises:
+        GuardRefused: the environment has a URL.
+    """
     if not environment.embedded:
         raise GuardRefused(
             f"{environment.name} is not on the embedded server: {environment.url.name} is set", remedy="invoke env.status"
@@ -179,9 +193,18 @@ def server_of(environment: Environment) -> EmbeddedServer:
 
 
 def destroy(*servers: EmbeddedServer, confirm: str | None, dry: bool = False) -> list[EmbeddedServer]:
-    """Delete those of these servers that exist, with all their databases, and return them; with `dry` delete nothing.
+    """Delete servers with all their databases.
 
-    Raises GuardRefused when none does, and unless `confirm` is the name of the first one's folder.
+    Args:
+        servers: those that are meant; only those that exist are deleted.
+        confirm: the name of the first one's folder.
+        dry: delete nothing.
+
+    Returns:
+        Those that exist.
+
+    Raises:
+        GuardRefused: none exists, or the confirmation is missing.
     """
     existing = [server for server in servers if server.exists]
     if not existing:

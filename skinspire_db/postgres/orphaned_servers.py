@@ -34,7 +34,15 @@ def orphans(confirm: str | None) -> list[Abandoned]:
 
 
 def destroy(confirm: str | None) -> list[Abandoned]:
-    """Delete what orphans() gives, with all databases, and return it. Raises what that raises, and ServerFailed."""
+    """Delete what orphans() gives, with all databases.
+
+    Returns:
+        What was deleted.
+
+    Raises:
+        ServerFailed: something cannot be deleted.
+        SkinspireError: what orphans() raises.
+    """
     chosen = orphans(confirm)
     for server in chosen:
         EmbeddedServer(server.home).destroy()

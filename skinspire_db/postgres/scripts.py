@@ -42,7 +42,11 @@ class Script:
     word: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
 
     def write(self, text: bytes | str) -> None:
-        """Add to it. Raises StepFailed for a NUL byte: psql passes over the rest of such a line in silence."""
+        """Add to the script.
+
+        Raises:
+            StepFailed: a NUL byte is in it: psql passes over the rest of such a line in silence.
+        """
         text = text.encode(errors="surrogateescape") if isinstance(text, str) else text
         if b"\0" in text:
             raise StepFailed("the script holds a NUL byte: it is no SQL", remedy="use another file")
@@ -55,8 +59,11 @@ class Script:
         self.write("BEGIN;\n" if self.transaction else "")
 
     def run(self, target: Target) -> None:
-        """Run it. Raises StepFailed with what psql said, and when psql did not come to the last line: where it is one
-        transaction, nothing of it is kept then.
+        """Run the script.
+
+        Raises:
+            StepFailed: it failed, with what psql said, or psql did not come to the last line; where it is one transaction,
+                nothing of it is kept then.
         """
         self.write("\nCOMMIT;\n" if self.transaction else "\n")
         self.write(f"\\unrestrict {self.word}\n" if self.tools.restricts else "")

@@ -78,7 +78,9 @@ def target_of(environment: Environment, *, start: bool = True, application: bool
     The tools' way there, by the admin URL where there is one; with `application`, the application's, whose every connection
     may go to another one of several hosts.
 
-    Raises InvalidSetting for a URL that cannot be used, ServerFailed when the embedded server cannot be started.
+    Raises:
+        InvalidSetting: for a URL that cannot be used.
+        ServerFailed: the embedded server cannot be started.
     """
     pin = Pin() if application else environment.pin
     if not environment.embedded:
@@ -94,7 +96,11 @@ def target_of(environment: Environment, *, start: bool = True, application: bool
 
 
 def replica(environment: Environment) -> Target | None:
-    """Where the environment's read replica is, None when it has none. Raises InvalidSetting for an unusable URL."""
+    """Where the environment's read replica is, None when it has none.
+
+    Raises:
+        InvalidSetting: for an unusable URL.
+    """
     url = environment.project.setting(replica_setting(environment.name))
     if url.value is None:
         return None

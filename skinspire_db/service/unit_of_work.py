@@ -130,7 +130,11 @@ class UnitOfWork:
         return self.service.environment.name
 
     def refuse_in_child(self) -> None:
-        """Raise UsageError in a process that was forked while this was open: its connection is the parent's."""
+        """Look whether this is the process that opened the unit.
+
+        Raises:
+            UsageError: it was forked while the unit was open: the connection is the parent's.
+        """
         if self.pid != os.getpid():
             raise UsageError("this session is the parent process's", remedy="open a get_db_session block in the child")
 
@@ -182,7 +186,11 @@ class UnitOfWork:
         return self.ended_elsewhere
 
     def refuse_ended(self) -> None:
-        """Raise SessionSpoiled when something else has ended the transaction."""
+        """Look whether the transaction is still the unit's.
+
+        Raises:
+            SessionSpoiled: something else has ended it.
+        """
         if self.was_ended():
             raise SessionSpoiled(
                 "the transaction of this get_db_session block was ended inside it; what it had done may have left a trace",

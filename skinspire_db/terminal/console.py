@@ -64,12 +64,23 @@ class ConsoleReport(Report):
                 say(line)
 
     def progress(self, done: int, total: int) -> None:
-        """Show a bar of rows, where there are many."""
+        """Show a bar of rows, where there are many.
+
+        Args:
+            done: how many are in.
+            total: how many there are.
+        """
         if total >= 10_000:
             self._show(done, total, "  seed", unit=" people")
 
     def transfer(self, done: int, total: int, rows: int) -> None:
-        """Show a bar of bytes."""
+        """Show a bar of bytes.
+
+        Args:
+            done: how many have gone over.
+            total: about how many there are.
+            rows: in how many rows.
+        """
         self._show(done, total, "  copied", unit="B", unit_scale=True)
         if self._bar is not None and rows:
             self._bar.set_postfix_str(f"{rows:,} rows")

@@ -149,20 +149,38 @@ class InTransaction(ClinicDatabase):
 
     @property
     def observer(self) -> Connection:
+        """The connection that the shared database is looked at by."""
         return self.shared.connection
 
     def service(self) -> Service:
+        """What the application's code gets as its database."""
         return self.shared.within
 
     def connect(self) -> Connection:
+        """Refuse a connection of its own.
+
+        Raises:
+            UsageError: always; the test has one connection.
+        """
         raise UsageError("a db_session test has one connection", remedy=USE_DB_DATABASE)
 
     def check(self) -> None:
+        """Look whether the test stayed in its transaction.
+
+        Raises:
+            UsageError: savepoints behaved otherwise than transactions would have.
+            Escaped: the test has left the transaction.
+        """
         if self.transaction.misleading:
             raise UsageError(f"db_session cannot show what happened: {self.transaction.misleading}", remedy=USE_DB_DATABASE)
         self.transaction.check()
 
     def finish(self, keep: str | None = None) -> None:
+        """Roll the test's transaction back, or keep it aside for a look.
+
+        Args:
+            keep: The name under which the database is kept as it is now; None does not keep it.
+        """
         try:
             self._finish(keep)
         finally:  # nothing is open any more: closing sends nothing
@@ -243,9 +261,11 @@ class PutBack(ClinicDatabase):
 
     @property
     def observer(self) -> Connection:
+        """The connection that the shared database is looked at by."""
         return self.shared.connection
 
     def service(self) -> Service:
+        """What the application's code gets as its database."""
         return self.shared.service()
 
     def _database(self) -> Database:

@@ -117,6 +117,7 @@ class ProcessDatabases:
 
     @property
     def shared(self) -> SharedDatabase:
+        """The database that this process's tests share, made at the first use and when its connection was lost."""
         if self._shared is None or self._shared.connection.closed:
             self.renew()
             self._shared = SharedDatabase(self.maker)

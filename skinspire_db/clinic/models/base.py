@@ -79,4 +79,5 @@ class TenantMixin:
 
     @declared_attr
     def hospital_id(cls) -> Mapped[uuid.UUID]:
+        """The tenant's column, with its foreign key and index."""
         return mapped_column(UUID, ForeignKey("hospitals.hospital_id"), index=True, sort_order=-10)

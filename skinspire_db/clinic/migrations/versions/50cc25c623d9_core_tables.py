@@ -11,6 +11,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    """Make the core tables."""
     op.create_table(
         "hospitals",
         sa.Column("hospital_id", sa.UUID(), server_default=sa.text("gen_random_uuid()"), nullable=False),
@@ -336,6 +337,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Drop the core tables."""
     op.drop_index("ix_login_history_user_id_login_time", table_name="login_history")
     op.drop_index(op.f("ix_login_history_session_id"), table_name="login_history")
     op.drop_table("login_history")
