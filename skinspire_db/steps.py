@@ -152,7 +152,7 @@ def _sql(context: Context) -> Step:
 
 
 def _proofs(context: Context) -> Step:
-    """A revision can take from a trigger function what it reads; PostgreSQL would say so at somebody's next login."""
+    """A revision can take from a trigger function what it reads; PostgreSQL would say so at a user's next login."""
 
     def run(connection: Connection) -> Summary:
         checks = proofs.prove_able(connection, context.sql_files)

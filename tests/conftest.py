@@ -256,7 +256,7 @@ def project(make_project: Callable[..., Project]) -> Project:
 
 @pytest.fixture(scope="session")
 def template(server: Address, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A database that `db.setup` made, to be cloned; nobody may connect to it."""
+    """A database that `db.setup` made, to be cloned; no session may connect to it."""
     name = f"template_{secrets.token_hex(4)}"
     root = tmp_path_factory.mktemp("template")
     (root / "pyproject.toml").write_text("[tool.skinspire_db]\n")

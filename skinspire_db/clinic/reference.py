@@ -51,7 +51,7 @@ def rows(data: Row, policy: Policy) -> Row:
 
 
 def complete(connection: Connection, data: Row, policy: Policy) -> Summary:
-    """Make an administrator for each role that nobody has.
+    """Make an administrator for each role that no user has.
 
     With the documented password under a policy that allows test data, else with a generated one, which is in the
     summary's `sign_in` and nowhere else.

@@ -29,7 +29,7 @@ class Rule:
     Args:
         file: The trigger file that promises it.
         says: What is wrong with the rows that the query finds.
-        query: Names them, each in one text without values that are nobody's to read.
+        query: Names them, each in one text without patients' values.
         looked_at: Whose rows were looked at, for a reader.
         remedy: What to do about them: a statement to type, or in words what only people can decide.
     """

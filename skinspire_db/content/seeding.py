@@ -227,7 +227,7 @@ def _answer(answered: Any) -> Any:
 
 
 def _analyze_new(connection: Connection) -> None:
-    """ANALYZE the role's tables that nothing has looked at yet: until then nobody knows how many rows they have."""
+    """ANALYZE the role's tables that nothing has looked at yet: until then their numbers of rows are not known."""
     from psycopg import sql
 
     rows = connection.execute(

@@ -183,4 +183,4 @@ def refuse_what_would_run(aside: Target, path: object) -> list[str]:
             )
         found = [name for (name,) in connection.execute(WITH_AN_OWNERS_RIGHTS.encode()).fetchall()]
     shown = ", ".join(found[:5]) + (f", and {len(found) - 5} more" if found[5:] else "")
-    return [f"these functions run with the rights of a superuser, whoever calls them: {shown}"] if found else []
+    return [f"these functions run with the rights of a superuser for every caller: {shown}"] if found else []

@@ -127,7 +127,9 @@ def inspect(environment: Environment, wanted: Wanted) -> Inspection:
                 state = without_waiting(connection, lambda: _state(connection, environment, found.notes))
                 found.about |= state or {"revisions": None, "at_head": None, "triggers_state": None}
                 if state is None:
-                    found.notes.append("where migrations and triggers stand is not known: somebody holds a table exclusively")
+                    found.notes.append(
+                        "where migrations and triggers stand is not known: a session holds a table exclusively"
+                    )
         if "tables" in found.sections:
             _mark_rows(connection, found, wanted)
         if "triggers" in found.sections:
@@ -224,7 +226,7 @@ def _one_table(connection: Connection, target: Target, wanted: Wanted, notes: li
     named = _find(connection, target, wanted)
     oid, is_view = named["oid"], named["kind"].endswith("view")
     if rows(connection, queries.HELD, table=oid):
-        notes.append(f"somebody holds {named['name']} exclusively: its size, defaults and definitions are not known now")
+        notes.append(f"a session holds {named['name']} exclusively: its size, defaults and definitions are not known now")
     keys = rows(connection, queries.FOREIGN_KEYS, table=oid)
     ends = [(key.pop("of"), key.pop("to")) for key in keys]
     if wanted.format == "mermaid":
@@ -245,7 +247,7 @@ def _one_table(connection: Connection, target: Target, wanted: Wanted, notes: li
         definition = without_waiting(connection, lambda: rows(connection, queries.DEFINITION, table=oid))
         sections["definition"] = definition or [{"definition": None}]
         if definition is None:
-            notes.append("the view's definition is not known now: somebody holds a table that it reads")
+            notes.append("the view's definition is not known now: a session holds a table that it reads")
     return sections
 
 

@@ -1,7 +1,7 @@
 """The catalogue queries: one for each kind of object, however many there are.
 
 The names of their columns are what `--json` and the headers of tables say. `%(schema)s` is the one schema to look at, NULL
-for all of the application's. Nothing here waits for a lock: of a table that somebody holds exclusively, what would have to
+for all of the application's. Nothing here waits for a lock: of a table that another session holds exclusively, what would have to
 open it is left NULL.
 """
 

@@ -33,7 +33,7 @@ SWITCHED_OFF = """
            format('ALTER TABLE %s ENABLE TRIGGER %I;', t.tgrelid::regclass, t.tgname)
     FROM pg_trigger t JOIN pg_constraint k ON k.oid = t.tgconstraint WHERE t.tgisinternal AND t.tgenabled NOT IN ('O', 'A')
 """
-# Tables with both columns, and the query of their rows that were made since the trigger file was installed, by nobody.
+# Tables with both columns, and the query of their rows that were made since the trigger file was installed, and that name no user.
 UNATTRIBUTED = """
     SELECT c.oid::regclass::text,
            format('SELECT * FROM %%I.%%I WHERE (created_by IS NULL OR updated_by IS NULL) AND created_at >= %%L',

@@ -65,7 +65,7 @@ def _run(name: str, check: Callable[[Subject], str], subject: Subject) -> Check:
         return Check(name, "unknown", f"could not look: {error.message}", error.remedy or DRIFT)
     except psycopg.Error as error:
         if subject.connection.closed:
-            raise  # there is nobody left to ask
+            raise  # there is no server left to ask
         subject.connection.execute(GIVE_BACK)
         lacks = isinstance(error, psycopg.errors.InsufficientPrivilege)
         return Check(name, "unknown", f"could not look: {sentence(error)}", NO_RIGHT if lacks else DRIFT)
@@ -89,7 +89,7 @@ def _server_version(subject: Subject) -> str:
 
 def stamp(subject: Subject) -> str:
     """Whether the database is this environment's. Raises Failed."""
-    # Without tables, or with, the stamp is written only by whoever names the database.
+    # Without tables, or with, the stamp is written only after a confirmation.
     make = f"invoke env.stamp --env={{env}} --confirm={quote(subject.connection.info.dbname)}"
     expect(tool_schema.exists(subject.connection), "the database has no stamp", make)
     row = subject.connection.execute("SELECT environment, identity FROM skinspire_tools.stamp").fetchone()

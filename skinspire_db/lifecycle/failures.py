@@ -43,7 +43,7 @@ BY_SQLSTATE = {
     "53100": Failure(StepFailed, "the server's disk is full", "free some space and run it again"),
     "57P01": Failure(
         ConnectionFailed,
-        "somebody ended this session, an operation that replaced the database for one",
+        "this session was ended, for example by an operation that replaced the database",
         "invoke db.history --env={env}, then run it again",
     ),
     "42501": Failure(PermissionMissing, "role {user} lacks a right: {said}", RIGHT),

@@ -11,7 +11,7 @@ from skinspire_db.errors import SkinspireError
 if TYPE_CHECKING:
     from skinspire_db.postgres.target import Target
 
-ONCE = "the passwords are shown only now, and nobody else knows them: write them down"
+ONCE = "the passwords are shown only now, and are kept nowhere: write them down"
 SINGULAR = {  # of what does not only lose its s
     "indexes": "index", "policies": "policy", "classes": "class", "families": "family", "dictionaries": "dictionary",
     "statistics": "statistics", "privileges": "privileges", "access": "access",

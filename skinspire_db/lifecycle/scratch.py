@@ -191,7 +191,7 @@ def _rename(connection: Connection, target: Target, renames: list[tuple[str, str
     named = {name for rename in renames for name in rename}
     wanted = {name: oid for name, oid in looked_at.items() if name in named}
     if target.database not in wanted and target.database in _oids(connection, named):
-        raise OperationLocked(f"{target} was made by somebody else meanwhile", remedy="run it again")
+        raise OperationLocked(f"{target} was made by another session meanwhile", remedy="run it again")
     same = _oids(connection, named) == wanted
     for old, name in renames:
         if same and old in wanted:

@@ -70,7 +70,7 @@ def identify(connection: Connection, target: Target) -> bool:
     stamp = read(connection)
     if stamp is None and (count := len(objects.all_objects(connection))):
         raise GuardRefused(
-            f"{target} holds {counted(count, 'object')} and no stamp: it may be somebody else's",
+            f"{target} holds {counted(count, 'object')} and no stamp: it may belong to another environment",
             remedy=f"if it is {target.environment}'s: invoke env.stamp --env={target.environment}"
             f" --confirm={quote(target.database)}",
         )

@@ -250,7 +250,7 @@ class Making:
         self.made[file.name] = made
 
     def _refuse_early(self, waiting: list[SqlFile], waits: dict[str, psycopg.Error]) -> None:
-        """Say what nobody makes, or which files need each other."""
+        """Say what no file makes, or which files need each other."""
         makers = {name.rpartition(".")[2].strip('"'): file for file in waiting for _, name, _ in file.creates()}
         needs = {file.name: makers.get(_missing(file, waits[file.name])) for file in waiting}
         for file in waiting:

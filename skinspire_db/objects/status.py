@@ -128,7 +128,7 @@ def _trigger(entry: Entry, known: MadeTrigger | None, found: LiveTrigger | None,
     if known is None:
         if found.function in entry.functions:
             return "OUTDATED", "the table was renamed since the last install"
-        return "DRIFTED", "somebody else's trigger of that name is there"
+        return "DRIFTED", "another trigger of that name is there"
     if found.definition != known.definition:
         return "DRIFTED", f"definition is not what version {entry.version} made"
     if found.enabled and entry.disabled_by:

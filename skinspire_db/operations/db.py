@@ -108,7 +108,7 @@ def _prepare(context: Context, seed: ReusableStep) -> Iterator[Operation]:
         todo = migrate.look(environment, late)
     if behind := [each for each in (steps.sql, seed(reference_only=True)) if each.name in todo]:
         yield Pipeline("db.prepare", environment, bound(context, *behind))
-    if "models" in todo:  # nothing that is prepared here makes them the same: somebody has yet to write a revision
+    if "models" in todo:  # nothing that is prepared here makes them the same: a revision is yet to be written
         yield Look("db.prepare", environment, (Step("models", partial(_compare_models, environment)),))
 
 

@@ -128,7 +128,7 @@ def _revision(
     files = revisions.directory(environment.project)
 
     def run(connection: Connection) -> Summary:
-        # Looked at again under the lock: somebody else may have been faster.
+        # Looked at again under the lock: another session may have been faster.
         now = position.next_down(connection, files) if down else position.next_up(connection, files, script.revision)
         if now is None or now.revision != script.revision:
             return Summary({"by_another_operation": f"{script.revision} {script.doc}"})
@@ -143,7 +143,7 @@ def _revision(
         return install.install(connection, sql_files, saved=saved)
 
     def prove(connection: Connection) -> Summary:
-        """A revision can take from a trigger function what it reads; PostgreSQL would say so at somebody's next login."""
+        """A revision can take from a trigger function what it reads; PostgreSQL would say so at a user's next login."""
         checks = proofs.prove_able(connection, sql_files)
         return Summary({"checks": len(checks), "passed": sum(check.status == "pass" for check in checks)}, checks=checks)
 

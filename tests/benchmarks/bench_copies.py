@@ -1,7 +1,7 @@
 """Copies, backups and restores beside pg_dump | psql, pgcopydb, pg_dump and pg_restore, on the same databases in one run.
 
-And beside floors: what PostgreSQL's own programs need for the same work, with nobody who directs them or looks after them. Where
-a floor is over a limit, nobody can keep it who compares what he has copied row by row.
+And beside floors: what PostgreSQL's own programs need for the same work, when nothing directs or checks them. Where
+a floor is over a limit, no copy that is compared row by row can keep the limit.
 """
 
 from __future__ import annotations

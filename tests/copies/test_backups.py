@@ -211,7 +211,7 @@ def test_what_a_protected_environment_holds_goes_nowhere_else(kept: Project, mak
         outcome = live.invoke("backup.restore", "--env=dev", f"--file={file}")
         assert outcome.code == 2 and "patients' data" in outcome.err, (file, outcome.err)
         elsewhere = kept.invoke("backup.restore", "--env=dev", f"--file={file}")
-        assert elsewhere.code == 2, "also where nobody has declared that environment"
+        assert elsewhere.code == 2, "also where that environment is not declared"
     assert kept.dump() == before and leftovers(kept) == []
     # Without its stamp, and with another one, its journal still says whose it is; nothing is restored before it is read.
     test = database(kept, "TEST")

@@ -173,7 +173,7 @@ def test_a_former_database_that_is_not_ours_is_never_dropped(two: Project) -> No
 
 @pytest.mark.slow
 def test_a_copy_whose_lock_was_lost_changes_nothing(two: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody ended the session that holds the operation lock: another operation may be at work."""
+    """The session that holds the operation lock was ended: another operation may be at work."""
     before, real = all_databases(two), scratch.swap
 
     def lose(to: Any, new: Any, operation: str, holder: Any) -> Any:

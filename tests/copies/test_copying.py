@@ -79,7 +79,7 @@ def test_onto_a_database_that_does_not_exist(two: Project) -> None:
 
 
 def test_people_at_work(two: Project) -> None:
-    """Whoever uses the source is left alone; whoever uses the target is sent away, and that is said."""
+    """Sessions on the source are left alone; those on the target are ended, and that is said."""
     with two.connect(database(two, "TEST"), application_name="reader") as reader, two.connect(application_name="writer"):
         outcome = two.invoke("db.copy", "--source=test", "--target=dev", "--json")
         assert outcome.code == 0 and outcome.json["steps"][1]["summary"]["method"] == "stream"

@@ -93,7 +93,7 @@ two'""",
     owner = "SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'no_rows'::regclass"
     assert kept.query(owner, test) == [("skinspire",)]
     whose = "SELECT polname, polroles::regrole[]::text FROM pg_policy WHERE polname ~ 'their' ORDER BY 1"
-    assert kept.query(whose, test) == [("some_of_theirs", "{pg_monitor}")], "nobody else is let in instead of them"
+    assert kept.query(whose, test) == [("some_of_theirs", "{pg_monitor}")], "no other role is let in instead of them"
     assert "those for them alone left out" in outcome.err
     assert kept.query("SELECT has_table_privilege('public', 'one', 'UPDATE')", test) == [(True,)]
     assert (

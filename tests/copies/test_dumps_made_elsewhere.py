@@ -207,7 +207,7 @@ def test_the_swap_does_not_wait_for_the_disk(clinic: Project, monkeypatch: pytes
             watch.execute("SELECT FROM pg_database WHERE datname = %s FOR UPDATE", (aside.database,))
             databases.drop_without_waiting(aside, "test")
             with connections.maintenance(target, "test") as other:
-                assert scratch.sweep(target, "test", other) == [], "it is at work on it: nobody died"
+                assert scratch.sweep(target, "test", other) == [], "it is at work on it, and lives"
         deadline = time.monotonic() + 20
         while aside.database in leftovers(clinic):
             assert time.monotonic() < deadline, "the server has not ended it"

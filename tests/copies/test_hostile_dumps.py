@@ -1,4 +1,4 @@
-"""Dumps of others that reach for the server, for other databases, or for the rights of whoever restores them."""
+"""Dumps of others that reach for the server, for other databases, or for the rights of the role that restores them."""
 
 from __future__ import annotations
 

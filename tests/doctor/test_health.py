@@ -180,7 +180,7 @@ def test_a_blocked_lock(clinic: Project) -> None:
 
 
 def test_what_cannot_be_looked_at_is_no_pass(quick: Project) -> None:
-    """Somebody holds the table that says at which revision the database is."""
+    """Another session holds the table that says at which revision the database is."""
     with quick.connect() as holder:
         holder.execute("BEGIN; LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE")
         outcome = quick.invoke("db.doctor", "--json")

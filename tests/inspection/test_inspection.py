@@ -659,7 +659,7 @@ def test_no_look_waits_for_a_lock(make_project: Callable[..., Project], template
 
 
 def test_what_was_set_up_has_estimates(clinic: Project) -> None:
-    """PostgreSQL knows nothing of a new table until somebody looks."""
+    """PostgreSQL knows nothing of a new table until it is analyzed."""
     rows = {row["table"]: row["rows"] for row in inspect(clinic)["tables"]}
     assert None not in rows.values() and (rows["patients"], rows["hospitals"], rows["login_history"]) == (20, 1, 0)
     assert clinic.invoke("db.seed", "--patients=30").code == 0

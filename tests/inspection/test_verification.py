@@ -173,7 +173,7 @@ def test_verbose_tells_what_was_looked_at(clinic: Project) -> None:
 
 
 def test_verify_needs_no_lock_and_takes_none(clinic: Project) -> None:
-    """Somebody's operation is under way: looking must still be possible."""
+    """Another operation is under way: looking must still be possible."""
     with clinic.connect() as other:
         other.execute(f"BEGIN; SELECT pg_advisory_xact_lock({lock.KEY})".encode())
         assert clinic.invoke("db.verify").code == 0

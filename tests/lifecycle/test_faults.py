@@ -83,7 +83,7 @@ def halted(project: Project, step: str, *arguments: str, count: int | None = Non
 
 def rows_and_definitions(project: Project) -> str:
     """The dump without the sequences' values: after a crash PostgreSQL lets a sequence skip up to 32 numbers that it had
-    set aside (its manual, CREATE SEQUENCE, Notes), whoever was connected.
+    set aside (its manual, CREATE SEQUENCE, Notes).
     """
     return "\n".join(line for line in dump(project.address, "skinspire_dev").splitlines() if "pg_catalog.setval" not in line)
 
@@ -119,7 +119,7 @@ def test_kill_9_of_the_server_in_the_middle_of(step: str, own_server: Project) -
     out, err = task.communicate("go on\n", timeout=60)
     assert task.returncode == 1, out + err
     assert "the server went away" in err and "the database is as it was" in err
-    assert "sign in as" not in out, "nobody can: it was not committed"
+    assert "sign in as" not in out, "no user can: it was not committed"
     assert "Traceback" not in err
     assert own_server.invoke("db.verify").code == 0  # which starts the server again
     assert rows_and_definitions(own_server) == before
@@ -339,7 +339,7 @@ databases.drop_unless_used(to, "db.setup", own.info.backend_pid)
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9")
 def test_killed_between_closing_a_new_database_and_dropping_it(project: Project) -> None:
-    """Nobody but these tools would open it again; one that an administrator has closed stays closed."""
+    """Only these tools would open it again; one that an administrator has closed stays closed."""
     closed = (
         f"SELECT datallowconn, shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '{project.database}'"
     )

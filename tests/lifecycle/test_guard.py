@@ -71,7 +71,7 @@ def stamped(opened: Opener, name: str) -> None:
 
 def test_a_database_without_a_stamp(project: Project, opened: Opener) -> None:
     dev = target("dev")
-    assert stamp.identify(opened(dev), dev) is False  # it is empty, and anybody's
+    assert stamp.identify(opened(dev), dev) is False  # it is empty, and belongs to no environment
     project.execute("CREATE FUNCTION public.f() RETURNS int LANGUAGE sql RETURN 1")
     with pytest.raises(GuardRefused, match="holds 1 object and no stamp") as refused:
         stamp.identify(opened(dev), dev)

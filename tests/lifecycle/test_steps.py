@@ -1,4 +1,4 @@
-"""The public steps: chained in Python, in an application's tasks.py, and in pyproject.toml; guarded whoever composes them."""
+"""The public steps: chained in Python, in an application's tasks.py, and in pyproject.toml; guarded in every composition."""
 
 import json
 from collections.abc import Callable
@@ -89,7 +89,7 @@ def test_an_applications_own_task(project: Project) -> None:
 
 
 def test_the_guard_comes_with_the_steps(make_project: Callable[..., Project], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody has to ask for it: what reset destroys, the pipeline confirms and backs up first."""
+    """The caller need not ask for it: what reset destroys, the pipeline confirms and backs up first."""
     project = make_project(LIVE)
     project.env["LIVE_DATABASE_URL"] = project.url("live_" + project.database)
     live = "live_" + project.database

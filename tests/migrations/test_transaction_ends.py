@@ -157,7 +157,7 @@ def test_a_revision_cannot_end_its_transaction(app: Project, up: str, said: str,
 
 
 def test_what_a_prepared_transaction_holds_is_said_with_its_name(app: Project) -> None:
-    """It has no session: nobody would find it in pg_stat_activity."""
+    """It has no session, and is not in pg_stat_activity."""
     with psycopg.connect(app.url("clinic"), autocommit=True) as connection:
         connection.execute("BEGIN; LOCK TABLE hospitals; PREPARE TRANSACTION 'it''s mine'")
         outcome = app.invoke("db.reset")

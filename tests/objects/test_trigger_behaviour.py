@@ -210,7 +210,7 @@ def test_a_nonsensical_parameter_is_its_default(connection: Connection, nonsense
 
 
 def test_functions_run_with_the_rights_of_the_caller(connection: Connection) -> None:
-    """None is SECURITY DEFINER: whoever may write a table may write what its triggers write."""
+    """None is SECURITY DEFINER: a role that may write a table may write what its triggers write."""
     found = connection.execute(
         "SELECT count(*) FILTER (WHERE prosecdef), count(*) FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
         " AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = pg_proc.oid AND deptype = 'e')"

@@ -232,7 +232,7 @@ def test_bump_freezes_the_former_text(clinic: Project, sql: Path) -> None:
     assert clinic.invoke("triggers.status", "--json").code == 3
     assert clinic.invoke("triggers.install", "--verify").code == 0
     assert clinic.query("SELECT version FROM skinspire_tools.ledger WHERE name = 'timestamps'") == [(NOW + 1,)]
-    # Edited again before it was committed: nobody else has that version.
+    # Edited again before it was committed: no other checkout has that version.
     edit(path, "if its bytes have", "as soon as its bytes have")
     assert f"is version {NOW + 1}\n" in clinic.invoke("triggers.bump", "--name=timestamps").out
     commit(sql)

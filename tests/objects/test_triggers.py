@@ -180,7 +180,7 @@ def test_columns_of_other_types_are_left_alone(connection: Connection) -> None:
         "SELECT tgname FROM pg_trigger WHERE tgrelid IN ('odd'::regclass, 'legacy.users'::regclass)"
         " OR tgrelid = 'legacy.login_history'::regclass AND tgname ~ '_130'"
     )
-    assert found.fetchall() == [], "and a table of a name of ours in another schema is somebody else's"
+    assert found.fetchall() == [], "and a table of a name of ours in another schema is the application's"
     assert states(connection) == {"INSTALLED"}
 
 
@@ -451,7 +451,7 @@ def test_install_with_nothing_to_do_asks_little(connection: Connection, monkeypa
 
 
 def test_install_waits_for_no_reader_of_another_table(clinic: Project) -> None:
-    """A new table gets its triggers while somebody writes to all the others."""
+    """A new table gets its triggers while another session writes to all the others."""
     clinic.execute("CREATE TABLE newcomer (created_at timestamptz, updated_at timestamptz)")
     with clinic.connect() as writer:
         writer.execute("BEGIN; UPDATE patients SET title = title")

@@ -27,7 +27,7 @@ from skinspire_db.terminal import psql
 
 
 def closed_port() -> int:
-    """A port on which nobody listens."""
+    """A port on which no program listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

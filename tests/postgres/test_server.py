@@ -100,7 +100,7 @@ def test_kill_9_of_server_whose_worker_is_busy(embedded: EmbeddedServer) -> None
 
 
 def test_stale_pid_file_that_names_another_program(embedded: EmbeddedServer) -> None:
-    """After a reboot the number in postmaster.pid can be anybody's; PostgreSQL alone would refuse to start."""
+    """After a reboot the number in postmaster.pid can be any process's; PostgreSQL alone would refuse to start."""
     embedded.stop()
     other = subprocess.Popen(["sleep", "60"], user=embedded.account.uid if embedded.account else None)
     try:
@@ -132,7 +132,7 @@ def test_port_taken_meanwhile(embedded: EmbeddedServer) -> None:
 
 @pytest.mark.slow
 def test_another_server_on_our_port_is_not_taken_for_ours(embedded: EmbeddedServer, tmp_path: Path) -> None:
-    """One that lets anybody in would be believed without SCRAM proving that it knows the password."""
+    """One that lets every client in would be believed without SCRAM proving that it knows the password."""
     embedded.stop()
     impostor = EmbeddedServer(throw_away_home(tmp_path), durable=False)
     try:

@@ -1,4 +1,4 @@
-"""A role that may make functions, operators and casts in public runs nothing of its own with the rights of whoever runs the tools."""
+"""A role that may make functions, operators and casts in public runs nothing of its own with the rights of the role that runs the tools."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from conftest import CHECKOUT, Project
 
 # Types that argument types are exchanged for: a call with a varchar, a name or a smaller integer then fits better.
 NEAR = 'text,varchar,name,"char",int4,int8,oid,bool,jsonb,uuid'
-# Whoever runs it as a superuser leaves a file, also in a transaction that only reads, and one that is rolled back.
+# A superuser that runs it leaves a file, also in a transaction that only reads, and one that is rolled back.
 HOSTILE = """
 SET search_path = pg_catalog, pg_temp;
 CREATE FUNCTION pg_temp.body(what text) RETURNS text LANGUAGE sql AS $made$

@@ -171,7 +171,7 @@ def test_what_a_killed_one_left_is_swept_up(clinic: Project) -> None:
     while dead in left():  # the server notices a dead client within a second or two
         assert found(clinic, 0) == [] and time.monotonic() < deadline
         (clinic.root / ".skinspire" / "expected-dev.json").unlink()
-    assert sorted(left()) == sorted([living, mine]), "another operation's, which lives, and somebody else's are left alone"
+    assert sorted(left()) == sorted([living, mine]), "another operation's, which lives, and another project's are left alone"
     alive.close()
     for name in (living, mine):
         clinic.execute(f'DROP DATABASE "{name}"', "postgres")

@@ -247,7 +247,7 @@ def test_a_table_locked_by_an_open_transaction_is_named(make_project: Callable[.
 
 
 def test_a_seed_that_violates_a_constraint(clinic: Project) -> None:
-    """Somebody already has the phone number of the next invented person."""
+    """A patient already has the phone number of the next invented person."""
     phone = "SELECT user_id FROM users WHERE entity_type = 'patient' ORDER BY 1 LIMIT 1"
     [(taken,)] = clinic.query(phone)
     clinic.execute(f"UPDATE patients SET mrn = mrn || 'x'; DELETE FROM users WHERE user_id = '{taken}'")
@@ -326,7 +326,7 @@ def test_an_unreadable_dotenv_value_never_shows(project: Project) -> None:
 
 
 def test_libpq_variables_do_not_lead_elsewhere(clinic: Project, tmp_path: Path) -> None:
-    """A PGHOSTADDR or PGOPTIONS in somebody's shell must not change which database is meant, or how it is read."""
+    """A PGHOSTADDR or PGOPTIONS in the user's shell must not change which database is meant, or how it is read."""
     clinic.env |= {
         "PGHOSTADDR": "127.0.0.9",
         "PGOPTIONS": "-c search_path=elsewhere",
@@ -378,7 +378,7 @@ def test_a_password_among_the_options_is_not_shown(project: Project) -> None:
 
 
 def test_what_settings_of_the_database_cannot_spoil(clinic: Project) -> None:
-    """An administrator's ALTER DATABASE SET, and a client encoding in somebody's shell."""
+    """An administrator's ALTER DATABASE SET, and a client encoding in the user's shell."""
     for setting in ("default_transaction_isolation = 'repeatable read'", "quote_all_identifiers = on", "statement_timeout = '10ms'",
                     "transaction_timeout = '20ms'", "search_path = nowhere", "TimeZone = 'Asia/Tokyo'"):  # fmt: skip
         clinic.execute(f'ALTER DATABASE "{clinic.database}" SET {setting}')

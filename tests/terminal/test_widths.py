@@ -71,7 +71,7 @@ def long_named(clinic: Project, tmp_path: Path) -> Project:
         f"CREATE SCHEMA {s}; CREATE TABLE {s}.{t} ({c} integer CONSTRAINT {k} REFERENCES public.role_master, b numeric(12, 4)"
         f" DEFAULT 12.5, CONSTRAINT positive CHECK ({c} > 0)); CREATE INDEX {i} ON {s}.{t} ({c}, b);"
         f" CREATE VIEW {s}.{v} AS SELECT * FROM {s}.{t}; INSERT INTO {s}.{t} SELECT role_id FROM role_master;"
-        f" COMMENT ON TABLE {s}.{t} IS 'A comment of several words, as long as anybody who explains a table in a sentence writes it';"
+        f" COMMENT ON TABLE {s}.{t} IS 'A comment of several words, as long as a sentence that explains a table';"
         f" COMMENT ON COLUMN {s}.{t}.{c} IS 'Another comment of several words, which is just as long as the first one was'"
     )
     assert clinic.invoke("backup.create").code == 0

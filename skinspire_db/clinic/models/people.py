@@ -30,7 +30,7 @@ def _own_branch() -> ForeignKeyConstraint:
 
 
 class Staff(TimestampMixin, TenantMixin, SoftDeleteMixin, Base):
-    """Somebody who works at a hospital."""
+    """A person who works at a hospital."""
 
     __tablename__ = "staff"
     __table_args__ = (
@@ -60,7 +60,7 @@ class Staff(TimestampMixin, TenantMixin, SoftDeleteMixin, Base):
 
 
 class Patient(TimestampMixin, TenantMixin, SoftDeleteMixin, Base):
-    """Somebody who is treated at a hospital."""
+    """A person who is treated at a hospital."""
 
     __tablename__ = "patients"
     __table_args__ = (

@@ -32,7 +32,7 @@ class Branch(TimestampMixin, TenantMixin, SoftDeleteMixin, Base):
 
     __tablename__ = "branches"
     __table_args__ = (
-        # What staff and patients refer to, so that nobody's branch is another hospital's.
+        # What staff and patients refer to, so that no branch is another hospital's.
         UniqueConstraint("hospital_id", "branch_id"),
         Index("ix_branches_live", "hospital_id", "name", postgresql_where=text("NOT is_deleted AND is_active")),
     )
