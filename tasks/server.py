@@ -28,11 +28,20 @@ def start(ctx: Context, env: str | None = None, json: bool = False) -> None:
     console.show_result("server.start", json=json, text=text, **server.status().as_dict())
 
 
-@task(help=ENV | JSON)
-def stop(ctx: Context, env: str | None = None, json: bool = False) -> None:
+@task(help=ENV | {"all_": "all of this account, of every checkout, that no session uses"} | JSON)
+def stop(ctx: Context, env: str | None = None, all_: bool = False, json: bool = False) -> None:
     """Stop the server, and that of the tests; the databases stay."""
+    from skinspire_db.postgres import embedded_server
     from skinspire_db.terminal import console
 
+    if all_:
+        dry = {"dry": True} if ctx.config.run.dry else {}
+        servers, left = embedded_server.stop_unused(dry=bool(dry))
+        homes = [str(each.home) for each in servers]
+        text = f"{'would stop' if dry else 'stopped'}: {', '.join(homes) or 'none'}"
+        text += "".join(f"\nleft as it is, {home}: {why}" for home, why in left.items())
+        console.show_result("server.stop", json=json, text=text, homes=homes, left=left, **dry)
+        return
     server, tests = _server(env), _tests()
     if ctx.config.run.dry:
         console.show_result("server.stop", json=json, text=f"would stop the server in {server.home}", dry=True)
@@ -43,12 +52,21 @@ def stop(ctx: Context, env: str | None = None, json: bool = False) -> None:
     console.show_result("server.stop", json=json, text=text, **server.status().as_dict())
 
 
-@task(help=ENV | JSON)
-def status(ctx: Context, env: str | None = None, json: bool = False) -> None:
+@task(help=ENV | {"all_": "all of this account, of every checkout"} | JSON)
+def status(ctx: Context, env: str | None = None, all_: bool = False, json: bool = False) -> None:
     """Show whether the server runs, where, and which version it is; for root also those whose checkouts are gone."""
+    from skinspire_db.postgres import embedded_server
     from skinspire_db.postgres.data_folders import abandoned
     from skinspire_db.terminal import console
 
+    if all_:
+        found = [each.status().as_dict() for each in embedded_server.every_server()]
+        if json:
+            console.show_result("server.status", json=True, text="", servers=found)
+        else:
+            listed = [tuple("-" if value is None else value for value in each.values()) for each in found]
+            console.table(listed, ("home", "running", "pid", "port", "version"))
+        return
     known, tests = _server(env).status().as_dict(), _tests().status().as_dict()
     folders = abandoned()
     orphans = [

@@ -10,7 +10,7 @@ from pathlib import Path
 from skinspire_db.config.environment import Environment
 from skinspire_db.config.project import Project, remove
 from skinspire_db.errors import GuardRefused, ServerFailed
-from skinspire_db.postgres import added_extensions, data_folders
+from skinspire_db.postgres import added_extensions, data_folders, known_homes
 from skinspire_db.postgres.cluster import FILES, START_SECONDS, Address, Cluster, last_line, reason
 
 
@@ -52,6 +52,7 @@ class EmbeddedServer(Cluster):
                 self._launch()
             address = self.address()
         assert address is not None
+        known_homes.note(self.home)
         return address
 
     def stop(self) -> bool:
@@ -113,6 +114,7 @@ class EmbeddedServer(Cluster):
                 path.unlink(missing_ok=True)
             if not any(self.home.iterdir()):
                 self.home.rmdir()
+            known_homes.forget(self.home)
         except OSError as error:
             raise ServerFailed(f"cannot delete {self.home}: {error.strerror}", remedy="run as its owner") from None
 
@@ -190,6 +192,34 @@ def server_of(environment: Environment) -> EmbeddedServer:
             f"{environment.name} is not on the embedded server: {environment.url.name} is set", remedy="invoke env.status"
         )
     return project_server(environment.project)
+
+
+def every_server() -> list[EmbeddedServer]:
+    """The embedded servers of all checkouts of this account, those of tests too."""
+    return [EmbeddedServer(home) for home in known_homes.homes()]
+
+
+def stop_unused(*, dry: bool = False) -> tuple[list[EmbeddedServer], dict[str, str]]:
+    """Stop all embedded servers of this account that run and that no session uses; the databases stay.
+
+    Args:
+        dry: Stop nothing.
+
+    Returns:
+        Those that were stopped, and those that were not: folder -> the sessions, or what went wrong.
+    """
+    stopped, left = [], {}
+    for server in every_server():
+        try:
+            if server.status().pid is None:
+                continue
+            if users := server.users():
+                left[str(server.home)] = users
+            elif dry or server.stop():
+                stopped.append(server)
+        except ServerFailed as error:
+            left[str(server.home)] = error.message
+    return stopped, left
 
 
 def destroy(*servers: EmbeddedServer, confirm: str | None, dry: bool = False) -> list[EmbeddedServer]:
