@@ -208,7 +208,7 @@ def _not_kept(error: MigrationFailed | NotOurs) -> MigrationFailed | NotOurs:
 
 def remaining(connection: Connection, project: Project, wanted: Snapshot) -> list[str]:
     """What still differs, but for what trigger files make: they are installed after every revision."""
-    views = {blueprint.name_of(table) for table in models.metadata(project).tables.values() if table.info.get("is_view")}
+    views = {blueprint.name_of(table) for table in models.metadata(project).tables.values() if models.is_view(table)}
     found = drift.compare(definitions.snapshot(connection), wanted, views)
     left = [each for each in found if each.kind not in ("trigger", "function", "grant")]
     # A view that is wanted is one that an SQL file makes, after every revision.

@@ -77,6 +77,8 @@ def install(
     numbers: dict[str, int | str] = {"files": len(files), "functions": making.count("function")}
     if any(file.kind is not TRIGGER for file in files):
         numbers["views"] = making.count("view")
+    if taken := sum(key in making.taken_over for objects in functions.values() for key in objects):
+        numbers["taken_over"] = taken
     numbers |= {"attached": attached, "dropped": _drop_leftovers(connection, leftovers, wanted, wanted_objects)}
     for name in gone:
         ledger.forget(connection, name)

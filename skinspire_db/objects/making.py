@@ -48,6 +48,7 @@ class Making:
         former: The fingerprints of the ledger's objects before.
         saved: What had to be dropped for a moment.
         refused: What is wrong with each file that cannot be used.
+        taken_over: The objects that were there before, made by no file, and are what a file says. They stay as they are.
     """
 
     connection: Connection
@@ -57,6 +58,7 @@ class Making:
     former: dict[str, str] = field(default_factory=dict)
     saved: list[Saved] = field(default_factory=list)
     refused: dict[str, Exception] = field(default_factory=dict)
+    taken_over: set[str] = field(default_factory=set)
     rows: live.Rows = field(default_factory=dict, repr=False)
 
     def make(self, files: list[SqlFile]) -> None:
@@ -94,7 +96,7 @@ class Making:
             not live.same({key: fingerprint}, {key: self.former.get(key, "")})
             for objects in self.made.values()
             for key, fingerprint in objects.items()
-            if live.is_function(key) == (kind == "function")
+            if live.is_function(key) == (kind == "function") and key not in self.taken_over
         )
 
     def _is_right(self, file: SqlFile) -> bool:
@@ -114,9 +116,14 @@ class Making:
         existing = self._existing(file)
         materialized = [key for key in existing if key.startswith("materialized view ")]
         if not materialized:  # these have no OR REPLACE, and IF NOT EXISTS would leave one as it is
+            former_rows = dict(self.rows)
             self.connection.execute(b"SAVEPOINT file")
             try:
-                self._run(file, existing)
+                foreign = self._run(file, existing)
+                if file.kind is not TRIGGER and foreign.keys() == self.made[file.name].keys():
+                    self.connection.execute(b"ROLLBACK TO SAVEPOINT file")
+                    self.rows = former_rows
+                    self._take_over(file, foreign)
                 self.connection.execute(b"RELEASE SAVEPOINT file")
                 return
             except psycopg.Error as error:
@@ -190,35 +197,57 @@ class Making:
         """Take objects that no file made for the file's own where they are the same; else refuse. They stay as they are."""
         import psycopg
 
-        before = live.recorded(self.connection, existing)
+        parts = [part for key in existing for part in dependents.parts(self.connection, key) if part.kind == "index"]
+        before = live.recorded(self.connection, [*existing, *(part.about for part in parts)])
+        former_rows = dict(self.rows)
         self.connection.execute(b"SAVEPOINT adoption")
         try:
             start = dependents.addresses(self.connection, existing)
-            dependents.take_down(self.connection, start, None, "")
+            saved = dependents.take_down(self.connection, start, None, "")
             self.rows.clear()
             self._run(file, [])
             made = self.made.pop(file.name)
-        except psycopg.Error as error:
+            compared = [*foreign, *(part.about for part in parts if part.about in made)]
+            if others := [key for key in compared if not is_alike(before.get(key, ""), made.get(key, ""))]:
+                raise not_ours(file, others[0])
+        except (psycopg.Error, SkinspireError) as error:
             if self.connection.closed:
+                raise
+            self.connection.execute(b"ROLLBACK TO SAVEPOINT adoption; RELEASE SAVEPOINT adoption")
+            if isinstance(error, SkinspireError):
                 raise
             if error.sqlstate in TOO_EARLY:
                 raise _Waits(error) from None
             raise refusal(file, error) from None
-        finally:
-            if not self.connection.closed:
-                self.connection.execute(b"ROLLBACK TO SAVEPOINT adoption; RELEASE SAVEPOINT adoption")
-                self.rows.clear()
-        if any(not is_alike(before.get(key, ""), made.get(key, "")) for key in foreign):
-            raise not_ours(file, foreign[0])
-        self.made[file.name] = before
+        if made.keys() <= before.keys():
+            self.connection.execute(b"ROLLBACK TO SAVEPOINT adoption")
+            self.rows = former_rows
+            self._take_over(file, {key: before[key] for key in made})
+        else:  # the others are missing, and CREATE without OR REPLACE makes all or none
+            self.made[file.name] = made
+            self.saved += saved
+        self.connection.execute(b"RELEASE SAVEPOINT adoption")
+
+    def _take_over(self, file: SqlFile, objects: dict[str, str]) -> None:
+        """Note objects that are there already as the file's, and leave them as they are."""
+        self.made[file.name] = objects
+        self.taken_over |= objects.keys()
 
     def _ours(self) -> set[str]:
         return {key for entry in self.entries.values() for key in entry.functions} | {
             key for objects in self.made.values() for key in objects
         }
 
-    def _run(self, file: SqlFile, existing: Iterable[str]) -> None:
-        """Run the file, and note what it made. Raises psycopg.Error; and SqlFileInvalid or NotOurs after it has run."""
+    def _run(self, file: SqlFile, existing: Iterable[str]) -> dict[str, str]:
+        """Run the file, and note what it made.
+
+        Returns:
+            Those of the objects that were there before, made by no file and the same, with what the ledger is to keep.
+
+        Raises:
+            psycopg.Error: PostgreSQL refuses the file.
+            SkinspireError: It has run, and made what it must not.
+        """
         ours = self._ours()
         foreign = live.recorded(self.connection, {*existing, *self._namesakes(file)} - ours)
         transaction = _transaction(self.connection)
@@ -248,6 +277,7 @@ class Making:
         self.rows.clear()
         self.rows.update(after)
         self.made[file.name] = made
+        return {key: foreign[key] for key in made if key in foreign}
 
     def _refuse_early(self, waiting: list[SqlFile], waits: dict[str, psycopg.Error]) -> None:
         """Say what no file makes, or which files need each other."""

@@ -11,7 +11,7 @@ from skinspire_db.config.cache import cached
 from skinspire_db.config.project import Project
 from skinspire_db.schema import extensions
 from skinspire_db.schema.extensions import CORE_EXTENSIONS
-from skinspire_db.schema.models import constraint_name, metadata
+from skinspire_db.schema.models import constraint_name, is_made_elsewhere, is_view, metadata
 
 if TYPE_CHECKING:
     from sqlalchemy import MetaData, Table
@@ -60,8 +60,9 @@ class Blueprint:
                 for column in table.columns
             }
             for table in wanted
+            if not is_view(table)
         }
-        views = sorted(name_of(table) for table in models.tables.values() if table.info.get("is_view"))
+        views = sorted(name_of(table) for table in models.tables.values() if is_view(table))
         names = {(name_of(table), name) for table in wanted for name in named_constraints(table)}
         indexes = {(name_of(table), str(index.name)) for table in wanted for index in table.indexes}
         statements = create_statements(models, wanted)
@@ -70,12 +71,12 @@ class Blueprint:
 
 
 def tables(models: MetaData) -> list[Table]:
-    """The models that are tables, referenced ones first; what is mapped to a view (info is_view) is left out."""
+    """The models that create_all makes, referenced ones first; what is mapped to a view by its `info` is left out."""
     from sqlalchemy.schema import sort_tables_and_constraints
 
     by_name = sorted(models.tables.values(), key=lambda table: table.key)
     ordered = (table for table, _ in sort_tables_and_constraints(by_name))  # type: ignore[no-untyped-call]  # circles, too
-    return [table for table in ordered if table is not None and not table.info.get("is_view")]
+    return [table for table in ordered if table is not None and not is_made_elsewhere(table)]
 
 
 def create_statements(models: MetaData, wanted: list[Table]) -> list[str]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Index, MetaData, Table
     from sqlalchemy.schema import Constraint
 
+VIEW_WORDS = ("is_view", "view", "is_materialized_view", "materialized_view", "materialized")  # keys of `info`
 DDL_EVENTS = ("before_create", "after_create")
 
 _loaded: weakref.WeakSet[MetaData] = weakref.WeakSet()
@@ -190,7 +191,7 @@ def _refuse_without_sql(table: Table) -> None:
     from sqlalchemy.dialects.postgresql import psycopg
     from sqlalchemy.schema import CreateIndex, CreateTable
 
-    if table.info.get("is_view"):
+    if is_view(table):
         return
     statements: list[Any] = [CreateTable(table), *map(CreateIndex, table.indexes)]
     with _refusals(table):
@@ -242,6 +243,16 @@ def _load(entry: str, project: Project) -> MetaData:
     if not isinstance(loaded, MetaData):
         raise ModelsInvalid(f"{entry} is neither a declarative base nor a MetaData", remedy=remedy)
     return loaded
+
+
+def is_view(table: Table) -> bool:
+    """Whether a model is mapped to a view: by a word in `info`, or by CreateView of SQLAlchemy 2.1."""
+    return is_made_elsewhere(table) or bool(getattr(table, "is_view", False))
+
+
+def is_made_elsewhere(table: Table) -> bool:
+    """Whether a model is mapped to a view that create_all does not make."""
+    return any(table.info.get(word) for word in VIEW_WORDS)
 
 
 def constraint_name(constraint: Constraint | Index) -> str | None:

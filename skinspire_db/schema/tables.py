@@ -114,7 +114,8 @@ def create_missing(connection: Connection, models: MetaData) -> Summary:
     from sqlalchemy.schema import AddConstraint, CreateIndex
 
     live, present = _live_columns(connection), live_names(connection)
-    new = [table for table in tables(models) if name_of(table) not in live]
+    views = {name for kind, name in objects.all_objects(connection) if kind.endswith("VIEW")}
+    new = [table for table in tables(models) if name_of(table) not in live and name_of(table) not in views]
     old = [table for table in tables(models) if name_of(table) in live]
     # Pairs of what is added and its statement. The groups run in an order in which each statement refers to what exists.
     columns: list[tuple[str, str]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -277,3 +278,89 @@ def test_a_revision_under_a_view(app: Project) -> None:
     assert "view visits_open dropped, and made again" in outcome.out
     assert set(states(app).values()) == {"INSTALLED"}
     assert app.query("SELECT obj_description('visits_open'::regclass), count(*) FROM visits_counted") == [("kept", 2)]
+
+
+MODELS = """
+from sqlalchemy import Column, Integer, MetaData, Numeric, String, Table
+from sqlalchemy.orm import declarative_base
+
+Base = declarative_base()
+
+class Visit(Base):
+    __tablename__ = "visits"
+    visit_id = Column(Integer, primary_key=True)
+    status = Column(String(10))
+    fee = Column(Numeric(8, 2))
+
+class Open(Base):
+    __tablename__ = "visits_open"
+    __table_args__ = {"info": {"is_view": True}}
+    visit_id = Column(Integer, primary_key=True)
+
+Table("visits_counted", Base.metadata, Column("state", String, primary_key=True), info={"materialized_view": True})
+"""
+
+
+@pytest.fixture
+def mapped(make_project: Callable[..., Project]) -> Project:
+    """A project beside the core, two of whose models are mapped to views."""
+    module = f"mapped_{secrets.token_hex(4)}"
+    project = make_project(f'metadata = ["skinspire_db.clinic.models:Base", "{module}:Base"]\nmigrations = "migrations"\n')
+    (project.root / f"{module}.py").write_text(MODELS)
+    (project.root / "migrations" / "versions").mkdir(parents=True)
+    return project
+
+
+@pytest.mark.slow
+def test_every_operation_installs_the_views_of_models(mapped: Project) -> None:
+    outcome = mapped.invoke("db.setup", "--patients=1")
+    assert outcome.code == 1 and "view visits_counted, view visits_open" in outcome.err
+    for name, sql in (("views/visits", OPEN), ("functions/label", LABEL), ("views/aggregates", COUNTED)):
+        write(mapped, name, sql)
+    outcome = mapped.invoke("db.setup", "--patients=1", "--json")
+    assert outcome.code == 0, outcome.err
+    steps = {each["name"]: each for each in outcome.json["steps"]}
+    assert list(steps) == ["reset", "create", "sql", "seed", "verify"] and steps["sql"]["summary"]["views"] == 3
+    assert {each["name"]: each["status"] for each in outcome.json["checks"]}["views"] == "pass"
+    for task in ("db.verify", "db.drift", "migrate.check", "sql.verify"):
+        outcome = mapped.invoke(task)
+        assert outcome.code == 0, (task, outcome)
+    for task in ("db.prepare", "db.create --update-only"):
+        mapped.execute("DROP VIEW visits_open CASCADE")
+        outcome = mapped.invoke("db.verify")
+        assert outcome.code == 1 and "views: a model is mapped to what is not there" in outcome.out + outcome.err
+        assert "view public.visits_open is missing" in mapped.invoke("db.drift").out
+        assert mapped.invoke(*task.split()).code == 0
+        assert set(states(mapped).values()) == {"INSTALLED"}
+    assert "nothing to do" in mapped.invoke("db.prepare").out
+
+
+@pytest.mark.slow
+def test_a_revision_is_written_under_views(mapped: Project) -> None:
+    """migrate.new tries what it writes, and upgrade and downgrade leave the views as they were."""
+    for name, sql in (("views/visits", OPEN), ("functions/label", LABEL), ("views/aggregates", COUNTED)):
+        write(mapped, name, sql)
+    assert mapped.invoke("db.setup", "--patients=1").code == 0
+    [module] = mapped.root.glob("mapped_*.py")
+    module.write_text(MODELS.replace("String(10)", "String(40)").replace("Numeric(8, 2)", "Numeric(12, 2)"))
+    with_new_models = mapped.process("migrate.new", "--message=wider")
+    assert with_new_models.code == 0 and "by hand" not in with_new_models.out, with_new_models
+    for task in ("migrate.upgrade", "migrate.downgrade", "migrate.upgrade"):
+        outcome = mapped.process(task)
+        assert outcome.code == 0, (task, outcome)
+        assert set(states(mapped).values()) == {"INSTALLED"}
+    assert mapped.process("db.drift").code == mapped.process("db.verify").code == 0
+
+
+@pytest.mark.slow
+def test_views_that_exist_in_part_are_taken_over(clinic: Project) -> None:
+    """A file of several views of which one is missing, and a materialized one that cannot be made twice."""
+    clinic.execute(f"{TABLE}; {LABEL} {OPEN} {COUNTED}")
+    write(clinic, "views/visits", OPEN + "\nCREATE OR REPLACE VIEW more AS SELECT count(*) AS visits FROM visits;")
+    write(clinic, "views/counted", COUNTED + "\nCREATE MATERIALIZED VIEW twice AS SELECT 2 AS two;")
+    write(clinic, "functions/label", LABEL)
+    clinic.execute("CREATE VIEW theirs AS SELECT * FROM visits_counted; COMMENT ON VIEW theirs IS 'stays'")
+    outcome = clinic.invoke("sql.install", "--json")
+    assert outcome.code == 0, outcome.err
+    assert set(states(clinic).values()) == {"INSTALLED"}
+    assert clinic.query("SELECT obj_description('theirs'::regclass), count(*) FROM more, twice") == [("stays", 1)]
