@@ -1,0 +1,66 @@
+"""db.activity and db.history: who is at work, and what was done."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+import time
+from collections.abc import Iterator
+
+from conftest import Project
+from inspection_support import harmless, inspect
+
+# Who is at work, and who was
+
+
+@contextlib.contextmanager
+def blocked(project: Project) -> Iterator[tuple[int, int]]:
+    """Two sessions, the second of which waits for the first; their pids."""
+    with (
+        project.connect(application_name="a \x1b[31mlong\nreport") as holder,
+        project.connect(application_name="the web") as waiter,
+    ):
+        holder.execute("BEGIN; LOCK TABLE patients IN ACCESS EXCLUSIVE MODE")
+        thread = threading.Thread(target=lambda: waiter.execute("SELECT count(*) FROM patients"))
+        thread.start()
+        waits = f"SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = {waiter.info.backend_pid}"
+        deadline = time.monotonic() + 60
+        try:
+            while project.query(waits) != [(1,)]:
+                assert time.monotonic() < deadline
+            yield holder.info.backend_pid, waiter.info.backend_pid
+        finally:  # closing the waiter would wait for its query
+            holder.execute("ROLLBACK")
+            thread.join(60)
+
+
+def test_activity_says_who_blocks_whom(clinic: Project) -> None:
+    with blocked(clinic) as (holder, waiter):
+        for answer in (clinic.invoke("db.activity", "--json").json, inspect(clinic, "--section=activity")):
+            rows = {row["pid"]: row for row in answer["activity"]}
+            assert rows[waiter]["blocked_by"] == [holder] and rows[waiter]["wants"] == "patients AccessShareLock"
+            assert rows[waiter]["query"] == "SELECT count(*) FROM patients" and rows[waiter]["state"] == "active"
+            assert rows[holder]["state"] == "idle in transaction" and rows[holder]["transaction_seconds"] >= 0
+        outcome = harmless(clinic.invoke("db.activity"))
+        assert outcome.code == 0 and re.search(rf"^ +{waiter} +the web .* {holder} ", outcome.out, re.MULTILINE), outcome.out
+    assert clinic.invoke("db.activity", "--json").json["activity"] == []
+
+
+def test_history(clinic: Project) -> None:
+    assert clinic.invoke("db.seed", "--patients=25").code == 0
+    rows = clinic.invoke("db.history", "--json").json["journal"]
+    assert [row["operation"] for row in rows] == ["db.seed", "db.setup"]
+    assert "5 patients" in rows[0]["result"] and rows[0]["seconds"] > 0 and rows[0]["os_user"]
+    assert len(clinic.invoke("db.history", "--limit=1", "--json").json["journal"]) == 1
+    out = clinic.invoke("db.history").out
+    assert re.search(r"^  20\d\d-\d\d-\d\d \d\d:\d\d UTC +db.seed ", out, re.MULTILINE)
+    for limit in ("0", "-1", "x", "1.5", "99999999999", ""):
+        assert clinic.invoke("db.history", f"--limit={limit}").code == 2, limit
+
+
+def test_history_of_hostile_operations(clinic: Project) -> None:
+    clinic.execute("""INSERT INTO skinspire_tools.journal (entry_id, operation, environment, seconds, os_user, host, tool_version, steps)
+                      VALUES (gen_random_uuid(), E'evil\\x1b[2J\\n|', 'dev', 1, E'\\u202e', 'h', '0', '[{"summary": {"a\\n": "b\\u001b"}}, 7]')""")
+    outcome = harmless(clinic.invoke("db.history"))
+    assert outcome.code == 0 and "evil\\x1b[2J\\n|" in outcome.out
