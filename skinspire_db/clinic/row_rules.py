@@ -22,6 +22,14 @@ ADMINISTRATORS_OF = """
 """
 
 
+def parameter(code: str, fallback: int, highest: int) -> str:
+    """An expression for a number in parameter_settings: what integer_parameter() of parameters.sql answers, in other words."""
+    return (
+        r"coalesce((SELECT n FROM (SELECT substring(param_value, '^[ \t\r\n]*([0-9]{1,9})[ \t\r\n]*$')::integer AS n"
+        f" FROM public.parameter_settings WHERE param_code = '{code}') AS p WHERE n BETWEEN 1 AND {highest}), {fallback})"
+    )
+
+
 @dataclass(frozen=True)
 class Rule:
     """What no row may be.
@@ -82,12 +90,12 @@ RULES = {
     "sessions and logins": [
         Rule("session_management", "with too many active sessions",
              "SELECT format('user %s', user_id) FROM public.user_sessions WHERE is_active GROUP BY user_id"
-             " HAVING count(*) > public.integer_parameter('MAX_ACTIVE_SESSIONS'::text, 5, 1, 10000)",
+             f" HAVING count(*) > {parameter('MAX_ACTIVE_SESSIONS', 5, 10000)}",
              "active sessions of users",
              "set is_active to false in the oldest rows of user_sessions of those users"),
         Rule("login_tracking", "not locked after so many failed logins",
              "SELECT format('user %s', user_id) FROM public.users WHERE locked_until IS NULL AND failed_login_attempts"
-             " >= public.integer_parameter('MAX_LOGIN_ATTEMPTS'::text, 5, 1, 1000)",
+             f" >= {parameter('MAX_LOGIN_ATTEMPTS', 5, 1000)}",
              "failed logins of users",
              "set locked_until of those users, or failed_login_attempts to 0 where a lock is not wanted"),
     ],

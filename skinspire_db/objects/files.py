@@ -13,6 +13,7 @@ from typing import Any
 
 from skinspire_db.errors import SqlFileInvalid
 from skinspire_db.lifecycle import tool_schema
+from skinspire_db.objects.function_schema import FunctionSchema
 from skinspire_db.objects.kinds import TRIGGER, Kind
 from skinspire_db.objects.needs import Needs, read_needs
 from skinspire_db.postgres.sql_text import statements_only
@@ -67,7 +68,8 @@ class Attachment:
 class SqlFile:
     """One file: its header's fields, its whole text, and the fingerprint of that. `name` is what the ledger knows it by.
 
-    `required`: the project demands that it is applicable; `core`: it is the package's, and the core's tables are content.
+    `required`: the project demands that it is applicable; `core`: it is the package's, and the core's tables are content;
+    `functions`: where its functions are made; `proved_by`: the proof that counts, None for the one beside it.
     """
 
     name: str
@@ -81,6 +83,8 @@ class SqlFile:
     needs: tuple[Needs, ...] = ()
     required: bool = False
     core: bool = False
+    functions: FunctionSchema = field(default_factory=FunctionSchema)
+    proved_by: Path | None = None
 
     @property
     def stem(self) -> str:
@@ -105,7 +109,7 @@ class SqlFile:
     @property
     def proof(self) -> Path:
         """The file that proves the behaviour; it need not exist."""
-        return self.path.parent / "verify" / f"{self.stem}.sql"
+        return self.proved_by or self.path.parent / "verify" / f"{self.stem}.sql"
 
     @property
     def critical(self) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from skinspire_db.lifecycle import tool_schema
 from skinspire_db.lifecycle.result import Summary
-from skinspire_db.objects import attaching, dependents, ledger, live, needs
+from skinspire_db.objects import attaching, dependents, function_schema, ledger, live, needs
 from skinspire_db.objects.dependents import Saved
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.objects.kinds import KINDS, TRIGGER, Kind, of_file
@@ -82,6 +82,8 @@ def install(
     numbers |= {"attached": attached, "dropped": _drop_leftovers(connection, leftovers, wanted, wanted_objects)}
     for name in gone:
         ledger.forget(connection, name)
+    if others:
+        function_schema.drop_former(connection, files)
     more = {"new_versions": noted, "left_disabled": off, "not_applicable": idle}
     return Summary(numbers | {what: number for what, number in more.items() if number})
 

@@ -173,7 +173,7 @@ class Wanted:
             sql.SQL("CREATE OR REPLACE TRIGGER {} {} ON {} FOR EACH {} {}EXECUTE FUNCTION {}({})")
             .format(
                 sql.Identifier(self.attachment.trigger), sql.SQL(self.attachment.when), sql.SQL(self.table),
-                sql.SQL(each), sql.SQL(condition), sql.Identifier(self.attachment.function),
+                sql.SQL(each), sql.SQL(condition), sql.Identifier(*self.attachment.function.split(".")),
                 sql.SQL(", ").join(map(sql.Literal, self.arguments)),
             )
             .as_string(connection)

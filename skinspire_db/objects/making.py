@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from skinspire_db.errors import NotOurs, SkinspireError, SqlFileInvalid
-from skinspire_db.objects import dependents, live
+from skinspire_db.objects import dependents, function_schema, live
 from skinspire_db.objects.dependents import Saved
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.objects.kinds import TRIGGER, VIEW
@@ -69,6 +69,7 @@ class Making:
             NotOurs: An object of that name exists that no file made and that is another, or something else depends on one
                 that would have to be dropped.
         """
+        function_schema.make(self.connection, files)
         ledger = {key for entry in self.entries.values() for key in entry.functions}
         self.former = live.fingerprints(self.connection, ledger)
         waiting = [file for file in files if not self._is_right(file)]
@@ -132,6 +133,8 @@ class Making:
                 self.connection.execute(b"ROLLBACK TO SAVEPOINT file; RELEASE SAVEPOINT file")
                 if error.sqlstate in TOO_EARLY:
                     raise _Waits(error) from None
+                if error.sqlstate in IN_THE_WAY and (foreign := self._foreign_functions(file, error)):
+                    raise not_ours(file, foreign[0]) from None
                 if error.sqlstate not in IN_THE_WAY or not existing:
                     raise refusal(file, error) from None
             except SkinspireError:
@@ -159,6 +162,20 @@ class Making:
             WHERE proname = ANY (%s) AND pronamespace <> 'pg_catalog'::regnamespace
         """
         return [key for (key,) in search_path.rows(self.connection, query, (wanted,))] if wanted else []
+
+    def _foreign_functions(self, file: SqlFile, error: psycopg.Error) -> list[str]:
+        """Functions that no file made, with names of those that a trigger file makes, first the one that the error is about."""
+        if file.kind is not TRIGGER:
+            return []
+        query = """
+            SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+            WHERE n.nspname = %s AND p.proname = ANY (%s)
+        """
+        names = [name.rpartition(".")[2].strip('"') for _, name, _ in file.creates()]
+        found = search_path.rows(self.connection, query, (file.functions.name, names))
+        said = f"{error.diag.message_primary} {error.diag.message_detail} {error.diag.message_hint}"
+        foreign = [key for (key,) in found if key not in self._ours()]
+        return sorted(foreign, key=lambda key: (key not in said, key.partition("(")[0] not in said))
 
     def _replace(self, file: SqlFile, existing: list[str]) -> None:
         """Drop what is in the file's way, and all that depends on it, and run it; other files' objects are made again."""
@@ -252,7 +269,7 @@ class Making:
         foreign = live.recorded(self.connection, {*existing, *self._namesakes(file)} - ours)
         transaction = _transaction(self.connection)
         before = dict(self.rows) or live.rows(self.connection)
-        with search_path.application(self.connection):
+        with search_path.application(self.connection, file.functions.name):
             self.connection.execute(file.text.encode())
         after = live.rows(self.connection)
         if _transaction(self.connection) != transaction:
@@ -328,6 +345,11 @@ def shown(key: str) -> str:
 def not_ours(file: SqlFile, key: str) -> NotOurs:
     """The error for an object that exists and that no file made."""
     kind, name = live.split(key)
+    if file.kind is TRIGGER and live.is_function(key):
+        return NotOurs(
+            f"{file.path}: {shown(key)} exists already, and no trigger file made it",
+            remedy='let both stay: function_schema = "skinspire" under [tool.skinspire_db] in pyproject.toml',
+        )
     return NotOurs(
         f"{file.path}: {shown(key)} exists already, and no {file.kind.word} file made it",
         remedy=f"rename one of the two, or drop it if it is not needed: DROP {kind.upper()} {name}",

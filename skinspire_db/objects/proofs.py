@@ -75,9 +75,9 @@ def _prove(connection: Connection, file: SqlFile, files: list[SqlFile]) -> Check
     if missing := _unattached(connection, file):
         return Check(file.name, "unknown", f"{missing[0]} is on no table; invoke db.create makes the tables", MAKE)
     try:
-        with search_path.application(connection):
+        with search_path.application(connection, file.functions.name):
             connection.execute((tool_schema.sql_folder() / "proofs.sql").read_bytes())
-            connection.execute(file.proof.read_bytes())
+            connection.execute(file.functions.text(file.proof.read_text(encoding="utf-8-sig")).encode())
         return Check(file.name, "pass", file.summary)
     except psycopg.Error as error:
         if connection.closed:

@@ -14,6 +14,7 @@ from skinspire_db.config.project import Project, write_atomically
 from skinspire_db.errors import InvalidSetting, SqlFileInvalid, UsageError
 from skinspire_db.lifecycle import tool_schema
 from skinspire_db.objects import files as reading
+from skinspire_db.objects import function_schema
 from skinspire_db.objects.files import SqlFile, read_file
 from skinspire_db.objects.kinds import KINDS, TRIGGER, Kind
 
@@ -101,6 +102,7 @@ def current(project: Project, kinds: Sequence[Kind] = KINDS) -> list[SqlFile]:
     files = reading.in_order(read_file(path, kind=kind) for kind, path in paths(project, kinds).values())
     reading.refuse_same_order(files)
     check(files)
+    files = [replace(file, proved_by=_proof(project, file)) for file in files]
     if TRIGGER not in kinds:
         return files
     disabled, required = listed(project, "disabled_triggers", files), listed(project, "required_triggers", files)
@@ -110,11 +112,21 @@ def current(project: Project, kinds: Sequence[Kind] = KINDS) -> list[SqlFile]:
             remedy="take it off one of the two",
         )
     core = _core_is_content(project)
-    return [
+    schema = function_schema.declared(project, [file for file in files if file.kind is TRIGGER])
+    chosen = [
         replace(file, required=file.name in required, core=core and file.root == tool_schema.sql_folder())
         for file in files
         if file.name not in disabled
     ]
+    return [schema.place(file) if file.kind is TRIGGER else file for file in chosen]
+
+
+def _proof(project: Project, file: SqlFile) -> Path | None:
+    """The proof in the last folder that has one, from the file's own on: a project's replaces the package's by name."""
+    roots = folders(project)
+    later = roots[roots.index(file.root) + 1 :] if file.root in roots else []
+    proofs = [root / file.kind.folder / "verify" / f"{file.stem}.sql" for root in later]
+    return next((path for path in reversed(proofs) if path.exists()), None)
 
 
 def _core_is_content(project: Project) -> bool:
@@ -193,7 +205,11 @@ def at(file: SqlFile, version: str) -> SqlFile:
             f"{file.name} has no version {version}; it has 1 to {newest}",
             remedy=f"invoke {file.kind.collection}.install --name={file.name}",
         )
-    return file if int(version) == newest else read_file(archived(file, int(version)), file.stem, file.kind)
+    if int(version) == newest:
+        return file
+    earlier = read_file(archived(file, int(version)), file.stem, file.kind)
+    functions = file.functions.functions.union(function_schema.made_in_public(earlier))
+    return replace(file.functions, functions=functions).place(earlier)
 
 
 def pick(files: list[SqlFile], name: str) -> SqlFile:

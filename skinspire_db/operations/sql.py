@@ -238,7 +238,12 @@ def _overview(states: list[state.ObjectState]) -> list[dict[str, object]]:
             what = ", ".join(counted(n, word) for word in WORDS if (n := sum(_word(each.object) == word for each in right)))
             rows.append({"file": name, "version": right[0].installed, "state": "INSTALLED", "what": what})
         rows += [
-            {"file": name, "version": each.installed or "-", "state": each.state, "what": f"{each.object}: {each.note}"}
+            {
+                "file": name,
+                "version": each.installed or "-",
+                "state": each.state,
+                "what": each.note if each.state == state.IDLE else f"{each.object}: {each.note}",
+            }
             for each in of_file
             if each.state != "INSTALLED"
         ]

@@ -31,9 +31,15 @@ SWITCH = f"""
 
 
 @contextlib.contextmanager
-def application(connection: Connection) -> Iterator[None]:
-    """Search the application's schema while the block runs: for its DDL, trigger files, proofs and revisions."""
-    with _searching(connection, f"{PIN}; {SWITCH}"):
+def application(connection: Connection, first: str = "public") -> Iterator[None]:
+    """Search the application's schema while the block runs: for its DDL, trigger files, proofs and revisions.
+
+    Args:
+        connection: Where.
+        first: A schema that is searched before public, and in which objects are made; a plain name.
+    """
+    before = f"; SELECT set_config('search_path', '\"{first}\", ' || current_setting('search_path'), true)"
+    with _searching(connection, f"{PIN}; {SWITCH}{before if first != 'public' else ''}"):
         yield
 
 
