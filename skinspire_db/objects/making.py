@@ -164,7 +164,7 @@ class Making:
         return [key for (key,) in search_path.rows(self.connection, query, (wanted,))] if wanted else []
 
     def _foreign_functions(self, file: SqlFile, error: psycopg.Error) -> list[str]:
-        """Functions that no file made, with names of those that a trigger file makes, first the one that the error is about."""
+        """Functions that no file made, with names of those that a trigger file makes; first what the error is about."""
         if file.kind is not TRIGGER:
             return []
         query = """
