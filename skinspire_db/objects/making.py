@@ -133,8 +133,8 @@ class Making:
                 self.connection.execute(b"ROLLBACK TO SAVEPOINT file; RELEASE SAVEPOINT file")
                 if error.sqlstate in TOO_EARLY:
                     raise _Waits(error) from None
-                if error.sqlstate in IN_THE_WAY and (foreign := self._foreign_functions(file, error)):
-                    raise not_ours(file, foreign[0]) from None
+                if error.sqlstate in IN_THE_WAY and (theirs := self._foreign_functions(file, error)):
+                    raise not_ours(file, theirs[0]) from None
                 if error.sqlstate not in IN_THE_WAY or not existing:
                     raise refusal(file, error) from None
             except SkinspireError:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from skinspire_db.config import content
 from skinspire_db.config.project import Project, write_atomically
 from skinspire_db.errors import InvalidSetting, SqlFileInvalid, UsageError
 from skinspire_db.lifecycle import tool_schema
@@ -22,7 +23,6 @@ LOCK = "sql.lock"
 LOCK_HEADER = (
     "# kind and name, version, sha256, of every version: an edit without a new version is refused; invoke sql.bump makes one"
 )
-CORE = "skinspire_db.clinic.models"  # how an entry of `metadata` that is the core's begins
 RESTORE = "restore the file from version control"
 
 
@@ -111,7 +111,7 @@ def current(project: Project, kinds: Sequence[Kind] = KINDS) -> list[SqlFile]:
             f"disabled_triggers and required_triggers in pyproject.toml both name {min(both)}",
             remedy="take it off one of the two",
         )
-    core = _core_is_content(project)
+    core = content.CORE_METADATA in content.metadata(project)
     schema = function_schema.declared(project, [file for file in files if file.kind is TRIGGER])
     chosen = [
         replace(file, required=file.name in required, core=core and file.root == tool_schema.sql_folder())
@@ -127,12 +127,6 @@ def _proof(project: Project, file: SqlFile) -> Path | None:
     later = roots[roots.index(file.root) + 1 :] if file.root in roots else []
     proofs = [root / file.kind.folder / "verify" / f"{file.stem}.sql" for root in later]
     return next((path for path in reversed(proofs) if path.exists()), None)
-
-
-def _core_is_content(project: Project) -> bool:
-    """Whether the core's tables are among those of the project."""
-    entries = project.config.get("metadata", CORE)
-    return any(str(each).startswith(CORE) for each in ([entries] if isinstance(entries, str) else entries))
 
 
 def listed(project: Project, key: str, files: list[SqlFile]) -> list[str]:
