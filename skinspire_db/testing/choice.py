@@ -23,7 +23,7 @@ ANY_MODE = {
     "db", "make_doctor", "make_hospital", "make_patient", "make_staff", "make_user", "assert_no_changes",
     "assert_only_changed", "assert_valid",
 }  # fmt: skip
-SERVER_ONLY = {"db_empty", "db_server"}
+SERVER_ONLY = {"db_empty", "db_module_rows", "db_run_rows", "db_server"}
 FIRST = "_skinspire_db"  # the fixture that gives a test its database
 RUN = pytest.StashKey[Run]()
 KEEP = pytest.StashKey[str]()

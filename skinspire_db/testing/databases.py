@@ -19,6 +19,7 @@ from skinspire_db.postgres.target import Target, libpq_parameters, target_of
 from skinspire_db.service import driver, test_override
 from skinspire_db.testing import templates
 from skinspire_db.testing.hosting import Host
+from skinspire_db.testing.rows import Function, TemplateRows, apply
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
@@ -79,22 +80,24 @@ class Database:
 class DatabaseMaker:
     """Makes the databases of one process. The advisory locks of its one connection say which of them are in use."""
 
-    def __init__(self, host: Host, options: Options) -> None:
+    def __init__(self, host: Host, options: Options, rows: TemplateRows | None = None) -> None:
         """Find or make the template.
 
         Args:
             host: The server.
             options: How many people are seeded.
+            rows: What adds the application's own rows to the template.
 
         Raises:
             SkinspireError: what connecting and db.setup raise.
         """
         self.host = host
+        self.source = ""  # the database that clones are made of, in place of the template
         self.base = host.target(BASE)
         self.watch = self._reach()
         connections.autocommit(self.watch)
         try:
-            self.template = templates.ensure(host, self.watch, options)
+            self.template = templates.ensure(host, self.watch, options, rows or TemplateRows(), self._add_rows)
             scratch.sweep(self.base, "tests", self.watch)
             files = self.watch.execute("SELECT current_setting('fsync') = 'off'").fetchone() == (True,)
         except BaseException:
@@ -102,6 +105,9 @@ class DatabaseMaker:
             raise
         # Copying files needs two checkpoints, which cost nothing where nothing waits for the disk.
         self.strategy = "FILE_COPY" if files else "WAL_LOG"
+
+    def _add_rows(self, name: str, function: Function) -> None:
+        apply(Database(self.host, name), function)
 
     def _reach(self) -> Connection:
         try:
@@ -114,8 +120,8 @@ class DatabaseMaker:
         raise reason
 
     def clone(self) -> Database:
-        """A new database, seeded and stamped as the template is."""
-        return self.make(self.template.name, f"STRATEGY {self.strategy}")
+        """A new database, seeded and stamped as the template is, with the rows of the run and the module."""
+        return self.make(self.source or self.template.name, f"STRATEGY {self.strategy}")
 
     def empty(self) -> Database:
         """A new database with nothing in it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,43 @@ def db_empty(request: pytest.FixtureRequest) -> Iterator[Database]:
     database = maker.empty()
     yield database
     maker.drop(database)
+
+
+@pytest.fixture(scope="session")
+def db_run_rows(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """db_run_rows(function) -> what function(session) returns: its rows are in the tests' databases from now on."""
+    with _layers(request) as add:
+        yield add
+
+
+@pytest.fixture(scope="module")
+def db_module_rows(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """db_module_rows(function): as db_run_rows(), for the tests of this module."""
+    with _layers(request) as add:
+        yield add
+
+
+@contextlib.contextmanager
+def _layers(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """What adds rows; they are taken out at the end."""
+    from skinspire_db.testing.choice import RUN, errors_as_one_line
+
+    run = request.config.stash[RUN]
+    added: list[Any] = []
+
+    def add(function: Any) -> Any:
+        if run.current is not None:
+            pytest.fail(f"{request.fixturename} is used inside a test -> use it in a fixture of the module or the run", False)
+        with errors_as_one_line():
+            result = run.databases().add_rows(function)
+        added.append(function)
+        return result
+
+    with errors_as_one_line():
+        run.databases(request)
+    yield add
+    for function in reversed(added):
+        run.databases().remove_rows(function)
 
 
 @pytest.fixture(scope="session")

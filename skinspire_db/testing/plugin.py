@@ -25,6 +25,7 @@ INI = {
     "db_patients": "how many patients are seeded (20)",
     "db_doctors": "how many doctors are seeded (5)",
     "db_random_seed": "the random seed of the people (1)",
+    "db_template": 'a function that adds rows to the template, "module:function"; it is given a Session',
 }
 
 
@@ -40,6 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     for name, description in INI.items():
         parser.addini(name, description, default="")
+    parser.addini("db_template_files", "what db_template reads: patterns; a change makes a new template", type="args")
     parser.addini("db_guard", "refuse get_db_session() in tests that have no database (true)", type="bool", default=True)
 
 

@@ -88,13 +88,17 @@ class Run:
         from skinspire_db.content.seeding import Options
         from skinspire_db.postgres.error_text import sentence
         from skinspire_db.testing.databases import DatabaseMaker
+        from skinspire_db.testing.rows import TemplateRows
         from skinspire_db.testing.shared import ProcessDatabases
 
         started = time.monotonic()
         patients, doctors, random_seed = (self.config.getini(f"db_{name}") or value for name, value in SEEDED.items())
         try:
             host = self._host(request)
-            maker = DatabaseMaker(host, Options.parse(patients, doctors, random_seed))
+            rows = TemplateRows(
+                self.config.getini("db_template"), self.config.getini("db_template_files"), self.config.rootpath
+            )
+            maker = DatabaseMaker(host, Options.parse(patients, doctors, random_seed), rows)
         except (SkinspireError, psycopg.Error) as error:
             self._error = error if isinstance(error, SkinspireError) else ConnectionFailed(sentence(error))
             self.message = f"skinspire-db: no database: {self._error}"

@@ -12,6 +12,7 @@ from sqlalchemy import event
 
 from skinspire_db.service.engines import Service
 from skinspire_db.testing.databases import Database, DatabaseMaker
+from skinspire_db.testing.rows import Function, Layers
 from skinspire_db.testing.seeded import Seeded, Unrestorable
 from skinspire_db.testing.transaction import Transaction, service_within
 
@@ -112,6 +113,7 @@ class ProcessDatabases:
 
     def __init__(self, maker: DatabaseMaker) -> None:
         self.maker = maker
+        self.layers = Layers(maker)
         self._shared: SharedDatabase | None = None
         self.renewed: list[tuple[str, str]] = []  # test, and what it did that only a new clone could undo
 
@@ -137,6 +139,16 @@ class ProcessDatabases:
             old.close()
             with contextlib.suppress(psycopg.OperationalError):  # a server that is gone; the next run sweeps it up
                 self.maker.drop(old.database)
+
+    def add_rows(self, function: Function) -> Any:
+        """Add rows for all tests from now on, until remove_rows(). Returns what the function returns."""
+        self.renew()
+        return self.layers.add(function)
+
+    def remove_rows(self, function: Function) -> None:
+        """Take a function's rows out of the databases of the tests to come."""
+        self.renew()
+        self.layers.remove(function)
 
     def keep(self, name: str, test: str) -> None:
         """Set the shared database aside under that name."""

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,6 +26,7 @@ from skinspire_db.postgres import connections
 from skinspire_db.schema.blueprint import Blueprint
 from skinspire_db.testing import hosting
 from skinspire_db.testing.hosting import Host
+from skinspire_db.testing.rows import Function, TemplateRows
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
@@ -45,7 +46,13 @@ class Template:
     how: str
 
 
-def ensure(host: Host, watch: Connection, options: Options) -> Template:
+def ensure(
+    host: Host,
+    watch: Connection,
+    options: Options,
+    rows: TemplateRows = TemplateRows(),  # noqa: B008  # it never changes
+    add: Callable[[str, Function], None] | None = None,
+) -> Template:
     """The template for what the project's files say now, made when there is none.
 
     A process that finds another one making it waits. A half-made template never counts.
@@ -54,11 +61,13 @@ def ensure(host: Host, watch: Connection, options: Options) -> Template:
         host: The server.
         watch: To the maintenance database, in autocommit; while it is open, no other run drops the template.
         options: How many people are seeded.
+        rows: What adds the application's own rows.
+        add: Calls that function with a session on the database of this name.
 
     Raises:
-        SkinspireError: what db.setup raises.
+        SkinspireError: what db.setup raises, and UsageError when the application's rows cannot be added.
     """
-    name = PREFIX + fingerprint(host, watch.info.server_version, options)
+    name = PREFIX + fingerprint(host, watch.info.server_version, options, rows.state(host.project))
     watch.execute("SET lock_timeout = 0")  # making it may take long; the lock of a process that dies is released
     watch.execute("SELECT pg_advisory_lock_shared(hashtextextended(%s, 0))", (name,))
     how = "reused"
@@ -66,14 +75,15 @@ def ensure(host: Host, watch: Connection, options: Options) -> Template:
         how = "waited for"
         with _alone(watch, f"{name} is made"):
             if not _usable(watch, name):  # the process that this one waited for has failed
-                _make(host, watch, name, options)
+                function = rows.function(host.project)
+                _make(host, watch, name, options, (lambda: add(name, function)) if function and add else lambda: None)
                 how = "made"
     describe(watch, name)
     _clean(watch, host, name)
     return Template(name, how)
 
 
-def fingerprint(host: Host, server_version: int, options: Options) -> str:
+def fingerprint(host: Host, server_version: int, options: Options, rows: str = "") -> str:
     """Twelve hexadecimal digits of everything that shapes the template: models, revisions, trigger files, seeds, versions."""
     project = host.project
     folders = (Path(skinspire_db.__file__).parent, tool_schema.sql_folder(), *revisions.folders(project))
@@ -87,7 +97,7 @@ def fingerprint(host: Host, server_version: int, options: Options) -> str:
     facts: list[Any] = [
         vars(wanted) | {"statements": sorted(wanted.statements)},  # in which order is no difference
         [(file.name, file.sha256) for file in versions.current(project)],
-        sorted(files), project.config, vars(options), server_version,
+        sorted(files), project.config, vars(options), server_version, *([rows] if rows else []),
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(facts, default=str, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -144,7 +154,7 @@ def _usable(watch: Connection, name: str) -> bool:
     return watch.execute(query, (name,)).fetchone() == (True,)
 
 
-def _make(host: Host, watch: Connection, name: str, options: Options) -> None:
+def _make(host: Host, watch: Connection, name: str, options: Options, add_rows: Callable[[], None]) -> None:
     from skinspire_db import steps
     from skinspire_db.operations import db
     from skinspire_db.steps import Context
@@ -154,6 +164,7 @@ def _make(host: Host, watch: Connection, name: str, options: Options) -> None:
     db.setup(Context(environment, defaults=vars(options)), steps.seed).run()
     describe(watch, name, project=str(host.project.root))
     try:
+        add_rows()
         # The last statement: a template whose making stopped before it is not usable.
         watch.execute(sql.SQL("ALTER DATABASE {} IS_TEMPLATE true ALLOW_CONNECTIONS false").format(sql.Identifier(name)))
     except Exception:
