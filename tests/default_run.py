@@ -123,7 +123,7 @@ KEPT = {  # test function -> how many of its cases stay in the default run
     "test_only_its_owner_may_read_it": 0,
     "test_a_former_database_that_is_not_ours_is_never_dropped": 0,
     "test_people_at_work": 0,
-    "test_somebody_elses_database_of_nearly_that_name": 0,
+    "test_another_projects_database_of_nearly_that_name": 0,
     "test_roles_that_do_not_exist": 0,
     "test_what_a_protected_environment_holds_goes_nowhere_else": 0,
     "test_a_folder_that_cannot_be_read": 0,

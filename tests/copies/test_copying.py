@@ -256,7 +256,7 @@ def test_the_sources_locale(two: Project) -> None:
     assert len(two.query(what.format(test, two.database), "postgres")) == 1
 
 
-def test_somebody_elses_database_of_nearly_that_name(two: Project) -> None:
+def test_another_projects_database_of_nearly_that_name(two: Project) -> None:
     others = [f"{two.database}_former", f"{two.database}_scratch_deadbeefdead"]
     for name in others:
         two.execute(f'CREATE DATABASE "{name}"', "postgres")
