@@ -16,6 +16,7 @@ from skinspire_db.config import content, project_code
 from skinspire_db.config.cache import cached
 from skinspire_db.config.project import Project
 from skinspire_db.errors import ModelsInvalid, ProjectCodeEnded
+from skinspire_db.schema import model_faults
 
 if TYPE_CHECKING:
     from sqlalchemy import Index, MetaData, Table
@@ -40,6 +41,8 @@ def metadata(project: Project) -> MetaData:
     from sqlalchemy import MetaData
 
     loaded = load(project)
+    if len(loaded) > 1:
+        model_faults.refuse_tables_of_both(_entries(project))
     together = loaded[0] if len(loaded) == 1 else MetaData()
     for entry in loaded:
         for table in entry.tables.values():
@@ -52,7 +55,7 @@ def metadata(project: Project) -> MetaData:
             _copy(entry, together)
     if len(loaded) > 1:
         together.naming_convention = MetaData().naming_convention
-    _refuse_loose_ends(together)
+    model_faults.refuse_loose_ends(together)
     for table in together.tables.values():  # a foreign key's column may have its type from the column that it points to
         _refuse_without_sql(table)
     return together
@@ -66,12 +69,16 @@ def load(project: Project) -> list[MetaData]:
         ProjectCodeEnded: its module exits.
     """
     metadatas: list[MetaData] = []
-    for entry in content.metadata(project):
-        loaded = _load(entry, project)
+    for _, _, loaded in _entries(project):
         if not any(loaded is other for other in metadatas):
             metadatas.append(loaded)
     _loaded.update(metadatas)
     return metadatas
+
+
+def _entries(project: Project) -> list[tuple[str, Any, MetaData]]:
+    """The text of each entry of `metadata`, what it names, and its tables."""
+    return [(entry, *_load(entry, project)) for entry in content.metadata(project)]
 
 
 def has_core(project: Project) -> bool:
@@ -114,8 +121,6 @@ def _copy(models: MetaData, together: MetaData) -> None:
     together.naming_convention = models.naming_convention
     _copy_ddl_events(models, together)
     for table in models.tables.values():
-        if table.key in together.tables:
-            raise ModelsInvalid(f"table {table.key} is defined twice", remedy="correct metadata in pyproject.toml")
         copied = table.to_metadata(together)
         _copy_ddl_events(table, copied)
         _take_off_what_is_for_others(copied)
@@ -169,23 +174,6 @@ def _take_off(item: Any, table: Table) -> None:
         key.parent.foreign_keys.discard(key)
 
 
-def _refuse_loose_ends(models: MetaData) -> None:
-    """SQLAlchemy resolves a foreign key when it is first needed, which would be in the middle of an operation."""
-    from sqlalchemy import exc
-
-    for table in models.tables.values():
-        for key in table.foreign_keys:
-            try:
-                _ = key.column
-            except exc.NoReferenceError as error:
-                what = "column" if isinstance(error, exc.NoReferencedColumnError) else "table"
-                raise ModelsInvalid(
-                    f"the foreign key of column {table.key}.{key.parent.name} points to {key.target_fullname}:"
-                    f" no model defines that {what}",
-                    remedy="correct the ForeignKey, or add the model's module to metadata in pyproject.toml",
-                ) from None
-
-
 def _refuse_without_sql(table: Table) -> None:
     """SQLAlchemy misses a type, or finds a name too long, only when it writes the SQL."""
     from sqlalchemy.dialects.postgresql import psycopg
@@ -222,7 +210,7 @@ def _remedy(error: BaseException, otherwise: str = "correct that model") -> str:
     return otherwise
 
 
-def _load(entry: str, project: Project) -> MetaData:
+def _load(entry: str, project: Project) -> tuple[Any, MetaData]:
     from sqlalchemy import MetaData
 
     module_name, _, attribute = str(entry).partition(":")
@@ -239,10 +227,10 @@ def _load(entry: str, project: Project) -> MetaData:
         if isinstance(error, ProjectCodeEnded):
             raise ProjectCodeEnded(message, remedy=error.remedy) from None
         raise ModelsInvalid(message, remedy=_remedy(error, "correct that line" if own else remedy)) from None
-    loaded = getattr(loaded, "metadata", loaded)
-    if not isinstance(loaded, MetaData):
+    tables = getattr(loaded, "metadata", loaded)
+    if not isinstance(tables, MetaData):
         raise ModelsInvalid(f"{entry} is neither a declarative base nor a MetaData", remedy=remedy)
-    return loaded
+    return loaded, tables
 
 
 def is_view(table: Table) -> bool:

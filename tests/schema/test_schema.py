@@ -247,7 +247,10 @@ def test_a_table_defined_twice(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -
     )
     monkeypatch.syspath_prepend(tmp_path)
     here = Settings(tmp_path, {"metadata": ["skinspire_db.clinic.models:Base", "twice_models:metadata"]})
-    with pytest.raises(ModelsInvalid, match="table patients is defined twice"):
+    with pytest.raises(
+        ModelsInvalid,
+        match=r"1 table is defined twice: patients \(skinspire_db.clinic.models.people.Patient and twice_models:metadata\)",
+    ):
         models.metadata(here)
 
 
