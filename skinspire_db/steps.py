@@ -117,7 +117,8 @@ def _create(context: Context) -> Step:
     wanted, heads = context.blueprint, revisions.heads(context.project)
 
     def run(connection: Connection) -> Summary:
-        summary = tables.create(connection, wanted)
+        summary = tables.create(connection, wanted, project=context.project)
+        summary.lines += [f"note: {each}" for each in wanted.notes]
         if heads:
             position.mark(connection, heads)
         return summary
@@ -132,7 +133,7 @@ def _create_missing(context: Context) -> Step:
     def run(connection: Connection) -> Summary:
         empty = objects.count_tables(connection) == 0
         extensions.create(connection, needed)
-        summary = tables.create_missing(connection, wanted)
+        summary = tables.create_missing(connection, wanted, context.project)
         if empty and heads:
             position.mark(connection, heads)
         return summary

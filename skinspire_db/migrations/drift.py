@@ -70,12 +70,12 @@ def expected(connection: Connection, target: Target, project: Project, wanted: B
     of = json.dumps([vars(wanted), [file.sha256 for file in files], connection.info.server_version])
 
     def make() -> Any:
-        return _make(target, wanted, files).as_json()
+        return _make(target, wanted, files, project).as_json()
 
     return Expected.of_json(cached(project, f"expected-{target.environment}", make, of=of))
 
 
-def _make(target: Target, wanted: Blueprint, files: list[SqlFile]) -> Expected:
+def _make(target: Target, wanted: Blueprint, files: list[SqlFile], project: Project | None = None) -> Expected:
     with (
         scratch.database(target, "db.drift") as aside,
         contextlib.closing(connections.connect(aside, "db.drift")) as connection,
@@ -86,7 +86,7 @@ def _make(target: Target, wanted: Blueprint, files: list[SqlFile]) -> Expected:
             connection.commit()
             connections.begin(connection, target.policy)
 
-        tables.create(connection, wanted, settle)
+        tables.create(connection, wanted, settle, project)
         install.install(connection, files)
         made = snapshot(connection)
         return Expected(made, spelling.again(connection, made))

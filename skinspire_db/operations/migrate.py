@@ -219,7 +219,8 @@ def new(environment: Environment, message: str | None, *, keep: bool = False) ->
             left = writing.remaining(connection, environment.project, expected)
             lines = [_by_hand(each, environment) for each in left]
             return Summary({"changes": 0}, lines=lines, data={"revision": None, "file": None, "warnings": left})
-        lines = [written.file, *(f"careful: {each}" for each in written.warnings)]
+        notes = [f"note: {each}" for each in Blueprint.of_project(environment.project).notes]
+        lines = [written.file, *(f"careful: {each}" for each in written.warnings), *notes]
         data = {"revision": written.revision, "file": written.file, "warnings": written.warnings}
         return Summary({"changes": written.changes}, lines=lines, data=data)
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from skinspire_db.config.cache import cached
 from skinspire_db.config.project import Project
-from skinspire_db.schema import extensions
+from skinspire_db.schema import ddl_events, extensions
 from skinspire_db.schema.extensions import CORE_EXTENSIONS
-from skinspire_db.schema.models import constraint_name, is_made_elsewhere, is_view, metadata
+from skinspire_db.schema.models import constraint_name, cycles, is_made_elsewhere, is_view, metadata, without_functions
 
 if TYPE_CHECKING:
     from sqlalchemy import MetaData, Table
@@ -25,7 +25,8 @@ class Blueprint:
     The `extensions` come first; `statements` make the rest. `columns` is table -> column -> (type, nullable), the type None
     where PostgreSQL may write it otherwise; `names` are [table, name] of every constraint and index; `views` are what the
     application maps itself. `python_defaults` is table -> columns whose default SQLAlchemy alone knows: triggers, psql and
-    COPY see none.
+    COPY see none. `functions`: functions of the application listen to the creation of its tables. `notes` are what
+    SQLAlchemy warns of circles among the tables.
     """
 
     extensions: list[str]
@@ -35,6 +36,8 @@ class Blueprint:
     indexes: int
     views: list[str]
     python_defaults: dict[str, list[str]]
+    functions: bool
+    notes: list[str]
 
     @classmethod
     def of_project(cls, project: Project) -> Blueprint:
@@ -67,7 +70,10 @@ class Blueprint:
         indexes = {(name_of(table), str(index.name)) for table in wanted for index in table.indexes}
         statements = create_statements(models, wanted)
         defaults = {name_of(table): found for table in wanted if (found := _python_defaults(table))}
-        return cls(sorted(needs), statements, columns, sorted(map(list, names | indexes)), len(indexes), views, defaults)
+        return cls(
+            sorted(needs), statements, columns, sorted(map(list, names | indexes)), len(indexes), views, defaults,
+            ddl_events.has_functions(models), cycles(),
+        )  # fmt: skip
 
 
 def tables(models: MetaData) -> list[Table]:
@@ -86,6 +92,9 @@ def create_statements(models: MetaData, wanted: list[Table]) -> list[str]:
     statements: list[str] = []
     if not wanted:
         return statements
+    if ddl_events.has_functions(models):
+        models = without_functions(models)
+        wanted = [models.tables[table.key] for table in wanted]
     schemas = sorted({table.schema for table in wanted if table.schema})
     statements += [f"CREATE SCHEMA IF NOT EXISTS {dialect().identifier_preparer.quote(schema)}" for schema in schemas]
     engine = create_mock_engine("postgresql+psycopg://", lambda ddl, *_, **__: statements.append(compiled(ddl)))

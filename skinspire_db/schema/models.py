@@ -8,6 +8,7 @@ import operator
 import re
 import sys
 import traceback
+import warnings
 import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -16,16 +17,16 @@ from skinspire_db.config import content, project_code
 from skinspire_db.config.cache import cached
 from skinspire_db.config.project import Project
 from skinspire_db.errors import ModelsInvalid, ProjectCodeEnded
-from skinspire_db.schema import model_faults
+from skinspire_db.schema import ddl_events, model_faults
 
 if TYPE_CHECKING:
     from sqlalchemy import Index, MetaData, Table
     from sqlalchemy.schema import Constraint
 
 VIEW_WORDS = ("is_view", "view", "is_materialized_view", "materialized_view", "materialized")  # keys of `info`
-DDL_EVENTS = ("before_create", "after_create")
 
 _loaded: weakref.WeakSet[MetaData] = weakref.WeakSet()
+_cycles: dict[str, None] = {}
 
 
 def metadata(project: Project) -> MetaData:
@@ -81,6 +82,25 @@ def _entries(project: Project) -> list[tuple[str, Any, MetaData]]:
     return [(entry, *_load(entry, project)) for entry in content.metadata(project)]
 
 
+@contextlib.contextmanager
+def _cycles_noted() -> Iterator[None]:
+    """Keep what SQLAlchemy warns of circles of foreign keys, in place of saying it at every command."""
+    from sqlalchemy.exc import SAWarning
+
+    with warnings.catch_warnings(record=True) as caught:
+        yield
+    for each in caught:
+        if issubclass(each.category, SAWarning) and "cycle" in str(each.message):
+            _cycles[" ".join(str(each.message).split()).partition(" (This")[0].partition(" (Background")[0]] = None
+        else:
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno, source=each.source)
+
+
+def cycles() -> list[str]:
+    """What SQLAlchemy has warned of circles of foreign keys when the models were loaded."""
+    return list(_cycles)
+
+
 def has_core(project: Project) -> bool:
     """Whether the core's tables are content: `metadata` names them, or a base of the application's that is the core's own.
 
@@ -113,16 +133,25 @@ def kept() -> Iterator[None]:
                     _take_off(item, table)
 
 
-def _copy(models: MetaData, together: MetaData) -> None:
+def without_functions(models: MetaData) -> MetaData:
+    """A copy whose creation runs no function of the application, so that its statements can be written down."""
+    from sqlalchemy import MetaData
+
+    bare = MetaData()
+    _copy(models, bare, functions=False)
+    return bare
+
+
+def _copy(models: MetaData, together: MetaData, *, functions: bool = True) -> None:
     """Copy all tables and sequences of the models into `together`, named by the models' own naming convention."""
     from sqlalchemy.schema import conv
     from sqlalchemy.types import SchemaType
 
     together.naming_convention = models.naming_convention
-    _copy_ddl_events(models, together)
+    ddl_events.copy(models, together, functions=functions)
     for table in models.tables.values():
         copied = table.to_metadata(together)
-        _copy_ddl_events(table, copied)
+        ddl_events.copy(table, copied, functions=functions)
         _take_off_what_is_for_others(copied)
         items: list[Constraint | Index] = [*copied.constraints, *copied.indexes]
         for item in items:  # the next models have another convention
@@ -134,18 +163,6 @@ def _copy(models: MetaData, together: MetaData) -> None:
     for sequence in models._sequences.values():  # SQLAlchemy has no public list of the sequences that no column uses
         if sequence.column is None:
             sequence._copy()._set_metadata(together)
-
-
-def _copy_ddl_events(source: Any, copied: Any) -> None:
-    """Copy the DDL that is to be run with the tables, which to_metadata() leaves out; types bring their own events."""
-    from sqlalchemy import event
-    from sqlalchemy.schema import ExecutableDDLElement
-
-    for name in DDL_EVENTS:
-        present = list(getattr(copied.dispatch, name))
-        for each in getattr(source.dispatch, name):
-            if isinstance(each, ExecutableDDLElement) and each not in present:
-                event.listen(copied, name, each)
 
 
 def _take_off_what_is_for_others(table: Table) -> None:
@@ -218,7 +235,7 @@ def _load(entry: str, project: Project) -> tuple[Any, MetaData]:
     if not re.fullmatch(r"\w+(\.\w+)*", module_name):
         raise ModelsInvalid(f"metadata names {entry!r}, which is no module:attribute", remedy=remedy)
     try:
-        with project_code.running(project):
+        with project_code.running(project), _cycles_noted():
             loaded: Any = operator.attrgetter(attribute or "Base")(importlib.import_module(module_name))
     except Exception as error:  # a fault in the module's own code
         own = [each for each in traceback.extract_tb(error.__traceback__) if each.filename.startswith(str(project.root))]

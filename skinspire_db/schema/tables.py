@@ -8,13 +8,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db.catalog import objects
+from skinspire_db.config.project import Project
 from skinspire_db.errors import PermissionMissing, Refused, StepFailed
 from skinspire_db.lifecycle import tool_schema
 from skinspire_db.lifecycle.result import Summary, counted
 from skinspire_db.postgres import search_path
 from skinspire_db.postgres.error_text import sentence
-from skinspire_db.schema import extensions
+from skinspire_db.schema import ddl_events, extensions
 from skinspire_db.schema.blueprint import Blueprint, compiled, create_statements, dialect, name_of, named_constraints, tables
+from skinspire_db.schema.models import metadata
 
 if TYPE_CHECKING:
     from sqlalchemy import MetaData
@@ -75,7 +77,9 @@ def refuse_tables(connection: Connection) -> None:
         )
 
 
-def create(connection: Connection, wanted: Blueprint, between: Callable[[], object] | None = None) -> Summary:
+def create(
+    connection: Connection, wanted: Blueprint, between: Callable[[], object] | None = None, project: Project | None = None
+) -> Summary:
     """Make the models' tables in an empty database.
 
     Args:
@@ -83,6 +87,7 @@ def create(connection: Connection, wanted: Blueprint, between: Callable[[], obje
         wanted: what the models say.
         between: called every BATCH statements; it may commit. One transaction for thousands of tables holds a lock for each
             of their indexes, which a scratch database does not need.
+        project: whose models have functions that listen to the creation of their tables, and are called then.
 
     Raises:
         Refused: there are tables already; nothing is changed then.
@@ -91,6 +96,10 @@ def create(connection: Connection, wanted: Blueprint, between: Callable[[], obje
     """
     refuse_tables(connection)
     extensions.create(connection, wanted.extensions)
+    if wanted.functions and project:
+        loaded = metadata(project)
+        ddl_events.create_all(connection, project, loaded, tables(loaded), missing=False)
+        return Summary({"tables_created": len(wanted.columns), "indexes_created": wanted.indexes})
     batch = BATCH if between else len(wanted.statements) or 1
     for start in range(0, len(wanted.statements), batch):
         _execute(connection, wanted.statements[start : start + batch])
@@ -99,7 +108,7 @@ def create(connection: Connection, wanted: Blueprint, between: Callable[[], obje
     return Summary({"tables_created": len(wanted.columns), "indexes_created": wanted.indexes})
 
 
-def create_missing(connection: Connection, models: MetaData) -> Summary:
+def create_missing(connection: Connection, models: MetaData, project: Project | None = None) -> Summary:
     """Add the tables, columns, constraints and indexes that the models have and the database lacks. No row changes.
 
     It needs no scratch database and no right to create one, as migrate.new does.
@@ -138,8 +147,12 @@ def create_missing(connection: Connection, models: MetaData) -> Summary:
     made = [(f"table {name_of(table)}", "") for table in new]
     before, after = types + columns + constraints, foreign_keys + indexes
     tables_only = [sql for sql in create_statements(models, new) if not TYPE_OR_SEQUENCE.match(sql)]  # `types` has those
-    statements = [*(sql for _, sql in before), *tables_only, *(sql for _, sql in after)]
-    _execute(connection, statements)
+    if project and new and ddl_events.has_functions(models):
+        _execute(connection, [sql for _, sql in before])
+        ddl_events.create_all(connection, project, models, new, missing=True)
+        _execute(connection, [sql for _, sql in after])
+    else:
+        _execute(connection, [*(sql for _, sql in before), *tables_only, *(sql for _, sql in after)])
     added = [what for what, _ in (*made, *before, *after) if what]
     return Summary({"added": len(added)}, lines=added)
 

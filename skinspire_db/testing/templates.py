@@ -95,7 +95,7 @@ def fingerprint(host: Host, server_version: int, options: Options, rows: str = "
     }
     wanted = Blueprint.of_project(project)
     facts: list[Any] = [
-        vars(wanted) | {"statements": sorted(wanted.statements)},  # in which order is no difference
+        vars(wanted) | {"statements": sorted(wanted.statements), "notes": []},  # in which order is no difference
         [(file.name, file.sha256) for file in versions.current(project)],
         sorted(files), project.config, vars(options), server_version, *([rows] if rows else []),
     ]  # fmt: skip

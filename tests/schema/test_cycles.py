@@ -1,0 +1,35 @@
+"""What SQLAlchemy warns of circles of foreign keys is one note where it matters, and is not on stderr at every command."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+
+import pytest
+from conftest import Project
+
+MODELS = """
+from sqlalchemy import Column, ForeignKey, Integer, MetaData, Table
+
+metadata = MetaData()
+Table("hens", metadata, Column("id", Integer, primary_key=True), Column("egg", ForeignKey("eggs.id")))
+Table("eggs", metadata, Column("id", Integer, primary_key=True), Column("hen", ForeignKey("hens.id")))
+order = [table.name for table in metadata.sorted_tables]  # an application's own script does this
+"""
+
+
+@pytest.mark.slow
+def test_a_circle_is_a_note_of_create_and_of_no_other_command(make_project: Callable[..., Project]) -> None:
+    module = f"circle_{secrets.token_hex(4)}"
+    project = make_project(f'metadata = ["{module}:metadata"]\n')
+    (project.root / f"{module}.py").write_text(MODELS)
+    made = project.process("db.create")
+    assert (
+        made.code == 0
+        and made.err == ""
+        and made.out.count("cycle") == 1
+        and "note: Cannot correctly sort tables" in made.out
+    )
+    for task in ("db.create --update-only", "db.drift", "db.verify"):
+        outcome = project.process(*task.split())
+        assert "SAWarning" not in outcome.err and "cycle" not in outcome.out + outcome.err, task
