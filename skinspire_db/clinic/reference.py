@@ -161,6 +161,7 @@ def _missing(connection: Connection, data: Row) -> list[tuple[dict[str, Any], in
 
 def _administrator(connection: Connection, data: Row, administrator: Row, role: int | None, policy: Policy) -> SignIn:
     hospital = data["hospital"]["hospital_id"]
+    own = hospital if administrator.get("of_hospital") else None
     if policy.test_data:
         password, hashed = TEST_PASSWORD, hash_of_test_password(connection)
     else:
@@ -175,8 +176,9 @@ def _administrator(connection: Connection, data: Row, administrator: Row, role: 
     add(connection, ("public", "staff"), staff)
     add(connection, ("public", "users"), [{
         "user_id": administrator["user_id"], "entity_type": "staff", "entity_id": administrator["staff_id"],
-        "hospital_id": hospital if administrator.get("of_hospital") else None,
+        "hospital_id": own,
         "password_hash": hashed,
     }])  # fmt: skip
-    add(connection, ("public", "user_role_mapping"), [{"user_id": administrator["user_id"], "role_id": role}])
+    mapping = {"user_id": administrator["user_id"], "role_id": role, "hospital_id": own}
+    add(connection, ("public", "user_role_mapping"), [mapping])
     return SignIn(administrator["role"], administrator["user_id"], password, generated=not policy.test_data)

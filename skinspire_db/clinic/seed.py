@@ -108,7 +108,11 @@ class _Loader:
         entity = "patient" if table == "patients" else "staff"
         users = ((phone, self.hospital, entity, key, self.hash) for phone, key, _ in accounts)
         self._copy("users", "user_id, hospital_id, entity_type, entity_id, password_hash", users)
-        self._copy("user_role_mapping", "user_id, role_id", ((phone, role) for phone, _, role in accounts))
+        self._copy(
+            "user_role_mapping",
+            "user_id, role_id, hospital_id",
+            ((phone, role, self.hospital) for phone, _, role in accounts),
+        )
 
     def _copy(self, table: str, columns: str, rows: Iterable[tuple[object, ...]]) -> None:
         with self.connection.cursor().copy(f"COPY public.{table} ({columns}) FROM STDIN".encode()) as copy:

@@ -29,7 +29,7 @@ def test_a_revision_that_fails_leaves_no_trace_and_those_before_it_stay(app: Pro
     assert app.invoke("migrate.downgrade", "--steps=2").code == 0 and at(app) == ["one"]
     assert app.invoke("migrate.upgrade", "--to=two").code == 0 and at(app) == ["two"]
     outcome = app.invoke("migrate.status", "--json")
-    assert [(each["revision"], each["state"]) for each in outcome.json["revisions"]][1:] == [
+    assert [(each["revision"], each["state"]) for each in outcome.json["revisions"]][-3:] == [
         ("one", "applied"), ("two", "applied"), ("three", "pending"),
     ]  # fmt: skip
     assert app.invoke("migrate.check").code == 3
@@ -103,9 +103,9 @@ def test_wrong_arguments(app: Project, arguments: list[str], says: str) -> None:
 def test_a_downgrade_that_does_not_exist(project: Project) -> None:
     assert project.invoke("db.create").code == 0
     outcome = project.invoke("migrate.downgrade", "--steps=9")
-    assert outcome.code == 2 and "the database has 1 revision -> invoke migrate.downgrade --env=dev --steps=1" in outcome.err
+    assert outcome.code == 2 and "the database has 2 revisions -> invoke migrate.downgrade --env=dev --steps=2" in outcome.err
     assert at(project) == [head()], "refused is: nothing was tried"
-    assert project.invoke("migrate.downgrade").code == 0 and at(project) == []
+    assert project.invoke("migrate.downgrade", "--steps=2").code == 0 and at(project) == []
     assert project.invoke("migrate.downgrade").code == 2
 
 

@@ -29,7 +29,7 @@ def states(connection: Connection, wanted: list[SqlFile] | None = None) -> set[s
 
 def test_installed_everywhere_where_the_columns_are(connection: Connection) -> None:
     assert states(connection) == {"INSTALLED"}
-    assert connection.execute("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal").fetchone() == (50,)
+    assert connection.execute("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal").fetchone() == (58,)
 
 
 def test_installing_twice_locks_nothing_and_changes_nothing(clinic: Project) -> None:
@@ -40,7 +40,7 @@ def test_installing_twice_locks_nothing_and_changes_nothing(clinic: Project) -> 
         assert clinic.invoke("triggers.install").code == 0
         with psycopg.connect(**clinic.address.parameters, dbname=clinic.database) as third:
             assert install(third, CURRENT).numbers == {
-                "files": 8,
+                "files": 9,
                 "functions": 0,
                 "attached": 0,
                 "dropped": 0,
@@ -362,7 +362,7 @@ def test_verify_has_three_views_and_the_proofs(clinic: Project) -> None:
     )
     assert clinic.invoke("triggers.verify", "--functions").code == 0
     outcome = clinic.invoke("triggers.verify", "--counts")
-    assert outcome.code == 1 and "public.users: 7 of 8 triggers" in outcome.err
+    assert outcome.code == 1 and "public.users: 9 of 10 triggers" in outcome.err
     assert re.search(r"public\.staff +(\d) of \1 triggers, and 1 of others", outcome.out)
     outcome = clinic.invoke("triggers.verify", "--critical")
     assert outcome.code == 1 and "_120_password_hashing on public.users" in outcome.err
@@ -422,7 +422,7 @@ def test_pgtap_agrees_with_status(clinic: Project) -> None:
             return len(states)
 
         connection.execute("SET search_path = public, tap; SELECT * FROM no_plan()")
-        assert agrees(status(connection, CURRENT)) == 83
+        assert agrees(status(connection, CURRENT)) == 94
         for table in ("staff", "users"):
             names = [row[0] for row in connection.execute(
                 "SELECT tgname FROM pg_trigger WHERE tgrelid = %s::regclass AND NOT tgisinternal", (table,))]  # fmt: skip

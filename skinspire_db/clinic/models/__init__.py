@@ -16,6 +16,7 @@ from skinspire_db.clinic.models.base import (
     TenantMixin,
     TimestampMixin,
     generate_uuid,
+    same_hospital,
 )
 from skinspire_db.clinic.models.parameters import ParameterSetting
 from skinspire_db.clinic.models.people import Patient, Staff
@@ -40,4 +41,5 @@ __all__ = [
     "UserRoleMapping",
     "UserSession",
     "generate_uuid",
+    "same_hospital",
 ]

@@ -6,9 +6,21 @@ import uuid
 from datetime import datetime
 from typing import Annotated, Any, ClassVar
 
-from sqlalchemy import DateTime, FetchedValue, ForeignKey, MetaData, String, Text, text
+from sqlalchemy import (
+    DateTime,
+    FetchedValue,
+    ForeignKey,
+    ForeignKeyConstraint,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    event,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB, UUID
-from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, Mapper, declared_attr, mapped_column
 
 # Every constraint gets a name that can be told from its table and columns: a migration can only drop what has a name.
 NAMING_CONVENTION = {
@@ -75,9 +87,84 @@ class SoftDeleteMixin:
 
 
 class TenantMixin:
-    """Rows that belong to one hospital."""
+    """Rows that belong to one hospital: `hospital_id`, and a unique key over it and the primary key.
+
+    Other tables refer to both columns of that key (`same_hospital`), so that no row refers to another hospital's row.
+    """
 
     @declared_attr
     def hospital_id(cls) -> Mapped[uuid.UUID]:
-        """The tenant's column, with its foreign key and index."""
-        return mapped_column(UUID, ForeignKey("hospitals.hospital_id"), index=True, sort_order=-10)
+        """The tenant's column, with its foreign key."""
+        return mapped_column(UUID, ForeignKey("hospitals.hospital_id"), sort_order=-10)
+
+
+class UserTenantMixin:
+    """Rows that belong to a user, and to the user's hospital; those of a user of the whole system have none.
+
+    The trigger hospital_of_user fills the column where it is not given.
+    """
+
+    @declared_attr
+    def hospital_id(cls) -> Mapped[uuid.UUID | None]:
+        """The user's hospital."""
+        return mapped_column(UUID, server_default=FetchedValue(), sort_order=120)
+
+
+@event.listens_for(TenantMixin, "instrument_class", propagate=True)
+@event.listens_for(UserTenantMixin, "instrument_class", propagate=True)
+def _unique_within_hospital(mapper: Mapper[Any], _: type) -> None:
+    """Add UNIQUE (hospital_id, key) to the class's own table where it has no unique key over these columns."""
+    table = mapper.local_table
+    if not isinstance(table, Table) or "hospital_id" not in table.columns:
+        return
+    columns = ["hospital_id", *(column.name for column in table.primary_key if column.name != "hospital_id")]
+    unique = [each for each in table.constraints if isinstance(each, UniqueConstraint)]
+    if "hospital_id" not in table.primary_key.columns and all(set(each.columns.keys()) != set(columns) for each in unique):
+        table.append_constraint(UniqueConstraint(*columns))
+
+
+def same_hospital(column: str, target: str, **options: Any) -> ForeignKeyConstraint:
+    """A foreign key over the hospital and a column, to a row of the same hospital.
+
+    Args:
+        column: The column that refers to the other table, beside the row's own hospital_id.
+        target: What it refers to, as "table.column" or "schema.table.column"; that table has UNIQUE (hospital_id, column).
+        options: As of ForeignKeyConstraint. ON DELETE SET NULL would take the hospital from the row, and is refused.
+
+    Returns:
+        The constraint, for `__table_args__`.
+
+    Raises:
+        ValueError: for an ON DELETE that sets columns of the key.
+    """
+    if str(options.get("ondelete") or "").upper().startswith("SET "):
+        raise ValueError(
+            f"same_hospital({column!r}, ...): ON DELETE {options['ondelete']} would change the row's hospital_id"
+        )
+    return ForeignKeyConstraint(["hospital_id", column], [f"{target.rpartition('.')[0]}.hospital_id", target], **options)
+
+
+class _OutsideJoins(ForeignKey):
+    """A part of a foreign key that is in the database, and that joins without an ON clause do not follow."""
+
+    def get_referent(self, table: Any) -> None:
+        """Nothing: beside another foreign key to the same table, SQLAlchemy could not choose one of the two."""
+
+
+def also_same_hospital(column: str, target: str, **options: Any) -> ForeignKeyConstraint:
+    """As `same_hospital`, for a column that has a foreign key of its own, by which joins and relationships go on being made.
+
+    Rows of the whole system have no hospital, and a foreign key over a NULL refers to nothing: the other one holds for them.
+
+    Args:
+        column: As of `same_hospital`.
+        target: As of `same_hospital`.
+        options: As of `same_hospital`.
+
+    Returns:
+        The constraint, for `__table_args__`.
+    """
+    constraint = same_hospital(column, target, **options)
+    for element in constraint.elements:
+        element.__class__ = _OutsideJoins
+    return constraint

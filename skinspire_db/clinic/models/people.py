@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 
-from sqlalchemy import CheckConstraint, ForeignKeyConstraint, Index, String, Text, UniqueConstraint, text
+from sqlalchemy import CheckConstraint, Index, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from skinspire_db.clinic.models.base import (
@@ -17,6 +17,7 @@ from skinspire_db.clinic.models.base import (
     TenantMixin,
     TimestampMixin,
     UuidKey,
+    same_hospital,
 )
 from skinspire_db.clinic.models.tenancy import Branch, Hospital
 
@@ -24,17 +25,12 @@ BLOOD_GROUPS = ("A+", "A-", "B+", "B-", "AB+", "AB-", "O+", "O-")
 LIVE = text("NOT is_deleted AND is_active")
 
 
-def _own_branch() -> ForeignKeyConstraint:
-    """A branch of the row's own hospital; a branch alone could be another tenant's."""
-    return ForeignKeyConstraint(["hospital_id", "branch_id"], ["branches.hospital_id", "branches.branch_id"])
-
-
 class Staff(TimestampMixin, TenantMixin, SoftDeleteMixin, Base):
     """A person who works at a hospital."""
 
     __tablename__ = "staff"
     __table_args__ = (
-        _own_branch(),
+        same_hospital("branch_id", "branches.branch_id"),  # a branch alone could be another tenant's
         UniqueConstraint("hospital_id", "employee_code"),
         Index("ix_staff_hospital_id_branch_id", "hospital_id", "branch_id"),
         Index("ix_staff_live", "hospital_id", "staff_type", "last_name", postgresql_where=LIVE),
@@ -64,7 +60,7 @@ class Patient(TimestampMixin, TenantMixin, SoftDeleteMixin, Base):
 
     __tablename__ = "patients"
     __table_args__ = (
-        _own_branch(),
+        same_hospital("branch_id", "branches.branch_id"),  # a branch alone could be another tenant's
         UniqueConstraint("hospital_id", "mrn"),
         CheckConstraint(f"CAST(blood_group AS text) IN ({', '.join(map(repr, BLOOD_GROUPS))})", name="blood_group"),
         Index("ix_patients_hospital_id_branch_id", "hospital_id", "branch_id"),

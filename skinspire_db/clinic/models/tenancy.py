@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Index, String, UniqueConstraint, text
+from sqlalchemy import Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from skinspire_db.clinic.models.base import Active, Base, Json, Name, SoftDeleteMixin, TenantMixin, TimestampMixin, UuidKey
@@ -32,8 +32,6 @@ class Branch(TimestampMixin, TenantMixin, SoftDeleteMixin, Base):
 
     __tablename__ = "branches"
     __table_args__ = (
-        # What staff and patients refer to, so that no branch is another hospital's.
-        UniqueConstraint("hospital_id", "branch_id"),
         Index("ix_branches_live", "hospital_id", "name", postgresql_where=text("NOT is_deleted AND is_active")),
     )
 
