@@ -5,14 +5,12 @@ order   = 95  # before the timestamps, which then see what it changed
 
 [[attach]]
 tables = ["user_sessions", "login_history", "user_role_mapping"]
-columns = ["hospital_id"]
 function = "hospital_of_user"
 when = "BEFORE INSERT OR UPDATE"
 condition = "NEW.hospital_id IS NULL"
 
 [[attach]]
 tables = ["user_sessions", "login_history", "user_role_mapping"]
-columns = ["hospital_id"]
 function = "hospital_of_user"
 name = "hospital_of_other_user"
 when = "BEFORE UPDATE OF user_id"
@@ -29,6 +27,12 @@ tables = ["users"]
 function = "hospital_of_user_moves"
 when = "AFTER UPDATE OF hospital_id"
 condition = "NEW.hospital_id IS DISTINCT FROM OLD.hospital_id"
+
+[needs]
+users = ["user_id text", "hospital_id uuid null", "unique (hospital_id, user_id)"]
+user_sessions = ["user_id -> users cascade", "hospital_id uuid null"]
+login_history = ["user_id -> users cascade", "hospital_id uuid null"]
+user_role_mapping = ["user_id -> users cascade", "hospital_id uuid null"]
 */
 -- KEY SHARE: the user does not change its hospital before this is committed. The foreign key takes the same lock.
 CREATE OR REPLACE FUNCTION public.hospital_of_user() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

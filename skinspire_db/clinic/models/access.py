@@ -27,7 +27,7 @@ STATUS = "CAST(status AS text) IN ('active', 'inactive')"
 
 
 def _own_user() -> ForeignKeyConstraint:
-    """The user is of the row's hospital. Deferrable: when a user moves, the trigger hospital_of_user moves the rows after it."""
+    """The user is of the row's hospital. Deferrable, because a user moves before the trigger hospital_of_user moves the rows."""
     return also_same_hospital("user_id", "users.user_id", ondelete="CASCADE", deferrable=True)
 
 

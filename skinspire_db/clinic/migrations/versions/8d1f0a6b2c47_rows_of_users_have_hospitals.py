@@ -38,9 +38,9 @@ BEGIN
     FOREACH statement IN ARRAY coalesce(off, '{}') LOOP
         EXECUTE statement;
     END LOOP;
-    UPDATE user_role_mapping AS r SET hospital_id = u.hospital_id FROM users AS u WHERE u.user_id = r.user_id AND u.hospital_id IS NOT NULL;
-    UPDATE user_sessions AS r SET hospital_id = u.hospital_id FROM users AS u WHERE u.user_id = r.user_id AND u.hospital_id IS NOT NULL;
-    UPDATE login_history AS r SET hospital_id = u.hospital_id FROM users AS u WHERE u.user_id = r.user_id AND u.hospital_id IS NOT NULL;
+    UPDATE user_role_mapping AS r SET hospital_id = u.hospital_id FROM users AS u WHERE u.user_id = r.user_id;
+    UPDATE user_sessions AS r SET hospital_id = u.hospital_id FROM users AS u WHERE u.user_id = r.user_id;
+    UPDATE login_history AS r SET hospital_id = u.hospital_id FROM users AS u WHERE u.user_id = r.user_id;
     FOREACH statement IN ARRAY coalesce(on_again, '{}') LOOP
         EXECUTE statement;
     END LOOP;
