@@ -27,7 +27,7 @@ STATUS = "CAST(status AS text) IN ('active', 'inactive')"
 
 
 def _own_user() -> ForeignKeyConstraint:
-    """The user is of the row's hospital. Deferrable, because a user moves before the trigger hospital_of_user moves the rows."""
+    """The user is of the row's hospital; deferrable, as a user moves before hospital_of_user moves the rows."""
     return also_same_hospital("user_id", "users.user_id", ondelete="CASCADE", deferrable=True)
 
 
