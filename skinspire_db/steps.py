@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db.catalog import objects
-from skinspire_db.config import project_code
+from skinspire_db.config import accepted, project_code
 from skinspire_db.config.environment import Environment
 from skinspire_db.config.project import Project
 from skinspire_db.content import seeding
@@ -27,7 +27,7 @@ from skinspire_db.lifecycle.pipeline import Step
 from skinspire_db.lifecycle.result import Report, Summary
 from skinspire_db.migrations import drift as drifting
 from skinspire_db.migrations import position, revisions
-from skinspire_db.objects import install, kinds, proofs, sql_script, versions
+from skinspire_db.objects import adopted, install, kinds, proofs, sql_script, versions
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.objects.kinds import TRIGGER
 from skinspire_db.postgres.target import target_of
@@ -143,20 +143,29 @@ def _create_missing(context: Context) -> Step:
 
 def _triggers(context: Context) -> Step:
     files = [file for file in context.sql_files if file.kind is TRIGGER]
-    return Step("triggers", partial(install.install, files=files, kinds=(TRIGGER,)), destroys="")
+
+    def run(connection: Connection) -> Summary:
+        return install.install(connection, adopted.maintained(connection, context.project, files), kinds=(TRIGGER,))
+
+    return Step("triggers", run, destroys="")
 
 
 def _sql(context: Context) -> Step:
     """All kinds at once: a view may use a function, and a trigger stand on a view."""
     name = kinds.step_name(file.kind for file in context.sql_files)
-    return Step(name, partial(install.install, files=context.sql_files), destroys="")
+
+    def run(connection: Connection) -> Summary:
+        return install.install(connection, adopted.maintained(connection, context.project, context.sql_files))
+
+    return Step(name, run, destroys="")
 
 
 def _proofs(context: Context) -> Step:
     """A revision can take from a trigger function what it reads; PostgreSQL would say so at a user's next login."""
 
     def run(connection: Connection) -> Summary:
-        checks = proofs.prove_able(connection, context.sql_files)
+        files = adopted.maintained(connection, context.project, context.sql_files)
+        checks = proofs.prove_able(connection, files)
         return Summary({"checks": len(checks), "passed": sum(check.status == "pass" for check in checks)}, checks=checks)
 
     return Step("proofs", run, destroys="")
@@ -192,9 +201,10 @@ def _seed(
 
 
 def _verify(context: Context, *, writes: bool = True) -> Step:
-    environment, wanted, triggers = context.environment, context.blueprint, context.sql_files
+    environment, wanted = context.environment, context.blueprint.accepting(accepted.read(context.project))
 
     def run(connection: Connection) -> Summary:
+        triggers = adopted.maintained(connection, context.project, context.sql_files)
         subject = checks.Subject(connection, environment, wanted, triggers, writes)
         return verification.verify(subject)
 

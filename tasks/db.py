@@ -57,6 +57,24 @@ def prepare(
     console.operate(ctx, env, lambda context: db.prepare(context, seed), json=json, confirm=confirm)
 
 
+@task(
+    help=ENV
+    | JSON
+    | {
+        "confirm": "the database's name: adopt it; without, only report",
+        "reason": "why the differences are accepted, for the file of accepted differences",
+    }
+)
+def adopt(
+    ctx: Context, env: str | None = None, confirm: str | None = None, reason: str | None = None, json: bool = False
+) -> None:
+    """Report on a database that was there before the tools, and with --confirm take it under them, unchanged."""
+    from skinspire_db.operations import db
+    from skinspire_db.terminal import console
+
+    console.operate(ctx, env, lambda context: db.adopt(context, confirm=confirm, reason=reason), json=json, confirm=confirm)
+
+
 @task(help=ENV | CONFIRM | JSON)
 def reset(ctx: Context, env: str | None = None, confirm: str | None = None, json: bool = False) -> None:
     """Drop everything that the application owns; the stamp and the database itself stay."""

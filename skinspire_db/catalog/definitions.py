@@ -189,7 +189,7 @@ QUERIES = {
             _comment("t.oid", "pg_trigger"),
         )}
         FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND {RELATION}
+        WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND {objects.RELATION} AND NOT c.relispartition
     """,
     "policy": f"""
         SELECT quote_ident(p.polname) || ' on ' || {TABLE}, concat_ws(' ', CASE WHEN p.polpermissive THEN 'permissive' ELSE 'restrictive' END,

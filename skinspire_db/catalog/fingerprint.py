@@ -125,7 +125,7 @@ def take(
         snapshot = _begin(first, target, at)
         tables = pool.submit(rows, target, operation, at=snapshot, jobs=jobs, only=only, known=known, watched=(*watched, own))
         sequences = _values(first, [_name(*each) for each in first.execute(SEQUENCES).fetchall()])
-        described = {key: _short(str(value)) for key, value in definitions.snapshot(first).items()}
+        described = {key: digest(str(value)) for key, value in definitions.snapshot(first).items()}
         found = _together(tables.result(), redivided(first))
         first.rollback()
         return Fingerprint(found, sequences, described, first.info.server_version // 10_000)
@@ -304,6 +304,9 @@ def _name(schema: str, table: str) -> str:
     return sql.Identifier(schema, table).as_string()
 
 
-def _short(definition: str) -> str:
-    """After a dump and restore PostgreSQL writes some comparisons with other casts and parentheses: those do not count."""
+def digest(definition: str) -> str:
+    """A hash of a definition.
+
+    After a dump and restore PostgreSQL writes some comparisons with other casts and parentheses: those do not count.
+    """
     return hashlib.sha256(re.sub(r"[\s()]", "", CAST.sub("", definition)).encode()).hexdigest()[:16]

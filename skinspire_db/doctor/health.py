@@ -10,7 +10,7 @@ from skinspire_db.doctor.link import Broken, Case, Unknown
 from skinspire_db.lifecycle import stamp as stamps
 from skinspire_db.lifecycle.result import counted
 from skinspire_db.migrations import position, revisions
-from skinspire_db.objects import status, versions
+from skinspire_db.objects import adopted, status, versions
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.error_text import sentence
 from skinspire_db.postgres.target import target_of
@@ -186,7 +186,8 @@ def triggers(case: Case) -> str:
     Raises:
         Broken: some are not, and were not switched off on purpose.
     """
-    states = status.status(case.open, versions.current(case.project_environment.project))
+    project = case.project_environment.project
+    states = status.status(case.open, adopted.maintained(case.open, project, versions.current(project)))
     wrong = [each for each in states if not each.right and not each.on_purpose]
     if wrong:
         first = wrong[0]

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db.catalog import spelling
+from skinspire_db.catalog import fingerprint, spelling
 from skinspire_db.catalog.definitions import QUERIES, plain, snapshot, split
-from skinspire_db.catalog.fields import Definition, Sequence, Snapshot
+from skinspire_db.catalog.fields import Column, Definition, Sequence, Snapshot
 from skinspire_db.catalog.spelling import Expected
+from skinspire_db.config import accepted
+from skinspire_db.config.accepted import Accepted
 from skinspire_db.config.cache import cached
 from skinspire_db.config.project import Project
 from skinspire_db.lifecycle import scratch
 from skinspire_db.lifecycle.result import Summary, counted
 from skinspire_db.migrations import position, revisions
-from skinspire_db.objects import install, kinds
+from skinspire_db.objects import adopted, install, kinds
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.target import Target
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
 OWNERS = ("table", "column", "view", "sequence", "function", "schema")  # what has parts: columns, constraints, grants
+KINDS = sorted(QUERIES, key=len, reverse=True)  # "event trigger" begins with no other kind
+SHOWN = 10  # accepted differences that are gone and are named one by one
 WRITTEN = ("table", "column", "constraint", "index", "sequence", "type", "schema")  # what migrate.new makes a revision of
 
 
@@ -45,6 +49,8 @@ class Difference:
         state: "missing", "extra" or "differs".
         live: its definition in the database; "" where it is missing.
         wanted: its definition by the models and files; "" where it is extra.
+        what: the properties that differ, such as "type" or "default" of a column, each with its value in the database and by
+            the models and files; none where the object is missing or extra.
     """
 
     kind: str
@@ -52,10 +58,29 @@ class Difference:
     state: str
     live: str
     wanted: str
+    what: dict[str, tuple[str, str]] = field(default_factory=dict)
 
-    def as_dict(self) -> dict[str, str]:
+    def as_dict(self) -> dict[str, Any]:
         """The fields by name, for JSON."""
         return dict(vars(self))
+
+    @property
+    def title(self) -> str:
+        """What it is in a few words, for a person."""
+        return f"{self.kind} {self.name} {'' if self.state == 'differs' else 'is '}{self.state}"
+
+    @property
+    def lines(self) -> dict[str, str]:
+        """The lines of the file of accepted differences that are about it, one for each property that differs.
+
+        Each has a hash of the two values, which is the same for other spellings of them; "" where only one side is there.
+        """
+        if not self.what:
+            return {f"{self.kind} {self.name} {self.state}": ""}
+        return {
+            f"{self.kind} {self.name} {what}": fingerprint.digest("\n-- not:\n".join(values))
+            for what, values in self.what.items()
+        }
 
 
 def expected(connection: Connection, target: Target, project: Project, wanted: Blueprint, files: list[SqlFile]) -> Expected:
@@ -104,30 +129,85 @@ def compare(live: Snapshot, wanted: Snapshot, leave_alone: set[str]) -> Iterator
         The differences, sorted. The parts of an object that is missing or extra as a whole are not named.
     """
     live = spelling.settled(live, wanted)
-    leave_alone = {view for view in leave_alone if view not in {plain(key.removeprefix("view ")) for key in wanted}}
-    kinds = sorted(QUERIES, key=len, reverse=True)  # "event trigger" begins with no other kind
-    changed = {key for key in live.keys() | wanted.keys() if live.get(key) != wanted.get(key)}
-    whole = {key for key in changed if key not in live or key not in wanted}
+    leave_alone = leave_alone - {plain(key.removeprefix("view ")) for key in wanted}
+    changed, whole = _changed(live, wanted)
     for key in sorted(changed):
-        kind = next(each for each in kinds if key.startswith(f"{each} "))
-        name = key.removeprefix(f"{kind} ")
-        definition = live.get(key) or wanted[key]
-        if (kind == "view" and plain(name) in leave_alone) or _is_part(kind, name, definition, whole):
-            continue
-        state = "missing" if key not in live else "extra" if key not in wanted else "differs"
-        yield Difference(kind, name, state, str(live.get(key, "")), str(wanted.get(key, "")))
+        kind, name = split_key(key)
+        if not (kind == "view" and plain(name) in leave_alone) and not _owners(key, live, wanted, whole):
+            yield _difference(key, live, wanted)
     relations = {plain(key) for key in live if key.startswith(("view ", "table "))}
     for view in sorted(leave_alone):
         if not {f"view {view}", f"table {view}"} & relations:
             yield Difference("view", view, "missing", "", "a model is mapped to it; an SQL file or a revision has to make it")
 
 
-def _is_part(kind: str, name: str, definition: Definition, whole: set[str]) -> bool:
-    """Whether an object belongs to a table, column, view, function or schema that is missing or extra itself."""
+def split_key(key: str) -> tuple[str, str]:
+    """The kind and the name that a snapshot's key is made of."""
+    kind = next(each for each in KINDS if key.startswith(f"{each} "))
+    return kind, key.removeprefix(f"{kind} ")
+
+
+def _changed(live: Snapshot, wanted: Snapshot) -> tuple[set[str], set[str]]:
+    """The keys of all objects that differ, and of those that only one side has."""
+    changed = {key for key in live.keys() | wanted.keys() if live.get(key) != wanted.get(key)}
+    return changed, {key for key in changed if key not in live or key not in wanted}
+
+
+def _difference(key: str, live: Snapshot, wanted: Snapshot) -> Difference:
+    one, other = live.get(key), wanted.get(key)
+    state = "missing" if one is None else "extra" if other is None else "differs"
+    return Difference(*split_key(key), state, str(one or ""), str(other or ""), _what(one, other) if one and other else {})
+
+
+def _what(one: Definition, other: Definition) -> dict[str, tuple[str, str]]:
+    """The properties that differ; what an object itself is, is its definition, and its type for a column."""
+    first = "type" if isinstance(one, Column) else "definition"
+    named = [first, *(each.name.replace("_", " ") for each in fields(one)[1:])]
+    values = [[str(getattr(side, each.name, None)) for each in fields(one)] for side in (one, other)]
+    return {name: (left, right) for name, left, right in zip(named, *values, strict=True) if left != right}
+
+
+def accept(live: Snapshot, wanted: Expected, signed: Mapping[str, Accepted]) -> Expected:
+    """What the models and files make, but for accepted differences: of these, the database is right.
+
+    Args:
+        live: what the database has.
+        wanted: what the models and files make.
+        signed: the accepted differences.
+
+    Returns:
+        The wanted snapshot with the database's definition of whatever is accepted.
+    """
+    settled = spelling.settled(live, wanted)
+    changed, whole = _changed(settled, wanted)
+    right = Expected(dict(wanted), wanted.spellings)
+    for key in changed:
+        wholes = _owners(key, settled, wanted, whole)
+        if all(_is_accepted(_difference(each, settled, wanted), signed) for each in wholes or [key]):
+            if key in live:
+                right[key] = live[key]
+            else:
+                del right[key]
+    return right
+
+
+def _is_accepted(difference: Difference, signed: Mapping[str, Accepted]) -> bool:
+    return all(key in signed and signed[key].of in ("", of) for key, of in difference.lines.items())
+
+
+def _owners(key: str, live: Snapshot, wanted: Snapshot, whole: set[str]) -> list[str]:
+    """The tables, columns, views, functions and schemas that an object belongs to and that only one side has.
+
+    A trigger on a table that is only in the database belongs to none: what it does there has to be named.
+    """
+    kind, name = split_key(key)
     match kind:
         case "column":
             owners = [split(name)[0]]
+        case "trigger" if key in live:
+            owners = []
         case "sequence":
+            definition = live.get(key) or wanted[key]
             assert isinstance(definition, Sequence)
             column = definition.owned_by or definition.identity_of or ""
             owners = [column, split(column)[0]]
@@ -136,17 +216,52 @@ def _is_part(kind: str, name: str, definition: Definition, whole: set[str]) -> b
             owners = [on, on.removeprefix("schema "), split(on)[0]]
         case _:
             owners = [name.rpartition(" on ")[2]]
-    return any(
-        f"{owner} {each}" in whole for each in owners for owner in OWNERS if each and f"{owner} {each}" != f"{kind} {name}"
-    )
+    found = {f"{owner} {each}" for each in owners for owner in OWNERS if each} & whole - {key}
+    return sorted(found)
+
+
+def differences(
+    connection: Connection, target: Target, project: Project, wanted: Blueprint, files: list[SqlFile]
+) -> list[Difference]:
+    """All differences between a database and the models and files, accepted or not.
+
+    A trigger file that the database has never had is one difference, not one for each of its triggers.
+
+    Args:
+        connection: the database.
+        target: where it is: the scratch database to compare with is made on its server.
+        project: whose models and files.
+        wanted: what the models say.
+        files: the SQL files.
+
+    Raises:
+        PermissionMissing: the role may not create databases.
+    """
+    absent = adopted.absent(connection, files)
+    made = expected(connection, target, project, wanted, [file for file in files if file not in absent])
+    found = list(compare(snapshot(connection), made, set(wanted.views)))
+    return found + [
+        Difference("file", file.name, "missing", "", f"version {file.version}: {file.summary}") for file in absent
+    ]
 
 
 def look(connection: Connection, target: Target, project: Project, wanted: Blueprint, files: list[SqlFile]) -> Summary:
-    """The differences between a database and the models and files, as a step's summary with a remedy."""
-    found = list(compare(snapshot(connection), expected(connection, target, project, wanted, files), set(wanted.views)))
+    """The differences between a database and the models and files, as a step's summary with a remedy.
+
+    Accepted differences are only counted; those that do not exist any more are named, and are no fault.
+    """
+    signed = accepted.read(project)
+    every = differences(connection, target, project, wanted, files)
+    found = [each for each in every if not _is_accepted(each, signed)]
+    there = {key for each in every for key in each.lines}
     summary = Summary({"differences": len(found)}, data={"drift": [each.as_dict() for each in found]})
+    if signed:
+        gone = [key for key in signed if key not in there]
+        summary.numbers["accepted"] = len(every) - len(found)
+        summary.data |= {"accepted": len(every) - len(found), "accepted_and_gone": gone}
+        summary.lines = _gone(gone)
     for each in found:
-        summary.lines.append(f"{each.kind} {each.name} {'' if each.state == 'differs' else 'is '}{each.state}")
+        summary.lines.append(each.title)
         if each.state == "differs":
             summary.lines += [f"  - {_short(each.live)}", f"  + {_short(each.wanted)}"]
     if found:
@@ -158,12 +273,18 @@ def look(connection: Connection, target: Target, project: Project, wanted: Bluep
     return summary
 
 
+def _gone(keys: list[str]) -> list[str]:
+    """What to say of accepted differences that this database has not got."""
+    lines = [f"accepted, and not there any more: {key}" for key in keys[:SHOWN]]
+    return lines + ([f"and {len(keys) - SHOWN} more: --json names them"] if len(keys) > SHOWN else [])
+
+
 def _remedy(first: Difference, collection: str) -> str:
     if first.kind == "extension" and first.state == "missing":
         return "invoke migrate.upgrade --env={env}"
     if first.kind in WRITTEN:
         return "invoke migrate.new --env={env} --message=changes, or correct the database by hand"
-    if first.kind in ("trigger", "function", "view") and first.state != "extra":
+    if first.kind in ("trigger", "function", "view", "file") and first.state != "extra":
         return f"invoke {collection}.install --env={{env}}"
     return "correct it by hand, then invoke db.drift --env={env}"
 

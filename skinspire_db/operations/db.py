@@ -8,7 +8,11 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db import steps
+from skinspire_db.adoption import adopt as adopting
+from skinspire_db.adoption import report
+from skinspire_db.adoption.adopt import Adoption, Work
 from skinspire_db.catalog import objects
+from skinspire_db.config import accepted
 from skinspire_db.config.environment import Environment
 from skinspire_db.content import seeding
 from skinspire_db.copies import copy as copying
@@ -19,7 +23,7 @@ from skinspire_db.lifecycle.pipeline import Look, Pipeline, Series, Step
 from skinspire_db.lifecycle.replacement import Replacement
 from skinspire_db.lifecycle.result import Summary
 from skinspire_db.migrations import position, revisions
-from skinspire_db.objects import kinds, status
+from skinspire_db.objects import adopted, kinds, status
 from skinspire_db.operations import migrate
 from skinspire_db.schema import extensions, tables
 from skinspire_db.schema.blueprint import Blueprint
@@ -74,6 +78,14 @@ def verify(context: Context) -> Look:
 def drift(context: Context) -> Look:
     """Models and trigger files against the live database, everything; exit code 3 when anything differs."""
     return Look("db.drift", context.environment, bound(context, steps.drift))
+
+
+def adopt(context: Context, *, confirm: str | None = None, reason: str | None = None) -> Operation:
+    """Report on a database that was there before the tools; with its name as the confirmation, adopt it."""
+    work = Work(context.environment, context.blueprint, context.sql_files, adopting.reason(reason))
+    if confirm is not None:
+        return Adoption.of(work)
+    return Look(adopting.OPERATION, context.environment, report.steps(work.subject))
 
 
 def prepare(context: Context, seed: ReusableStep = steps.seed) -> Series:
@@ -132,14 +144,20 @@ def _missing(context: Context, late: Callable[[Connection], set[str]]) -> set[st
 
 def _late(context: Context, connection: Connection) -> set[str]:
     """Which of the steps sql and seed have something to do."""
-    states = status.status(connection, context.sql_files)
-    late = {"models"} if tables.compare(connection, context.blueprint) else set()
+    states = status.status(connection, adopted.maintained(connection, context.project, context.sql_files))
+    late = {"models"} if _differences(context.environment, connection) else set()
     late |= {"sql"} if any(not each.right and not each.on_purpose for each in states) else set()
     return late | ({"seed"} if seeding.pending(connection, context.content) else set())
 
 
+def _differences(environment: Environment, connection: Connection) -> list[str]:
+    """How the database differs from the models, but for what is accepted."""
+    wanted = Blueprint.of_project(environment.project).accepting(accepted.read(environment.project))
+    return tables.compare(connection, wanted)
+
+
 def _compare_models(environment: Environment, connection: Connection) -> Summary:
-    differences = tables.compare(connection, Blueprint.of_project(environment.project))
+    differences = _differences(environment, connection)
     summary = Summary({"differences": len(differences)}, lines=differences)
     if differences:
         summary.drift = f"no revision makes the database what the models say: {differences[0]}"

@@ -14,7 +14,7 @@ from skinspire_db.lifecycle.pipeline import Look, Pipeline, Series, Step
 from skinspire_db.lifecycle.read_only import present, read_only_connection
 from skinspire_db.lifecycle.result import Summary, counted
 from skinspire_db.migrations import drift, losses, position, revisions, running, writing
-from skinspire_db.objects import install, kinds, proofs, versions
+from skinspire_db.objects import adopted, install, kinds, proofs, versions
 from skinspire_db.objects.dependents import Saved
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.postgres.target import Target, target_of
@@ -140,11 +140,11 @@ def _revision(
     saved: list[Saved] = []  # views and functions that the revision takes out of its way
 
     def make_again(connection: Connection) -> Summary:
-        return install.install(connection, sql_files, saved=saved)
+        return install.install(connection, adopted.maintained(connection, environment.project, sql_files), saved=saved)
 
     def prove(connection: Connection) -> Summary:
         """A revision can take from a trigger function what it reads; PostgreSQL would say so at a user's next login."""
-        checks = proofs.prove_able(connection, sql_files)
+        checks = proofs.prove_able(connection, adopted.maintained(connection, environment.project, sql_files))
         return Summary({"checks": len(checks), "passed": sum(check.status == "pass" for check in checks)}, checks=checks)
 
     first = Step("revision", run, destroys="", confirms=danger, backs_up=backs_up)

@@ -6,7 +6,7 @@ Those of triggers.* are the same for trigger files alone.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,9 +15,9 @@ from skinspire_db.config.project import current_project
 from skinspire_db.errors import NotApplicable, UsageError
 from skinspire_db.lifecycle.pipeline import Look, Pipeline, Step
 from skinspire_db.lifecycle.result import Check, Summary, counted
+from skinspire_db.objects import adopted, live, making, needs, proofs, versions, writing
 from skinspire_db.objects import diff as differing
 from skinspire_db.objects import install as installing
-from skinspire_db.objects import live, making, needs, proofs, versions, writing
 from skinspire_db.objects import status as state
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.objects.kinds import KINDS, TRIGGER, Kind
@@ -111,7 +111,9 @@ def status(environment: Environment, scope: Scope = SQL) -> Look:
 
     def look(connection: Connection) -> Summary:
         states = state.status(connection, files, scope.kinds)
-        wrong = [each for each in states if not each.right]
+        left = adopted.left_alone(connection, environment.project, files)
+        states = [replace(each, note="accepted", on_purpose=True) if each.file in left else each for each in states]
+        wrong = [each for each in states if not each.right and each.file not in left]
         idle = sum(each.state == state.IDLE for each in states)
         there = len(states) - idle
         numbers: dict[str, int | str] = {"files": len(files), "objects": there, "installed": there - len(wrong)}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Container, Iterable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db.config.cache import cached
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 class Blueprint:
     """What the models say, as data: enough to make the tables and to compare with, without loading SQLAlchemy.
 
-    The `extensions` come first; `statements` make the rest. `columns` is table -> column -> (type, nullable), the type None
-    where PostgreSQL may write it otherwise; `names` are [table, name] of every constraint and index; `views` are what the
-    application maps itself. `python_defaults` is table -> columns whose default SQLAlchemy alone knows: triggers, psql and
-    COPY see none. `functions`: functions of the application listen to the creation of its tables. `notes` are what
-    SQLAlchemy warns of circles among the tables.
+    The `extensions` come first; `statements` make the rest. `columns` is table -> column -> (type, nullable), each None where
+    it is not compared, such as a type that PostgreSQL writes otherwise. `names` are [table, name] of constraints and indexes;
+    `views` are what the application maps itself. `python_defaults` is table -> columns whose default SQLAlchemy alone knows:
+    triggers, psql and COPY see none. `functions`: functions of the application listen to the creation of its tables. `notes`
+    are what SQLAlchemy warns of circles among the tables.
     """
 
     extensions: list[str]
     statements: list[str]
-    columns: dict[str, dict[str, tuple[str | None, bool]]]
+    columns: dict[str, dict[str, tuple[str | None, bool | None]]]
     names: list[list[str]]
     indexes: int
     views: list[str]
@@ -57,7 +57,7 @@ class Blueprint:
             needs: the extensions that the tables need.
         """
         wanted = tables(models)
-        columns = {
+        columns: dict[str, dict[str, tuple[str | None, bool | None]]] = {
             name_of(table): {
                 column.name: (_postgres_type(column.type.compile(dialect=dialect())), bool(column.nullable))
                 for column in table.columns
@@ -74,6 +74,32 @@ class Blueprint:
             sorted(needs), statements, columns, sorted(map(list, names | indexes)), len(indexes), views, defaults,
             ddl_events.has_functions(models), cycles(),
         )  # fmt: skip
+
+    def accepting(self, signed: Container[str]) -> Blueprint:
+        """What a database is held to: all this but for accepted differences.
+
+        Args:
+            signed: the keys of the accepted differences.
+        """
+        tables = {name: columns for name, columns in self.columns.items() if f"table {name} missing" not in signed}
+        columns = {
+            table: {
+                name: (
+                    None if f"column {table}.{name} type" in signed else kind,
+                    None if f"column {table}.{name} not null" in signed else nullable,
+                )
+                for name, (kind, nullable) in listed.items()
+                if f"column {table}.{name} missing" not in signed
+            }
+            for table, listed in tables.items()
+        }
+        names = [
+            [table, name]
+            for table, name in self.names
+            if table in tables and not any(f"{kind} {name} on {table} missing" in signed for kind in ("constraint", "index"))
+        ]
+        views = [name for name in self.views if f"view {name} missing" not in signed]
+        return replace(self, columns=columns, names=names, views=views)
 
 
 def tables(models: MetaData) -> list[Table]:

@@ -172,7 +172,7 @@ def compare(connection: Connection, wanted: Blueprint) -> list[str]:
             live_kind, live_nullable = live[table][column]
             if kind and kind != live_kind:
                 differences.append(f"column {table}.{column} is {live_kind}, not {kind}")
-            if nullable != live_nullable:
+            if nullable is not None and nullable != live_nullable:
                 differences.append(f"column {table}.{column} is {'' if live_nullable else 'not '}nullable")
     return differences
 

@@ -1,0 +1,113 @@
+"""Accepted differences: what a project has signed for, one line of a file for each, with a reason."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from skinspire_db.config.project import Project, write_atomically
+from skinspire_db.errors import InvalidSetting
+
+NAME = "accepted.toml"
+HEADING = """\
+# Differences between models, SQL files and database that this project has accepted, with the reason for each.
+# db.drift, migrate.check and db.prepare leave them alone. `of` is a hash of the two definitions: where one of them
+# changes, the difference is reported again. A line without it holds whatever the definitions are.
+"""
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """An accepted difference.
+
+    Attributes:
+        key: the object and what differs, as "column public.bills.memo type".
+        reason: why it is accepted.
+        of: the hash of the two definitions that it is accepted for; "" for any.
+    """
+
+    key: str
+    reason: str
+    of: str = ""
+
+    @property
+    def line(self) -> str:
+        """The line of the file."""
+        value = f"{{ reason = {_quoted(self.reason)}, of = {_quoted(self.of)} }}" if self.of else _quoted(self.reason)
+        return f"{_quoted(self.key)} = {value}"
+
+
+def path(project: Project) -> Path:
+    """The file: `accepted` in pyproject.toml, by default accepted.toml.
+
+    Raises:
+        InvalidSetting: the setting is no text.
+    """
+    named = project.config.get("accepted", NAME)
+    if not isinstance(named, str) or not named:
+        raise InvalidSetting("accepted in pyproject.toml is no file name", remedy=f'write it as accepted = "{NAME}"')
+    return project.root / named
+
+
+def read(project: Project) -> dict[str, Accepted]:
+    """The accepted differences by key; none where there is no file.
+
+    Raises:
+        InvalidSetting: the file cannot be read, or a line of it has no reason.
+    """
+    file = path(project)
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidSetting(f"{file.name} cannot be read: {error}", remedy=f"correct {file}") from None
+    try:
+        lines = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidSetting(f"{file.name} is not valid TOML: {error}", remedy=f"correct {file}") from None
+    found = {}
+    for key, value in lines.items():
+        given = {"reason": value} if isinstance(value, str) else value
+        reason, of = (given.get("reason"), given.get("of", "")) if isinstance(given, dict) else (None, "")
+        if not isinstance(reason, str) or not reason.strip() or not isinstance(of, str):
+            raise InvalidSetting(f"{file.name}: {key!r} has no reason", remedy=f'write it as {_quoted(key)} = "the reason"')
+        found[key] = Accepted(key, reason, of)
+    return found
+
+
+def added(project: Project, new: Iterable[Accepted]) -> str:
+    """The text of the file with these differences at its end; lines for the same objects are replaced, comments stay.
+
+    Raises:
+        InvalidSetting: as `read`.
+    """
+    lines = {each.key: each.line for each in new}
+    replaced = read(project).keys() & lines.keys()
+    file = path(project)
+    text = file.read_text(encoding="utf-8-sig") if file.exists() else HEADING
+    kept = [line for line in text.splitlines() if not any(line.lstrip().startswith(f"{_quoted(key)} ") for key in replaced)]
+    return "\n".join([*kept, *lines.values()]) + "\n"
+
+
+def write(project: Project, new: Iterable[Accepted]) -> Path:
+    """Add differences to the file.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        InvalidSetting: as `read`.
+    """
+    file = path(project)
+    write_atomically(file, added(project, new))
+    return file
+
+
+def _quoted(text: str) -> str:
+    """A TOML string."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + re.sub(r"[\x00-\x1f\x7f]", lambda found: f"\\u{ord(found[0]):04x}", escaped) + '"'

@@ -1,0 +1,140 @@
+"""db.adopt: the report, the adoption, and what the tools say of the database afterwards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Project
+
+from skinspire_db.catalog import fingerprint
+from skinspire_db.config import environment
+from skinspire_db.postgres.target import target_of
+
+OF_THE_TOOLS = "skinspire_tools"
+
+
+def adopt(project: Project, *more: str) -> Any:
+    outcome = project.process("db.adopt", "--env=dev", f"--confirm={project.database}", "--json", *more)
+    assert outcome.code == 0, outcome.out + outcome.err
+    return outcome.json
+
+
+def owned(project: Project, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, ...]:
+    """The fingerprint of everything but the tools' own schema and Alembic's table."""
+    with monkeypatch.context() as patch:
+        for name, value in {"SKINSPIRE_PROJECT": str(project.root), **project.env}.items():
+            patch.setenv(name, value)
+        found = fingerprint.take(target_of(environment.resolve("dev")), "test")
+    left_out = (f'"{OF_THE_TOOLS}"', '"public"."alembic_version"')
+    rows = {name: value for name, value in found.tables.items() if not name.startswith(left_out)}
+    return rows, found.sequences, found.definitions
+
+
+def test_an_old_clinic_comes_under_the_tools_unharmed(old_clinic: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = owned(old_clinic, monkeypatch)
+    adopted = adopt(old_clinic, "--reason=as the old clinic has it")
+    assert owned(old_clinic, monkeypatch) == before
+    assert [step["name"] for step in adopted["steps"]] == ["compare", "stamp", "history", "owner", "files"]
+    assert "proved by a restore" in adopted["notes"][0]
+    drift = old_clinic.process("db.drift", "--json")
+    assert drift.code == 0, drift.err
+    assert drift.json["drift"] == [] and drift.json["accepted"] > 30 and drift.json["accepted_and_gone"] == []
+    assert old_clinic.process("migrate.check").code == 0
+    prepared = old_clinic.process("db.prepare", "--json")
+    assert (prepared.code, prepared.json["steps"]) == (0, []), prepared.out
+    assert "as the old clinic has it" in (old_clinic.root / "accepted.toml").read_text()
+    assert old_clinic.query("SELECT version_num FROM alembic_version") == [("0001_baseline",)]
+    assert owned(old_clinic, monkeypatch) == before
+
+
+@pytest.fixture(scope="module")
+def expected() -> Any:
+    return json.loads((Path(__file__).parent.parent / "samples" / "old_clinic" / "expected.json").read_text())
+
+
+@pytest.mark.slow
+def test_the_report_names_every_difficulty(old_clinic: Project, expected: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = owned(old_clinic, monkeypatch)
+    outcome = old_clinic.process("db.adopt", "--json")
+    assert outcome.code == 3
+    found = outcome.json
+    named = {f"{each['kind']} {each['name']} {each['state']}" for each in found["differences"] if each["kind"] != "file"}
+    assert named == set(expected["differences"])
+    for what in ("tables", "sequences", "passwords", "without_primary_key", "rows_in_the_way", "unused_extensions"):
+        assert found[what] == expected[what], what
+    assert found["columns"]["new_not_null"] == expected["new_not_null"]
+    assert found["soft_references"] == expected["soft_references"]
+    assert owned(old_clinic, monkeypatch) == before and not (old_clinic.root / "migrations").exists()
+    assert old_clinic.query("SELECT to_regnamespace('skinspire_tools')") == [(None,)]
+    text = old_clinic.process("db.adopt")
+    assert text.code == 3 and f"--confirm={old_clinic.database}" in text.err and "letmein" not in text.out
+
+
+@pytest.mark.slow
+def test_the_baseline_makes_the_schema_in_an_empty_database(old_clinic: Project) -> None:
+    adopt(old_clinic)
+    upgraded = old_clinic.process("migrate.upgrade", "--env=test")
+    assert upgraded.code == 1, upgraded.out  # there is no database yet
+    name = old_clinic.env["TEST_DATABASE_URL"].rpartition("/")[2]
+    old_clinic.execute(f"CREATE DATABASE {name}", "postgres")
+    upgraded = old_clinic.process("migrate.upgrade", "--env=test")
+    assert upgraded.code == 0, upgraded.err
+    drift = old_clinic.process("db.drift", "--env=test", "--json")
+    assert (drift.code, drift.json["accepted_and_gone"]) == (0, []), drift.out
+    assert old_clinic.process("migrate.downgrade", "--env=test").code == 2
+    assert old_clinic.query("SELECT count(*) FROM monthly_income", name) == [(0,)]
+
+
+@pytest.mark.slow
+def test_what_is_not_accepted_any_more_or_changed_is_drift_again(old_clinic: Project) -> None:
+    adopt(old_clinic)
+    file = old_clinic.root / "accepted.toml"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(line for line in lines if "idx_patients_phone" not in line))
+    drift = old_clinic.process("db.drift", "--json")
+    assert drift.code == 3 and [each["name"] for each in drift.json["drift"]] == ["idx_patients_phone on public.patients"]
+    old_clinic.execute("DROP INDEX idx_patients_phone; ALTER TABLE vendors ADD CHECK (name <> '')")
+    drift = old_clinic.process("db.drift", "--json")
+    assert [each["name"] for each in drift.json["drift"]] == ["vendors_name_check on public.vendors"]
+    old_clinic.execute(
+        "ALTER TABLE vendors DROP CONSTRAINT vendors_name_check; ALTER TABLE bill_lines ALTER line_id TYPE smallint"
+    )
+    drift = old_clinic.process("db.drift", "--json")
+    assert drift.code == 3 and [each["name"] for each in drift.json["drift"]] == ["public.bill_lines.line_id"]
+    old_clinic.execute("ALTER TABLE bill_lines ALTER line_id TYPE bigint")
+    drift = old_clinic.process("db.drift", "--json")
+    assert (drift.code, drift.json["accepted_and_gone"]) == (0, ["column public.bill_lines.line_id type"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["wrong", "empty", "twice", "foreign", "unknown revision"])
+def test_what_is_refused(old_clinic: Project, kind: str) -> None:
+    confirm, said = old_clinic.database, ""
+    match kind:
+        case "wrong":
+            confirm, said = "other", "--confirm=other does not name it"
+        case "empty":
+            old_clinic.execute(
+                "DROP SCHEMA public CASCADE; DROP SCHEMA claims, deprecated_stuff CASCADE; CREATE SCHEMA public"
+            )
+            said = "nothing to adopt"
+        case "twice":
+            adopt(old_clinic)
+            said = "it is adopted"
+        case "foreign":
+            old_clinic.execute(
+                "CREATE SCHEMA skinspire_tools; CREATE TABLE skinspire_tools.stamp (only_row boolean PRIMARY KEY,"
+                " environment text, identity uuid); INSERT INTO skinspire_tools.stamp VALUES (true, 'prod', gen_random_uuid())"
+            )
+            said = "prod"
+        case "unknown revision":
+            old_clinic.execute("INSERT INTO alembic_version VALUES ('abc')")
+            said = "abc, which no revision file of the project has"
+    files = sorted(old_clinic.root.rglob("*.toml"))
+    before = old_clinic.dump()
+    outcome = old_clinic.process("db.adopt", f"--confirm={confirm}")
+    assert outcome.code == 2 and said in outcome.err, outcome.err
+    assert old_clinic.dump() == before and sorted(old_clinic.root.rglob("*.toml")) == files
