@@ -62,7 +62,7 @@ def draft(connection: Connection, target: Target, project: Project, unused: list
         connection: the database.
         target: where it is, for pg_dump.
         project: whose folder of revisions gets it.
-        unused: extensions that nothing uses, which are left out: not every server has them.
+        unused: extensions that nothing uses: not every server has them.
 
     Raises:
         StepFailed: pg_dump failed.
@@ -85,14 +85,16 @@ def settled(text: str, unpopulated: set[str], unused: list[str]) -> str:
     Args:
         text: what pg_dump wrote.
         unpopulated: the materialized views that were never filled, which stay so.
-        unused: extensions that are left out.
+        unused: extensions that are only made where the server offers them.
     """
     if begin := BEGIN.search(text):
         text = END.sub("", text[begin.start() :])
     for name in unused:
-        text = re.sub(
-            rf'^(CREATE|COMMENT ON) EXTENSION (IF NOT EXISTS )?"?{re.escape(name)}"?\s.*\n', "", text, flags=re.MULTILINE
+        of_it = re.compile(
+            rf'^((?:CREATE|COMMENT ON) EXTENSION (?:IF NOT EXISTS )?"?{re.escape(name)}"?\s.*;)$', re.MULTILINE
         )
+        when = f"IF EXISTS (SELECT FROM pg_available_extensions WHERE name = '{name}')"
+        text = of_it.sub(rf"DO $extension$ BEGIN {when} THEN \1 END IF; END $extension$;", text)
 
     def filled(view: re.Match[str]) -> str:
         return view[0] if plain(view[1]) in unpopulated else view[0].replace("\n  WITH NO DATA;", ";")

@@ -24,7 +24,8 @@ def key(file: SqlFile) -> str:
 
 def absent(connection: Connection, files: list[SqlFile]) -> list[SqlFile]:
     """The trigger files that could be installed in this database, and never were: it has no trigger of theirs."""
-    missing = {each.file for each in status(connection, files) if (each.object, each.state) == (WHOLE, "MISSING")}
+    states = status(connection, files)
+    missing = {each.file for each in states if (each.object, each.state, each.installed) == (WHOLE, "MISSING", None)}
     if not missing:
         return []
     there = {name for _, name in ledger.live_triggers(connection)}

@@ -138,7 +138,7 @@ def test_what_the_models_say_is_made_anew_when_they_change(make_project: Callabl
 def test_a_role_that_may_not_create_databases(clinic: Project) -> None:
     role = f"reader_{clinic.database}"
     clinic.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'secret'; GRANT USAGE ON SCHEMA skinspire_tools TO {role}")
-    clinic.execute(f"GRANT SELECT ON skinspire_tools.stamp TO {role}")
+    clinic.execute(f"GRANT SELECT ON skinspire_tools.stamp, skinspire_tools.ledger TO {role}")
     try:
         clinic.env["DEV_DATABASE_URL"] = clinic.url(clinic.database, user=role, password="secret")
         outcome: Any = clinic.invoke("db.drift")
