@@ -56,10 +56,13 @@ def folders(project: Project) -> list[Path]:
     )
     if not isinstance(named, list) or not all(isinstance(each, str) for each in named):
         raise wrong
+    if given is not None and (missing := [each for each in named if not (project.root / each).is_dir()]):
+        raise InvalidSetting(
+            f"sql in pyproject.toml names {missing[0]}, which is no folder of the project",
+            remedy=f"make the folder {missing[0]}, or correct sql in pyproject.toml",
+        )
     found = [tool_schema.sql_folder()]
     for each in (project.root / name for name in named):
-        if not each.is_dir() and given is not None:
-            raise wrong
         if each.is_dir() and each.resolve() not in [other.resolve() for other in found]:
             found.append(each)
     return found

@@ -180,7 +180,9 @@ def test_two_files_with_one_name(make_project: Callable[..., Project]) -> None:
     outcome = project.invoke("db.setup")
     assert outcome.code == 1 and "more/views/one.sql:1: " in outcome.err and "has the same name" in outcome.err
     (project.root / "pyproject.toml").write_text('[tool.skinspire_db]\nsql = ["nowhere"]\n')
-    assert "sql = ['nowhere'] in pyproject.toml is no list of folders" in project.invoke("sql.status").err
+    assert "sql in pyproject.toml names nowhere, which is no folder" in project.invoke("sql.status").err
+    (project.root / "pyproject.toml").write_text("[tool.skinspire_db]\nsql = 5\n")
+    assert "sql = 5 in pyproject.toml is no list of folders" in project.invoke("sql.status").err
 
 
 @pytest.mark.slow
