@@ -12,8 +12,7 @@ $$;
 -- Adds a row, or with an array several rows by one INSERT, and returns the last of them as it is then. Columns that are NOT
 -- NULL, have no default and are not given get a value of their type, or for a foreign key the key of a row that exists: so that
 -- a proof runs on tables with columns that it does not know. All rows of an array have the same keys.
-CREATE OR REPLACE FUNCTION pg_temp.add(relation regclass, given jsonb) RETURNS jsonb
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+CREATE OR REPLACE FUNCTION pg_temp.add(relation regclass, given jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     parts jsonb := CASE jsonb_typeof(given) WHEN 'array' THEN given ELSE jsonb_build_array(given) END;
     parents jsonb := '{}';

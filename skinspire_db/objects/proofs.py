@@ -5,11 +5,12 @@ from __future__ import annotations
 import collections
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from skinspire_db.lifecycle import tool_schema
-from skinspire_db.lifecycle.result import Check
-from skinspire_db.objects import ledger, live, needs
+from skinspire_db.lifecycle.result import Check, counted
+from skinspire_db.objects import interference, ledger, live, needs
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.objects.kinds import TRIGGER, Kind
 from skinspire_db.objects.status import IDLE, WHOLE, ObjectState, status
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from skinspire_db.postgres.connections import Connection
 
+PINNED = re.compile(r"^SET LOCAL search_path = pg_catalog, pg_temp;", re.MULTILINE)  # how the package's proofs begin
+NOT_FOUND = ("42P01", "42883", "42704")  # SQLSTATE of a table, function or type that does not exist
 MAKE, DIFF, STATUS = "invoke db.create --env={env}", "invoke triggers.diff --env={env}", "invoke triggers.status --env={env}"
 
 
@@ -75,19 +78,63 @@ def _prove(connection: Connection, file: SqlFile, files: list[SqlFile]) -> Check
     if missing := _unattached(connection, file):
         return Check(file.name, "unknown", f"{missing[0]} is on no table; invoke db.create makes the tables", MAKE)
     try:
-        with search_path.application(connection, file.functions.name):
-            connection.execute((tool_schema.sql_folder() / "proofs.sql").read_bytes())
-            connection.execute(file.functions.text(file.proof.read_text(encoding="utf-8-sig")).encode())
-        return Check(file.name, "pass", file.summary)
+        _run(connection, file, files)
+        connection.execute("ROLLBACK TO SAVEPOINT proof")
+        return _overwritten(connection, file) or Check(file.name, "pass", file.summary)
     except psycopg.Error as error:
         if connection.closed:
             raise
         if isinstance(error, psycopg.errors.UndefinedTable):
             return Check(file.name, "unknown", f"could not run: {sentence(error)}; invoke db.create makes the tables", MAKE)
+        connection.execute("ROLLBACK TO SAVEPOINT proof")
+        if theirs := interference.in_the_way(connection, file, partial(_passes, connection, file, files)):
+            more = f", and {counted(len(theirs) - 1, 'more trigger')}" if len(theirs) > 1 else ""
+            says = f"{sentence(error)}; it passes without {theirs[0]}{more}"
+            return Check(file.name, "fail", f"{_where(error, file, files)}: {says}", _without(file))
         return Check(file.name, "fail", f"{_where(error, file, files)}: {sentence(error)}", DIFF)
     finally:
         if not connection.closed:
             connection.execute("ROLLBACK TO SAVEPOINT proof")
+
+
+def _run(connection: Connection, file: SqlFile, files: list[SqlFile]) -> None:
+    """Run the proof; again with public searched where others' functions find nothing without. Raises psycopg.Error."""
+    import psycopg
+
+    text = file.functions.text(file.proof.read_text(encoding="utf-8-sig"))
+    pinned = PINNED.search(text)
+    try:
+        with search_path.application(connection, file.functions.name):
+            connection.execute((tool_schema.sql_folder() / "proofs.sql").read_bytes())
+            connection.execute(text.encode())
+    except psycopg.Error as error:
+        context = error.diag.context or ""
+        if not pinned or error.sqlstate not in NOT_FOUND or any(each.line_of(context) for each in files):
+            raise
+        connection.execute("ROLLBACK TO SAVEPOINT proof")
+        with search_path.application(connection, file.functions.name):
+            connection.execute((tool_schema.sql_folder() / "proofs.sql").read_bytes())
+            connection.execute((text[: pinned.start()] + text[pinned.end() :]).encode())
+
+
+def _passes(connection: Connection, file: SqlFile, files: list[SqlFile]) -> bool:
+    """Whether the proof passes. Raises psycopg.Error when it does not."""
+    _run(connection, file, files)
+    return True
+
+
+def _overwritten(connection: Connection, file: SqlFile) -> Check | None:
+    """What fails where a trigger of others undoes what the file's triggers do."""
+    undone = interference.overwritten(connection, file)
+    if not undone:
+        return None
+    first = next((each for each in undone if not each.because), undone[0])
+    more = f"; so do {len(undone) - 1} more" if len(undone) > 1 else ""
+    return Check(file.name, "unknown" if first.because else "fail", f"{first}{more}", _without(file))
+
+
+def _without(file: SqlFile) -> str:
+    return f'leave ours out by disabled_triggers = ["{file.stem}"] in pyproject.toml, or drop the other trigger'
 
 
 def _where(error: psycopg.Error, file: SqlFile, files: list[SqlFile]) -> str:
