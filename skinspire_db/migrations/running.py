@@ -19,7 +19,7 @@ from skinspire_db.lifecycle.result import Summary
 from skinspire_db.migrations import effects, losses, named_types, obstacles, revisions
 from skinspire_db.objects import ledger
 from skinspire_db.objects.dependents import Saved
-from skinspire_db.objects.making import shown
+from skinspire_db.objects.refusals import shown
 from skinspire_db.postgres import search_path
 from skinspire_db.postgres.error_text import is_lost, sentence
 from skinspire_db.postgres.sql_text import statements_only

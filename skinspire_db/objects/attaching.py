@@ -12,7 +12,7 @@ from skinspire_db.lifecycle.result import Summary
 from skinspire_db.objects import ledger
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.objects.ledger import Entry, LiveTrigger, MadeTrigger, Wanted
-from skinspire_db.objects.making import refusal
+from skinspire_db.objects.refusals import refusal
 from skinspire_db.postgres import search_path
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from skinspire_db.objects.dependents import Saved
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.objects.kinds import KINDS, TRIGGER, Kind, of_file
 from skinspire_db.objects.ledger import Entry, Wanted
-from skinspire_db.objects.making import Making, two_makers
+from skinspire_db.objects.making import Making
+from skinspire_db.objects.refusals import two_makers
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection

@@ -157,6 +157,11 @@ def same(known: dict[str, str], now: dict[str, str]) -> bool:
     return known.keys() == now.keys() and all(now[key] in known[key].split() for key in known)
 
 
+def is_alike(one: str, other: str) -> bool:
+    """Whether two entries of the ledger are of one definition, in whatever words PostgreSQL prints it."""
+    return bool(set(one.split()) & set(other.split()))
+
+
 def drop(connection: Connection, keys: Iterable[str]) -> list[str]:
     """Drop the objects that exist, those that need others before these. No object beyond them is dropped.
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from skinspire_db.errors import NotOurs, SkinspireError, SqlFileInvalid
+from skinspire_db.errors import SkinspireError, SqlFileInvalid
 from skinspire_db.objects import dependents, function_schema, live
 from skinspire_db.objects.dependents import Saved
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.objects.kinds import TRIGGER, VIEW
 from skinspire_db.objects.ledger import Entry
+from skinspire_db.objects.refusals import circle, missing_name, not_ours, refusal, two_makers
 from skinspire_db.postgres import search_path
-from skinspire_db.postgres.error_text import sentence
 
 if TYPE_CHECKING:
     import psycopg
@@ -225,7 +224,7 @@ class Making:
             self._run(file, [])
             made = self.made.pop(file.name)
             compared = [*foreign, *(part.about for part in parts if part.about in made)]
-            if others := [key for key in compared if not is_alike(before.get(key, ""), made.get(key, ""))]:
+            if others := [key for key in compared if not live.is_alike(before.get(key, ""), made.get(key, ""))]:
                 raise not_ours(file, others[0])
         except (psycopg.Error, SkinspireError) as error:
             if self.connection.closed:
@@ -289,7 +288,7 @@ class Making:
             raise SqlFileInvalid(f"{file.path}:1: it makes no {file.kind.word}", remedy=f"correct {file.path.name}")
         made = live.recorded(self.connection, written)
         for key in sorted(replaced | {key for key in foreign.keys() & made.keys() if not live.is_function(key)}):
-            if not is_alike(foreign.get(key, ""), made.get(key, "")):
+            if not live.is_alike(foreign.get(key, ""), made.get(key, "")):
                 raise not_ours(file, key)
         self.rows.clear()
         self.rows.update(after)
@@ -299,7 +298,7 @@ class Making:
     def _refuse_early(self, waiting: list[SqlFile], waits: dict[str, psycopg.Error]) -> None:
         """Say what no file makes, or which files need each other."""
         makers = {name.rpartition(".")[2].strip('"'): file for file in waiting for _, name, _ in file.creates()}
-        needs = {file.name: makers.get(_missing(file, waits[file.name])) for file in waiting}
+        needs = {file.name: makers.get(missing_name(file, waits[file.name])) for file in waiting}
         for file in waiting:
             if needs[file.name] in (None, file) or self.keeps_going:
                 error = refusal(file, waits[file.name])
@@ -307,84 +306,7 @@ class Making:
                     raise error
                 self.refused[file.name] = error
         if not self.keeps_going:
-            raise _circle(waiting[0], needs, waits)
-
-
-def _circle(first: SqlFile, needs: dict[str, SqlFile | None], waits: dict[str, psycopg.Error]) -> SqlFileInvalid:
-    chain = [first]
-    while (following := needs[chain[-1].name]) is not None and following not in chain:
-        chain.append(following)
-    assert following is not None
-    chain = [*chain[chain.index(following) :], following]
-    line = _line(chain[0], waits[chain[0].name]) or 1
-    says = ", which needs ".join(each.name for each in chain)
-    return SqlFileInvalid(
-        f"{chain[0].path}:{line}: a circle: {says}", remedy="put what they share into a view or function of its own"
-    )
-
-
-def _missing(file: SqlFile, error: psycopg.Error) -> str:
-    """The last part of the name at the place that PostgreSQL points to."""
-    text, position = file.text, error.diag.statement_position
-    if position is None:
-        text, position = error.diag.internal_query or "", error.diag.internal_position
-    found = re.match(r'(?:"?\w+"?\.)?"?(\w+)', text[int(position or 1) - 1 :])
-    return found[1] if found else ""
-
-
-def is_alike(one: str, other: str) -> bool:
-    """Whether two entries of the ledger are of one definition, in whatever words PostgreSQL prints it."""
-    return bool(set(one.split()) & set(other.split()))
-
-
-def shown(key: str) -> str:
-    """An object for a reader."""
-    return f"function {key}" if live.is_function(key) else key
-
-
-def not_ours(file: SqlFile, key: str) -> NotOurs:
-    """The error for an object that exists and that no file made."""
-    kind, name = live.split(key)
-    if file.kind is TRIGGER and live.is_function(key):
-        return NotOurs(
-            f"{file.path}: {shown(key)} exists already, and no trigger file made it",
-            remedy='let both stay: function_schema = "skinspire" under [tool.skinspire_db] in pyproject.toml',
-        )
-    return NotOurs(
-        f"{file.path}: {shown(key)} exists already, and no {file.kind.word} file made it",
-        remedy=f"rename one of the two, or drop it if it is not needed: DROP {kind.upper()} {name}",
-    )
-
-
-def two_makers(file: SqlFile, key: str, other: str) -> SqlFileInvalid:
-    """The error for an object that two files make."""
-    one, two = sorted((file.name, other))
-    return SqlFileInvalid(f"{file.path}:1: {shown(key)} is made by {one} and by {two}", remedy="let one of the two make it")
-
-
-def refusal(file: SqlFile, error: psycopg.Error, line: int | None = None) -> Exception:
-    """What PostgreSQL refuses, with file and line; what is not the file's fault stays as it is."""
-    import psycopg
-
-    if isinstance(error, psycopg.OperationalError | psycopg.errors.InsufficientPrivilege):  # locks, the disk, rights
-        return error
-    return SqlFileInvalid(
-        f"{file.path}:{line or _line(file, error) or 1}: {sentence(error)}",
-        remedy=error.diag.message_hint or f"correct {file.path.name}",
-    )
-
-
-def _line(file: SqlFile, error: psycopg.Error) -> int | None:
-    if position := error.diag.statement_position:
-        return file.text[: int(position) - 1].count("\n") + 1
-    return file.line_of(error.diag.context or "") or next(_lines_named(file, error.diag.message_primary or ""), None)
-
-
-def _lines_named(file: SqlFile, message: str) -> Iterator[int]:
-    """The lines of the CREATE statements whose objects a message names."""
-    for _, name, line in file.creates():
-        if name.rpartition(".")[2].strip('"') in message:
-            yield line
+            raise circle(waiting[0], needs, waits)
 
 
 def _transaction(connection: Connection) -> object:

@@ -15,7 +15,7 @@ from skinspire_db.config.project import current_project
 from skinspire_db.errors import NotApplicable, UsageError
 from skinspire_db.lifecycle.pipeline import Look, Pipeline, Step
 from skinspire_db.lifecycle.result import Check, Summary, counted
-from skinspire_db.objects import adopted, live, making, needs, proofs, versions, writing
+from skinspire_db.objects import adopted, live, needs, proofs, refusals, versions, writing
 from skinspire_db.objects import diff as differing
 from skinspire_db.objects import install as installing
 from skinspire_db.objects import status as state
@@ -197,7 +197,7 @@ def from_database(environment: Environment, wanted: Mapping[str, str | None]) ->
     def write(connection: Connection, *, dry: bool = False) -> Summary:
         made = writing.from_database(connection, environment.project, kind, name, dry=dry)
         data = {"name": made.name, "file": str(made.path), "objects": made.objects}
-        return Summary({"objects": len(made.objects)}, lines=[str(made.path), *map(making.shown, made.objects)], data=data)
+        return Summary({"objects": len(made.objects)}, lines=[str(made.path), *map(refusals.shown, made.objects)], data=data)
 
     return Look("sql.new", environment, (Step("write", write, partial(write, dry=True)),), writes=True)
 

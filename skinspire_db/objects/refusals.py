@@ -1,0 +1,89 @@
+"""What is wrong with an SQL file that was run, in one line with the file and the line in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from skinspire_db.errors import NotOurs, SqlFileInvalid
+from skinspire_db.objects import live
+from skinspire_db.objects.files import SqlFile
+from skinspire_db.objects.kinds import TRIGGER
+from skinspire_db.postgres.error_text import sentence
+
+if TYPE_CHECKING:
+    import psycopg
+
+
+def circle(first: SqlFile, needs: dict[str, SqlFile | None], waits: dict[str, psycopg.Error]) -> SqlFileInvalid:
+    """The error for files that need each other, as what each of them needs and what PostgreSQL says."""
+    chain = [first]
+    while (following := needs[chain[-1].name]) is not None and following not in chain:
+        chain.append(following)
+    assert following is not None
+    chain = [*chain[chain.index(following) :], following]
+    line = _line(chain[0], waits[chain[0].name]) or 1
+    says = ", which needs ".join(each.name for each in chain)
+    return SqlFileInvalid(
+        f"{chain[0].path}:{line}: a circle: {says}", remedy="put what they share into a view or function of its own"
+    )
+
+
+def missing_name(file: SqlFile, error: psycopg.Error) -> str:
+    """The last part of the name at the place that PostgreSQL points to."""
+    text, position = file.text, error.diag.statement_position
+    if position is None:
+        text, position = error.diag.internal_query or "", error.diag.internal_position
+    found = re.match(r'(?:"?\w+"?\.)?"?(\w+)', text[int(position or 1) - 1 :])
+    return found[1] if found else ""
+
+
+def shown(key: str) -> str:
+    """An object for a reader."""
+    return f"function {key}" if live.is_function(key) else key
+
+
+def not_ours(file: SqlFile, key: str) -> NotOurs:
+    """The error for an object that exists and that no file made."""
+    kind, name = live.split(key)
+    if file.kind is TRIGGER and live.is_function(key):
+        return NotOurs(
+            f"{file.path}: {shown(key)} exists already, and no trigger file made it",
+            remedy='let both stay: function_schema = "skinspire" under [tool.skinspire_db] in pyproject.toml',
+        )
+    return NotOurs(
+        f"{file.path}: {shown(key)} exists already, and no {file.kind.word} file made it",
+        remedy=f"rename one of the two, or drop it if it is not needed: DROP {kind.upper()} {name}",
+    )
+
+
+def two_makers(file: SqlFile, key: str, other: str) -> SqlFileInvalid:
+    """The error for an object that two files make."""
+    one, two = sorted((file.name, other))
+    return SqlFileInvalid(f"{file.path}:1: {shown(key)} is made by {one} and by {two}", remedy="let one of the two make it")
+
+
+def refusal(file: SqlFile, error: psycopg.Error, line: int | None = None) -> Exception:
+    """What PostgreSQL refuses, with file and line; what is not the file's fault stays as it is."""
+    import psycopg
+
+    if isinstance(error, psycopg.OperationalError | psycopg.errors.InsufficientPrivilege):  # locks, the disk, rights
+        return error
+    return SqlFileInvalid(
+        f"{file.path}:{line or _line(file, error) or 1}: {sentence(error)}",
+        remedy=error.diag.message_hint or f"correct {file.path.name}",
+    )
+
+
+def _line(file: SqlFile, error: psycopg.Error) -> int | None:
+    if position := error.diag.statement_position:
+        return file.text[: int(position) - 1].count("\n") + 1
+    return file.line_of(error.diag.context or "") or next(_lines_named(file, error.diag.message_primary or ""), None)
+
+
+def _lines_named(file: SqlFile, message: str) -> Iterator[int]:
+    """The lines of the CREATE statements whose objects a message names."""
+    for _, name, line in file.creates():
+        if name.rpartition(".")[2].strip('"') in message:
+            yield line
