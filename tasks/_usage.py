@@ -13,7 +13,7 @@ from invoke.exceptions import ParseError
 from invoke.program import Program
 from invoke.tasks import Task
 
-ON_A_DATABASE = ("db", "triggers", "migrate", "backup")  # collections whose --env says which database
+ON_A_DATABASE = ("db", "sql", "triggers", "migrate", "backup", "scale")  # collections whose --env says which database
 
 
 def refuse_mixed_environments(tasks: Sequence[Any]) -> None:
