@@ -17,6 +17,7 @@ from skinspire_db.service import CONNECTION_TYPES
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
     from sqlalchemy.orm import Session
 
 T = TypeVar("T")
@@ -84,6 +85,45 @@ def get_db_engine(env: str | None = None) -> Engine:
     from skinspire_db.service.engines import service
 
     return service(env).engine
+
+
+def get_async_session(
+    env: str | None = None, *, user: str | None = None, hospital_id: object = None, read_only: bool = False
+) -> AbstractAsyncContextManager[AsyncSession]:
+    """As get_db_session, for asyncio: `async with` gives an AsyncSession, and nothing stops the loop.
+
+    The rules are those of get_db_session: one commit at the end, blocks inside blocks, nothing lost in silence. A block of
+    one kind inside one of the other, of the same task and environment, is refused: it would be a second transaction.
+
+    Args:
+        env: The environment; None is the active one.
+        user: The name that the triggers record, for the transaction only.
+        hospital_id: The hospital that the work is for, for the transaction only.
+        read_only: PostgreSQL refuses every write; a replica serves, where there is one.
+
+    Raises:
+        InvalidSetting: where greenlet is not installed; else as get_db_session.
+    """
+    from skinspire_db.service.async_block import AsyncSessionBlock
+
+    return AsyncSessionBlock(env, user, hospital_id, read_only)
+
+
+def get_async_engine(env: str | None = None) -> AsyncEngine:
+    """The environment's engine for asyncio, with psycopg's asynchronous connections; one per process.
+
+    Args:
+        env: The environment; None is the active one.
+
+    Raises:
+        InvalidSetting: where greenlet is not installed, and for a setting that cannot be used.
+        UnknownEnvironment, ServerFailed: as get_db_engine.
+    """
+    from skinspire_db.service.async_engines import service
+
+    engine = service(env).asynchronous
+    assert engine is not None
+    return engine
 
 
 def get_active_env() -> str:

@@ -18,15 +18,18 @@ BEGINS = {b"BEGIN", b"START TRANSACTION"}
 CHAIN = re.compile(rb"\bchain\b", re.IGNORECASE)
 
 
-class Cursor(psycopg.Cursor[TupleRow]):
-    """A cursor that reads PostgreSQL's answer to each statement, of several in one string too."""
+class CountingCursor:
+    """Reads PostgreSQL's answer to each statement, of several in one string too."""
+
+    _conn: Any
+    _query: Any
 
     def _check_results(self, results: Any) -> None:
         for result in results:
             tag = result.command_status
             if tag in ENDS or (tag == b"ROLLBACK" and self._ends(results)):
-                self._conn.transaction_count += 1  # type: ignore[attr-defined]
-        super()._check_results(results)
+                self._conn.transaction_count += 1
+        super()._check_results(results)  # type: ignore[misc]
 
     def _ends(self, results: Any) -> bool:
         """Whether an answer ROLLBACK ended the transaction; ROLLBACK TO SAVEPOINT is answered by the same word."""
@@ -35,19 +38,36 @@ class Cursor(psycopg.Cursor[TupleRow]):
         return self._query is not None and CHAIN.search(self._query.query) is not None
 
 
-class Connection(psycopg.Connection[TupleRow]):
+class CountingConnection:
     """`transaction_count` grows with each transaction that psycopg begins here, and each that a statement ends."""
 
     transaction_count = 0
+    info: Any
 
     @property
     def in_transaction(self) -> bool:
         """Whether a transaction is open."""
-        return self.info.transaction_status != TransactionStatus.IDLE
+        return bool(self.info.transaction_status != TransactionStatus.IDLE)
 
     def _get_tx_start_command(self) -> bytes:
         self.transaction_count += 1
-        return super()._get_tx_start_command()
+        return super()._get_tx_start_command()  # type: ignore[misc,no-any-return]
+
+
+class Cursor(CountingCursor, psycopg.Cursor[TupleRow]):
+    """A cursor of a Connection."""
+
+
+class Connection(CountingConnection, psycopg.Connection[TupleRow]):
+    """psycopg's connection, counting."""
+
+
+class AsyncCursor(CountingCursor, psycopg.AsyncCursor[TupleRow]):
+    """A cursor of an AsyncConnection."""
+
+
+class AsyncConnection(CountingConnection, psycopg.AsyncConnection[TupleRow]):
+    """psycopg's connection for asyncio, counting."""
 
 
 def connect(**parameters: Any) -> Connection:

@@ -60,6 +60,16 @@ class Service:
     units_in_loops: Counter[int] = field(default_factory=Counter)  # thread -> open units of work of its coroutines
 
     @property
+    def name(self) -> str:
+        """The environment's name; that of asyncio's engines says so, for a unit of work is on one kind."""
+        return self.environment.name
+
+    @property
+    def other_name(self) -> str:
+        """The name of the engines of the other kind."""
+        return f"{self.environment.name} (asyncio)"
+
+    @property
     def policy(self) -> Policy:
         """The environment's policy."""
         return self.environment.policy
@@ -114,6 +124,8 @@ def close_all() -> None:
     for closing in services:
         _report(closing)
         closing.close()
+    if (of_asyncio := sys.modules.get("skinspire_db.service.async_engines")) is not None:
+        of_asyncio.close_all()
 
 
 def place() -> str:
@@ -141,7 +153,7 @@ def make(resolved: Environment) -> Service:
         service.replica = _engine(replica_target, policy, 0.0, wanted).execution_options(postgresql_readonly=True)
     for watched in (service.engine, service.replica):
         if watched is not None:
-            _watch(watched, service)
+            watch(watched, service)
     return service
 
 
@@ -158,14 +170,18 @@ def _engine(target: Target, policy: Policy, wait_seconds: float, wanted: Options
     engine = sqlalchemy.create_engine(
         address,
         creator=connect,
-        pool_size=policy.pool_size,
-        max_overflow=policy.pool_overflow,
-        pool_timeout=policy.pool_timeout,
-        pool_recycle=round(policy.pool_recycle),
-        hide_parameters=True,  # an error's text goes into logs, and the parameters are patients' data
-        **{"pool_pre_ping": True} | given,
+        **engine_arguments(policy) | given,
     )
     return engine
+
+
+def engine_arguments(policy: Policy) -> dict[str, Any]:
+    """What the policy says of an engine, as create_engine() takes it."""
+    return {
+        "pool_size": policy.pool_size, "max_overflow": policy.pool_overflow, "pool_timeout": policy.pool_timeout,
+        "pool_recycle": round(policy.pool_recycle), "pool_pre_ping": True,
+        "hide_parameters": True,  # an error's text goes into logs, and the parameters are patients' data
+    }  # fmt: skip
 
 
 def url(target: Target) -> URL:
@@ -189,16 +205,11 @@ def _connect(target: Target, policy: Policy, wait_seconds: float, given: dict[st
     Raises:
         ConnectionFailed, DatabaseMissing: what connections.explain() makes of the failure.
     """
-    # A pooler in transaction mode gives each transaction another server session, which does not know our statements.
-    prepared: dict[str, Any] = {"prepare_threshold": None} if policy.transaction_pooler else {}
-    named = f"skinspire {target.environment}"
     deadline = time.monotonic() + wait_seconds
     pause = 0.05
     while True:
         try:
-            parameters = libpq_parameters(target, named)
-            both = {"options": f"{parameters.get('options', '')} {given['options']}".strip()} if "options" in given else {}
-            return driver.connect(**parameters | given | both | prepared)
+            return driver.connect(**connect_parameters(target, policy, given))
         except psycopg.OperationalError as error:
             if PERMANENT_ERROR.search(str(error)) or time.monotonic() + pause > deadline:
                 raise connections.explain(error, replace(target, pin=Pin())) from None
@@ -206,6 +217,15 @@ def _connect(target: Target, policy: Policy, wait_seconds: float, given: dict[st
             target.parameters.update(target.server.start().parameters)  # its port may be another one now
         time.sleep(pause)
         pause = min(pause * 2, 1.0)
+
+
+def connect_parameters(target: Target, policy: Policy, given: dict[str, Any]) -> dict[str, Any]:
+    """What psycopg is given for a connection; `given` are the application's own arguments."""
+    parameters = libpq_parameters(target, f"skinspire {target.environment}")
+    both = {"options": f"{parameters.get('options', '')} {given['options']}".strip()} if "options" in given else {}
+    # A pooler in transaction mode gives each transaction another server session, which does not know our statements.
+    prepared: dict[str, Any] = {"prepare_threshold": None} if policy.transaction_pooler else {}
+    return parameters | given | both | prepared
 
 
 def replica_connection(service: Service) -> sqlalchemy.Connection | None:
@@ -248,7 +268,7 @@ def has_room(service: Service, read_only: bool) -> bool:
 # What was not given back
 
 
-def _watch(engine: Engine, service: Service) -> None:
+def watch(engine: Engine, service: Service) -> None:
     """Note which place takes a connection, log a connection that the garbage collector had to give back, and close what
     comes back after close_all().
     """

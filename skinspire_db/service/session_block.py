@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -24,8 +25,16 @@ POLL_SECONDS = 0.005  # between two looks whether a connection has come free
 class SessionBlock:
     """What get_db_session returns: `with` it, or `async with` it where waiting for a connection must not stop the loop."""
 
-    def __init__(self, env: str | None, user: object, hospital_id: object, read_only: bool) -> None:
+    def __init__(
+        self,
+        env: str | None,
+        user: object,
+        hospital_id: object,
+        read_only: bool,
+        find_service: Callable[[str | None], Service] = engines.service,
+    ) -> None:
         self.env = env
+        self.find_service = find_service
         self.user = user
         self.hospital_id = hospital_id
         self.read_only = read_only
@@ -37,9 +46,14 @@ class SessionBlock:
     def __enter__(self) -> Session:
         if self.unit is not None:
             raise UsageError("this get_db_session() block is open already", remedy="call get_db_session() for each block")
-        service = engines.service(self.env)
+        service = self.find_service(self.env)
         owner = ownership.current_owner()
-        unit = ownership.find(service.environment.name, owner)
+        unit = ownership.find(service.name, owner)
+        if unit is None and (other := ownership.find(service.other_name, owner)) is not None:
+            raise UsageError(
+                f"a block on {service.name} cannot begin inside a block on {other.environment}: that is two transactions",
+                remedy="use get_db_session() or get_async_session() for both",
+            )
         try:
             if unit is None:
                 unit = self._begin(service, owner)
@@ -56,7 +70,7 @@ class SessionBlock:
 
     async def __aenter__(self) -> Session:
         service = engines.service(self.env)
-        if ownership.find(service.environment.name, ownership.current_owner()) is None:
+        if ownership.find(service.name, ownership.current_owner()) is None:
             deadline = time.monotonic() + service.policy.pool_timeout
             # Other tasks of this loop may hold all connections: to block the loop now would be to wait for ever.
             while not engines.has_room(service, self.read_only):

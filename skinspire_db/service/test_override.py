@@ -37,6 +37,10 @@ class ServedDatabase(Protocol):
         """Its engines."""
         ...
 
+    def async_service(self) -> Service:
+        """Its engines for asyncio."""
+        ...
+
 
 State = tuple[bool, ServedDatabase | None, str | None]
 

@@ -127,7 +127,7 @@ class UnitOfWork:
     @property
     def environment(self) -> str:
         """The name of the environment."""
-        return self.service.environment.name
+        return self.service.name
 
     def refuse_in_child(self) -> None:
         """Look whether this is the process that opened the unit.
@@ -161,6 +161,7 @@ class UnitOfWork:
                 remedy="let the error through, or put what may fail into session.begin_nested()",
             )
         super(BlockSession, self.session).commit()  # the application's own class, where it has one
+        self.connection = None  # one that is held, in a coroutine, is not in a transaction now
 
     def roll_back(self) -> None:
         """Roll the whole transaction back, with every savepoint in it."""
@@ -328,7 +329,7 @@ def _warn_once(message: str, place: str) -> None:
     if place in _warned:
         return
     _warned.add(place)
-    depth = 1
-    while sys._getframe(depth).f_code.co_filename.startswith(engines.NOT_THE_APPLICATIONS):
-        depth += 1
+    frame, depth = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(engines.NOT_THE_APPLICATIONS):
+        frame, depth = frame.f_back, depth + 1
     warnings.warn(message, stacklevel=depth + 1)

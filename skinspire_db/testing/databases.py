@@ -38,6 +38,7 @@ class Database:
         self.target: Target = target_of(self.environment)
         self.ending = False  # the test has ended, and its sessions are being reset
         self._service: Service | None = None
+        self._async_service: Service | None = None
 
     def service(self) -> Service:
         """Its engines, made when they are first asked for."""
@@ -58,6 +59,20 @@ class Database:
 
         return self._service
 
+    def async_service(self) -> Service:
+        """Its engines for asyncio, made when they are first asked for."""
+        from skinspire_db.service import async_engines
+
+        if self._async_service is None:
+            self._async_service = async_engines.make(self.environment)
+        return self._async_service
+
+    def close_async(self) -> None:
+        """Close the connections of its engines for asyncio, whatever loop they were opened in."""
+        if self._async_service is not None:
+            self._async_service.close()
+            self._async_service = None
+
     def connect(self) -> driver.Connection:
         """A connection in autocommit.
 
@@ -72,6 +87,7 @@ class Database:
 
     def close(self) -> None:
         """Close the connections of its engines."""
+        self.close_async()
         if self._service is not None:
             self._service.close()
             self._service = None

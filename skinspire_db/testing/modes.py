@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from skinspire_db.errors import UsageError
 from skinspire_db.postgres.error_text import sentence
+from skinspire_db.testing.async_transaction import async_service_within
 from skinspire_db.testing.databases import Database
 from skinspire_db.testing.seeded import Unrestorable
 from skinspire_db.testing.shared import ProcessDatabases
@@ -97,6 +98,10 @@ class ClinicDatabase:
         """The engines that serve in the test."""
         return self.database.service()
 
+    def async_service(self) -> Service:
+        """The engines for asyncio that serve in the test."""
+        return self.database.async_service()
+
     def check(self) -> None:
         """Look for what makes a test fail after it has passed.
 
@@ -118,6 +123,7 @@ class ClinicDatabase:
             self._session.close()
         if self._connection is not None:
             self._connection.close()
+        self.database.close_async()
         self._finish(keep)
 
     def _database(self) -> Database:
@@ -146,6 +152,7 @@ class InTransaction(ClinicDatabase):
         self._thread = threading.get_ident()
         self._bound: sqlalchemy.Connection | None = None  # what the test's own session works on
         self._own: Any = None
+        self._asynchronous: Service | None = None
 
     @property
     def observer(self) -> Connection:
@@ -155,6 +162,12 @@ class InTransaction(ClinicDatabase):
     def service(self) -> Service:
         """What the application's code gets as its database."""
         return self.shared.within
+
+    def async_service(self) -> Service:
+        """The engines for asyncio, whose connections are in the test's transaction."""
+        if self._asynchronous is None:
+            self._asynchronous = async_service_within(self.transaction, self.database)
+        return self._asynchronous
 
     def connect(self) -> Connection:
         """Refuse a connection of its own.

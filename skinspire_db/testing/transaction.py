@@ -364,13 +364,19 @@ def service_within(transaction: Transaction, database: Database) -> Service:
     if (dumps := given.get("json_serializer")) is not None:
         set_json_dumps(dumps, transaction.connection)
 
+    watch_writes(engine, transaction)
+    return Service(database.environment, engine, engine.execution_options(postgresql_readonly=True), options=wanted)
+
+
+def watch_writes(engine: sqlalchemy.Engine, transaction: Transaction) -> None:
+    """Know which connections of an engine have written, and refuse what would go with another transaction."""
+
     @event.listens_for(engine, "before_cursor_execute")
     def refuse_to_write_inside(connection: Any, _: Any, statement: str, __: Any, ___: Any, ____: bool) -> None:
         """Refuse writes of an outer transaction: they would be part of the inner one, and be rolled back with it."""
-        joined = connection.connection.dbapi_connection
+        joined = connection.connection.driver_connection
+        joined = getattr(joined, "joined", joined)  # asyncio's
         reads = READS.match(without_comments(statement)) is not None
         joined.wrote = joined.wrote_before or not reads
         if joined in transaction.open[:-1] and not reads:
             raise UsageError("two transactions of a db_session test write at the same time", remedy=USE_DB_DATABASE)
-
-    return Service(database.environment, engine, engine.execution_options(postgresql_readonly=True), options=wanted)

@@ -18,6 +18,7 @@ from conftest import Project
 from service_app import POOL, Oops, add, app, checked_out, names, service  # noqa: F401
 from sqlalchemy import text
 
+from skinspire_db.clinic.models import Hospital
 from skinspire_db.database_service import (
     get_db_engine,
     get_db_session,
@@ -252,3 +253,17 @@ def test_blocks_that_are_closed_elsewhere_do_not_pile_up(app: Project) -> None:
             block.__enter__()
             elsewhere.submit(block.__exit__, None, None, None).result()
     assert ownership.innermost() is None
+
+
+def test_a_commit_by_hand_in_a_coroutine(app: Project) -> None:
+    """Its connection is held through the whole block, and is in no transaction after the commit."""
+
+    async def work() -> None:
+        async with get_db_session() as session:
+            add(session, "a")
+            with pytest.warns(UserWarning, match="is not needed"):
+                session.commit()
+            session.add(Hospital(name="t:b"))
+
+    asyncio.run(work())
+    assert names(app) == ["t:a", "t:b"]

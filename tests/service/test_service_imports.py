@@ -7,9 +7,12 @@ import re
 import subprocess
 import sys
 
+import pytest
 from conftest import CHECKOUT, Project
 from service_app import app, service  # noqa: F401
 
+from skinspire_db.database_service import get_async_engine, get_async_session
+from skinspire_db.errors import InvalidSetting
 from skinspire_db.service import engines
 
 
@@ -30,3 +33,10 @@ def test_nothing_here_depends_on_flask() -> None:
 
 def test_logging_is_ours(app: Project) -> None:
     assert engines.log is logging.getLogger("skinspire_db")
+
+
+def test_asyncio_without_greenlet_is_said_in_one_line(app: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
+    for asked in (get_async_engine, get_async_session):
+        with pytest.raises(InvalidSetting, match=r"greenlet, which is not installed -> pip install 'sqlalchemy\[asyncio\]'"):
+            asked()

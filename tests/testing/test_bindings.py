@@ -1,4 +1,4 @@
-"""Flask-SQLAlchemy and SQLModel on the service's engines, with SQLAlchemy 2.0, in an environment of their own."""
+"""Flask-SQLAlchemy, SQLModel and asyncio on the service's engines, with SQLAlchemy 2.0, in an environment of their own."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("flask_shop", "shop:db.Model", "", 5),
         ("flask_shop", "shop:db", "", 5),
+        ("async_shop", "shop:Base", "", 21),
         ("sqlmodel_shop", "shop:SQLModel", '[tool.skinspire_db.service]\nsession_class = "sqlmodel:Session"', 4),
     ],
 )
