@@ -33,6 +33,7 @@ CREATE = re.compile(
     r"\bCREATE\s+(?:OR\s+REPLACE\s+)?(?:RECURSIVE\s+|MATERIALIZED\s+)?(VIEW|FUNCTION|PROCEDURE|AGGREGATE)\s+(?:IF\s+NOT\s+EXISTS\s+)?",
     re.IGNORECASE,
 )
+DROP = re.compile(r"\bDROP\s+(?:VIEW|MATERIALIZED\s+VIEW|FUNCTION|PROCEDURE|ROUTINE|AGGREGATE)\b", re.IGNORECASE)
 SQL_NAME = re.compile(
     rf'(?:"(?:[^"]|"")+"|[{LETTER}][{LETTER}0-9$]*)(?:\s*\.\s*(?:"(?:[^"]|"")+"|[{LETTER}][{LETTER}0-9$]*))?'
 )
@@ -119,6 +120,11 @@ class SqlFile:
     def line(self, key: str) -> int:
         """Where the header sets `key`; 1 when it does not."""
         return _line_of_key(self.text, key)
+
+    @property
+    def drops(self) -> bool:
+        """Whether it has a statement that drops a view or function, to make it anew."""
+        return bool(DROP.search(statements_only(self.text)))
 
     def creates(self) -> list[tuple[str, str, int]]:
         """What its CREATE statements name: "view" or "function", the name as it is written, and the line."""

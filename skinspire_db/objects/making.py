@@ -91,12 +91,12 @@ class Making:
             waiting = [file for file in waiting if file.name in waits and file.name not in self.refused] + again
 
     def count(self, kind: str) -> int:
-        """How many objects, functions or others, are not what they were before."""
+        """How many objects of a kind, function or view, are not what they were before."""
         return sum(
             not live.same({key: fingerprint}, {key: self.former.get(key, "")})
             for objects in self.made.values()
             for key, fingerprint in objects.items()
-            if live.is_function(key) == (kind == "function") and key not in self.taken_over
+            if live.split(key)[0].endswith(kind) and key not in self.taken_over
         )
 
     def _is_right(self, file: SqlFile) -> bool:
@@ -114,8 +114,9 @@ class Making:
         import psycopg
 
         existing = self._existing(file)
-        materialized = [key for key in existing if key.startswith("materialized view ")]
-        if not materialized:  # these have no OR REPLACE, and IF NOT EXISTS would leave one as it is
+        # A materialized view has no OR REPLACE, and IF NOT EXISTS leaves one as it is; DROP loses grants and comments.
+        anew = any(key.startswith("materialized view ") for key in existing) or (bool(existing) and file.drops)
+        if not anew:
             former_rows = dict(self.rows)
             self.connection.execute(b"SAVEPOINT file")
             try:

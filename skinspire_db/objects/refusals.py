@@ -52,9 +52,10 @@ def not_ours(file: SqlFile, key: str) -> NotOurs:
             f"{file.path}: {shown(key)} exists already, and no trigger file made it",
             remedy='let both stay: function_schema = "skinspire" under [tool.skinspire_db] in pyproject.toml',
         )
+    word = "ROUTINE" if kind == "function" else kind.upper()
     return NotOurs(
-        f"{file.path}: {shown(key)} exists already, and no {file.kind.word} file made it",
-        remedy=f"rename one of the two, or drop it if it is not needed: DROP {kind.upper()} {name}",
+        f"{file.path}: {shown(key)} exists already with another definition, and no {file.kind.word} file made it",
+        remedy=f"write into the file what the database has, rename one of the two, or drop it: DROP {word} {name}",
     )
 
 
