@@ -10,7 +10,7 @@ from skinspire_db.doctor.link import Broken, Case, Unknown
 from skinspire_db.lifecycle import stamp as stamps
 from skinspire_db.lifecycle.result import counted
 from skinspire_db.migrations import position, revisions
-from skinspire_db.objects import adopted, status, versions
+from skinspire_db.objects import adopted, kinds, status, versions
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.error_text import sentence
 from skinspire_db.postgres.target import target_of
@@ -187,18 +187,21 @@ def triggers(case: Case) -> str:
         Broken: some are not, and were not switched off on purpose.
     """
     project = case.project_environment.project
-    states = status.status(case.open, adopted.maintained(case.open, project, versions.current(project)))
+    files = versions.current(project)
+    collection = kinds.step_name(file.kind for file in files)
+    states = status.status(case.open, adopted.maintained(case.open, project, files))
     wrong = [each for each in states if not each.right and not each.on_purpose]
     if wrong:
         first = wrong[0]
         raise Broken(
             f"{len(wrong)} of {len(states)} are not as the files say:"
             f" {first.file}, {first.object}: {first.state}, {first.note}",
-            f"invoke triggers.install --env={case.name}",
+            f"invoke {collection}.install --env={case.name}",
         )
     off = sum(each.on_purpose for each in states)
     idle = sum(each.state == "NOT APPLICABLE" for each in states)
-    here = f"{len(states) - idle} functions and triggers{f', {off} switched off on purpose' if off else ' as the files say'}"
+    what = "functions and triggers" if collection == "triggers" else "functions, views and triggers"
+    here = f"{len(states) - idle} {what}{f', {off} switched off on purpose' if off else ' as the files say'}"
     return here + (f", {idle} files not applicable" if idle else "")
 
 

@@ -10,10 +10,11 @@ from skinspire_db.config import content, project_code
 from skinspire_db.content import reference
 from skinspire_db.errors import StepFailed
 from skinspire_db.inspection import row_checks
-from skinspire_db.inspection.checks import DRIFT, SEED, STATUS, Failed, Subject, expect, expect_none, first_column, one
+from skinspire_db.inspection.checks import DRIFT, SEED, Failed, Subject, expect, expect_none, first_column, one
 from skinspire_db.lifecycle import tool_schema
 from skinspire_db.lifecycle.remedies import in_shell
 from skinspire_db.lifecycle.result import Check, Summary, counted
+from skinspire_db.objects import kinds
 from skinspire_db.objects.status import status
 from skinspire_db.postgres import search_path
 from skinspire_db.postgres.error_text import sentence
@@ -150,10 +151,12 @@ def _views(subject: Subject) -> str:
 def _triggers(subject: Subject) -> str:
     states = status(subject.connection, subject.files)
     wrong = [f"{each.file}, {each.object}: {each.state}, {each.note}" for each in states if not each.right]
-    expect(not wrong, "; ".join(wrong), STATUS)
+    collection = kinds.step_name(file.kind for file in subject.files)
+    expect(not wrong, "; ".join(wrong), f"invoke {collection}.status --env={{env}}")
     idle = [each.file for each in states if each.state == "NOT APPLICABLE"]
     objects, files = len(states) - len(idle), len(subject.files) - len(idle)
-    here = f"{objects} functions and triggers of {files} files are installed and enabled"
+    what = "functions and triggers" if collection == "triggers" else "functions, views and triggers"
+    here = f"{objects} {what} of {files} files are installed and enabled"
     return here + (f"; not applicable: {', '.join(idle)}" if idle else "")
 
 
