@@ -72,14 +72,19 @@ def _names(project: Project, setting: str, default: list[str]) -> list[str]:
     return names
 
 
-def _file(project: Project, name: str) -> Path:
-    """A file of the project's folder, or `package:file` of an installed package."""
+def path(project: Project, name: str) -> Path:
+    """A file or folder of the project, or `package:path` of an installed package; it need not exist."""
     found = project.root / name
     if re.fullmatch(r"[A-Za-z_]\w+(\.\w+)*:[^\\/].*", name):  # a drive of Windows is one letter
-        package, _, file = name.partition(":")
+        package, _, inside = name.partition(":")
         with contextlib.suppress(ImportError, ValueError):
             spec = importlib.util.find_spec(package)
-            found = next((Path(each) / file for each in (spec and spec.submodule_search_locations) or ()), found)
+            found = next((Path(each) / inside for each in (spec and spec.submodule_search_locations) or ()), found)
+    return found
+
+
+def _file(project: Project, name: str) -> Path:
+    found = path(project, name)
     if not found.is_file():
         raise InvalidSetting(
             f"reference in pyproject.toml names {name}, which is no file", remedy="correct reference in pyproject.toml"

@@ -11,27 +11,16 @@ from typing import TYPE_CHECKING
 
 from skinspire_db.config import project_code
 from skinspire_db.config.cache import cached
-from skinspire_db.config.content import CORE_MIGRATIONS
 from skinspire_db.config.project import Project
 from skinspire_db.errors import MigrationInvalid, ProjectCodeEnded, UsageError
+from skinspire_db.migrations.locations import INI, VERSIONS, own_folders
+from skinspire_db.migrations.locations import folders as folders
 from skinspire_db.schema import models
 
 if TYPE_CHECKING:
     from alembic.script import Script, ScriptDirectory
 
 TEMPLATES = Path(__file__).parent  # of what Alembic writes
-VERSIONS = "versions"
-
-
-def folders(project: Project) -> list[Path]:
-    """Where revision files lie: the core's where it is content, then those of the project (`migrations` in pyproject.toml).
-
-    Raises:
-        ModelsInvalid: as `models.load`.
-    """
-    own = project.root / str(project.config.get("migrations", "migrations")) / VERSIONS
-    core = CORE_MIGRATIONS / VERSIONS
-    return [core, own] if own.resolve() != core.resolve() and models.has_core(project) else [own]
 
 
 def directory(project: Project) -> ScriptDirectory:
@@ -57,14 +46,40 @@ def directory(project: Project) -> ScriptDirectory:
 
 
 def heads(project: Project) -> list[str]:
-    """The newest revisions; several when two were written at the same time.
+    """The newest revisions; several for several lines of revisions, or when two were written at the same time.
 
     Raises:
         SkinspireError: what directory() raises.
     """
-    files = [str(path) for each in folders(project) for path in (each, *_inside(each))]
-    found: list[str] = cached(project, "heads", lambda: sorted(directory(project).get_heads()), also=files)
-    return found
+    return [name for name, _, _ in _lines(project)]
+
+
+def _lines(project: Project) -> list[tuple[str, list[str], str]]:
+    """For each head, its name, what tells its line of revisions from others (labels, else where it begins), and its file."""
+
+    def found() -> list[tuple[str, list[str], str]]:
+        files = directory(project)
+        names = sorted(files.revision_map._real_heads)  # without one that another head depends on, as Alembic notes them
+        scripts = [named(files, name) for name in names]
+        return [(each.revision, sorted(each.branch_labels) or _bases(files, each), each.path) for each in scripts]
+
+    lie_in = [str(path) for each in folders(project) for path in (each, *_inside(each))]
+    ini = [str(each) for each in (project.root / INI, *(folder.parent / INI for folder in own_folders(project)))]
+    return [(name, line, file) for name, line, file in cached(project, "heads", found, also=[*lie_in, *ini])]
+
+
+def _bases(files: ScriptDirectory, script: Script) -> list[str]:
+    """The revisions that a line of revisions begins with."""
+    bases, todo = set(), [script]
+    seen: set[str] = set()
+    while todo:
+        each = todo.pop()
+        if each.revision not in seen:
+            seen.add(each.revision)
+            before = each._versioned_down_revisions
+            todo += [named(files, name) for name in before]
+            bases |= set() if before else {each.revision}
+    return sorted(bases)
 
 
 def _inside(folder: Path) -> list[Path]:
@@ -74,18 +89,48 @@ def _inside(folder: Path) -> list[Path]:
     )
 
 
-def one_head(project: Project) -> str | None:
-    """The newest revision; None when there are no files.
+def refuse_forks(project: Project) -> list[str]:
+    """Refuse two heads of one line of revisions; lines that begin apart, or have labels, each have a head of their own.
+
+    Returns:
+        The heads.
 
     Raises:
-        MigrationInvalid: there are several heads.
+        MigrationInvalid: a line has several heads.
     """
-    found = heads(project)
-    if len(found) > 1:
+    lines: dict[tuple[str, ...], list[str]] = {}
+    for name, line, _ in _lines(project):
+        lines.setdefault(tuple(line), []).append(name)
+    if fork := next((found for found in lines.values() if len(found) > 1), None):
         raise MigrationInvalid(
-            f"there are {len(found)} heads: {', '.join(found)}", remedy="invoke migrate.merge, and commit what it writes"
+            f"there are {len(fork)} heads: {', '.join(fork)}", remedy="invoke migrate.merge, and commit what it writes"
         )
-    return found[0] if found else None
+    return heads(project)
+
+
+def following(project: Project) -> tuple[str, Path]:
+    """Where the next revision goes.
+
+    Returns:
+        The revision that it follows ("base" for none), and the folder of its file.
+
+    Raises:
+        MigrationInvalid: the project has several lines of revisions, or a line with several heads.
+    """
+    found = refuse_forks(project)
+    own = own_folders(project)
+    last = [
+        (name, folder)
+        for name, _, file in _lines(project)
+        for folder in own
+        if Path(file).resolve().is_relative_to(folder.resolve())
+    ]
+    if len(last) > 1:
+        raise MigrationInvalid(
+            f"there are {len(last)} lines of revisions, with the heads {', '.join(name for name, _ in last)}",
+            remedy="join them: invoke migrate.merge; or write it by alembic revision --head=HEAD",
+        )
+    return last[0] if last else (found[0] if found else "base", own[0])
 
 
 def named(files: ScriptDirectory, name: str) -> Script:

@@ -245,13 +245,18 @@ def _broken(error: Exception, file: str, script: Script, *, ended: bool) -> Migr
     frames = [each for each in traceback.extract_tb(error.__traceback__) if each.filename == script.path]
     line = f", line {frames[-1].lineno}" if frames else ""
     says = " ".join(str(getattr(error, "message", error)).split())
+    remedy = LOOK if ended else "correct the revision, and run it again"
     if isinstance(error, AssertionError) and not says:
-        says = "autocommit_block is not possible: a revision is one transaction; run CREATE INDEX CONCURRENTLY by hand first"
-    if not isinstance(error, MigrationInvalid | ProjectCodeEnded):
+        says = "autocommit_block is not possible, as a revision is one transaction"
+        remedy = (
+            "take the block off: ALTER TYPE ADD VALUE and CREATE INDEX without CONCURRENTLY need none; or run what the revision"
+            f" does by hand in invoke db.shell --env={{env}}, then invoke migrate.stamp --env={{env}} --to={script.revision}"
+        )
+    elif not isinstance(error, MigrationInvalid | ProjectCodeEnded):
         says = f"{type(error).__name__}: {says}" if says else type(error).__name__
     return MigrationFailed(
         f"{file}{line}: {says}; {TRACE if ended else NO_TRACE}",
-        remedy=LOOK if ended else "correct the revision, and run it again",
+        remedy=remedy,
     )
 
 

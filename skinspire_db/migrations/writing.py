@@ -13,7 +13,7 @@ from skinspire_db.catalog.fields import Definition, Snapshot
 from skinspire_db.catalog.spelling import Expected
 from skinspire_db.config.project import Project
 from skinspire_db.errors import MigrationFailed, MigrationInvalid, NotOurs, UsageError
-from skinspire_db.migrations import drift, losses, phases, position, revisions, running, statements
+from skinspire_db.migrations import drift, locations, losses, phases, position, revisions, running, statements
 from skinspire_db.migrations.phases import Statement
 from skinspire_db.objects import dependents
 from skinspire_db.objects.dependents import Saved
@@ -66,7 +66,7 @@ def new(
     """
     if not message or not message.strip():
         raise UsageError("migrate.new needs a message", remedy='invoke migrate.new -m "add appointments"')
-    revisions.one_head(project)
+    revisions.refuse_forks(project)
     _folder(project)  # Alembic writes into none that it has not seen
     files = revisions.directory(project)
     refuse_behind(connection, files)
@@ -126,9 +126,10 @@ def _write(
     """The file, and its revision's name."""
     from alembic.util import rev_id
 
+    after, folder = revisions.following(project)
     with revisions.refusals():
         made = files.generate_revision(
-            rev_id(), message, head="head", version_path=_folder(project), imports="",
+            rev_id(), message, head=after, version_path=str(folder), imports="",
             upgrades="\n    ".join(map(_call, up)), downgrades="\n    ".join(map(_call, down)),
         )  # fmt: skip
     assert made
@@ -242,6 +243,6 @@ def merge(project: Project, files: ScriptDirectory, message: str | None) -> Writ
 
 
 def _folder(project: Project) -> str:
-    folder: Path = revisions.folders(project)[-1]
+    folder = locations.own_folders(project)[0]
     folder.mkdir(parents=True, exist_ok=True)
     return str(folder)

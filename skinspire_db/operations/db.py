@@ -98,7 +98,7 @@ def prepare(context: Context, seed: ReusableStep = steps.seed) -> Series:
         context: the environment, the report, and the defaults of the tasks.
         seed: the step that brings rows.
     """
-    revisions.one_head(context.project)
+    revisions.refuse_forks(context.project)
     bound(context, seed)  # refuses test data where the policy does
     following = partial(next, _prepare(context, seed), None)
     parts = "upgrade", kinds.step_name(file.kind for file in context.sql_files), "seed"

@@ -39,7 +39,7 @@ def upgrade(environment: Environment, to: str | None = None) -> Series:
     """
     files = revisions.directory(environment.project)
     if to is None:
-        revisions.one_head(environment.project)
+        revisions.refuse_forks(environment.project)
 
     first = True
 
@@ -180,7 +180,7 @@ def status(environment: Environment) -> Look:
 def check(environment: Environment) -> Look:
     """For CI: exit code 3 when a revision is pending, or the models differ from the database."""
     files = revisions.directory(environment.project)
-    revisions.one_head(environment.project)
+    revisions.refuse_forks(environment.project)
     wanted = _wanted(environment)
 
     def pending(connection: Connection) -> Summary:
@@ -227,7 +227,7 @@ def new(environment: Environment, message: str | None, *, keep: bool = False) ->
     def behind(connection: Connection) -> None:
         writing.refuse_behind(connection, revisions.directory(environment.project))
 
-    revisions.one_head(environment.project)
+    revisions.refuse_forks(environment.project)
     return Look("migrate.new", environment, (Step("compare", write, behind),), writes=True, tries=True)
 
 
@@ -246,15 +246,15 @@ def stamp(environment: Environment, to: str | None = None) -> Pipeline:
         to: the revision, or `base` for none; None for the head.
     """
     files = revisions.directory(environment.project)
-    if to == "base":
-        head = None
+    if to is None:
+        marked = revisions.refuse_forks(environment.project)
     else:
-        head = revisions.one_head(environment.project) if to is None else revisions.named(files, to).revision
+        marked = [] if to == "base" else [revisions.named(files, to).revision]
 
     def mark(connection: Connection) -> Summary:
         before = position.current(connection)
-        position.mark(connection, [head] if head else [])
-        return Summary({"revision": head or "none", "before": ", ".join(before) or "none"})
+        position.mark(connection, marked)
+        return Summary({"revision": ", ".join(marked) or "none", "before": ", ".join(before) or "none"})
 
     marking = Step("stamp", mark, destroys="", confirms="change what {} says of its revisions")
     return Pipeline("migrate.stamp", environment, (marking,))

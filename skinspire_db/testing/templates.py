@@ -20,7 +20,7 @@ from skinspire_db.content.seeding import Options
 from skinspire_db.errors import GuardRefused
 from skinspire_db.lifecycle import stamp, tool_schema
 from skinspire_db.lifecycle.result import counted
-from skinspire_db.migrations import revisions
+from skinspire_db.migrations import locations
 from skinspire_db.objects import versions
 from skinspire_db.postgres import connections
 from skinspire_db.schema.blueprint import Blueprint
@@ -86,7 +86,7 @@ def ensure(
 def fingerprint(host: Host, server_version: int, options: Options, rows: str = "") -> str:
     """Twelve hexadecimal digits of everything that shapes the template: models, revisions, trigger files, seeds, versions."""
     project = host.project
-    folders = (Path(skinspire_db.__file__).parent, tool_schema.sql_folder(), *revisions.folders(project))
+    folders = (Path(skinspire_db.__file__).parent, tool_schema.sql_folder(), *locations.folders(project))
     files = {  # by their names below these folders: another checkout of the same files has the same template
         (str(path.relative_to(folder)), hashlib.sha256(path.read_bytes()).hexdigest())
         for folder in folders
