@@ -42,7 +42,7 @@ def own_folders(project: Project) -> list[Path]:
     alembic.ini beside pyproject.toml or in the folder, or [tool.alembic].
 
     Raises:
-        InvalidSetting: one of the files cannot be read.
+        InvalidSetting: one of the files cannot be read, or names folders of which none exists.
     """
     named: Any = project.config.get("migrations")
     settings = _alembic(project.root / INI) or _tool_alembic(project)
@@ -52,7 +52,13 @@ def own_folders(project: Project) -> list[Path]:
         folder = _folder(project, str(named))
         if not settings or _folder(project, settings.get("script_location", "")).resolve() != folder.resolve():
             settings = _alembic(folder / INI)
-    return [_folder(project, each) for each in settings.get("version_locations", ())] or [folder / VERSIONS]
+    found = [_folder(project, each) for each in settings.get("version_locations", ())]
+    if found and not any(each.is_dir() for each in found):
+        raise InvalidSetting(
+            f"version_locations of Alembic's settings names no folder that exists: {', '.join(map(str, found))}",
+            remedy="correct version_locations, or path_separator beside it, which says what stands between the folders",
+        )
+    return found or [folder / VERSIONS]
 
 
 def _folder(project: Project, name: str) -> Path:

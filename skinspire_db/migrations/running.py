@@ -249,7 +249,7 @@ def _broken(error: Exception, file: str, script: Script, *, ended: bool) -> Migr
     if isinstance(error, AssertionError) and not says:
         says = "autocommit_block is not possible, as a revision is one transaction"
         remedy = (
-            "take the block off: ALTER TYPE ADD VALUE and CREATE INDEX without CONCURRENTLY need none; or run what the revision"
+            "take the block off: ALTER TYPE ADD VALUE and CREATE INDEX without CONCURRENTLY need none; or run what it"
             f" does by hand in invoke db.shell --env={{env}}, then invoke migrate.stamp --env={{env}} --to={script.revision}"
         )
     elif not isinstance(error, MigrationInvalid | ProjectCodeEnded):

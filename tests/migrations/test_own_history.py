@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -60,8 +61,8 @@ def test_a_history_without_the_core_has_its_own_head_alone(make_project: Callabl
 def test_lines_that_begin_apart_each_have_a_head(make_project: Callable[..., Project]) -> None:
     project = application(make_project, ["one", "two", "other"], 'migrations = "db/history"\n')
     (project.root / "alembic.ini").write_text(
-        "[alembic]\nscript_location = %(here)s/db/history\npath_separator = space\n"
-        "version_locations = %(here)s/db/history/versions %(here)s/plugin/versions\n"
+        "[alembic]\nscript_location = %(here)s/db/history\npath_separator = os\n"
+        f"version_locations = %(here)s/db/history/versions{os.pathsep}%(here)s/plugin/versions\n"
         "file_template = %%(rev)s\n[loggers]\nkeys = root\n"
     )
     write(project.root / "db/history/versions", "one", None)
@@ -69,6 +70,8 @@ def test_lines_that_begin_apart_each_have_a_head(make_project: Callable[..., Pro
     write(project.root / "plugin/versions", "other", None, label="plugin")
     upgraded(project, "db.prepare", "db.verify")
     assert at(project) == ["other", "two"]
+    module = next(project.root.glob("history_*.py"))
+    module.write_text(module.read_text() + table("more"))
     refused = project.process("migrate.new", "-m", "which")
     assert refused.code == 2 and "2 lines of revisions" in refused.err and "migrate.merge" in refused.err
     write(project.root / "plugin/versions", "late", None, depends="two")
