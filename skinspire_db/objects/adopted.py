@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from skinspire_db.config import accepted
 from skinspire_db.config.project import Project
-from skinspire_db.objects import ledger
+from skinspire_db.objects import ledger, live
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.objects.status import WHOLE, status
 
@@ -30,6 +30,10 @@ def absent(connection: Connection, files: list[SqlFile]) -> list[SqlFile]:
         return []
     there = {name for _, name in ledger.live_triggers(connection)}
     made = {file.name for file in files if any(attachment.trigger in there for attachment in file.attachments)}
+    functions = {row.key.partition("(")[0].rpartition(".")[2] for row in live.rows(connection).values()}
+    for file in files:  # one that only makes functions for the others
+        named = {name.rpartition(".")[2] for kind, name, _ in file.creates() if kind == "function"}
+        made |= {file.name} if not file.attachments and named & functions else set()
     return [file for file in files if file.kind.attaches and file.name in missing - made]
 
 
