@@ -7,6 +7,7 @@ import json
 import os
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,7 +74,12 @@ def database(project: Project, name: str) -> str:
 
 
 def leftovers(project: Project) -> list[str]:
-    """The databases beside the project's two."""
+    """The databases beside the project's two, when the server drops none any more."""
+    deadline = time.monotonic() + 20
+    while project.query("SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query ~ '^DROP DATABASE'", "postgres"):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.02)
     rows = project.query("SELECT datname FROM pg_database", "postgres")
     return sorted(name for (name,) in rows if name.startswith((f"{project.database}_", f"{database(project, 'TEST')}_")))
 

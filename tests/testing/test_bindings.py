@@ -1,4 +1,4 @@
-"""Flask-SQLAlchemy, SQLModel and asyncio on the service's engines, with SQLAlchemy 2.0, in an environment of their own."""
+"""Flask-SQLAlchemy, pytest-flask, SQLModel, FastAPI and asyncio on the service's engines, with SQLAlchemy 2.0."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ word = "{word}"
 [tool.pytest.ini_options]
 addopts = ["-p", "no:cacheprovider"]
 """
-PACKAGES = ("sqlalchemy<2.1", "flask-sqlalchemy", "sqlmodel")
+PACKAGES = ("sqlalchemy<2.1", "flask-sqlalchemy", "sqlmodel", "pytest-flask", "fastapi", "httpx")
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +48,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("flask_shop", "shop:db.Model", "", 5),
         ("flask_shop", "shop:db", "", 5),
         ("async_shop", "shop:Base", "", 21),
+        ("client_shop", "shop:db", "", 8),
         ("sqlmodel_shop", "shop:SQLModel", '[tool.skinspire_db.service]\nsession_class = "sqlmodel:Session"', 4),
     ],
 )
