@@ -6,8 +6,9 @@ import contextlib
 import traceback
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from skinspire_db.config import project_code
 from skinspire_db.config.cache import cached
@@ -51,21 +52,39 @@ def heads(project: Project) -> list[str]:
     Raises:
         SkinspireError: what directory() raises.
     """
-    return [name for name, _, _ in _lines(project)]
+    return [line.head for line in _lines(project) if line.is_noted]
 
 
-def _lines(project: Project) -> list[tuple[str, list[str], str]]:
-    """For each head, its name, what tells its line of revisions from others (labels, else where it begins), and its file."""
+@dataclass(frozen=True)
+class _Line:
+    """The end of a line of revisions.
 
-    def found() -> list[tuple[str, list[str], str]]:
+    Attributes:
+        head: its newest revision.
+        known_by: what tells it from other lines: its labels, else the revisions that it begins with.
+        file: the newest revision's.
+        is_noted: whether a database notes it; not where another head depends on it, as Alembic has it.
+    """
+
+    head: str
+    known_by: list[str]
+    file: str
+    is_noted: bool
+
+
+def _lines(project: Project) -> list[_Line]:
+    def found() -> list[dict[str, Any]]:
         files = directory(project)
-        names = sorted(files.revision_map._real_heads)  # without one that another head depends on, as Alembic notes them
-        scripts = [named(files, name) for name in names]
-        return [(each.revision, sorted(each.branch_labels) or _bases(files, each), each.path) for each in scripts]
+        noted = set(files.revision_map._real_heads)
+        scripts = [named(files, name) for name in sorted(files.get_heads())]
+        return [
+            vars(_Line(each.revision, sorted(each.branch_labels) or _bases(files, each), each.path, each.revision in noted))
+            for each in scripts
+        ]
 
     lie_in = [str(path) for each in folders(project) for path in (each, *_inside(each))]
     ini = [str(each) for each in (project.root / INI, *(folder.parent / INI for folder in own_folders(project)))]
-    return [(name, line, file) for name, line, file in cached(project, "heads", found, also=[*lie_in, *ini])]
+    return [_Line(**each) for each in cached(project, "heads", found, also=[*lie_in, *ini])]
 
 
 def _bases(files: ScriptDirectory, script: Script) -> list[str]:
@@ -99,8 +118,8 @@ def refuse_forks(project: Project) -> list[str]:
         MigrationInvalid: a line has several heads.
     """
     lines: dict[tuple[str, ...], list[str]] = {}
-    for name, line, _ in _lines(project):
-        lines.setdefault(tuple(line), []).append(name)
+    for line in _lines(project):
+        lines.setdefault(tuple(line.known_by), []).append(line.head)
     if fork := next((found for found in lines.values() if len(found) > 1), None):
         raise MigrationInvalid(
             f"there are {len(fork)} heads: {', '.join(fork)}", remedy="invoke migrate.merge, and commit what it writes"
@@ -120,10 +139,10 @@ def following(project: Project) -> tuple[str, Path]:
     found = refuse_forks(project)
     own = own_folders(project)
     last = [
-        (name, folder)
-        for name, _, file in _lines(project)
+        (line.head, folder)
+        for line in _lines(project)
         for folder in own
-        if Path(file).resolve().is_relative_to(folder.resolve())
+        if Path(line.file).resolve().is_relative_to(folder.resolve())
     ]
     if len(last) > 1:
         raise MigrationInvalid(
