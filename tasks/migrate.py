@@ -10,13 +10,29 @@ TO = {"to": "a revision, which may be cut short (default: the newest)"}
 MESSAGE = {"message": "what the revision does, in a few words"}
 
 
-@task(help=ENV | MESSAGE | JSON | {"keep": "keep the file also when it fails on this database"})
-def new(ctx: Context, env: str | None = None, message: str | None = None, keep: bool = False, json: bool = False) -> None:
+@task(
+    help=ENV
+    | MESSAGE
+    | JSON
+    | {
+        "keep": "keep the file also when it fails on this database",
+        "accepted": "take in the accepted differences, too",
+    }
+)
+def new(
+    ctx: Context,
+    env: str | None = None,
+    message: str | None = None,
+    keep: bool = False,
+    accepted: bool = False,
+    json: bool = False,
+) -> None:
     """Write a revision from the difference between the models and the database."""
     from skinspire_db.operations import migrate
     from skinspire_db.terminal import console
 
-    console.operate(ctx, env, lambda context: migrate.new(context.environment, message, keep=keep), json=json)
+    options = {"keep": keep, "all_of_it": accepted}
+    console.operate(ctx, env, lambda context: migrate.new(context.environment, message, **options), json=json)
 
 
 @task(help=ENV | TO | CONFIRM | JSON)

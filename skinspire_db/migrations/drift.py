@@ -183,7 +183,7 @@ def accept(live: Snapshot, wanted: Expected, signed: Mapping[str, Accepted]) -> 
     right = Expected(dict(wanted), wanted.spellings)
     for key in changed:
         wholes = _owners(key, settled, wanted, whole)
-        if all(_is_accepted(_difference(each, settled, wanted), signed) for each in wholes or [key]):
+        if any(_is_accepted(_difference(each, settled, wanted), signed) for each in wholes or [key]):
             if key in live:
                 right[key] = live[key]
             else:

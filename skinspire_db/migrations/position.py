@@ -10,7 +10,7 @@ from skinspire_db.catalog import objects
 from skinspire_db.config.project import Project
 from skinspire_db.errors import MigrationInvalid, UsageError
 from skinspire_db.lifecycle.result import counted
-from skinspire_db.migrations import revisions
+from skinspire_db.migrations import baseline, revisions
 from skinspire_db.postgres import search_path
 
 if TYPE_CHECKING:
@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
     from skinspire_db.postgres.connections import Connection
 
-# A database that was made without migrations: what it lacks is made, then it is noted where it stands.
-ADOPT = (
+# A database that was made without migrations: what it lacks is made, then it is noted where it stands; or where the project's
+# history begins with a baseline, it is adopted.
+STAMP = (
     "invoke db.create --update-only --env={env}, then, where invoke db.drift --env={env} finds nothing,"
     " invoke migrate.stamp --env={env}"
 )
+ADOPT = "invoke db.adopt --env={env}"
 AHEAD = "git pull; or, where invoke db.drift --env={env} finds nothing, invoke migrate.stamp --env={env}"
 TABLE = "public.alembic_version"
 
@@ -109,7 +111,9 @@ def way_on(connection: Connection, project: Project) -> str:
     """The remedy for a database that is not at the head: a command that will not be refused there."""
     at = current(connection)
     if not at:
-        return ADOPT if _relations(connection) else "invoke migrate.upgrade --env={env}"
+        return (
+            _without_history(revisions.directory(project)) if _relations(connection) else "invoke migrate.upgrade --env={env}"
+        )
     known = {script.revision for script in revisions.directory(project).walk_revisions()}
     return AHEAD if set(at) - known else "invoke migrate.upgrade --env={env}"
 
@@ -134,7 +138,7 @@ def next_up(connection: Connection, files: ScriptDirectory, last: str | None) ->
     if not at and (tables := _relations(connection)):
         raise MigrationInvalid(
             f"the database has {counted(len(tables), 'table')} and is at no revision: it was made without migrations",
-            remedy=ADOPT,
+            remedy=_without_history(files),
         )
     wanted = revisions.named(files, last).revision if last is not None else "heads"
     if last is not None and wanted not in at and wanted in _applied(files, at):
@@ -158,9 +162,13 @@ def next_down(connection: Connection, files: ScriptDirectory) -> Script:
     script = next((each for each in files.walk_revisions() if each.revision in at), None)
     if script is None:
         raise UsageError("the database is at no revision: there is nothing to take back", remedy="invoke migrate.status")
-    if not callable(getattr(script.module, "downgrade", None)):
+    if not callable(getattr(script.module, "downgrade", None)) and not baseline.is_baseline(script):
         raise MigrationInvalid(f"{Path(script.path).name} has no downgrade()", remedy="write it, and run it again")
     return script
+
+
+def _without_history(files: ScriptDirectory) -> str:
+    return ADOPT if baseline.find(files) or not files.get_heads() else STAMP
 
 
 def _relations(connection: Connection) -> set[str]:

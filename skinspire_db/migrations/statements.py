@@ -6,7 +6,7 @@ Both sides are in PostgreSQL's own words, and so are the statements; the way bac
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from skinspire_db.catalog import fields
@@ -27,7 +27,9 @@ INDEXING = (
 REFERENCES = re.compile(r'^FOREIGN KEY \((?P<own>.+?)\) REFERENCES (?P<table>(?:"(?:[^"]|"")+"|[^"(])+)\((?P<columns>.+?)\)')
 
 
-def lead(source: Snapshot, target: Snapshot, casts: Casts, *, back: bool = False) -> list[Statement]:
+def lead(
+    source: Snapshot, target: Snapshot, casts: Casts, *, back: bool = False, fills: Mapping[str, str] | None = None
+) -> list[Statement]:
     """The statements that turn `source` into `target`, in the order in which they run.
 
     Args:
@@ -35,14 +37,16 @@ def lead(source: Snapshot, target: Snapshot, casts: Casts, *, back: bool = False
         target: the database as it is to be.
         casts: whether PostgreSQL itself makes the second type of the first.
         back: this is a downgrade: it drops the schemas that the upgrade made.
+        fills: what rows that are there get in a new column that takes no NULL and has no default: SQL by its name.
     """
     renamed = renames.find(source, target)
     found = [Statement(Phase.RENAME, sql) for sql in renamed.statements]
-    way = _Way(renamed.source, target, casts, back)
+    way = _Way(renamed.source, target, casts, back, fills or {})
     for key in sorted(way.source.keys() | target.keys()):
         before, after = way.source.get(key), target.get(key)
         kind, _, name = key.partition(" ")
-        if before != after and kind in STEPS:
+        # A generated column is made anew, though it is the same, where a column that it is computed from changes its type.
+        if (before != after or (kind == "column" and name in way.remade)) and kind in STEPS:
             found += STEPS[kind](way, name, before, after)
     found += way.new_tables()
     found += way.dropped_tables()
@@ -53,8 +57,8 @@ def lead(source: Snapshot, target: Snapshot, casts: Casts, *, back: bool = False
 class _Way:
     """The statements for each kind of object, from what is known about source and target as a whole."""
 
-    def __init__(self, source: Snapshot, target: Snapshot, casts: Casts, back: bool) -> None:
-        self.source, self.target, self.casts, self.back = source, target, casts, back
+    def __init__(self, source: Snapshot, target: Snapshot, casts: Casts, back: bool, fills: Mapping[str, str]) -> None:
+        self.source, self.target, self.casts, self.back, self.fills = source, target, casts, back, fills
         tables = [{key.removeprefix("table ") for key in side if key.startswith("table ")} for side in (source, target)]
         self.gone, self.new, self.stay = tables[0] - tables[1], tables[1] - tables[0], tables[0] & tables[1]
         self.retyped = columns.retyped(source, target)
@@ -162,8 +166,12 @@ class _Way:
         table, column = split(name)
         facts = fields.column(self.target, name)
         given = facts.default or facts.identity or facts.generated
-        careful = "" if given or not facts.not_null else columns.UNFILLED
+        fill = self.fills.get(plain(name)) if facts.not_null and not given else None
+        careful = "" if given or fill or not facts.not_null else columns.UNFILLED
         sql = f"ALTER TABLE {table} ADD COLUMN {column} {columns.definition(name, self.target)}"
+        if fill:  # the model's default in Python, for the rows that are there
+            sql = f"{sql} DEFAULT {fill}"
+            yield Statement(Phase.ATTACH, f"ALTER TABLE {table} ALTER COLUMN {column} DROP DEFAULT")
         phase = Phase.ATTACH if facts.generated else Phase.COLUMN
         yield Statement(phase, sql, careful and f"add column {short(name)}: {careful}")
         if facts.comment:

@@ -18,7 +18,7 @@ from skinspire_db.migrations.phases import Statement
 from skinspire_db.objects import dependents
 from skinspire_db.objects.dependents import Saved
 from skinspire_db.postgres import search_path
-from skinspire_db.schema import blueprint, models
+from skinspire_db.schema import blueprint, fills, models
 
 if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
@@ -71,7 +71,7 @@ def new(
     files = revisions.directory(project)
     refuse_behind(connection, files)
     live = spelling.settled(definitions.snapshot(connection), expected)
-    up = statements.lead(live, expected, lambda old, new: _casts(connection, old, new))
+    up = statements.lead(live, expected, lambda old, new: _casts(connection, old, new), fills=fills.fills(project))
     if not up:
         return None
     down = statements.lead(expected, live, lambda old, new: _casts(connection, old, new), back=True)

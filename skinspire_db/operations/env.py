@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from skinspire_db.catalog import objects
 from skinspire_db.config.environment import Environment
 from skinspire_db.lifecycle import stamp as stamps
 from skinspire_db.lifecycle.pipeline import Adoption, Pipeline, Step
@@ -18,8 +19,10 @@ def stamp(environment: Environment) -> Adoption:
 
     def write(connection: Connection) -> Summary:
         before = stamps.read(connection)
+        held = 0 if before else len(objects.all_objects(connection))
         stamps.write(connection, environment.name)
-        return Summary({"stamp": environment.name, "before": before.environment if before else "none"})
+        numbers: dict[str, int | str] = {"stamp": environment.name, "before": before.environment if before else "none"}
+        return Summary(numbers | ({"objects_held": held} if held else {}))
 
     return Adoption("env.stamp", environment, (Step("stamp", write, destroys=""),))
 

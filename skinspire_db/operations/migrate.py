@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
+from skinspire_db.catalog import definitions
+from skinspire_db.config import accepted
 from skinspire_db.config.environment import Environment
 from skinspire_db.config.project import Project
 from skinspire_db.errors import SkinspireError, UsageError
@@ -13,7 +15,7 @@ from skinspire_db.lifecycle import stamp as stamps
 from skinspire_db.lifecycle.pipeline import Look, Pipeline, Series, Step
 from skinspire_db.lifecycle.read_only import present, read_only_connection
 from skinspire_db.lifecycle.result import Summary, counted
-from skinspire_db.migrations import drift, losses, position, revisions, running, writing
+from skinspire_db.migrations import drift, losses, origins, position, revisions, running, writing
 from skinspire_db.objects import adopted, install, kinds, proofs, versions
 from skinspire_db.objects.dependents import Saved
 from skinspire_db.objects.files import SqlFile
@@ -103,6 +105,11 @@ def downgrade(environment: Environment, steps: str | int = 1) -> Series:
                 remedy=f"invoke migrate.downgrade --env={environment.name} --steps={applied}",
             )
 
+    def last(connection: Connection) -> Script:
+        script = position.next_down(connection, files)
+        origins.refuse_others(connection, script)
+        return script
+
     def following() -> Pipeline | None:
         nonlocal left
         if left == int(steps):
@@ -111,7 +118,7 @@ def downgrade(environment: Environment, steps: str | int = 1) -> Series:
             return None
         backs_up = left == int(steps)
         left -= 1
-        script = look(environment, lambda connection: position.next_down(connection, files))
+        script = look(environment, last)
         return _revision(environment, "migrate.downgrade", script, danger=TAKES_BACK, backs_up=backs_up, down=True)
 
     return Series("migrate.downgrade", environment, following, _steps(environment))
@@ -198,13 +205,14 @@ def check(environment: Environment) -> Look:
     return Look("migrate.check", environment, (Step("revisions", pending), Step("drift", models)))
 
 
-def new(environment: Environment, message: str | None, *, keep: bool = False) -> Look:
+def new(environment: Environment, message: str | None, *, keep: bool = False, all_of_it: bool = False) -> Look:
     """Write a revision from the difference between models and database.
 
     Args:
         environment: whose database is compared.
         message: what the revision is for.
         keep: keep the file of a revision that fails when it is tried.
+        all_of_it: take in the accepted differences, too.
     """
     revisions.directory(environment.project)
     if not message or not message.strip():
@@ -213,11 +221,15 @@ def new(environment: Environment, message: str | None, *, keep: bool = False) ->
 
     def write(connection: Connection) -> Summary:
         expected = drift.expected(connection, *wanted)
+        signed = {} if all_of_it else accepted.read(environment.project)
+        if signed:
+            expected = drift.accept(definitions.snapshot(connection), expected, signed)
         attempt = not environment.policy.protected
         written = writing.new(connection, environment.project, message, expected, attempt=attempt, keep=keep)
         if written is None:
             left = writing.remaining(connection, environment.project, expected)
             lines = [_by_hand(each, environment) for each in left]
+            lines += ["accepted differences are left out: --accepted takes them in"] if signed else []
             return Summary({"changes": 0}, lines=lines, data={"revision": None, "file": None, "warnings": left})
         notes = [f"note: {each}" for each in Blueprint.of_project(environment.project).notes]
         lines = [written.file, *(f"careful: {each}" for each in written.warnings), *notes]
@@ -254,7 +266,9 @@ def stamp(environment: Environment, to: str | None = None) -> Pipeline:
     def mark(connection: Connection) -> Summary:
         before = position.current(connection)
         position.mark(connection, marked)
-        return Summary({"revision": ", ".join(marked) or "none", "before": ", ".join(before) or "none"})
+        wrong = origins.disagreements(connection, target_of(environment), environment.project, files, marked)
+        numbers: dict[str, int | str] = {"revision": ", ".join(marked) or "none", "before": ", ".join(before) or "none"}
+        return Summary(numbers, lines=[f"careful: {each}" for each in wrong], data={"warnings": wrong})
 
     marking = Step("stamp", mark, destroys="", confirms="change what {} says of its revisions")
     return Pipeline("migrate.stamp", environment, (marking,))
