@@ -214,7 +214,8 @@ class Making:
         """Take objects that no file made for the file's own where they are the same; else refuse. They stay as they are."""
         import psycopg
 
-        parts = [part for key in existing for part in dependents.parts(self.connection, key) if part.kind == "index"]
+        every = [part for key in existing for part in dependents.parts(self.connection, key)]
+        parts = [part for part in every if part.kind == "index"]
         before = live.recorded(self.connection, [*existing, *(part.about for part in parts)])
         former_rows = dict(self.rows)
         self.connection.execute(b"SAVEPOINT adoption")
@@ -223,7 +224,10 @@ class Making:
             saved = dependents.take_down(self.connection, start, None, "")
             self.rows.clear()
             self._run(file, [])
-            made = self.made.pop(file.name)
+            now = [part for key in existing for part in dependents.parts(self.connection, key)]
+            for owner in (part for part in every if part.kind == "owner" and part not in now):
+                self.connection.execute(owner.statement.encode())  # the owner is compared, too, and stays who it is
+            made = live.recorded(self.connection, self.made.pop(file.name))
             compared = [*foreign, *(part.about for part in parts if part.about in made)]
             if others := [key for key in compared if not live.is_alike(before.get(key, ""), made.get(key, ""))]:
                 raise not_ours(file, others[0])
