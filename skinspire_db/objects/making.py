@@ -226,7 +226,8 @@ class Making:
             self._run(file, [])
             now = [part for key in existing for part in dependents.parts(self.connection, key)]
             for owner in (part for part in every if part.kind == "owner" and part not in now):
-                self.connection.execute(owner.statement.encode())  # the owner is compared, too, and stays who it is
+                with search_path.application(self.connection):  # the owner is compared, too, and stays who it is
+                    self.connection.execute(owner.statement.encode())
             made = live.recorded(self.connection, self.made.pop(file.name))
             compared = [*foreign, *(part.about for part in parts if part.about in made)]
             if others := [key for key in compared if not live.is_alike(before.get(key, ""), made.get(key, ""))]:
