@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db.catalog import fingerprint, spelling
 from skinspire_db.catalog.definitions import QUERIES, plain, snapshot, split
-from skinspire_db.catalog.fields import Column, Definition, Sequence, Snapshot
+from skinspire_db.catalog.fields import Column, Definition, Sequence, Snapshot, Table
 from skinspire_db.catalog.spelling import Expected
 from skinspire_db.config import accepted
 from skinspire_db.config.accepted import Accepted
@@ -239,10 +239,21 @@ def differences(
     """
     absent = adopted.absent(connection, files)
     made = expected(connection, target, project, wanted, [file for file in files if file not in absent])
-    found = list(compare(snapshot(connection), made, set(wanted.views)))
+    found = list(compare(_without_own_role(connection), made, set(wanted.views)))
     return found + [
         Difference("file", file.name, "missing", "", f"version {file.version}: {file.summary}") for file in absent
     ]
+
+
+def _without_own_role(connection: Connection) -> Snapshot:
+    """The live snapshot, in which it is no difference that a table belongs to the role that makes tables now.
+
+    In an adopted database most tables are another role's, and those of later revisions are not.
+    """
+    row = connection.execute("SELECT quote_ident(current_user)").fetchone()
+    live = snapshot(connection)
+    own = {key: replace(each, owner=None) for key, each in live.items() if isinstance(each, Table) and row == (each.owner,)}
+    return live | own
 
 
 def look(connection: Connection, target: Target, project: Project, wanted: Blueprint, files: list[SqlFile]) -> Summary:
