@@ -23,7 +23,7 @@ from skinspire_db.postgres.target import Target
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
-PATIENCE = 0.3  # seconds, for a database to be dropped that nothing depends on
+PATIENCE = 1.0  # seconds, for a database to be dropped that nothing depends on
 
 
 def open_database(target: Target, operation: str, *, create: bool) -> tuple[Connection, bool]:
