@@ -56,6 +56,16 @@ RULES = {
              in_shell("UPDATE public.users SET password_hash = password_hash;")),
     ],
     "tenants": [
+        Rule("hospital_of_user", "not of their user's hospital",
+             "SELECT format('%s of user %s', r.kind, r.user_id) FROM public.users u JOIN ("
+             "SELECT 'a role', user_id, hospital_id FROM public.user_role_mapping"
+             " UNION ALL SELECT 'a session', user_id, hospital_id FROM public.user_sessions"
+             " UNION ALL SELECT 'a login', user_id, hospital_id FROM public.login_history"
+             ") AS r (kind, user_id, hospital_id) USING (user_id) WHERE r.hospital_id IS DISTINCT FROM u.hospital_id",
+             "rows of users",
+             in_shell("UPDATE public.user_role_mapping SET hospital_id = NULL WHERE hospital_id IS NULL;"
+                      " UPDATE public.user_sessions SET hospital_id = NULL WHERE hospital_id IS NULL;"
+                      " UPDATE public.login_history SET hospital_id = NULL WHERE hospital_id IS NULL;")),
         Rule("role_assignment", "with a role of another hospital",
              "SELECT format('user %s, role %s', m.user_id, m.role_id) FROM public.user_role_mapping m JOIN public.users u USING (user_id)"
              " JOIN public.role_master r USING (role_id) WHERE r.hospital_id IS DISTINCT FROM u.hospital_id AND r.hospital_id IS NOT NULL",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db.config.environment import Environment
@@ -30,13 +30,17 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Subject:
-    """What the checks look at; without `writes` the transaction is read only, and nothing is written on trial."""
+    """What the checks look at; without `writes` the transaction is read only, and nothing is written on trial.
+
+    `notes` are what a check found that is no failure, for a reader.
+    """
 
     connection: Connection
     environment: Environment
     wanted: Blueprint
     files: list[SqlFile]
     writes: bool = True
+    notes: list[str] = field(default_factory=list)
 
     @property
     def policy(self) -> Policy:

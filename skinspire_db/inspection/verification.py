@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from shlex import quote
 
-from skinspire_db.catalog import objects
+from skinspire_db.catalog import objects, tenant_tables
 from skinspire_db.config import content, project_code
 from skinspire_db.content import reference
 from skinspire_db.errors import StepFailed
-from skinspire_db.inspection import row_checks
+from skinspire_db.inspection import row_checks, tenants
 from skinspire_db.inspection.checks import DRIFT, SEED, Failed, Subject, expect, expect_none, first_column, one
 from skinspire_db.lifecycle import tool_schema
 from skinspire_db.lifecycle.remedies import in_shell
@@ -41,7 +41,7 @@ def verify(subject: Subject) -> Summary:
     checks = [_run(name, check, subject) for name, check in checks_of(subject).items()]
     subject.connection.execute("ROLLBACK TO SAVEPOINT verification; RELEASE SAVEPOINT verification")
     passed = sum(check.status == "pass" for check in checks)
-    return Summary({"checks": len(checks), "passed": passed}, checks=checks)
+    return Summary({"checks": len(checks), "passed": passed}, [f"note: {each}" for each in subject.notes], checks)
 
 
 def checks_of(subject: Subject) -> dict[str, Callable[[Subject], str]]:
@@ -258,6 +258,17 @@ def _attribution(subject: Subject) -> str:
     return f"the rows of {looked_at} tables say by whom they were made and changed"
 
 
+def _tenant_keys(subject: Subject) -> str:
+    """Names the tables whose keys do not keep hospitals apart; it is no failure, as an application may not want that."""
+    read = tenant_tables.read(subject.connection)
+    found = tenants.gaps(read)
+    subject.notes.extend(f"the keys of {name} do not keep hospitals apart: {'; '.join(each)}" for name, each in found.items())
+    apart = (
+        f"{counted(tenants.count(read) - len(found), 'table')} with {tenant_tables.TENANT} keep hospitals apart by their keys"
+    )
+    return f"{apart}; not so: {', '.join(found)}" if found else apart
+
+
 CHECKS: dict[str, Callable[[Subject], str]] = {
     "connection": _connection,
     "server version": _server_version,
@@ -269,6 +280,7 @@ CHECKS: dict[str, Callable[[Subject], str]] = {
     "reference data": reference_data,
     "sequences": _sequences,
     "foreign keys": _foreign_keys,
+    "tenant keys": _tenant_keys,
     "storage": _storage,
     "attribution": _attribution,
     "write": _write,

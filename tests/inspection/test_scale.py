@@ -156,3 +156,25 @@ def test_the_statements_for_primary_keys_run(clinic: Project) -> None:
                 if statement.startswith("ALTER"):
                     connection.execute(statement.encode())
         connection.rollback()
+
+
+def test_verify_names_tables_whose_keys_do_not_keep_hospitals_apart(clinic: Project) -> None:
+    """As a note: the keys of an application's own tables are its own."""
+    clinic.execute(
+        "CREATE TABLE visits (visit_id int PRIMARY KEY, hospital_id uuid NOT NULL, patient_id uuid REFERENCES patients);"
+        "CREATE TABLE bills (bill_id int PRIMARY KEY, hospital_id uuid NOT NULL, patient_id uuid REFERENCES patients,"
+        " UNIQUE (hospital_id, bill_id), FOREIGN KEY (hospital_id, patient_id) REFERENCES patients (hospital_id, patient_id));"
+        "CREATE TABLE refunds (hospital_id uuid, bill_id int, PRIMARY KEY (hospital_id, bill_id), CONSTRAINT r"
+        " FOREIGN KEY (hospital_id, bill_id) REFERENCES bills (hospital_id, bill_id) ON DELETE SET NULL (bill_id));"
+        "CREATE TABLE notes (note_id int PRIMARY KEY, patient_id uuid REFERENCES patients, user_id text REFERENCES users)"
+    )
+    outcome = clinic.invoke("db.verify", "--json")
+    assert outcome.code == 0, outcome.out
+    [detail] = [check["detail"] for check in outcome.json["checks"] if check["name"] == "tenant keys"]
+    assert detail == "11 tables with hospital_id keep hospitals apart by their keys; not so: refunds, visits"
+    shown = " ".join(clinic.invoke("db.verify").out.split())
+    assert (
+        "no unique key (hospital_id, visit_id); visits_patient_id_fkey may lead to another hospital's row of patients"
+        in shown
+    )
+    assert "refunds do not keep hospitals apart: r takes hospital_id from a row ON DELETE" in shown

@@ -60,6 +60,7 @@ DAMAGE = [
     ("tenants", CROSSED + "INSERT INTO role_module_access (role_id, module_id) VALUES (-1, -1)", "between two hospitals"),
     ("tenants", CROSSED + "UPDATE module_master SET parent_module = -1 WHERE module_id > 1", "under another hospital's module"),
     ("tenants", CROSSED + "UPDATE patients SET hospital_id = (SELECT hospital_id FROM hospitals WHERE name = 'B')", "of another hospital"),
+    ("tenants", "SET session_replication_role = replica; UPDATE user_role_mapping SET hospital_id = NULL", "not of their user's hospital"),
     ("attribution", "SET session_replication_role = replica; INSERT INTO hospitals (name, is_active) VALUES ('A', false)",
      "hospitals has rows that do not say by whom"),
     ("attribution", "SET session_replication_role = replica; UPDATE patients SET updated_by = NULL", "patients has rows that do not say"),
