@@ -241,7 +241,8 @@ def differences(
     made = expected(connection, target, project, wanted, [file for file in files if file not in absent])
     found = list(compare(_without_own_role(connection), made, set(wanted.views)))
     return found + [
-        Difference("file", file.name, "missing", "", f"version {file.version}: {file.summary}") for file in absent
+        Difference("file", file.name, "missing", "", f"version {file.version}: {file.summary}")
+        for file in absent + adopted.unrecorded(connection, files)
     ]
 
 

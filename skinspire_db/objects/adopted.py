@@ -37,6 +37,12 @@ def absent(connection: Connection, files: list[SqlFile]) -> list[SqlFile]:
     return [file for file in files if file.kind.attaches and file.name in missing - made]
 
 
+def unrecorded(connection: Connection, files: list[SqlFile]) -> list[SqlFile]:
+    """The files of functions and views that were never installed in this database; it may have their objects all the same."""
+    entries = ledger.read(connection)
+    return [file for file in files if not file.kind.attaches and file.name not in entries]
+
+
 def maintained(connection: Connection, project: Project, files: list[SqlFile]) -> list[SqlFile]:
     """The files that operations keep as they say: not those that were never installed here, where that is accepted.
 

@@ -125,6 +125,8 @@ class Making:
                     self.connection.execute(b"ROLLBACK TO SAVEPOINT file")
                     self.rows = former_rows
                     self._take_over(file, foreign)
+                elif file.kind is not TRIGGER:
+                    self.taken_over |= foreign.keys()
                 self.connection.execute(b"RELEASE SAVEPOINT file")
                 return
             except psycopg.Error as error:

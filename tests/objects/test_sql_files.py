@@ -467,3 +467,28 @@ def test_the_step_sql_in_a_declared_pipeline(app: Project) -> None:
     outcome = app.invoke("db.run", "--pipeline=views", "--json")
     assert outcome.code == 0 and outcome.json["steps"][0]["name"] == "sql", outcome.err
     assert set(states(app).values()) == {"INSTALLED"}
+
+
+@pytest.mark.slow
+def test_files_beside_an_adopted_database(old_clinic: Project) -> None:
+    """What adoption found uninstalled is accepted; an install that is typed takes it over or makes it."""
+    project = old_clinic
+    write(project, "views/new_one", "CREATE VIEW added_later AS SELECT 1 AS one;")
+    outcome = project.process("env.stamp", f"--confirm={project.database}")
+    for name in ("open_bills_view", "monthly_income"):
+        outcome = project.process("sql.new", f"--view={name}", "--from-database")
+        assert outcome.code == 0, outcome.err
+    project.execute("DROP SCHEMA skinspire_tools CASCADE")
+    before = project.query("SELECT oid FROM pg_class WHERE relkind IN ('v', 'm') AND oid > 16384 ORDER BY 1")
+    outcome = project.process("db.adopt", f"--confirm={project.database}")
+    assert outcome.code == 0, outcome.err
+    for task in ("db.drift", "migrate.check", "db.prepare", "sql.status"):
+        outcome = project.process(task)
+        assert outcome.code == 0, (task, outcome)
+    assert '"file views/new_one missing"' in (project.root / "accepted.toml").read_text()
+    for name, said in (("open_bills_view", "1 taken over"), ("monthly_income", "taken over"), ("new_one", "1 view")):
+        outcome = project.process("sql.install", f"--name={name}")
+        assert outcome.code == 0 and said in outcome.out, outcome
+    after = project.query("SELECT oid FROM pg_class WHERE relkind IN ('v', 'm') AND oid > 16384 ORDER BY 1")
+    assert after[: len(before)] == before and len(after) == len(before) + 1
+    assert "file views/new_one missing" in project.process("db.drift").out, "accepted, and not there any more"
