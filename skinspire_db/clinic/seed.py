@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from skinspire_db.clinic import reference
 from skinspire_db.clinic.people import Kind, Person, code_prefix, person
 from skinspire_db.content.seeding import Options, Progress, Seeding
+from skinspire_db.errors import StepFailed
 from skinspire_db.lifecycle.result import SignIn, Summary
 
 if TYPE_CHECKING:
@@ -79,6 +80,12 @@ class _Loader:
             connection.execute("SELECT role_name, role_id FROM public.role_master WHERE hospital_id IS NULL").fetchall()
         )
         self.hash = password_hash
+        query = "SELECT 1 FROM public.branches WHERE branch_id = %s"
+        if not self.roles.keys() >= set(ROLE_OF.values()) or not connection.execute(query, (self.branch,)).fetchone():
+            raise StepFailed(
+                "the core's people need the hospital, branch and roles of the core's reference data, which are not there",
+                remedy="name that file in reference of pyproject.toml, or write people = false there",
+            )
 
     def add_staff(self, people: Iterator[Person]) -> None:
         columns = (

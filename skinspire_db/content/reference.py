@@ -108,7 +108,7 @@ def _apply(
             if changes.waiting:
                 waiting.append((table, changes.waiting))
         if sum(len(rows) for _, rows in waiting) == sum(len(rows) for _, rows in todo):
-            raise _unresolved(reader, *waiting[0])
+            raise _unresolved(reader, waiting)
         todo = waiting
     return _summary(added, updated)
 
@@ -344,11 +344,23 @@ def _remember(connection: Connection, table: str, entries: list[Entry]) -> None:
     )
 
 
-def _unresolved(reader: _Reader, table: TableRows, rows: list[Row]) -> StepFailed:
-    named = relations.lookups(reader.foreign_keys.get(table.place, []), rows[0])
-    says = "; ".join(f"{column} names a row of {key.place[1]}, {_shown(other)}" for column, (key, other) in named.items())
+def _unresolved(reader: _Reader, waiting: list[tuple[TableRows, list[Row]]]) -> StepFailed:
+    """The error of a row that refers to one which no file names; others may only wait for that row."""
+    named = {table.place: rows for table, rows in waiting}
+
+    def is_named(place: Place, other: Row) -> bool:
+        return any(all(row.get(column) == value for column, value in other.items()) for row in named.get(place, ()))
+
+    lost = [
+        (table, row, column, key, other)
+        for table, rows in waiting
+        for row in rows
+        for column, (key, other) in relations.lookups(reader.foreign_keys.get(table.place, []), row).items()
+    ]
+    table, row, column, key, other = next((each for each in lost if not is_named(each[3].place, each[4])), lost[0])
     return StepFailed(
-        f"{table.file}: {table.table}, {table.name_of(rows[0])}: a row that it refers to is not there: {says}",
+        f"{table.file}: {table.table}, {table.name_of(row)}: a row that it refers to is not there:"
+        f" {column} names a row of {key.place[1]}, {_shown(other)}",
         remedy=f"correct {table.file}, or name that row in a file of reference data",
     )
 
