@@ -59,7 +59,10 @@ class Blueprint:
         wanted = tables(models)
         columns: dict[str, dict[str, tuple[str | None, bool | None]]] = {
             name_of(table): {
-                column.name: (_postgres_type(column.type.compile(dialect=dialect())), bool(column.nullable))
+                column.name: (
+                    _postgres_type(column.type.compile(dialect=dialect())),
+                    bool(column.nullable) and not column.primary_key,
+                )
                 for column in table.columns
             }
             for table in wanted

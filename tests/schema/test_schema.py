@@ -194,6 +194,15 @@ def test_create_missing_brings_back_a_primary_key(empty: Connection) -> None:
     assert tables.create_missing(empty, small()).lines == ["constraint pk_child"]
 
 
+def test_a_key_that_its_model_calls_nullable(empty: Connection) -> None:
+    """PostgreSQL makes it NOT NULL whatever the model says: no difference."""
+    own = MetaData()
+    Table("encryption", own, Column("encryption_id", Integer, primary_key=True, nullable=True))
+    wanted = Blueprint.of(own, [])
+    tables.create(empty, wanted)
+    assert tables.compare(empty, wanted) == []
+
+
 def test_an_applications_own_table_gets_its_triggers(make_project: Callable[..., Project], template: str) -> None:
     """The old guide's example: a model, `db.create --update-only`, and the table is there with all that belongs to it."""
     project = make_project('metadata = ["skinspire_db.clinic.models:Base", "clinic_app:Base"]\n')
