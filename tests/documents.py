@@ -11,8 +11,8 @@ A fenced block says by its language what happens to it:
 
 A directive is an HTML comment on a line of its own, which readers do not see, and holds for what follows:
 
-- `<!-- project: clinic -->` begins a new project, whose dev database is set up; `empty`: neither dev nor test exists; `embedded`:
-  the embedded server, not yet made; `sql` beside one of these: the project changes a copy of sql/.
+- `<!-- project: clinic -->` begins a new project, whose dev database is set up; `empty`: neither dev nor test exists; `old`: an
+  application with a database that the tools have not made; `embedded`: the embedded server, not yet made; `sql` beside one of these: the project changes a copy of sql/.
 - `<!-- file: app/models.py -->`: the next block is this file. `<!-- run: invoke db.reset -->`, `<!-- sql: DELETE FROM staff -->`: done
   unseen. `<!-- exit: 3 -->`: the exit code of the next block's last command. `<!-- env: NAME=value -->`, or the name of another one.
 - `<!-- hold: LOCK TABLE patients -->`: another session's open transaction, until `<!-- release: it -->`.

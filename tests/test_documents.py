@@ -13,7 +13,7 @@ from typing import Any
 import documents
 import psycopg
 import pytest
-from conftest import CHECKOUT, Project, throw_away_home
+from conftest import CHECKOUT, OLD_CLINIC, Project, throw_away_home
 from invoke.loader import FilesystemLoader
 from test_trigger_files import commit, git
 
@@ -42,6 +42,10 @@ def begin(
             elif kind == "embedded":
                 project.env = {"SKINSPIRE_PG_HOME": str(throw_away_home(tmp_path))}
                 embedded.append(project)
+            elif kind == "old":
+                shutil.copytree(OLD_CLINIC, project.root, dirs_exist_ok=True)
+                project.execute(f"CREATE DATABASE {project.database}", "postgres")
+                project.execute((OLD_CLINIC / "old_clinic.sql").read_text(encoding="utf-8"))
             elif kind == "sql":
                 monkeypatch.setattr("skinspire_db.lifecycle.tool_schema.sql_folder", partial(Path, copied_sql(project)))
             else:
