@@ -180,7 +180,7 @@ def accept(live: Snapshot, wanted: Expected, signed: Mapping[str, Accepted]) -> 
     """
     settled = spelling.settled(live, wanted)
     changed, whole = _changed(settled, wanted)
-    right = Expected(dict(wanted), dict(wanted.spellings))
+    right = dict(wanted)
     for key in changed:
         wholes = _owners(key, settled, wanted, whole)
         if any(_is_accepted(_difference(each, settled, wanted), signed) for each in wholes or [key]):
@@ -188,8 +188,7 @@ def accept(live: Snapshot, wanted: Expected, signed: Mapping[str, Accepted]) -> 
                 right[key] = live[key]
             else:
                 del right[key]
-                right.spellings.pop(key, None)
-    return right
+    return Expected(right, {key: words for key, words in wanted.spellings.items() if key in right})
 
 
 def _is_accepted(difference: Difference, signed: Mapping[str, Accepted]) -> bool:
