@@ -100,9 +100,9 @@ BREAKS = [
     ("password_hashing", "octet_length(NEW.password_hash) NOT", "length(NEW.password_hash) NOT"),
     ("password_hashing", "stored := '$2a$' || substr(stored, 5);", ""),
     ("password_hashing", "{53}$'", "{53}'"),
-    ("login_tracking", "u.failed_login_attempts + 1 END,", "u.failed_login_attempts + 2 END,"),
+    ("login_tracking", "coalesce(u.failed_login_attempts, 0) + 1 END,", "coalesce(u.failed_login_attempts, 0) + 2 END,"),
     ("login_tracking", ">= public.integer_parameter('MAX_LOGIN_ATTEMPTS'", "> public.integer_parameter('MAX_LOGIN_ATTEMPTS'"),
-    ("login_tracking", "CASE WHEN u.locked_until <= now() THEN 1 ELSE u.failed_login_attempts + 1 END,", "u.failed_login_attempts + 1,"),
+    ("login_tracking", "CASE WHEN u.locked_until <= now() THEN 1 ELSE coalesce(u.failed_login_attempts, 0) + 1 END,", "u.failed_login_attempts + 1,"),
     ("login_tracking", "WHEN u.locked_until > now() THEN u.locked_until", ""),
     ("login_tracking", " AND (u.locked_until IS NULL OR u.locked_until <= now())", ""),
     ("login_tracking", ", last_login = greatest(u.last_login, NEW.login_time)", ""),
@@ -127,7 +127,8 @@ BREAKS = [
     ("timestamps", " AND (TG_NARGS = 0 OR to_jsonb(NEW) - TG_ARGV <> to_jsonb(OLD) - TG_ARGV)", ""),
     ("user_tracking", " AND (TG_NARGS = 0 OR to_jsonb(NEW) - TG_ARGV <> to_jsonb(OLD) - TG_ARGV)", ""),
     ("session_management", "AFTER INSERT OR UPDATE", "AFTER INSERT"),
-    ("session_management", "session_id = NEW.session_id DESC, ", ""),
+    ("session_management", "session_id = coalesce(newest, NEW.session_id) DESC, ", ""),
+    ("session_management", "coalesce(newest, NEW.session_id)", "NEW.session_id"),
     ("password_hashing", "IF stored !~ '^", "IF candidate <> '' AND stored !~ '^"),
     ("login_tracking", "greatest(u.last_login, NEW.login_time)", "NEW.login_time"),
     ("parameters", "'^[ \\t\\r\\n]*[0-9]", "'^\\s*[0-9]"),
@@ -150,6 +151,44 @@ def test_a_broken_function_fails_its_proof(connection: Connection, tmp_path: Pat
     changed = [broken if file.name == name else file for file in CURRENT]
     install(connection, changed)
     assert {check.name: check.status for check in prove(connection, changed)}[name] == "fail"
+
+
+def test_a_status_that_is_not_known_is_neither_counted_nor_a_success(connection: Connection) -> None:
+    connection.execute(
+        "ALTER TABLE login_history DROP CONSTRAINT ck_login_history_status, ALTER status DROP NOT NULL;"
+        "INSERT INTO users (user_id, entity_type, entity_id, failed_login_attempts) VALUES ('odd', 'staff', gen_random_uuid(), 2);"
+        "INSERT INTO login_history (user_id, status) VALUES ('odd', 'locked'), ('odd', NULL), ('odd', 'Success'), ('odd', '')"
+    )
+    found = connection.execute("SELECT failed_login_attempts, locked_until, last_login FROM users WHERE user_id = 'odd'")
+    assert found.fetchone() == (2, None, None)
+    assert {check.name: check.status for check in prove(connection, CURRENT)}["login_tracking"] == "pass"
+
+
+def test_an_application_that_counts_itself_leaves_the_file_out_and_nothing_counts_twice(connection: Connection) -> None:
+    own = versions.current(settings.Project(Path(), {"disabled_triggers": ["login_tracking"]}))
+    install(connection, own)
+    connection.execute(
+        "INSERT INTO users (user_id, entity_type, entity_id) VALUES ('own', 'staff', gen_random_uuid());"
+        "INSERT INTO login_history (user_id, status) VALUES ('own', 'failed');"
+        "UPDATE users SET failed_login_attempts = failed_login_attempts + 1 WHERE user_id = 'own'"
+    )
+    assert connection.execute("SELECT failed_login_attempts FROM users WHERE user_id = 'own'").fetchone() == (1,)
+
+
+def test_six_sessions_in_one_insert_end_as_one_by_one(connection: Connection) -> None:
+    """The oldest ends; and where the clocks go back, the one that came last stays."""
+    connection.execute(
+        "INSERT INTO users (user_id, entity_type, entity_id) SELECT u, 'staff', gen_random_uuid() FROM unnest('{a,b,c,d}'::text[]) u"
+    )
+    rows = "SELECT '{}', 't' || n, now() + interval '1 hour', now() - make_interval(hours => {}) FROM generate_series(1, 8) n"
+    for at_once, each, clock in (("a", "b", "0 * n"), ("c", "d", "n")):
+        into = "INSERT INTO user_sessions (user_id, token, expires_at, created_at) "
+        connection.execute((into + rows.format(at_once, clock)).encode())
+        for n in range(1, 9):
+            connection.execute((into + rows.format(each, clock).replace("(1, 8)", f"({n}, {n})")).encode())
+        active = "SELECT array_agg(token ORDER BY token) FROM user_sessions WHERE user_id = %s AND is_active"
+        [left, right] = [connection.execute(active, (user,)).fetchone() for user in (at_once, each)]
+        assert left == right and left and len(left[0]) == 5
 
 
 # Restores, upserts, deletions
