@@ -1,5 +1,5 @@
 /*
-version = 1
+version = 2
 summary = "sessions, logins and roles of a user are of the user's hospital, and move with the user"
 order   = 95  # before the timestamps, which then see what it changed
 
@@ -30,9 +30,11 @@ condition = "NEW.hospital_id IS DISTINCT FROM OLD.hospital_id"
 
 [needs]
 users = ["user_id text", "hospital_id uuid null", "unique (hospital_id, user_id)"]
-user_sessions = ["user_id -> users cascade", "hospital_id uuid null"]
-login_history = ["user_id -> users cascade", "hospital_id uuid null"]
-user_role_mapping = ["user_id -> users cascade", "hospital_id uuid null"]
+user_sessions = ["session_id uuid", "user_id -> users cascade", "hospital_id uuid null", "token text"]
+login_history = ["user_id -> users cascade", "hospital_id uuid null", "session_id uuid null", "status text"]
+user_role_mapping = ["user_id -> users cascade", "hospital_id uuid null", "role_id -> role_master"]
+hospitals = ["hospital_id uuid"]
+role_master = ["role_id integer"]
 */
 -- KEY SHARE: the user does not change its hospital before this is committed. The foreign key takes the same lock.
 CREATE OR REPLACE FUNCTION public.hospital_of_user() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

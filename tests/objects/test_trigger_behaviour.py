@@ -148,7 +148,8 @@ def test_a_broken_function_fails_its_proof(connection: Connection, tmp_path: Pat
     (tmp_path / "verify" / f"{name}.sql").write_text((files.folder() / "verify" / f"{name}.sql").read_text())
     (tmp_path / f"{name}.sql").write_text(text.replace(right, wrong))
     [broken] = files.read_files(tmp_path)
-    changed = [broken if file.name == name else file for file in CURRENT]
+    # Without the file that moves rows with their user, which refuses some of the same.
+    changed = [broken if file.name == name else file for file in CURRENT if file.name != "hospital_of_user"]
     install(connection, changed)
     assert {check.name: check.status for check in prove(connection, changed)}[name] == "fail"
 

@@ -7,16 +7,17 @@ DECLARE
     session uuid;
     statement text;
 BEGIN
-    INSERT INTO public.hospitals (name) VALUES ('proof 1') RETURNING hospital_id INTO one;
-    INSERT INTO public.hospitals (name) VALUES ('proof 2') RETURNING hospital_id INTO two;
-    INSERT INTO public.users (user_id, hospital_id, entity_type, entity_id) VALUES
-        ('proof a', one, 'staff', gen_random_uuid()), ('proof b', two, 'staff', gen_random_uuid()), ('proof c', NULL, 'staff', gen_random_uuid());
-    INSERT INTO public.role_master (role_id, role_name) VALUES (-1, 'Proof');
-    INSERT INTO public.user_sessions (user_id, token, expires_at) SELECT 'proof ' || letter, letter, now() + interval '1 hour'
+    one := pg_temp.add('public.hospitals', '{"name": "proof 1"}') ->> 'hospital_id';
+    two := pg_temp.add('public.hospitals', '{"name": "proof 2"}') ->> 'hospital_id';
+    PERFORM pg_temp.add('public.users', jsonb_build_object('user_id', name, 'hospital_id', home, 'entity_type', 'staff'))
+        FROM (VALUES ('proof a', one), ('proof b', two), ('proof c', NULL)) AS accounts (name, home);
+    PERFORM pg_temp.add('public.role_master', '{"role_id": -1, "role_name": "Proof", "status": "active", "is_active": true}');
+    PERFORM pg_temp.add('public.user_sessions', jsonb_build_object('user_id', 'proof ' || letter, 'token', letter, 'expires_at', now() + interval '1 hour'))
         FROM unnest(ARRAY['a', 'b', 'c']) AS letter;
-    INSERT INTO public.login_history (user_id, session_id, status)
-        SELECT user_id, session_id, 'success' FROM public.user_sessions WHERE user_id LIKE 'proof _';
-    INSERT INTO public.user_role_mapping (user_id, role_id) VALUES ('proof a', -1), ('proof b', -1), ('proof c', -1);
+    PERFORM pg_temp.add('public.login_history', jsonb_build_object('user_id', user_id, 'session_id', session_id, 'status', 'success'))
+        FROM public.user_sessions WHERE user_id LIKE 'proof _';
+    PERFORM pg_temp.add('public.user_role_mapping', jsonb_build_object('user_id', name, 'role_id', -1))
+        FROM unnest('{proof a,proof b,proof c}'::text[]) AS name;
     PERFORM pg_temp.expect((SELECT count(*) = 9 AND bool_and(r.hospital_id IS NOT DISTINCT FROM u.hospital_id) FROM public.users u JOIN (
             SELECT user_id, hospital_id FROM public.user_sessions UNION ALL SELECT user_id, hospital_id FROM public.login_history
             UNION ALL SELECT user_id, hospital_id FROM public.user_role_mapping) AS r USING (user_id) WHERE user_id LIKE 'proof _'),
