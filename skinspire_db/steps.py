@@ -81,7 +81,11 @@ class Context:
 
     @cached_property
     def content(self) -> Content:
-        """The project's reference data and people. Raises ModelsInvalid."""
+        """The project's reference data and people.
+
+        Raises:
+            ModelsInvalid: the models cannot be used.
+        """
         return Content(self.environment, self.blueprint.python_defaults)
 
 

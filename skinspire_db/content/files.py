@@ -100,7 +100,11 @@ def read(project: Project, paths: Iterable[Path]) -> list[ReferenceFile]:
 
 @cache
 def load(path: Path) -> Row:
-    """The file as data, not to be changed. Raises InvalidSetting with the line when it is not TOML."""
+    """The file as data, not to be changed.
+
+    Raises:
+        InvalidSetting: it is not TOML; with the line.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

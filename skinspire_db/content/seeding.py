@@ -32,7 +32,11 @@ Progress = Callable[[int, int], None]  # people done, people in all
 
 @dataclass(frozen=True)
 class Options:
-    """How many people to seed. Raises UsageError for numbers that mean nothing."""
+    """How many people to seed.
+
+    Raises:
+        UsageError: a number means nothing.
+    """
 
     patients: int = 20
     doctors: int = 5
@@ -102,18 +106,30 @@ class Content:
 
     @cached_property
     def files(self) -> list[ReferenceFile]:
-        """The files of reference data, in their order. Raises InvalidSetting."""
+        """The files of reference data, in their order.
+
+        Raises:
+            InvalidSetting: a file cannot be used.
+        """
         project = self.environment.project
         return files.read(project, content.reference(project, core=self.has_core))
 
     @cached_property
     def tables(self) -> list[TableRows]:
-        """The rows of reference data, by table. Raises InvalidSetting."""
+        """The rows of reference data, by table.
+
+        Raises:
+            InvalidSetting: a file cannot be used.
+        """
         return files.merged(table for file in self.files for table in file.tables(self.environment.policy))
 
     @cached_property
     def people(self) -> str | None:
-        """The function that invents people, as `module:function`. Raises InvalidSetting."""
+        """The function that invents people, as `module:function`.
+
+        Raises:
+            InvalidSetting: the setting names none.
+        """
         return content.people(self.environment.project, core=self.has_core)
 
     def insert(self, connection: Connection, place: Place, rows: list[Row]) -> bool:
@@ -147,7 +163,15 @@ def seed(connection: Connection, source: Content, options: Options, progress: Pr
 
 
 def apply_reference(connection: Connection, source: Content) -> Summary:
-    """Bring the rows of the project's files up to date, and what comes with them. Raises StepFailed."""
+    """Bring the rows of the project's files up to date, and what comes with them.
+
+    Args:
+        connection: an open connection, in the caller's transaction.
+        source: the project's files.
+
+    Raises:
+        StepFailed: a row cannot be written.
+    """
     summary = reference.apply(connection, source.tables, source.insert if source.python_defaults else None)
     for file in source.files:
         done = file.complete(connection, source.environment.policy)
@@ -157,7 +181,18 @@ def apply_reference(connection: Connection, source: Content) -> Summary:
 
 
 def pending(connection: Connection, source: Content) -> dict[str, tuple[int, int]]:
-    """How many rows seeding would add to and change in which table, found out by reading only. Raises StepFailed."""
+    """How many rows seeding would add to and change in which table, found out by reading only.
+
+    Args:
+        connection: an open connection.
+        source: the project's files.
+
+    Returns:
+        table -> rows that would be added, rows that would be changed.
+
+    Raises:
+        StepFailed: a row of the files cannot be looked up.
+    """
     counts: dict[str, tuple[int, int]] = {}
     for changes in reference.plan(connection, source.tables):
         if (number := (len(changes.added) + len(changes.waiting), len(changes.updated))) != (0, 0):
@@ -191,13 +226,25 @@ def plan(connection: Connection | None, source: Content, options: Options) -> li
 
 
 def refuse_people(policy: Policy, options: Options) -> None:
-    """Raise GuardRefused when invented people are asked for where the policy forbids them."""
+    """Let people be invented only where the policy allows it.
+
+    Args:
+        policy: what the environment allows.
+        options: how many people are asked for.
+
+    Raises:
+        GuardRefused: people are asked for, and the policy forbids test data.
+    """
     if not options.reference_only and not policy.test_data:
         raise GuardRefused("test data is never seeded into a protected environment", remedy="add --reference-only")
 
 
 def refuse_without_people(source: Content) -> None:
-    """Raise UsageError when people are asked for and the project has no function that invents them."""
+    """Let people be asked for only where the project can invent them.
+
+    Raises:
+        UsageError: people are asked for, and the project has no function that invents them.
+    """
     if source.people is None:
         raise UsageError(
             "this project invents no people: pyproject.toml names no function that does",
@@ -206,7 +253,11 @@ def refuse_without_people(source: Content) -> None:
 
 
 def refuse_without_tables(connection: Connection) -> None:
-    """Raise StepFailed when the database is empty."""
+    """Let rows be seeded only where tables are.
+
+    Raises:
+        StepFailed: the database is empty.
+    """
     if objects.count_tables(connection) == 0:
         raise StepFailed("seed: the tables are not there", remedy="invoke db.setup --env={env}")
 

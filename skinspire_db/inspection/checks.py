@@ -54,19 +54,47 @@ class Subject:
 
 
 def expect(condition: bool, otherwise: str, remedy: str) -> None:
-    """Raise Failed with these words unless the condition holds."""
+    """Let a check go on only where its condition holds.
+
+    Args:
+        condition: what must hold.
+        otherwise: what is wrong where it does not.
+        remedy: what to do then.
+
+    Raises:
+        Failed: the condition does not hold.
+    """
     if not condition:
         raise Failed(otherwise, remedy)
 
 
 def expect_none(wrong: list[tuple[str, str]], title: str = "", between: str = "; ") -> None:
-    """Fail with what is wrong; the remedy is the statements that mend the first of them, or show its rows."""
+    """Let a check go on only where nothing is wrong.
+
+    Args:
+        wrong: what is wrong, each with the statement that mends it or shows its rows.
+        title: what is said before it.
+        between: what stands between the sentences.
+
+    Raises:
+        Failed: something is wrong; the remedy is the statements of the first of them.
+    """
     some = " ".join(statement for _, statement in wrong[:MENDED])
     expect(not wrong, title + between.join(says for says, _ in wrong), in_shell(some))
 
 
 def one(subject: Subject, query: str, parameters: tuple[Any, ...] | None = None, remedy: str = DRIFT) -> tuple[Any, ...]:
-    """The one row that a query finds. Raises Failed where there is none."""
+    """The one row that a query finds.
+
+    Args:
+        subject: the connection.
+        query: the query.
+        parameters: the values of its placeholders.
+        remedy: what to do where there is none.
+
+    Raises:
+        Failed: there is none.
+    """
     row = subject.connection.execute(query.encode(), parameters).fetchone()
     if row is None:
         raise Failed("the row that was just written is not there", remedy)
@@ -74,5 +102,11 @@ def one(subject: Subject, query: str, parameters: tuple[Any, ...] | None = None,
 
 
 def first_column(subject: Subject, query: str, parameters: tuple[Any, ...] | None = None) -> list[str]:
-    """The first column of what a query finds."""
+    """The first column of what a query finds.
+
+    Args:
+        subject: the connection.
+        query: the query.
+        parameters: the values of its placeholders.
+    """
     return [row[0] for row in subject.connection.execute(query.encode(), parameters).fetchall()]

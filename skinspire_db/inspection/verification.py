@@ -89,7 +89,11 @@ def _server_version(subject: Subject) -> str:
 
 
 def stamp(subject: Subject) -> str:
-    """Whether the database is this environment's. Raises Failed."""
+    """Whether the database is this environment's.
+
+    Raises:
+        Failed: it is not.
+    """
     # Without tables, or with, the stamp is written only after a confirmation.
     make = f"invoke env.stamp --env={{env}} --confirm={quote(subject.connection.info.dbname)}"
     expect(tool_schema.exists(subject.connection), "the database has no stamp", make)
@@ -195,7 +199,11 @@ def _sequences(subject: Subject) -> str:
 
 
 def reference_data(subject: Subject) -> str:
-    """Whether the rows that the project's files name are there. Raises Failed."""
+    """Whether the rows that the project's files name are there.
+
+    Raises:
+        Failed: some are not.
+    """
     tables = [table for table in subject.content.tables if table.restore]
     missing = reference.missing(subject.connection, tables)
     expect(not missing, f"missing: {', '.join(missing)}", SEED)

@@ -81,7 +81,13 @@ def drift(context: Context) -> Look:
 
 
 def adopt(context: Context, *, confirm: str | None = None, reason: str | None = None) -> Operation:
-    """Report on a database that was there before the tools; with its name as the confirmation, adopt it."""
+    """Report on a database that was there before the tools; with its name as the confirmation, adopt it.
+
+    Args:
+        context: the environment, and the report.
+        confirm: the database's name; None only reports.
+        reason: why the differences are accepted, for the file that lists them.
+    """
     work = Work(context.environment, context.blueprint, context.sql_files, adopting.reason(reason))
     if confirm is not None:
         return Adoption.of(work)

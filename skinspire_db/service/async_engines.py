@@ -61,7 +61,11 @@ _services: dict[str, AsyncService] = {}
 
 
 def service(env: str | None) -> AsyncService:
-    """The engines of an environment for asyncio, made at the first call. Raises what engines.service() raises."""
+    """The engines of an environment for asyncio, made at the first call.
+
+    Raises:
+        SkinspireError: what engines.service() raises.
+    """
     if (served := test_override.for_environment(env)) is not None:
         found: Any = served.async_service()
         return found  # type: ignore[no-any-return]
@@ -115,7 +119,11 @@ def of_engine(resolved: Environment, engine: AsyncEngine) -> AsyncService:
 
 
 def require_greenlet() -> None:
-    """Raise InvalidSetting where greenlet is not installed, without which SQLAlchemy has nothing for asyncio."""
+    """Look whether greenlet is installed, without which SQLAlchemy has nothing for asyncio.
+
+    Raises:
+        InvalidSetting: it is not.
+    """
     if importlib.util.find_spec("greenlet") is None:
         raise InvalidSetting("asyncio's sessions need greenlet, which is not installed", remedy=REMEDY)
 

@@ -85,7 +85,11 @@ class AsyncJoinedConnection:
         self.joined.autocommit = value
 
     async def set_isolation_level(self, value: Any) -> None:
-        """As psycopg's. Raises UsageError for another level than the test's."""
+        """As psycopg's.
+
+        Raises:
+            UsageError: it is another level than the test's.
+        """
         self.joined.isolation_level = value
 
     async def set_read_only(self, value: bool | None) -> None:

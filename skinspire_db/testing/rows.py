@@ -102,7 +102,14 @@ class Layers:
         self.made: list[tuple[Function, Database]] = []
 
     def add(self, function: Function) -> Any:
-        """Add a layer on top. Returns what the function returns; raises UsageError when it fails."""
+        """Add a layer on top.
+
+        Returns:
+            What the function returns.
+
+        Raises:
+            UsageError: the function fails.
+        """
         database = self.maker.clone()
         try:
             added = apply(database, function)

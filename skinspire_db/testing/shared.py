@@ -141,7 +141,11 @@ class ProcessDatabases:
                 self.maker.drop(old.database)
 
     def add_rows(self, function: Function) -> Any:
-        """Add rows for all tests from now on, until remove_rows(). Returns what the function returns."""
+        """Add rows for all tests from now on, until remove_rows().
+
+        Returns:
+            What the function returns.
+        """
         self.renew()
         return self.layers.add(function)
 

@@ -50,6 +50,7 @@ $$
 
 
 def upgrade() -> None:
+    """Give the rows of users the hospital of their user."""
     for table in OF_USERS:
         op.add_column(table, sa.Column("hospital_id", sa.UUID(), nullable=True))
     op.execute(FILL)
@@ -88,6 +89,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Take that column off again."""
     for table in COVERED:
         op.create_index(f"ix_{table}_hospital_id", table, ["hospital_id"])
     op.create_index("ix_login_history_user_id_login_time", "login_history", ["user_id", "login_time"])
