@@ -270,11 +270,12 @@ def _tenant_keys(subject: Subject) -> str:
     """Names the tables whose keys do not keep hospitals apart; it is no failure, as an application may not want that."""
     read = tenant_tables.read(subject.connection)
     found = tenants.gaps(read)
-    subject.notes.extend(f"the keys of {name} do not keep hospitals apart: {'; '.join(each)}" for name, each in found.items())
+    if found:
+        subject.notes.append(f"the keys of {', '.join(found)} do not keep hospitals apart; --verbose says how")
     apart = (
         f"{counted(tenants.count(read) - len(found), 'table')} with {tenant_tables.TENANT} keep hospitals apart by their keys"
     )
-    return f"{apart}; not so: {', '.join(found)}" if found else apart
+    return "; ".join([apart, *(f"{name}: {', '.join(phrases)}" for name, phrases in found.items())])
 
 
 CHECKS: dict[str, Callable[[Subject], str]] = {
