@@ -85,11 +85,18 @@ class Seeding:
     @contextlib.contextmanager
     def session(self) -> Iterator[Session]:
         """A SQLAlchemy Session in the pipeline's transaction, which it cannot end; flushed after the block."""
+        from sqlalchemy.exc import DBAPIError
         from sqlalchemy.orm import Session
 
-        with over(self.connection) as alchemist, Session(bind=alchemist, join_transaction_mode="control_fully") as session:
-            yield session
-            session.flush()
+        try:
+            with (
+                over(self.connection) as alchemist,
+                Session(bind=alchemist, join_transaction_mode="control_fully") as session,
+            ):
+                yield session
+                session.flush()
+        except DBAPIError as error:  # its text holds the values of rows
+            raise error.orig or error from None
 
 
 @dataclass(frozen=True)

@@ -180,6 +180,14 @@ def test_settings_that_mean_nothing_and_people_that_are_not_there(app: Project) 
 
 
 @pytest.mark.slow
+def test_an_error_of_people_shows_no_values(app: Project) -> None:
+    module = next(app.root.glob("wards_*.py"))
+    module.write_text(module.read_text().replace("number=100 + n", "number=1, notes='private'"))
+    failed = done(app, "db.setup --patients=5", 1)
+    assert "beds_ward_id_number_key" in failed and "private" not in failed and "INSERT" not in failed
+
+
+@pytest.mark.slow
 def test_the_cores_file_and_one_of_the_projects(make_project: Callable[..., Project]) -> None:
     project = make_project('reference = ["skinspire_db.clinic:reference.toml", "ours.toml"]\n')
     (project.root / "ours.toml").write_text(
