@@ -26,7 +26,7 @@ OPTIONAL: dict[str, type] = {"attach": object, "when": str}
 NEEDS: dict[str, type] = {"needs": dict}
 ATTACH: dict[str, type] = {
     "columns": list, "types": list, "without": list, "tables": list, "exclude": list, "when": str, "function": str,
-    "condition": str, "name": str, "order": int,
+    "condition": str, "name": str, "order": int, "length": int,
 }  # fmt: skip
 LETTER = r"A-Za-z_\u0080-\U0010ffff"  # what PostgreSQL takes for a letter
 CREATE = re.compile(
@@ -47,7 +47,7 @@ TRANSACTION_CONTROL = re.compile(
 class Attachment:
     """A trigger that the tool makes: `function` on each of `tables` (of the schema public, if they name none), or on every
     table that has all of `columns`, of one of `types` if there are any, and none of `without`; except those in `exclude`.
-    `when` is its timing and events, `condition` its WHEN clause or empty.
+    `when` is its timing and events, `condition` its WHEN clause or empty; `length` is how many characters the columns hold.
     """
 
     trigger: str
@@ -59,6 +59,7 @@ class Attachment:
     without: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    length: int = 0
 
     def may_meet(self, other: Attachment) -> bool:
         """Whether a table can have both; said without a database, so only lists of table names rule it out."""
@@ -258,7 +259,8 @@ def _attachment(path: Path, name: str, order: int, given: Any) -> Attachment:
     order = given.get("order", order)
     lists = {key: tuple(given.get(key, ())) for key in ("columns", "types", "without", "tables", "exclude")}
     trigger = f"_{order:03d}_{given.get('name', function)}"
-    attachment = Attachment(trigger, function, given.get("when") or "", given.get("condition", ""), **lists)
+    length = given.get("length", 0)
+    attachment = Attachment(trigger, function, given.get("when") or "", given.get("condition", ""), **lists, length=length)
     if not attachment.when or not (attachment.columns or attachment.tables):
         raise SqlFileInvalid(f"{path}:1: an attachment needs when, and columns or tables", remedy="correct the header")
     if not 0 <= order <= 999:

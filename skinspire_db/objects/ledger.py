@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -193,6 +193,7 @@ class Table:
     columns: dict[str, str]
     generated: tuple[str, ...]
     by_name: bool = False
+    lengths: dict[str, int] = field(default_factory=dict)
 
     def suits(self, attachment: Attachment, named: list[str]) -> bool:
         """Whether the attachment belongs on it; `named` are its tables with their schema."""
@@ -200,7 +201,9 @@ class Table:
             (f"{self.schema}.{self.name}" in named if named or self.by_name else True)
             and self.name not in attachment.exclude
             and all(
-                column in self.columns and (not attachment.types or self.columns[column] in attachment.types)
+                column in self.columns
+                and (not attachment.types or self.columns[column] in attachment.types)
+                and self.lengths.get(column, attachment.length) >= attachment.length
                 for column in attachment.columns
             )
             and not any(column in self.columns for column in attachment.without)
@@ -210,16 +213,18 @@ class Table:
 def tables(connection: Connection) -> list[Table]:
     """The tables and views that exist now, but extensions', the tools' own, and partitions, which get their parent's."""
     return [
-        Table(schema, name, quoted, dict(zip(columns, types, strict=True)), tuple(generated), by_name)
-        for schema, name, quoted, columns, types, generated, by_name in connection.execute(
+        Table(schema, name, quoted, dict(zip(columns, types, strict=True)), tuple(generated), by_name, lengths)
+        for schema, name, quoted, columns, types, generated, by_name, lengths in connection.execute(
             f"""
             SELECT n.nspname, c.relname, format('%I.%I', n.nspname, c.relname), has.columns, has.types, has.generated,
-                   c.relkind IN ('v', 'f')
+                   c.relkind IN ('v', 'f'), has.lengths
             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
             CROSS JOIN LATERAL (
                 SELECT coalesce(array_agg(a.attname::text ORDER BY a.attnum), '{{}}') AS columns,
                        coalesce(array_agg(format_type(a.atttypid, NULL) ORDER BY a.attnum), '{{}}') AS types,
-                       coalesce(array_agg(a.attname::text) FILTER (WHERE attgenerated <> ''), '{{}}') AS generated
+                       coalesce(array_agg(a.attname::text) FILTER (WHERE attgenerated <> ''), '{{}}') AS generated,
+                       coalesce(jsonb_object_agg(a.attname, a.atttypmod - 4)
+                           FILTER (WHERE a.atttypmod > 4 AND a.atttypid = 'varchar'::regtype), '{{}}') AS lengths
                 FROM pg_attribute a
                 WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
             ) AS has

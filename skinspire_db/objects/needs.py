@@ -31,6 +31,7 @@ TYPES = {  # a need's word -> what PostgreSQL calls the types that meet it
 FORM = 'write needs = { users = ["locked_until timestamptz"], user_sessions = ["user_id -> users cascade"] }'
 QUERY = """
     SELECT wanted.name, CASE WHEN wanted.extension THEN e.oid IS NOT NULL ELSE c.oid IS NOT NULL END,
+           coalesce(c.relkind IN ('v', 'm'), false),
            coalesce((SELECT jsonb_object_agg(a.attname, jsonb_build_array(
                    format_type(coalesce(nullif(t.typbasetype, 0), a.atttypid), NULL), a.attnotnull,
                    a.atthasdef OR a.attidentity <> '' OR t.typdefault IS NOT NULL))
@@ -139,7 +140,7 @@ def lacks(connection: Connection, files: Iterable[SqlFile]) -> dict[str, Lack]:
         name.partition(" ")[2] if is_one else name.partition(".")[2] for name, is_one in zip(names, extension, strict=True)
     ]
     rows = connection.execute(QUERY.encode(), (names, schemas, relations, extension)).fetchall()
-    live = {name: _Live(exists, columns, keys, targets) for name, exists, columns, keys, targets in rows}
+    live = {name: _Live(*values) for name, *values in rows}
     found = {}
     for file in files:
         whole = [f"no {each.shown}" if EXTENSION.fullmatch(each.name) else f"no table {each.shown}"
@@ -148,10 +149,17 @@ def lacks(connection: Connection, files: Iterable[SqlFile]) -> dict[str, Lack]:
             lack for each in file.needs if live[each.name].exists for item in each.items
             if (lack := live[each.name].lack(each.shown, item))
         ]  # fmt: skip
+        parts += [f"{each.shown} is a view" for each in file.needs if live[each.name].view and each.name in _fired_on(file)]
         if whole or parts:
             some = any(live[each.name].exists for each in file.needs if not EXTENSION.fullmatch(each.name))
             found[file.name] = Lack((*whole, *parts), not some)
     return found
+
+
+def _fired_on(file: SqlFile) -> set[str]:
+    """The tables, with their schema, on which the file has triggers that a view cannot have."""
+    named = (table for each in file.attachments if not each.when.upper().startswith("INSTEAD") for table in each.tables)
+    return {table if "." in table else f"public.{table}" for table in named}
 
 
 def applicable(connection: Connection, files: list[SqlFile]) -> list[SqlFile]:
@@ -189,12 +197,14 @@ class _Live:
 
     Attributes:
         exists: Whether it is there.
+        view: Whether it is a view.
         columns: name -> its type, whether it is NOT NULL, whether it has a default.
         keys: The columns of its unique keys, sorted.
         targets: Column, table that its foreign key points to, whether that cascades.
     """
 
     exists: bool
+    view: bool
     columns: dict[str, tuple[str, bool, bool]]
     keys: list[list[str]]
     targets: list[tuple[str, str, bool]]

@@ -1,16 +1,18 @@
 /*
-version = 4
+version = 5
 summary = "created_by and updated_by say who: app.current_user, else what was written, else the database role"
 order   = 110
 
 [[attach]]
 columns = ["created_by", "updated_by"]
 types = ["character varying", "text"]
+length = 50
 when = "BEFORE INSERT OR UPDATE"
 
 [[attach]]
 columns = ["created_by"]
 types = ["character varying", "text"]
+length = 50
 without = ["updated_by"]
 function = "creator_tracking"
 when = "BEFORE INSERT OR UPDATE"
@@ -18,6 +20,7 @@ when = "BEFORE INSERT OR UPDATE"
 [[attach]]
 columns = ["updated_by"]
 types = ["character varying", "text"]
+length = 50
 without = ["created_by"]
 function = "updater_tracking"
 when = "BEFORE INSERT OR UPDATE"

@@ -150,3 +150,32 @@ def test_a_file_that_is_named_is_refused_where_it_is_not_applicable(make_project
     outcome = project.invoke("triggers.status")
     assert outcome.code == 0 and "NOT APPLICABLE" in outcome.out and "no table login_history" in outcome.out
     assert project.invoke("triggers.verify").code == 0
+
+
+def test_tables_that_are_otherwise_than_the_cores(connection: Connection) -> None:
+    """Other keys, views, partitions and short columns: whatever is not applicable is left alone, and nothing fails."""
+    connection.execute(
+        "DROP TABLE users CASCADE; DROP TABLE user_sessions, parameter_settings CASCADE;"
+        "CREATE TABLE users (clinic int, user_id int, password_hash text, failed_login_attempts int, locked_until timestamptz,"
+        " last_login timestamptz, hospital_id int, is_active boolean, PRIMARY KEY (clinic, user_id));"
+        "CREATE VIEW parameter_settings AS SELECT 'A'::text AS param_code, 'b'::text AS param_value;"
+        "CREATE TABLE user_sessions (session_id bigint, user_id int, is_active boolean) PARTITION BY RANGE (session_id);"
+        "CREATE TABLE sessions_1 PARTITION OF user_sessions FOR VALUES FROM (0) TO (9);"
+        "CREATE TABLE short (created_by varchar(10), updated_by varchar(10), created_at date, updated_at date);"
+        "CREATE SCHEMA insurance; CREATE TABLE insurance.users (LIKE users);"
+        "CREATE TABLE insurance.claims (a int, b uuid, created_at timestamp, updated_at timestamp, updated_by text, PRIMARY KEY (a, b))"
+    )
+    install(connection, OTHERS)
+    states = {each.file: each.state for each in status(connection, OTHERS)}
+    assert set(states.values()) == {"INSTALLED", "NOT APPLICABLE"} and states["password_hashing"] == "NOT APPLICABLE"
+    assert [check for check in proofs.prove(connection, OTHERS) if check.status != "pass"] == []
+    connection.execute("SELECT set_config('app.current_user', 'a longer name than ten', true)")
+    connection.execute("INSERT INTO short DEFAULT VALUES; INSERT INTO insurance.claims VALUES (1, gen_random_uuid())")
+    claim = connection.execute("SELECT updated_by, updated_at = now() AT TIME ZONE 'UTC' FROM insurance.claims").fetchone()
+    assert claim == ("a longer name than ten", True)
+
+
+def test_a_view_in_place_of_a_table(connection: Connection) -> None:
+    connection.execute("ALTER TABLE login_history RENAME TO logins; CREATE VIEW login_history AS SELECT * FROM logins")
+    lacks = needs.lacks(connection, [file for file in OTHERS if file.name == "login_tracking"])
+    assert str(lacks["login_tracking"]) == "login_history is a view"
