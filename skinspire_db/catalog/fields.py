@@ -167,18 +167,17 @@ Of = TypeVar("Of", bound=Definition)
 
 
 def definition(key: str, values: Iterable[Any]) -> Definition:
-    """An object's definition from its fields.
+    """An object's definition from its fields, as JSON or a query has them.
 
     Args:
         key: its key in a snapshot.
         values: the values of its fields, in their order.
     """
-    kind = next((each for name, each in CLASSES.items() if key.startswith(f"{name} ")), Other)
-    return kind(*map(_frozen, values))
+    return CLASSES.get(key.partition(" ")[0], Other)(*[_frozen(each) if type(each) is list else each for each in values])
 
 
-def _frozen(value: Any) -> Any:
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+def _frozen(values: list[Any]) -> tuple[Any, ...]:
+    return tuple(_frozen(each) if isinstance(each, list) else each for each in values)
 
 
 def head(of: Definition | None) -> str:
