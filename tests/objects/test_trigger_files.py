@@ -15,6 +15,7 @@ from skinspire_db.objects import files, versions
 
 SQL = files.folder().parent
 NOW = files.read_file(files.folder() / "timestamps.sql").version
+TRACKING = files.read_file(files.folder() / "user_tracking.sql").version
 HEADER = '/*\nversion = 1\nsummary = "s"\norder = 1\n*/\n'
 
 
@@ -273,7 +274,7 @@ def test_an_earlier_version_can_be_installed(clinic: Project) -> None:
         ("user_tracking", "OUTDATED")
     }
     clinic.execute("UPDATE patients SET title = 'Dr'")
-    assert clinic.invoke("triggers.install", "--name=user_tracking", f"--at-version={NOW}", "--verify").code == 0
+    assert clinic.invoke("triggers.install", "--name=user_tracking", f"--at-version={TRACKING}", "--verify").code == 0
     assert clinic.invoke("triggers.status").code == 0
 
 
