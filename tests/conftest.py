@@ -276,6 +276,7 @@ def clinic(project: Project, template: str) -> Project:
     return project
 
 
+collect_ignore = ["samples"]  # suites of other applications: a test copies them
 OLD_CLINIC = Path(__file__).parent / "samples" / "old_clinic"
 
 

@@ -58,7 +58,8 @@ def beginning(connection: Connection, project: Project) -> Beginning:
         raise MigrationInvalid(
             f"the database is at no revision, and the project has revisions up to {', '.join(heads)}: which of them it has"
             " cannot be told",
-            remedy="invoke env.stamp --env={env}, then invoke migrate.stamp --env={env} --to=REVISION, the last one that it has",
+            remedy="invoke env.stamp --env={env}, then, with the last revision that it has, invoke migrate.stamp --env={env}"
+            f" --to={heads[0]}",
         )
     says = "writes the schema as it is into a baseline revision, noted as applied here, which makes it in an empty database"
     return Beginning([], False, [says])
