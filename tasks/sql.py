@@ -117,6 +117,7 @@ def new(
     json: bool = False,
 ) -> None:
     """Write an SQL file: an empty one, or one of a view or function that the database has."""
+    from skinspire_db.lifecycle.remedies import as_typed
     from skinspire_db.operations import sql
     from skinspire_db.terminal import console
 
@@ -127,5 +128,5 @@ def new(
     dry = bool(ctx.config.run.dry)
     made = sql.skeleton(wanted, dry=dry)
     then = f"edit it, then invoke {'triggers' if trigger else 'sql'}.bump --name={made.name}"
-    text = f"{made.path} {'would be' if dry else 'is'} written; {then}"
+    text = as_typed(f"{made.path} {'would be' if dry else 'is'} written; {then}")
     console.show_result("sql.new", json=json, text=text, name=made.name, file=str(made.path), dry=dry)

@@ -53,7 +53,7 @@ def steps(subject_of: Callable[[Connection], Subject]) -> tuple[Step, ...]:
     def conclude(connection: Connection) -> Summary:
         target = made[0].target
         plan = history.beginning(connection, made[0].project)
-        summary = Summary({}, [f"adopting {each}" for each in (*plan.says, *WHAT)])
+        summary = Summary({"confirmation_needed": 1}, [f"adopting {each}" for each in (*plan.says, *WHAT)])
         summary.drift = f"{target} is not adopted: this is what adopting it would find"
         summary.remedy = f"invoke db.adopt --env={target.environment} --confirm={quote(target.database)}"
         return summary

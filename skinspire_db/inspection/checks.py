@@ -21,11 +21,12 @@ SEED = "invoke db.seed --env={env} --reference-only"
 
 
 class Failed(Exception):
-    """What a check found wrong, the check's detail, and what to do about it."""
+    """What a check found wrong, the check's detail, and what to do about it: in the project's files, or in the database."""
 
-    def __init__(self, detail: str, remedy: str) -> None:
+    def __init__(self, detail: str, remedy: str, *, in_files: bool = False) -> None:
         super().__init__(detail)
         self.remedy = remedy
+        self.in_files = in_files
 
 
 @dataclass(frozen=True)
@@ -53,19 +54,20 @@ class Subject:
         return Content(self.environment, self.wanted.python_defaults)
 
 
-def expect(condition: bool, otherwise: str, remedy: str) -> None:
+def expect(condition: bool, otherwise: str, remedy: str, *, in_files: bool = False) -> None:
     """Let a check go on only where its condition holds.
 
     Args:
         condition: what must hold.
         otherwise: what is wrong where it does not.
         remedy: what to do then.
+        in_files: it is done in the project's files, so it helps also where an operation made the database and failed.
 
     Raises:
         Failed: the condition does not hold.
     """
     if not condition:
-        raise Failed(otherwise, remedy)
+        raise Failed(otherwise, remedy, in_files=in_files)
 
 
 def expect_none(wrong: list[tuple[str, str]], title: str = "", between: str = "; ") -> None:

@@ -61,7 +61,7 @@ def _run(name: str, check: Callable[[Subject], str], subject: Subject) -> Check:
         subject.connection.execute(GIVE_BACK)
         return Check(name, "pass", looked)
     except Failed as failure:
-        return Check(name, "fail", str(failure), failure.remedy)
+        return Check(name, "fail", str(failure), failure.remedy, failure.in_files)
     except StepFailed as error:  # rows that do not fit the tables
         return Check(name, "unknown", f"could not look: {error.message}", error.remedy or DRIFT)
     except psycopg.Error as error:
@@ -147,8 +147,10 @@ def _views(subject: Subject) -> str:
     filed = {name.replace('"', "") for file in subject.files for kind, name, _ in file.creates() if kind == "view"}
     remedy = "invoke sql.install --env={env}"
     if without := [name for name in names if not {name, f"public.{name}"} & filed]:
-        remedy = f"invoke sql.new --view={quote(without[0])}, write its query, then invoke sql.bump and {remedy}"
-    expect(not missing, f"a model is mapped to what is not there: view {', view '.join(names)}", remedy)
+        remedy = f"invoke sql.new --view={quote(without[0])}, write its query in that file, then invoke sql.bump"
+        remedy += f" --name={quote(without[0].rpartition('.')[2])} and invoke db.prepare --env={{env}}"
+    says = f"a model is mapped to what is not there: view {', view '.join(names)}"
+    expect(not missing, says, remedy, in_files=bool(without))
     return f"{counted(len(subject.wanted.views), 'view')} that models are mapped to"
 
 

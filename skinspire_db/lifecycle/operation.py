@@ -101,7 +101,7 @@ def judge(name: str, summary: Summary, *, looks: bool = False) -> None:
         count = f"{len(bad)} of {counted(len(summary.checks), 'check')} did not pass"
         raise ChecksFailed(
             f"{name}: {count}: {bad[0].name}: {shortened(bad[0].detail)}",
-            remedy=bad[0].remedy if looks else None,
+            remedy=bad[0].remedy if looks or bad[0].in_files else None,
         )
     if summary.drift:
         raise Drifted(summary.drift, remedy=summary.remedy)

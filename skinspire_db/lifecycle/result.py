@@ -72,13 +72,15 @@ def told(value: int | str, name: str) -> str:
 class Check:
     """One thing that was looked at. A check that could not run is `unknown`, and that is not passed.
 
-    `remedy`: what to do about it, where it did not pass.
+    `remedy`: what to do about it, where it did not pass; `in_files`: that is done in the project's files, so it helps also
+    after an operation that took the database back.
     """
 
     name: str
     status: Literal["pass", "fail", "unknown"]
     detail: str
     remedy: str | None = None
+    in_files: bool = False
 
     def as_dict(self) -> dict[str, str]:
         """The check as `--json` shows it."""

@@ -317,6 +317,7 @@ def mapped(make_project: Callable[..., Project]) -> Project:
 def test_every_operation_installs_the_views_of_models(mapped: Project) -> None:
     outcome = mapped.invoke("db.setup", "--patients=1")
     assert outcome.code == 1 and "view visits_counted, view visits_open" in outcome.err
+    assert "-> invoke sql.new --view=visits_counted, write its query" in outcome.err  # nothing was committed, and it helps
     for name, sql in (("views/visits", OPEN), ("functions/label", LABEL), ("views/aggregates", COUNTED)):
         write(mapped, name, sql)
     outcome = mapped.invoke("db.setup", "--patients=1", "--json")
