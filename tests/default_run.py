@@ -53,6 +53,8 @@ KEPT = {  # test function -> how many of its cases stay in the default run
     "test_backups_are_looked_at_and_left_alone": 0,
     "test_resetting_what_is_not_there_is_done_and_makes_nothing": 0,
     # tasks
+    "test_lines_are_no_wider_than_a_pipe_s_80_columns": 0,
+    "test_a_role_that_owns_the_database_but_not_schema_public": 0,
     "test_a_reader_that_goes_away_does_not_stop_the_operation": 0,
     "test_a_protected_database_with_functions_alone_holds_something": 0,
     "test_libpq_variables_do_not_lead_elsewhere": 0,
@@ -62,7 +64,7 @@ KEPT = {  # test function -> how many of its cases stay in the default run
     "test_what_settings_of_the_database_cannot_spoil": 0,
     "test_generated_passwords_are_said_to_be_shown_only_now": 0,
     "test_protected_needs_the_databases_name": 0,
-    "test_models_that_are_wrong": 1,
+    "test_models_that_are_wrong": 0,
     "test_malformed_url": 4,
     "test_a_database_stamped_prod_behind_the_dev_url": 2,
     "test_a_full_database_without_a_stamp": 2,
@@ -77,7 +79,7 @@ KEPT = {  # test function -> how many of its cases stay in the default run
     "test_the_projects_folder_is_the_first_on_the_path": 0,
     "test_only_an_extension_is_missing": 0,
     "test_a_revision_may_use_the_models_and_changes_none": 0,
-    "test_whatever_a_revision_does_when_it_is_run": 2,
+    "test_whatever_a_revision_does_when_it_is_run": 1,
     "test_whatever_a_revision_does_when_it_is_read": 3,
     "test_a_revision_that_ends_its_transaction_behind_our_back": 2,
     "test_what_it_prints_is_not_our_answer": 0,
@@ -133,6 +135,9 @@ KEPT = {  # test function -> how many of its cases stay in the default run
     "test_race_of_the_last_two_administrators": 2,
     "test_sql_that_cannot_be_used_is_refused_with_its_line": 2,
     "test_an_edit_without_a_bump_is_refused_before_anything_changes": 2,
+    # adoption, testing
+    "test_the_sample_is_a_database_that_the_tools_have_not_made": 0,
+    "test_sessions_and_threads_of_other_applications": 0,
     # copies
     "test_what_no_restore_computes_is_no_reason_to_refuse": 0,
     "test_a_program_is_not_run": 1,
