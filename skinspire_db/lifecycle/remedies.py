@@ -6,11 +6,11 @@ import re
 from shlex import quote
 
 COMMAND = re.compile(
-    r"invoke ((?:db|backup|migrate|triggers)\.\w+)"
+    r"invoke ((?:db|backup|migrate|triggers|sql|scale)\.\w+)"
     r"((?: --?[a-z][\w-]*(?:[= ](?:\"[^\"]*\"|'[^']*'|[^\s,;:()-][^\s,;()]*))?)*)"
 )
 PROGRAM = "invoke"  # what the person has typed; skinspire-db on a machine without a tasks.py
-WITHOUT_ENV = ("triggers.bump",)
+WITHOUT_ENV = ("triggers.bump", "sql.bump")
 CONFIRMED = ("db.undo", "migrate.stamp", "migrate.downgrade", "backup.restore")  # asked for in a protected environment
 
 

@@ -221,7 +221,8 @@ def _chosen(wanted: Mapping[str, str | None]) -> tuple[Kind, str]:
     chosen = [(kind, name) for kind in KINDS if (name := wanted.get(kind.word))]
     if len(chosen) != 1:
         raise UsageError(
-            "sql.new needs one of --view, --function and --trigger", remedy="invoke sql.new --view=NAME --from-database"
+            "sql.new needs one of --view, --function and --trigger",
+            remedy="for a new view: invoke sql.new --view=patient_list",
         )
     return chosen[0]
 
