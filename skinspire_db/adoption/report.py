@@ -6,7 +6,7 @@ from collections.abc import Callable
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from skinspire_db.adoption import conditions, history, inventory, references
+from skinspire_db.adoption import conditions, history, hospitals, inventory, references
 from skinspire_db.adoption.subject import Section, Subject
 from skinspire_db.catalog import objects
 from skinspire_db.config.project import Project
@@ -29,6 +29,7 @@ SECTIONS: dict[str, Section] = {
     "keys": conditions.keys,
     "sequences": references.sequences,
     "references": references.soft_references,
+    "hospitals": hospitals.hospitals,
     "passwords": references.passwords,
 }
 

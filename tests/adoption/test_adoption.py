@@ -138,3 +138,22 @@ def test_what_is_refused(old_clinic: Project, kind: str) -> None:
     outcome = old_clinic.process("db.adopt", f"--confirm={confirm}")
     assert outcome.code == 2 and said in outcome.err, outcome.err
     assert old_clinic.dump() == before and sorted(old_clinic.root.rglob("*.toml")) == files
+
+
+@pytest.mark.slow
+def test_rows_that_lead_to_another_hospital_are_counted(old_clinic: Project) -> None:
+    """By a table's own hospital, and for a table without one by two rows that it joins."""
+    old_clinic.execute(
+        "UPDATE bills SET hospital_id = (SELECT h.hospital_id FROM hospitals h WHERE h.hospital_id <> bills.hospital_id LIMIT 1)"
+        " WHERE bill_id = (SELECT min(bill_id::text)::uuid FROM bills);"
+        "CREATE TABLE notes (bill_id uuid REFERENCES bills, patient_id uuid REFERENCES patients);"
+        "INSERT INTO notes SELECT bill_id, patient_id FROM bills"
+    )
+    wrong = "SELECT count(*) FROM bills b JOIN patients p USING (patient_id) WHERE b.hospital_id <> p.hospital_id"
+    [(bills,)] = old_clinic.query(wrong)
+    found = {
+        (each["table"], each["by"]): each["rows"]
+        for each in old_clinic.process("db.adopt", "--json").json["across_hospitals"]
+    }
+    assert bills > 0 and found["bills", "patient_id to patients"] == bills, found
+    assert found["notes", "bill_id to bills and patient_id to patients"] == bills, found
