@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from skinspire_db.catalog import objects
 from skinspire_db.errors import NotApplicable, SqlFileInvalid
 
 if TYPE_CHECKING:
@@ -51,6 +52,14 @@ QUERY = """
     LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.relation AND c.relkind IN ('r', 'p', 'v', 'f', 'm')
     LEFT JOIN pg_extension e ON wanted.extension AND e.extname = wanted.relation
 """
+# Which of these columns each table of the application's has.
+HAVING = f"""
+    SELECT array_agg(a.attname::text) FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE a.attnum > 0 AND NOT a.attisdropped AND a.attname = ANY (%s) AND c.relkind IN ('r', 'p', 'f', 'v')
+      AND {objects.RELATION}
+    GROUP BY c.oid
+"""  # noqa: S608
 
 
 @dataclass(frozen=True)
@@ -128,9 +137,34 @@ def lacks(connection: Connection, files: Iterable[SqlFile]) -> dict[str, Lack]:
         files: The files.
 
     Returns:
-        The name of each file that is not applicable, and what it lacks.
+        The name of each file that is not applicable, and what it lacks; one that goes by columns may lack a table with
+        them.
     """
     files = list(files)
+    return _without_tables(connection, files) | _unmet(connection, files)
+
+
+def _without_tables(connection: Connection, files: list[SqlFile]) -> dict[str, Lack]:
+    """The trigger files that go by columns which no table has: there is nothing that they could do."""
+    by_columns = [
+        file for file in files if file.attachments and all(each.columns and not each.tables for each in file.attachments)
+    ]
+    names = sorted({name for file in by_columns for each in file.attachments for name in each.columns})
+    if not names:
+        return {}
+    tables = [set(columns) for (columns,) in connection.execute(HAVING.encode(), (names,)).fetchall()]
+    found = {}
+    for file in by_columns:
+        sets = [set(each.columns) for each in file.attachments]
+        if not any(columns <= table for columns in sets for table in tables):
+            fewest = [columns for columns in sets if not any(other < columns for other in sets)]
+            wanted = " or ".join(dict.fromkeys(", ".join(sorted(columns)) for columns in fewest))
+            found[file.name] = Lack((f"no table has the column{'s' if ',' in wanted else ''} {wanted}",), no_table=True)
+    return found
+
+
+def _unmet(connection: Connection, files: list[SqlFile]) -> dict[str, Lack]:
+    """The files of whose `needs` the database lacks something."""
     names = sorted({each.name for file in files for each in file.needs})
     if not names:
         return {}

@@ -91,7 +91,7 @@ def test_one_metadata_too(make_project: Callable[..., Project]) -> None:
     project = make_project(f'metadata = "{module}:Base"\n')
     (project.root / f"{module}.py").write_text(MODELS)
     assert project.invoke("db.create").code == 0 and names(project) == NAMES
-    assert project.invoke("db.drift").code == 3  # the triggers
+    assert project.invoke("db.drift").code == 0  # none of the trigger files has anything to do here
     assert project.invoke("triggers.install").code == 0 and project.invoke("db.drift").code == 0
 
 
