@@ -134,7 +134,7 @@ def _highest(connection: Connection) -> dict[str, int]:
             """
             SELECT substring(code FROM '^[A-Z]+'), max(substring(code FROM '[0-9]+$')::int)
             FROM (SELECT mrn AS code FROM public.patients UNION ALL SELECT employee_code FROM public.staff) AS codes
-            WHERE code ~ '^(T|DOC|NUR|REC|PHA)[0-9]{6,9}$' GROUP BY 1
+            WHERE code OPERATOR(pg_catalog.~) '^(T|DOC|NUR|REC|PHA)[0-9]{6,9}$' GROUP BY 1
             """
         ).fetchall()
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ from skinspire_db.schema.blueprint import Blueprint
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
+OF_A_FILE = re.compile(r'"?_\d{3}_')  # the tools' own triggers come with every table that has their columns
 OWNERS = ("table", "column", "view", "sequence", "function", "schema")  # what has parts: columns, constraints, grants
 KINDS = sorted(QUERIES, key=len, reverse=True)  # "event trigger" begins with no other kind
 SHOWN = 10  # accepted differences that are gone and are named one by one
@@ -204,7 +206,7 @@ def _owners(key: str, live: Snapshot, wanted: Snapshot, whole: set[str]) -> list
     match kind:
         case "column":
             owners = [split(name)[0]]
-        case "trigger" if key in live:
+        case "trigger" if key in live and not OF_A_FILE.match(name):
             owners = []
         case "sequence":
             definition = live.get(key) or wanted[key]

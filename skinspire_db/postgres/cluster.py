@@ -93,7 +93,7 @@ class Cluster:
         Raises:
             ServerFailed: there are none.
         """
-        if self._binaries is None:
+        if self._binaries is None or not self._binaries.folder.is_dir():  # a destroyed server takes its links along
             found = find_binaries(self.account)
             self._binaries = added_extensions.with_extensions(found, self.home) if self.home.is_dir() else found
         return self._binaries

@@ -182,7 +182,7 @@ def test_a_copy_whose_lock_was_lost_changes_nothing(two: Project, monkeypatch: p
 
     monkeypatch.setattr(scratch, "swap", lose)
     outcome = two.invoke("db.copy", "--source=test", "--target=dev")
-    assert outcome.code == 1 and "ended this session" in outcome.err and "as it was" in outcome.err
+    assert outcome.code == 1 and "session was ended" in outcome.err and "as it was" in outcome.err
     assert all_databases(two) == before
 
 
