@@ -23,7 +23,7 @@ from skinspire_db.lifecycle.dry_run import Plan
 from skinspire_db.lifecycle.operation import Running
 from skinspire_db.lifecycle.pipeline import Pipeline, Step
 from skinspire_db.lifecycle.result import Summary
-from skinspire_db.migrations import position
+from skinspire_db.migrations import origins, position, revisions
 from skinspire_db.migrations.drift import Difference
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.postgres import connections
@@ -90,13 +90,16 @@ class Work:
 
     def note_history(self, connection: Connection) -> Summary:
         """Note where the database stands among the revisions."""
-        if self.drafted is not None:
-            revisions = [self.drafted.revision]
-        else:
-            revisions = history.beginning(connection, self.environment.project).revisions
-        if position.current(connection) != revisions:
-            position.mark(connection, revisions)
-        return Summary({"revision": ", ".join(revisions)})
+        project = self.environment.project
+        wrong: list[str] = []
+        drafted = self.drafted
+        noted = [drafted.revision] if drafted else history.beginning(connection, project).revisions
+        if position.current(connection) != noted:
+            position.mark(connection, noted)
+            if drafted is None:  # the baseline is another database's: this one may not be as it says
+                wrong = origins.disagreements(connection, self.target, project, revisions.directory(project), noted)
+        lines = [f"careful: {each}" for each in wrong]
+        return Summary({"revision": ", ".join(noted)}, lines, data={"warnings": wrong} if wrong else {})
 
     def read_back(self, connection: Connection) -> Summary:
         """Make sure that the transaction has changed nothing of the owner's.
@@ -195,8 +198,8 @@ class Adoption(Pipeline):
         stamped = stamps.read(connection)
         if former := stamped.environment if stamped else stamps.last_owner(connection):
             stamps.refuse_protected(former, target.environment, str(target))
-        guard.require_confirmation(OPERATION, DANGER, target, running.confirm)
         report.refuse(connection, target, self.environment.project)
+        guard.require_confirmation(OPERATION, DANGER, target, running.confirm)
         history.beginning(connection, self.environment.project)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from skinspire_db.catalog import objects
 from skinspire_db.catalog.definitions import plain
-from skinspire_db.config.project import Project, write_atomically
+from skinspire_db.config.project import Project
 from skinspire_db.migrations import position, revisions
 from skinspire_db.migrations.baseline import MARKER
 from skinspire_db.postgres.client_programs import client_tools
@@ -108,10 +108,3 @@ def _unpopulated(connection: Connection) -> set[str]:
         WHERE c.relkind = 'm' AND NOT c.relispopulated AND {objects.RELATION}
     """
     return {name for (name,) in connection.execute(query.encode()).fetchall()}
-
-
-def write(drafted: Baseline) -> list[Path]:
-    """Write the files of a baseline, and return their paths."""
-    for path, text in drafted.files.items():
-        write_atomically(path, text)
-    return list(drafted.files)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from skinspire_db.config.project import Project, write_atomically
+from skinspire_db.config.project import Project
 from skinspire_db.errors import InvalidSetting
 
 NAME = "accepted.toml"
@@ -91,20 +91,6 @@ def added(project: Project, new: Iterable[Accepted]) -> str:
     text = file.read_text(encoding="utf-8-sig") if file.exists() else HEADING
     kept = [line for line in text.splitlines() if not any(line.lstrip().startswith(f"{_quoted(key)} ") for key in replaced)]
     return "\n".join([*kept, *lines.values()]) + "\n"
-
-
-def write(project: Project, new: Iterable[Accepted]) -> Path:
-    """Add differences to the file.
-
-    Returns:
-        The file's path.
-
-    Raises:
-        InvalidSetting: as `read`.
-    """
-    file = path(project)
-    write_atomically(file, added(project, new))
-    return file
 
 
 def _quoted(text: str) -> str:

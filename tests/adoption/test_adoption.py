@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Project
+from conftest import OLD_CLINIC, Project
 
 from skinspire_db.catalog import fingerprint
 from skinspire_db.config import environment
@@ -89,6 +89,19 @@ def test_the_baseline_makes_the_schema_in_an_empty_database(old_clinic: Project)
 
 
 @pytest.mark.slow
+def test_a_second_database_that_is_not_as_the_baseline_says(old_clinic: Project) -> None:
+    """The baseline is noted as applied there too, and what it says and the database has not is told."""
+    adopt(old_clinic)
+    name = old_clinic.env["TEST_DATABASE_URL"].rpartition("/")[2]
+    old_clinic.execute(f"CREATE DATABASE {name}", "postgres")
+    old_clinic.execute(OLD_CLINIC.joinpath("old_clinic.sql").read_text(encoding="utf-8"), name)
+    old_clinic.execute("ALTER TABLE zz_restore_probe ADD COLUMN by_hand int", name)
+    outcome = old_clinic.process("db.adopt", "--env=test", f"--confirm={name}", "--json")
+    assert outcome.code == 0, outcome.err
+    assert outcome.json["warnings"] == ["not as the revision leaves it: column public.zz_restore_probe.by_hand is extra"]
+
+
+@pytest.mark.slow
 def test_what_is_not_accepted_any_more_or_changed_is_drift_again(old_clinic: Project) -> None:
     adopt(old_clinic)
     file = old_clinic.root / "accepted.toml"
@@ -123,7 +136,7 @@ def test_what_is_refused(old_clinic: Project, kind: str) -> None:
             said = "nothing to adopt"
         case "twice":
             adopt(old_clinic)
-            said = "it is adopted"
+            confirm, said = "other", "it is adopted"  # what cannot be done is said before what it would need
         case "foreign":
             old_clinic.execute(
                 "CREATE SCHEMA skinspire_tools; CREATE TABLE skinspire_tools.stamp (only_row boolean PRIMARY KEY,"
