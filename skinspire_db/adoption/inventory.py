@@ -73,11 +73,11 @@ def server(subject: Subject) -> Summary:
 
 def tables(subject: Subject) -> Summary:
     """Which tables and views the models have, the database has, or both."""
-    theirs = set(subject.wanted.columns)
+    modelled = set(subject.wanted.columns)
     there = {plain(key.removeprefix("table ")) for key in subject.live if key.startswith("table ")}
     if subject.rows("SELECT to_regclass('public.alembic_version')") != [(None,)]:
         there.add("public.alembic_version")
-    both, models, database = sorted(theirs & there), sorted(theirs - there), sorted(there - theirs)
+    both, models, database = sorted(modelled & there), sorted(modelled - there), sorted(there - modelled)
     views = {plain(key.removeprefix("view ")) for key in subject.live if key.startswith("view ")}
     lacking = sorted(set(subject.wanted.views) - views - there)
     lines = listed("only in the models", models) + listed("only in the database", database)

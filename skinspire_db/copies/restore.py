@@ -161,10 +161,10 @@ def _known(source: Source, running: Running) -> tuple[ClientTools, Source]:
 
 
 def _refuse_newer(archive: dump_files.Archive, server_version: int) -> None:
-    theirs, ours = archive.server_version // 10_000, server_version // 10_000
-    if theirs > ours:
+    of_dump, of_server = archive.server_version // 10_000, server_version // 10_000
+    if of_dump > of_server:
         raise BackupInvalid(
-            f"the dump is of PostgreSQL {theirs}, newer than the server's {ours}",
+            f"the dump is of PostgreSQL {of_dump}, newer than the server's {of_server}",
             remedy="restore it to a server of that version or newer",
         )
 

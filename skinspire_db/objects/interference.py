@@ -61,21 +61,21 @@ class Overwritten:
     """What a trigger undoes.
 
     Attributes:
-        theirs: The trigger.
-        ours: The trigger of ours that fires before it.
+        trigger: The trigger of others.
+        own: The trigger of ours that fires before it.
         columns: The columns that it changes after ours.
         because: Why it could not be tried, empty where it was; then its code says that it writes the columns.
     """
 
-    theirs: Trigger
-    ours: str
+    trigger: Trigger
+    own: str
     columns: tuple[str, ...]
     because: str = ""
 
     def __str__(self) -> str:
         """A sentence."""
         tried = f"; it could not be tried: {self.because}" if self.because else ""
-        return f"{self.theirs} fires after {self.ours} and changes {', '.join(self.columns)}{tried}"
+        return f"{self.trigger} fires after {self.own} and changes {', '.join(self.columns)}{tried}"
 
 
 def overwritten(connection: Connection, file: SqlFile) -> list[Overwritten]:
@@ -97,21 +97,21 @@ def overwritten(connection: Connection, file: SqlFile) -> list[Overwritten]:
     if not kept:
         return []
     present, foreign = _triggers(connection)
-    ours = {(each.table, each.name): each for each in present}
+    by_name = {(each.table, each.name): each for each in present}
     tried: dict[tuple[str, str], list[Overwritten | None]] = defaultdict(list)  # by their function and ours
     found = []
     for wanted in kept:
-        mine = ours.get((wanted.table, wanted.attachment.trigger))
-        for theirs in foreign if mine else ():
-            assert mine
-            if theirs.table != mine.table or not theirs.changes_rows or theirs.name < mine.name:
+        own = by_name.get((wanted.table, wanted.attachment.trigger))
+        for other in foreign if own else ():
+            assert own
+            if other.table != own.table or not other.changes_rows or other.name < own.name:
                 continue
-            results = tried[theirs.function, mine.function]
+            results = tried[other.function, own.function]
             if len(results) < TABLES and not any(results):
-                results.append(_try(connection, wanted, mine, theirs))
+                results.append(_try(connection, wanted, own, other))
                 found += [results[-1]] if results[-1] else []
             else:  # a function may be on hundreds of tables, and a try takes as long as ten statements
-                found += [replace(each, theirs=theirs) for each in results if each][:1]
+                found += [replace(each, trigger=other) for each in results if each][:1]
     return found
 
 
@@ -161,33 +161,31 @@ def _passes_without(connection: Connection, triggers: Iterable[Trigger], passes:
             connection.execute("ROLLBACK TO SAVEPOINT proof")
 
 
-def _try(connection: Connection, wanted: Wanted, mine: Trigger, theirs: Trigger) -> Overwritten | None:
+def _try(connection: Connection, wanted: Wanted, own: Trigger, other: Trigger) -> Overwritten | None:
     import psycopg
 
     columns = wanted.attachment.columns
     connection.execute("SAVEPOINT interference")
     try:
         with search_path.application(connection):
-            cursor = connection.execute(_experiment(mine, theirs, columns))
+            cursor = connection.execute(_experiment(own, other, columns))
             while cursor.nextset():  # the last statement answers
                 pass
             [differs] = cursor.fetchall()
         changed = tuple(column for column, differ in zip(columns, differs, strict=True) if differ)
-        return Overwritten(theirs, mine.name, changed) if changed else None
+        return Overwritten(other, own.name, changed) if changed else None
     except psycopg.Error as error:
         if connection.closed:
             raise
-        written = tuple(
-            each for each in columns if re.search(rf'\bNEW\s*\.\s*"?{re.escape(each)}"?\s*:?=', theirs.body, re.I)
-        )
+        written = tuple(each for each in columns if re.search(rf'\bNEW\s*\.\s*"?{re.escape(each)}"?\s*:?=', other.body, re.I))
         because = error.diag.message_primary or "it fails"
-        return Overwritten(theirs, mine.name, written, because) if written else None
+        return Overwritten(other, own.name, written, because) if written else None
     finally:
         if not connection.closed:
             connection.execute("ROLLBACK TO SAVEPOINT interference; RELEASE SAVEPOINT interference")
 
 
-def _experiment(mine: Trigger, theirs: Trigger, columns: tuple[str, ...]) -> sql.Composed:
+def _experiment(own: Trigger, other: Trigger, columns: tuple[str, ...]) -> sql.Composed:
     """Statements whose last says of each column whether the two together leave it otherwise than ours alone.
 
     The temporary table has the name of the table, which a function may look at, and neither its constraints nor defaults. In
@@ -195,22 +193,22 @@ def _experiment(mine: Trigger, theirs: Trigger, columns: tuple[str, ...]) -> sql
     """
     from psycopg import sql
 
-    relation = f"pg_temp.{mine.relation}"
+    relation = f"pg_temp.{own.relation}"
     rows = sql.SQL(
         "INSERT INTO {0} (skinspire_proof) VALUES (0); {1}; INSERT INTO {0} (skinspire_proof) VALUES (1);"
         " UPDATE {0} SET skinspire_proof = 2 WHERE skinspire_proof = 0"
     )
-    alone, both = mine.on(relation), f"{mine.on(relation)}; {theirs.on(relation)}"
+    alone, both = own.on(relation), f"{own.on(relation)}; {other.on(relation)}"
     differ = sql.SQL(", ").join(
         sql.SQL("bool_or(a.{0} IS DISTINCT FROM b.{0})").format(sql.Identifier(column)) for column in columns
     )
     return sql.SQL(
         "SET LOCAL TimeZone = 'Asia/Kolkata'; CREATE TEMP TABLE {name} AS TABLE {table} WITH NO DATA;"
         " ALTER TABLE {at} ADD skinspire_proof integer; {alone};"
-        " CREATE TEMP TABLE skinspire_alone AS TABLE {at}; TRUNCATE {at}; DROP TRIGGER {mine} ON {at}; {both};"
+        " CREATE TEMP TABLE skinspire_alone AS TABLE {at}; TRUNCATE {at}; DROP TRIGGER {own} ON {at}; {both};"
         " SELECT {differ} FROM {at} AS a JOIN pg_temp.skinspire_alone AS b USING (skinspire_proof)"
     ).format(
-        name=sql.SQL(mine.relation), table=sql.SQL(mine.table), at=sql.SQL(relation), mine=sql.Identifier(mine.name),
+        name=sql.SQL(own.relation), table=sql.SQL(own.table), at=sql.SQL(relation), own=sql.Identifier(own.name),
         alone=rows.format(sql.SQL(relation), sql.SQL(alone)), both=rows.format(sql.SQL(relation), sql.SQL(both)),
         differ=differ,
     )  # fmt: skip

@@ -135,8 +135,8 @@ class Making:
                 self.connection.execute(b"ROLLBACK TO SAVEPOINT file; RELEASE SAVEPOINT file")
                 if error.sqlstate in TOO_EARLY:
                     raise _Waits(error) from None
-                if error.sqlstate in IN_THE_WAY and (theirs := self._foreign_functions(file, error)):
-                    raise not_ours(file, theirs[0]) from None
+                if error.sqlstate in IN_THE_WAY and (namesakes := self._foreign_functions(file, error)):
+                    raise not_ours(file, namesakes[0]) from None
                 if error.sqlstate not in IN_THE_WAY or not existing:
                     raise refusal(file, error) from None
             except SkinspireError:
@@ -188,7 +188,7 @@ class Making:
             if name != file.name and (twice := [key for key in existing if key in objects]):
                 raise two_makers(file, twice[0], name)
         if foreign := [key for key in existing if key not in ours]:
-            self._adopt(file, existing, foreign)
+            self._compare_and_take_over(file, existing, foreign)
             return
         self.connection.execute(b"SAVEPOINT replacement")
         try:
@@ -212,7 +212,7 @@ class Making:
             if name != file.name and objects.keys() & {each.key for each in saved}:
                 del self.made[name]
 
-    def _adopt(self, file: SqlFile, existing: list[str], foreign: list[str]) -> None:
+    def _compare_and_take_over(self, file: SqlFile, existing: list[str], foreign: list[str]) -> None:
         """Take objects that no file made for the file's own where they are the same; else refuse. They stay as they are."""
         import psycopg
 

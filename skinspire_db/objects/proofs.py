@@ -87,9 +87,9 @@ def _prove(connection: Connection, file: SqlFile, files: list[SqlFile]) -> Check
         if isinstance(error, psycopg.errors.UndefinedTable):
             return Check(file.name, "unknown", f"could not run: {sentence(error)}; invoke db.create makes the tables", MAKE)
         connection.execute("ROLLBACK TO SAVEPOINT proof")
-        if theirs := interference.in_the_way(connection, file, partial(_passes, connection, file, files)):
-            more = f", and {counted(len(theirs) - 1, 'more trigger')}" if len(theirs) > 1 else ""
-            says = f"{sentence(error)}; it passes without {theirs[0]}{more}"
+        if in_the_way := interference.in_the_way(connection, file, partial(_passes, connection, file, files)):
+            more = f", and {counted(len(in_the_way) - 1, 'more trigger')}" if len(in_the_way) > 1 else ""
+            says = f"{sentence(error)}; it passes without {in_the_way[0]}{more}"
             return Check(file.name, "fail", f"{_where(error, file, files)}: {says}", _without(file))
         return Check(file.name, "fail", f"{_where(error, file, files)}: {sentence(error)}", DIFF)
     finally:
