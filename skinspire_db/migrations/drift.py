@@ -278,11 +278,11 @@ def look(connection: Connection, target: Target, project: Project, wanted: Bluep
     found = [each for each in every if not _is_accepted(each, signed)]
     there = {key for each in every for key in each.lines}
     summary = Summary({"differences": len(found)}, data={"drift": [each.as_dict() for each in found]})
+    gone = [key for key in signed if key not in there]
+    summary.data |= {"accepted": len(every) - len(found), "accepted_and_gone": gone}
+    summary.lines = _gone(gone)
     if signed:
-        gone = [key for key in signed if key not in there]
         summary.numbers["accepted"] = len(every) - len(found)
-        summary.data |= {"accepted": len(every) - len(found), "accepted_and_gone": gone}
-        summary.lines = _gone(gone)
     for each in found:
         summary.lines.append(each.title)
         if each.state == "differs":

@@ -191,7 +191,7 @@ def test_a_role_that_is_shut_out_meanwhile(two: Project) -> None:
     """What was made aside goes over the connection that is there."""
     role, test = f"shut_{secrets.token_hex(4)}", database(two, "TEST")
     two.execute(
-        f"CREATE ROLE {role} SUPERUSER LOGIN PASSWORD 'secret'; ALTER ROLE {role} SET statement_timeout = '10ms'", "postgres"
+        f"CREATE ROLE {role} SUPERUSER LOGIN PASSWORD 'secret'; ALTER ROLE {role} SET statement_timeout = '300ms'", "postgres"
     )
     two.execute("INSERT INTO no_rows SELECT generate_series(1, 3000000)", test)
     before = two.dump()
