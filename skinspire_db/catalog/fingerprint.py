@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -67,6 +67,7 @@ CAST = re.compile(
 # The rows' own hash function takes half the time of their text's, but is the server's, of one major version.
 # Not t::text: the table's owner may have made a cast of its rows to text, which would run with our rights.
 OF_RECORD, OF_TEXT = "hash_record_extended(t, 0)", "hashtextextended(format('%s', t), 0)"
+COUNTED = "0"  # in place of a hash: the rows are only counted
 BATCH = 100  # sequences whose locks are held at once
 
 
@@ -102,6 +103,8 @@ def take(
     at: str | None = None,
     jobs: int = 2,
     only: set[str] | None = None,
+    where: Mapping[str, str] | None = None,
+    counted: frozenset[str] = frozenset(),
     known: Rows | None = None,
     watched: tuple[Sessions, ...] = (),
 ) -> Fingerprint:
@@ -113,6 +116,8 @@ def take(
         at: the name of a snapshot that another session exported; None for a new one.
         jobs: how many sessions hash tables at once.
         only: the quoted names of the tables whose rows are read; None for all.
+        where: quoted name -> the condition of the rows that are read, in SQL where the table is `t`.
+        counted: the quoted names of tables whose rows are counted and not hashed.
         known: the rows of tables that need not be read again.
         watched: sets that hold the connections while they hash tables; see `meanwhile`.
 
@@ -121,9 +126,10 @@ def take(
         psycopg.Error: what PostgreSQL refuses.
     """
     own: Sessions = set()
+    options: dict[str, Any] = {"jobs": jobs, "only": only, "where": where, "counted": counted, "known": known}
     with connections.connect(target, operation) as first, meanwhile(own) as pool:
         snapshot = _begin(first, target, at)
-        tables = pool.submit(rows, target, operation, at=snapshot, jobs=jobs, only=only, known=known, watched=(*watched, own))
+        tables = pool.submit(rows, target, operation, at=snapshot, watched=(*watched, own), **options)
         sequences = _values(first, [_name(*each) for each in first.execute(SEQUENCES).fetchall()])
         described = {key: digest(str(value)) for key, value in definitions.snapshot(first).items()}
         found = _together(tables.result(), redivided(first))
@@ -153,6 +159,8 @@ def rows(
     at: str | None = None,
     jobs: int = 2,
     only: set[str] | None = None,
+    where: Mapping[str, str] | None = None,
+    counted: frozenset[str] = frozenset(),
     known: Rows | None = None,
     watched: tuple[Sessions, ...] = (),
 ) -> Rows:
@@ -162,7 +170,11 @@ def rows(
         snapshot = _begin(first, target, at)
         # Asked for by name: another one's size cannot be had while it is being filled.
         listed = first.execute(TABLES.encode(), {"only": None if only is None else list(only)}).fetchall()
-        wanted = [(name, by_text) for schema, table, _, by_text in listed if (name := _name(schema, table)) not in found]
+        wanted = [
+            (name, (where or {}).get(name, "true"), COUNTED if name in counted else OF_TEXT if by_text else OF_RECORD)
+            for schema, table, _, by_text in listed
+            if (name := _name(schema, table)) not in found
+        ]
         queue = iter(wanted)  # each session takes the next table when it has finished one
         shares = [pool.submit(_hash, target, operation, snapshot, queue, (*watched, own)) for _ in wanted[:jobs]]
         large = _large_objects(first) if only is None else None
@@ -252,7 +264,7 @@ def _values(connection: Connection, sequences: list[str]) -> Rows:
 
 
 def _hash(
-    target: Target, operation: str, snapshot: str, tables: Iterator[tuple[str, bool]], watched: tuple[Sessions, ...]
+    target: Target, operation: str, snapshot: str, tables: Iterator[tuple[str, str, str]], watched: tuple[Sessions, ...]
 ) -> Rows:
     import psycopg
 
@@ -262,11 +274,11 @@ def _hash(
         for sessions in watched:
             sessions.add(connection)
         try:
-            for name, by_text in tables:
+            for name, where, hashed in tables:
                 try:
-                    found[name] = _rows(connection, name, OF_TEXT if by_text else OF_RECORD)
+                    found[name] = _rows(connection, name, where, hashed)
                 except psycopg.errors.UndefinedFunction:  # a type that has no hash function, json for one
-                    found[name] = _rows(connection, name, OF_TEXT)
+                    found[name] = _rows(connection, name, where, OF_TEXT)
         finally:
             for sessions in watched:
                 sessions.discard(connection)
@@ -274,8 +286,8 @@ def _hash(
     return found
 
 
-def _rows(connection: Connection, table: str, hashed: str) -> list[Any]:
-    query = f"SELECT count(*), coalesce(sum({hashed}), 0)::text FROM ONLY {table} AS t"  # noqa: S608
+def _rows(connection: Connection, table: str, where: str, hashed: str) -> list[Any]:
+    query = f"SELECT count(*), coalesce(sum({hashed}), 0)::text FROM ONLY {table} AS t WHERE {where}"  # noqa: S608
     with connection.transaction(force_rollback=True):  # gives the locks on the table, its indexes and its TOAST back
         return list(connection.execute(query.encode()).fetchone() or ())
 

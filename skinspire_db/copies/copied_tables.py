@@ -29,10 +29,22 @@ TABLES = """
 
 
 @dataclass(frozen=True)
+class Reading:
+    """How the rows of a table are read; by default all of them, as they are. In its SQL the table is `t`.
+
+    Attributes:
+        expressions: column -> SQL of the column's type that takes its place.
+        where: the condition of the rows that are copied; empty for all, "false" for none.
+    """
+
+    expressions: dict[str, str] = dataclasses.field(default_factory=dict)
+    where: str = ""
+
+
+@dataclass(frozen=True)
 class Table:
     """A table to copy. `columns` are those that hold values of their own; `entries` are its indexes' and constraints' oids.
 
-    `expressions`, column -> SQL, take the place of columns: what is read is then a SELECT and no longer the bare table.
     `root` is the table through which it is filled, where its rows can belong into another partition.
     """
 
@@ -42,7 +54,7 @@ class Table:
     columns: list[str]
     binary: bool
     entries: frozenset[int]
-    expressions: dict[str, str] = dataclasses.field(default_factory=dict)
+    reading: Reading = dataclasses.field(default_factory=Reading)
     root: str = ""
 
     @property
@@ -58,10 +70,11 @@ class Table:
     @property
     def read(self) -> str:
         """The COPY that reads it."""
-        source = self.listed
-        if self.expressions:
-            chosen = (f"{self.expressions.get(column, quoted_name(column))}" for column in self.columns)
-            source = f"(SELECT {', '.join(chosen)} FROM ONLY {self.quoted})"  # noqa: S608
+        source, reading = self.listed, self.reading
+        if reading != Reading():
+            chosen = (reading.expressions.get(column, f"t.{quoted_name(column)}") for column in self.columns)
+            where = f" WHERE {reading.where}" if reading.where else ""
+            source = f"(SELECT {', '.join(chosen)} FROM ONLY {self.quoted} AS t{where})"  # noqa: S608
         return f"COPY {source} TO STDOUT (FORMAT {self.format})"
 
     @property

@@ -229,8 +229,11 @@ def _stream(running: Running, start: Target, connection: Connection, choice: Cho
     with running.step("copy") as summary:
         snapshot = copied_tables.hold(connection, start)
         wanted = _wanted(connection, choice)
+        # A row whose columns were read through expressions has another hash.
+        options["counted"] = frozenset(table.quoted for table in wanted if table.reading.expressions)
         only = None if choice.whole else {table.quoted for table in wanted}
-        before = looks.submit(fingerprint.take, start, at=snapshot, only=only, **options)
+        where = {table.quoted: table.reading.where for table in wanted if table.reading.where}
+        before = looks.submit(fingerprint.take, start, at=snapshot, only=only, where=where, **options)
         aside = running.scratch(locale=database_settings.locale(connection))
         patient = streaming.with_options(aside, "-c idle_session_timeout=0")
         witness = running.stack.enter_context(contextlib.closing(connections.connect(patient, running.operation)))
@@ -251,7 +254,7 @@ def _stream(running: Running, start: Target, connection: Connection, choice: Cho
         summary.numbers = {"method": "stream", "tables": len(wanted), "jobs": choice.jobs}
     with running.step("compare") as summary:
         known = {name: row for each in looked for name, row in each.result().items()}
-        after = fingerprint.take(aside, running.operation, only=only, known=known)
+        after = fingerprint.take(aside, running.operation, only=only, counted=options["counted"], known=known)
         # Where roles were mapped or left out, owners and grants cannot be the same.
         of = ("tables", "sequences", "unowned") if notes else ("tables", "sequences", "definitions")
         _compare(replace(before.result(), sequences=sequences), after, summary, of)

@@ -17,7 +17,7 @@ import pytest
 from conftest import Project, dump, throw_away_home
 from support import both, database, leftovers, without_names
 
-from skinspire_db.copies.copied_tables import Table
+from skinspire_db.copies.copied_tables import Reading, Table
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.embedded_server import EmbeddedServer
 
@@ -277,8 +277,11 @@ def test_a_transaction_begins_without_a_snapshot(clinic: Project) -> None:
 def test_dry_and_expressions(two: Project) -> None:
     outcome = two.invoke("--dry", "db.copy", "--source=test", "--target=dev")
     assert outcome.code == 0 and "would run source -> copy -> compare -> stamp -> swap" in outcome.out
-    table = Table("public", "patients", 0, ["id", "name"], True, frozenset(), expressions={"name": "md5(name)"})
-    assert table.read == 'COPY (SELECT "id", md5(name) FROM ONLY "public"."patients") TO STDOUT (FORMAT binary)'
+    table = Table(
+        "public", "patients", 0, ["id", "name"], True, frozenset(), reading=Reading({"name": "md5(t.name)"}, "t.id > 1")
+    )
+    chosen = 'SELECT t."id", md5(t.name) FROM ONLY "public"."patients" AS t WHERE t.id > 1'
+    assert table.read == f"COPY ({chosen}) TO STDOUT (FORMAT binary)"
 
 
 @pytest.mark.slow
