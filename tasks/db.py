@@ -173,13 +173,32 @@ def verify(ctx: Context, env: str | None = None, verbose: bool = False, json: bo
     console.operate(ctx, env, db.verify, json=json, verbose=verbose)
 
 
-@task(help=ENV | JSON)
-def drift(ctx: Context, env: str | None = None, json: bool = False) -> None:
+@task(
+    help=ENV
+    | JSON
+    | {
+        "accept": "write the differences that are there into the file of accepted ones; nothing in the database changes",
+        "forget": "drop the lines of that file whose difference this database has not got",
+        "name": "with these: only of what is called so, a pattern with * and ?",
+        "reason": "why they are accepted",
+    }
+)
+def drift(
+    ctx: Context,
+    env: str | None = None,
+    accept: bool = False,
+    forget: bool = False,
+    name: str | None = None,
+    reason: str | None = None,
+    json: bool = False,
+) -> None:
     """Compare the models and trigger files with the database, everything; exit code 3 when anything differs."""
+    from skinspire_db.migrations.acceptance import Acceptance
     from skinspire_db.operations import db
     from skinspire_db.terminal import console
 
-    console.operate(ctx, env, db.drift, json=json)
+    asked = Acceptance.parse(accept, forget, name, reason)
+    console.operate(ctx, env, lambda context: db.drift(context, asked), json=json)
 
 
 @task(

@@ -13,7 +13,6 @@ from skinspire_db.adoption.subject import Subject
 from skinspire_db.catalog import definitions, objects
 from skinspire_db.catalog.fields import Snapshot
 from skinspire_db.config import accepted
-from skinspire_db.config.accepted import Accepted
 from skinspire_db.config.environment import Environment
 from skinspire_db.config.project import write_atomically
 from skinspire_db.errors import StepFailed
@@ -23,7 +22,7 @@ from skinspire_db.lifecycle.dry_run import Plan
 from skinspire_db.lifecycle.operation import Running
 from skinspire_db.lifecycle.pipeline import Pipeline, Step
 from skinspire_db.lifecycle.result import Summary
-from skinspire_db.migrations import origins, position, revisions
+from skinspire_db.migrations import acceptance, origins, position, revisions
 from skinspire_db.migrations.drift import Difference
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.postgres import connections
@@ -122,14 +121,9 @@ class Work:
         project = self.environment.project
         texts = dict(self.drafted.files) if self.drafted is not None else {}
         signed = accepted.read(project)
-        new = [
-            Accepted(key, self.reason, of)
-            for difference in self.differences
-            for key, of in difference.lines.items()
-            if key not in signed or signed[key].of not in ("", of)
-        ]
+        new = acceptance.unsigned(self.differences, signed, self.reason)
         if new:
-            texts[accepted.path(project)] = accepted.added(project, new)
+            texts[accepted.path(project)] = accepted.edited(project, new)
         for path, text in texts.items():
             self.written[path] = path.read_text(encoding="utf-8") if path.exists() else None
             write_atomically(path, text)

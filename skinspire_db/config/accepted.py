@@ -79,18 +79,37 @@ def read(project: Project) -> dict[str, Accepted]:
     return found
 
 
-def added(project: Project, new: Iterable[Accepted]) -> str:
+def edited(project: Project, new: Iterable[Accepted], gone: Iterable[str] = ()) -> str:
     """The text of the file with these differences at its end; lines for the same objects are replaced, comments stay.
 
+    Args:
+        project: whose file.
+        new: the differences that are written.
+        gone: the keys of lines that are dropped.
+
     Raises:
-        InvalidSetting: as `read`.
+        InvalidSetting: as `read`; or what has to be dropped is not one line, or a table of TOML stands before the end.
     """
     lines = {each.key: each.line for each in new}
-    replaced = read(project).keys() & lines.keys()
+    former, dropped = read(project).keys(), {*lines, *gone}
     file = path(project)
     text = file.read_text(encoding="utf-8-sig") if file.exists() else HEADING
-    kept = [line for line in text.splitlines() if not any(line.lstrip().startswith(f"{_quoted(key)} ") for key in replaced)]
-    return "\n".join([*kept, *lines.values()]) + "\n"
+    kept = [line for line in text.splitlines() if not _keys(line) & dropped]
+    text = "\n".join([*kept, *lines.values()]) + "\n"
+    if _keys(text) != (former - dropped) | lines.keys():
+        raise InvalidSetting(
+            f"{file.name} has an entry of several lines, which is not rewritten",
+            remedy=f'write each entry of {file} as one line: "column public.bills.memo type" = "the reason"',
+        )
+    return text
+
+
+def _keys(text: str) -> set[str]:
+    """What is defined; nothing where it is no TOML by itself."""
+    try:
+        return set(tomllib.loads(text))
+    except tomllib.TOMLDecodeError:
+        return set()
 
 
 def _quoted(text: str) -> str:

@@ -248,7 +248,7 @@ class Look(Operation):
             judge(done.name, done.summary, looks=True)
 
     def look_ahead(self, plan: Plan, running: Running) -> None:
-        """Whether there is anything to look at."""
+        """Whether there is anything to look at, and what would be kept of it."""
         with plan.look() as connection:
             if connection is None:
                 raise missing(plan.target)
@@ -256,6 +256,8 @@ class Look(Operation):
                 stamp.refuse_foreign(stamp.read(connection), plan.target)
             if self.steps and (check := self.steps[0].check):
                 check(connection)
+            for step in self.steps:
+                plan.would += step.plans(connection) if step.plans else []
 
 
 def run_step(step: Step, connection: Connection, running: Running) -> None:

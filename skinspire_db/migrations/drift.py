@@ -185,7 +185,7 @@ def accept(live: Snapshot, wanted: Expected, signed: Mapping[str, Accepted]) -> 
     right = dict(wanted)
     for key in changed:
         wholes = _owners(key, settled, wanted, whole)
-        if any(_is_accepted(_difference(each, settled, wanted), signed) for each in wholes or [key]):
+        if any(is_accepted(_difference(each, settled, wanted), signed) for each in wholes or [key]):
             if key in live:
                 right[key] = live[key]
             else:
@@ -193,7 +193,8 @@ def accept(live: Snapshot, wanted: Expected, signed: Mapping[str, Accepted]) -> 
     return Expected(right, {key: words for key, words in wanted.spellings.items() if key in right})
 
 
-def _is_accepted(difference: Difference, signed: Mapping[str, Accepted]) -> bool:
+def is_accepted(difference: Difference, signed: Mapping[str, Accepted]) -> bool:
+    """Whether the project has signed for all that differs."""
     return all(key in signed and signed[key].of in ("", of) for key, of in difference.lines.items())
 
 
@@ -275,7 +276,7 @@ def look(connection: Connection, target: Target, project: Project, wanted: Bluep
     """
     signed = accepted.read(project)
     every = differences(connection, target, project, wanted, files)
-    found = [each for each in every if not _is_accepted(each, signed)]
+    found = [each for each in every if not is_accepted(each, signed)]
     there = {key for each in every for key in each.lines}
     summary = Summary({"differences": len(found)}, data={"drift": [each.as_dict() for each in found]})
     gone = [key for key in signed if key not in there]

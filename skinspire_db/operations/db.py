@@ -22,9 +22,12 @@ from skinspire_db.lifecycle.operation import Operation
 from skinspire_db.lifecycle.pipeline import Look, Pipeline, Series, Step
 from skinspire_db.lifecycle.replacement import Replacement
 from skinspire_db.lifecycle.result import Summary
-from skinspire_db.migrations import position, revisions
+from skinspire_db.migrations import acceptance, position, revisions
+from skinspire_db.migrations import drift as drifting
+from skinspire_db.migrations.acceptance import Acceptance
 from skinspire_db.objects import adopted, kinds, status
 from skinspire_db.operations import migrate
+from skinspire_db.postgres.target import target_of
 from skinspire_db.schema import extensions, tables
 from skinspire_db.schema.blueprint import Blueprint
 from skinspire_db.steps import Context, ReusableStep, bound
@@ -75,9 +78,27 @@ def verify(context: Context) -> Look:
     return Look("db.verify", context.environment, bound(context, steps.verify(writes=False)), any_stamp=True)
 
 
-def drift(context: Context) -> Look:
-    """Models and trigger files against the live database, everything; exit code 3 when anything differs."""
-    return Look("db.drift", context.environment, bound(context, steps.drift))
+def drift(context: Context, asked: Acceptance | None = None) -> Look:
+    """Models and trigger files against the live database, everything; exit code 3 when anything differs.
+
+    Args:
+        context: the environment, and the report.
+        asked: which differences are written into the file of accepted ones, or dropped from it; None only looks.
+    """
+    if asked is None:
+        return Look("db.drift", context.environment, bound(context, steps.drift))
+    project = context.project
+
+    def changed(connection: Connection) -> acceptance.Change:
+        target = target_of(context.environment)
+        every = drifting.differences(connection, target, project, context.blueprint, context.sql_files)
+        return acceptance.change(connection, project, every, asked)
+
+    def phrases(connection: Connection | None) -> list[str]:
+        return changed(connection).phrases if connection else []
+
+    step = Step("accept", lambda connection: acceptance.write(project, changed(connection)), plans=phrases)
+    return Look("db.drift", context.environment, (step,), writes=True)
 
 
 def adopt(context: Context, *, confirm: str | None = None, reason: str | None = None) -> Operation:
