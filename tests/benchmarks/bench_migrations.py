@@ -50,6 +50,8 @@ def application() -> Iterator[tuple[Bench, list[str], dict[str, str]]]:
             '[tool.skinspire_db]\nmetadata = ["skinspire_db.clinic.models:Base", "large_app:metadata"]\n'
         )
         (project.root / "large_app.py").write_text(f"import sys\n\nsys.path.append({str(CHECKOUT / 'tests')!r})\n{MODELS}")
+        project.invoke("sql.new", "--view=overview")
+        project.invoke("sql.bump", "--name=overview")
         project.invoke("db.setup")
         address = project.server.start()
         url = f"postgresql+psycopg://{address.user}:{address.password}@{address.host}:{address.port}/skinspire_dev"
