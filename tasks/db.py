@@ -110,6 +110,7 @@ COPY = {
     "method": "template or stream (default: the quicker one that can be had)",
     "schema-only": "all definitions, no rows",
     "tables": "rows of these tables only, with commas between, and of what they need through foreign keys",
+    "hospital": "rows of this hospital only, by its id, and of the whole system",
     "jobs": "how many tables at once (default: copy.jobs in invoke.yaml)",
 }
 
@@ -122,6 +123,7 @@ def copy(
     method: str | None = None,
     schema_only: bool = False,
     tables: str | None = None,
+    hospital: str | None = None,
     jobs: str | None = None,
     json: bool = False,
 ) -> None:
@@ -133,7 +135,8 @@ def copy(
         target = "dev"
     source = source or "test"
 
-    options = {"method": method, "schema_only": schema_only, "tables": tables, "jobs": jobs or ctx.config.copy.jobs}
+    options = {"method": method, "schema_only": schema_only, "tables": tables, "hospital": hospital}
+    options["jobs"] = jobs or ctx.config.copy.jobs
     console.operate(ctx, target, lambda context: db.copy(context, source, **options), json=json, given_by="--target")
 
 

@@ -130,7 +130,7 @@ def take(
     with connections.connect(target, operation) as first, meanwhile(own) as pool:
         snapshot = _begin(first, target, at)
         tables = pool.submit(rows, target, operation, at=snapshot, watched=(*watched, own), **options)
-        sequences = _values(first, [_name(*each) for each in first.execute(SEQUENCES).fetchall()])
+        sequences = _values(first, [objects.quoted_name(*each) for each in first.execute(SEQUENCES).fetchall()])
         described = {key: digest(str(value)) for key, value in definitions.snapshot(first).items()}
         found = _together(tables.result(), redivided(first))
         first.rollback()
@@ -140,7 +140,7 @@ def take(
 def redivided(connection: Connection) -> dict[str, str]:
     """Partitions whose rows can be in another one in a copy: quoted name -> that of the table that they all belong to."""
     found = connection.execute(REDIVIDED.encode()).fetchall()
-    return {_name(*names[:2]): _name(*names[2:]) for names in found}
+    return {objects.quoted_name(*names[:2]): objects.quoted_name(*names[2:]) for names in found}
 
 
 def _together(found: Rows, roots: dict[str, str]) -> Rows:
@@ -173,7 +173,7 @@ def rows(
         wanted = [
             (name, (where or {}).get(name, "true"), COUNTED if name in counted else OF_TEXT if by_text else OF_RECORD)
             for schema, table, _, by_text in listed
-            if (name := _name(schema, table)) not in found
+            if (name := objects.quoted_name(schema, table)) not in found
         ]
         queue = iter(wanted)  # each session takes the next table when it has finished one
         shares = [pool.submit(_hash, target, operation, snapshot, queue, (*watched, own)) for _ in wanted[:jobs]]
@@ -308,12 +308,6 @@ def _begin(connection: Connection, target: Target, snapshot: str | None) -> str:
     connection.execute(SPELLING)
     row = None if snapshot else connection.execute("SELECT pg_export_snapshot()").fetchone()
     return str(row[0]) if row else str(snapshot)
-
-
-def _name(schema: str, table: str) -> str:
-    from psycopg import sql
-
-    return sql.Identifier(schema, table).as_string()
 
 
 def digest(definition: str) -> str:

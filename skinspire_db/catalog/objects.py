@@ -31,6 +31,13 @@ def depends(oid: str, catalogue: str, kinds: str) -> str:
     )
 
 
+def quoted_name(*names: str) -> str:
+    """The names quoted as SQL identifiers, with dots between."""
+    from psycopg import sql
+
+    return sql.Identifier(*names).as_string()
+
+
 def no_extensions(oid: str, catalogue: str) -> str:
     """A condition: no extension owns the object (arguments as those of `depends`)."""
     return f"NOT {depends(oid, catalogue, 'e')}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from skinspire_db.catalog import objects
 from skinspire_db.catalog.fingerprint import OIDS, redivided
+from skinspire_db.catalog.objects import quoted_name as quoted_name
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.target import Target
 
@@ -136,10 +137,3 @@ def hold(connection: Connection, target: Target) -> str:
         if (now := listed()) == before:
             return str(row[0])
         before = now  # a table came or went in between
-
-
-def quoted_name(*names: str) -> str:
-    """The names quoted as SQL identifiers, with dots between."""
-    from psycopg import sql
-
-    return sql.Identifier(*names).as_string()

@@ -11,9 +11,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db.catalog import fingerprint
-from skinspire_db.config import environment
+from skinspire_db.config import content, environment
 from skinspire_db.config.environment import Environment
+from skinspire_db.content import files
 from skinspire_db.copies import copied_tables, streaming
+from skinspire_db.copies.one_hospital import OneHospital
 from skinspire_db.errors import DatabaseMissing, GuardRefused, StepFailed, UsageError
 from skinspire_db.lifecycle import stamp
 from skinspire_db.lifecycle.operation import Running
@@ -33,17 +35,18 @@ ALWAYS = {'"skinspire_tools"."ledger"', '"public"."alembic_version"'}
 
 @dataclass(frozen=True)
 class Choice:
-    """What was asked for: `method` is None where the tool chooses, `tables` empty for all of them."""
+    """What was asked for: `method` is None where the tool chooses, `tables` empty for all, `hospital` None for all."""
 
     method: str | None
     schema_only: bool
     tables: tuple[str, ...]
     jobs: int
+    hospital: str | None
 
     @property
     def whole(self) -> bool:
         """Whether all rows are copied."""
-        return not self.schema_only and not self.tables
+        return not self.schema_only and not self.tables and self.hospital is None
 
 
 def copy(
@@ -54,6 +57,7 @@ def copy(
     schema_only: bool = False,
     tables: str | None = None,
     jobs: str | int = 2,
+    hospital: str | None = None,
 ) -> Replacement:
     """Make the target's database an exact copy of the source's.
 
@@ -64,6 +68,7 @@ def copy(
         schema_only: copy no rows.
         tables: names with commas between: copy only rows of these tables, and of those that they need through foreign keys.
         jobs: how many tables are copied at once.
+        hospital: the id of a hospital: copy only its rows, those of the whole system, and those that these need.
 
     Returns:
         The operation, to be run.
@@ -93,10 +98,12 @@ def copy(
         )
     if schema_only and tables:
         raise UsageError("--schema-only copies no rows, --tables those of some tables", remedy="give one of the two")
+    if schema_only and hospital is not None:
+        raise UsageError("--schema-only copies no rows, --hospital those of a hospital", remedy="give one of the two")
     named = tuple(each.strip() for each in (tables or "").split(",") if each.strip())
     if tables is not None and not named:
         raise UsageError("--tables names no table", remedy="name some, as --tables=patients,staff, or leave it out")
-    choice = Choice(method, schema_only, named, number_of_jobs(jobs))
+    choice = Choice(method, schema_only, named, number_of_jobs(jobs), hospital)
     if method == "template" and not choice.whole:
         raise UsageError("a template is copied whole", remedy="--method=stream, or leave --method out")
     look = partial(_source, source, choice)
@@ -119,7 +126,7 @@ def _build(source: Environment, choice: Choice, running: Running) -> Target:
     if method == "template":
         connection.close()
         return _template(running, start, size)
-    return _stream(running, start, connection, choice)
+    return _stream(running, source, start, connection, choice)
 
 
 def _source(source: Environment, choice: Choice, running: Running) -> tuple[Target, Connection, int, str]:
@@ -141,6 +148,9 @@ def _source(source: Environment, choice: Choice, running: Running) -> tuple[Targ
         if choice.method == "template" and why:
             raise UsageError(f"{start} cannot be a template: {why}", remedy="--method=stream, or leave --method out")
         summary.numbers = {"database": start.database, "MB": round(size / 1e6), "method": method}
+        if choice.hospital is not None:
+            _one_hospital(connection, choice.hospital, source).refuse_crossings(connection)
+            summary.numbers["hospital"] = choice.hospital
         connection.rollback()
     return start, connection, size, method
 
@@ -222,13 +232,17 @@ def _template(running: Running, start: Target, size: int) -> Target:
     return aside
 
 
-def _stream(running: Running, start: Target, connection: Connection, choice: Choice) -> Target:
+def _stream(running: Running, source: Environment, start: Target, connection: Connection, choice: Choice) -> Target:
     sessions: fingerprint.Sessions = set()
     looks = running.stack.enter_context(fingerprint.meanwhile(sessions, workers=2))
     options: dict[str, Any] = {"operation": running.operation, "jobs": 1, "watched": (sessions,)}
     with running.step("copy") as summary:
         snapshot = copied_tables.hold(connection, start)
         wanted = _wanted(connection, choice)
+        alone = choice.hospital and _one_hospital(connection, choice.hospital, source)
+        if alone:
+            wanted = alone.reading(wanted)
+            _note_whole(connection, alone, running)
         # A row whose columns were read through expressions has another hash.
         options["counted"] = frozenset(table.quoted for table in wanted if table.reading.expressions)
         only = None if choice.whole else {table.quoted for table in wanted}
@@ -258,6 +272,10 @@ def _stream(running: Running, start: Target, connection: Connection, choice: Cho
         # Where roles were mapped or left out, owners and grants cannot be the same.
         of = ("tables", "sequences", "unowned") if notes else ("tables", "sequences", "definitions")
         _compare(replace(before.result(), sequences=sequences), after, summary, of)
+        if alone and (strangers := alone.strangers(witness)):
+            raise StepFailed(
+                f"the copy holds rows of other hospitals: {', '.join(strangers)}", remedy="this is a fault of the tools"
+            )
         # Rows were looked at before they were on disk. Neither server has died since, or this raises; now they are there.
         connection.rollback()
         connections.settle(witness)
@@ -280,11 +298,24 @@ def _compare(
     summary.numbers = {"tables": len(after.tables), "rows": after.rows, "definitions": len(after.definitions)}
 
 
+def _one_hospital(connection: Connection, hospital: str, source: Environment) -> OneHospital:
+    project, policy = source.project, source.policy
+    declared = files.read(project, content.reference(project, core=False))
+    return OneHospital.of(connection, hospital, {table.place for file in declared for table in file.tables(policy)})
+
+
+def _note_whole(connection: Connection, alone: OneHospital, running: Running) -> None:
+    if names := alone.untied:
+        running.note(f"copied whole, as no foreign key ties them to a hospital: {', '.join(names)}")
+    if connection.execute("SELECT EXISTS (SELECT FROM pg_largeobject_metadata)").fetchone() == (True,):
+        running.note("left out: large objects, as nothing says whose they are")
+
+
 def _wanted(connection: Connection, choice: Choice) -> list[copied_tables.Table]:
     from psycopg import sql
 
     found = copied_tables.tables(connection)
-    if choice.whole:
+    if not choice.schema_only and not choice.tables:
         return found
     names = {f"{table.schema}.{table.name}": table for table in found}
     chosen: set[str] = set()

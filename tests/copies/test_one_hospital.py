@@ -1,0 +1,84 @@
+"""db.copy --hospital: the rows of one hospital, of the whole system, and what they need; no row of another hospital."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import Project
+from support import database
+
+# Every way in which rows belong together; what is whose stands in the texts: "A" and "S" (of the system) are wanted.
+SHAPES = """
+CREATE EXTENSION citext;
+CREATE TABLE hospitals (id varchar(15) PRIMARY KEY, note text);
+CREATE TABLE users (id int PRIMARY KEY, hospital_id varchar(15) REFERENCES hospitals, manager int REFERENCES users, note text);
+CREATE TABLE "Odd ""1"" table" (hospital_id citext NOT NULL, id serial, note text, PRIMARY KEY (hospital_id, id));
+-- Referred to, and belonging to no hospital: countries over a ring of two tables.
+CREATE TABLE regions (id int PRIMARY KEY, parent int REFERENCES regions, note text);
+CREATE TABLE countries (code citext COLLATE "C", part smallint, region int REFERENCES regions, capital int, note text, UNIQUE (code, part));
+CREATE TABLE cities (id int PRIMARY KEY, code citext, part bigint, note text, FOREIGN KEY (code, part) REFERENCES countries (code, part));
+ALTER TABLE countries ADD CONSTRAINT capital FOREIGN KEY (capital) REFERENCES cities DEFERRABLE INITIALLY DEFERRED;
+CREATE TABLE country_names (city int REFERENCES cities, note text);
+CREATE TABLE patients (id int, hospital_id varchar(15) NOT NULL REFERENCES hospitals, city int REFERENCES cities, made_by int REFERENCES users,
+    note text, PRIMARY KEY (hospital_id, id)) PARTITION BY LIST (hospital_id);
+CREATE TABLE patients_a PARTITION OF patients FOR VALUES IN ('A'); CREATE TABLE patients_rest PARTITION OF patients DEFAULT;
+-- Without a hospital of their own: a chain, a ring with a self reference, a partitioned table.
+CREATE TABLE visits (id int PRIMARY KEY, owner varchar(15) NOT NULL, patient int NOT NULL, note text, FOREIGN KEY (owner, patient) REFERENCES patients);
+CREATE TABLE comments (id int PRIMARY KEY, visit int REFERENCES visits, parent int REFERENCES comments, task int, note text);
+CREATE TABLE tasks (id int PRIMARY KEY, comment int REFERENCES comments, note text);
+ALTER TABLE comments ADD CONSTRAINT of_task FOREIGN KEY (task) REFERENCES tasks DEFERRABLE;
+CREATE TABLE lines (id int, visit int REFERENCES visits, note text) PARTITION BY RANGE (id);
+CREATE TABLE lines_low PARTITION OF lines FOR VALUES FROM (0) TO (10); CREATE TABLE lines_high PARTITION OF lines FOR VALUES FROM (10) TO (100);
+CREATE TABLE rights (role int NOT NULL REFERENCES users, note text); CREATE TABLE settings (name text, note text); CREATE TABLE reasons (id int PRIMARY KEY, note text);
+ALTER TABLE visits ADD reason int REFERENCES reasons;
+CREATE TABLE parent (id int, note text); CREATE TABLE heir (hospital_id varchar(15)) INHERITS (parent);
+
+INSERT INTO hospitals VALUES ('A', 'A'), ('B', 'B'), ('a', 'another');
+INSERT INTO users VALUES (1, NULL, NULL, 'S'), (2, 'A', 1, 'A'), (3, 'A', 3, 'A'), (4, 'B', 1, 'B'), (5, 'B', 4, 'B');
+INSERT INTO "Odd ""1"" table" SELECT h, n, upper(h) FROM unnest(ARRAY['a', 'B']) h, generate_series(1, 3) n;
+INSERT INTO regions VALUES (1, NULL, 'A'), (2, 1, 'A'), (3, 1, 'B'), (4, NULL, 'B');
+BEGIN; INSERT INTO countries VALUES ('in', 1, 2, 1, 'A'), ('fr', 1, 3, 2, 'B'), ('xx', 2, 4, NULL, 'B');
+INSERT INTO cities VALUES (1, 'IN', 1, 'A'), (2, 'FR', 1, 'B'), (3, 'in', 1, 'A'), (4, NULL, 1, 'B'), (5, 'in', 1, 'B'); COMMIT;
+INSERT INTO country_names VALUES (3, 'A'), (1, 'A'), (2, 'B'), (5, 'B'), (NULL, 'S');
+INSERT INTO patients VALUES (1, 'A', 3, 2, 'A'), (2, 'A', NULL, 1, 'A'), (1, 'B', 2, 4, 'B'), (2, 'B', 4, NULL, 'B');
+INSERT INTO reasons VALUES (1, 'A'), (2, 'B');
+INSERT INTO visits VALUES (1, 'A', 1, 'A', 1), (2, 'A', 2, 'A', NULL), (3, 'B', 1, 'B', 2), (4, 'B', 2, 'B', 1);
+INSERT INTO comments VALUES (1, 1, NULL, NULL, 'A'), (2, NULL, 1, NULL, 'A'), (3, NULL, 2, NULL, 'A'), (4, 3, NULL, NULL, 'B'), (5, NULL, 4, NULL, 'B'),
+    (6, NULL, NULL, NULL, 'S'), (7, NULL, 6, NULL, 'S');
+INSERT INTO tasks VALUES (1, 3, 'A'), (2, 5, 'B'), (3, NULL, 'S'); INSERT INTO comments VALUES (8, NULL, NULL, 1, 'A'), (9, NULL, 8, 3, 'A'), (10, NULL, NULL, 2, 'B');
+INSERT INTO lines VALUES (1, 1, 'A'), (11, 2, 'A'), (2, 3, 'B'), (12, 4, 'B'), (13, NULL, 'S');
+INSERT INTO rights VALUES (1, 'S'), (2, 'A'), (4, 'B'); INSERT INTO settings VALUES ('x', 'S');
+INSERT INTO parent VALUES (1, 'S'); INSERT INTO heir VALUES (1, 'A', 'A'), (2, 'B', 'B'), (3, 'S', NULL);
+SELECT lo_from_bytea(0, 'a large object');
+"""
+
+
+@pytest.fixture
+def shapes(project: Project) -> Project:
+    """A project whose test database has two hospitals in tables of every shape."""
+    test = database(project, "TEST")
+    project.execute(f'CREATE DATABASE "{test}"', "postgres")
+    for part in SHAPES.split("\n\n"):
+        project.execute(part, test)
+    assert project.invoke("env.stamp", "--env=test", f"--confirm={test}").code == 0
+    return project
+
+
+def notes(project: Project, name: str) -> dict[str, list[str]]:
+    """The texts of all rows that are to come, or that came, by table."""
+    tables = project.query(
+        "SELECT attrelid::regclass::text FROM pg_attribute WHERE attname = 'note' AND attrelid >= 16384 AND EXISTS"
+        " (SELECT FROM pg_class WHERE oid = attrelid AND relkind = 'r') ORDER BY 1",
+        name,
+    )
+    return {
+        table: [note for (note,) in project.query(f"SELECT note FROM ONLY {table} ORDER BY note", name)]
+        for (table,) in tables
+    }
+
+
+def test_one_hospital_with_all_that_it_needs(shapes: Project) -> None:
+    before = notes(shapes, database(shapes, "TEST"))
+    outcome = shapes.invoke("db.copy", "--source=test", "--target=dev", "--hospital=A", "--json")
+    assert outcome.code == 0, outcome.out
+    wanted = {table: [note for note in found if note in ("A", "S")] for table, found in before.items()}
+    assert notes(shapes, shapes.database) == wanted
