@@ -27,7 +27,7 @@ from skinspire_db.lifecycle.pipeline import Step
 from skinspire_db.lifecycle.result import Report, Summary
 from skinspire_db.migrations import drift as drifting
 from skinspire_db.migrations import position, revisions
-from skinspire_db.objects import adopted, install, kinds, proofs, sql_script, versions
+from skinspire_db.objects import adopted, install, kinds, proofs, sql_script, tenant_roles, versions
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.objects.kinds import TRIGGER
 from skinspire_db.postgres.target import target_of
@@ -77,7 +77,7 @@ class Context:
         Raises:
             SqlFileInvalid: one cannot be used.
         """
-        return versions.current(self.project)
+        return versions.current(self.project, roles=tenant_roles.of(self.environment))
 
     @cached_property
     def content(self) -> Content:

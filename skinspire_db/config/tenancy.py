@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+from dataclasses import dataclass
 from typing import Final
 
 from skinspire_db.config.project import Project
@@ -60,10 +61,33 @@ def system_role(database: str) -> str:
     return _role(database, "_system")
 
 
+@dataclass(frozen=True)
+class Roles:
+    """The roles of a database.
+
+    Attributes:
+        database: its name; that of the database which a scratch database is going to replace.
+        login: the role of the application's URL; empty where it names none.
+    """
+
+    database: str
+    login: str = ""
+
+    @property
+    def application(self) -> str:
+        """As `application_role`."""
+        return application_role(self.database)
+
+    @property
+    def system(self) -> str:
+        """As `system_role`."""
+        return system_role(self.database)
+
+
 def _role(database: str, ending: str) -> str:
-    name = f"{database}{ending}"
-    if len(name.encode()) <= LONGEST:
-        return name
-    # Two databases with one beginning have two roles, as a digest of the whole name takes the place of what is cut.
-    ending = f"_{hashlib.sha256(database.encode()).hexdigest()[:12]}{ending}"
-    return database.encode()[: LONGEST - len(ending)].decode(errors="ignore") + ending
+    room = LONGEST - len("_system")  # the two roles of a database begin alike
+    if len(database.encode()) > room:
+        # Two databases with one beginning have two roles, as a digest of the whole name takes the place of what is cut.
+        digest = f"_{hashlib.sha256(database.encode()).hexdigest()[:12]}"
+        database = database.encode()[: room - len(digest)].decode(errors="ignore") + digest
+    return f"{database}{ending}"

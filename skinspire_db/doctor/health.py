@@ -10,7 +10,7 @@ from skinspire_db.doctor.link import Broken, Case, Unknown
 from skinspire_db.lifecycle import stamp as stamps
 from skinspire_db.lifecycle.result import counted
 from skinspire_db.migrations import position, revisions
-from skinspire_db.objects import adopted, kinds, status, versions
+from skinspire_db.objects import adopted, kinds, status, tenant_roles, versions
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.error_text import sentence
 from skinspire_db.postgres.target import target_of
@@ -187,7 +187,7 @@ def triggers(case: Case) -> str:
         Broken: some are not, and were not switched off on purpose.
     """
     project = case.project_environment.project
-    files = versions.current(project)
+    files = versions.current(project, roles=tenant_roles.of(case.project_environment))
     collection = kinds.step_name(file.kind for file in files)
     states = status.status(case.open, adopted.maintained(case.open, project, files))
     wrong = [each for each in states if not each.right and not each.on_purpose]

@@ -15,7 +15,7 @@ from skinspire_db.lifecycle import stamp
 from skinspire_db.lifecycle.read_only import read_only_connection
 from skinspire_db.lifecycle.result import json_object
 from skinspire_db.migrations import position, revisions
-from skinspire_db.objects import adopted, ledger, status, versions
+from skinspire_db.objects import adopted, ledger, status, tenant_roles, versions
 from skinspire_db.postgres import search_path
 from skinspire_db.postgres.target import Target, target_of
 
@@ -204,7 +204,9 @@ def _state(connection: Connection, environment: Environment, notes: list[str]) -
     state: Row = {"revisions": at, "at_head": None, "triggers_state": None}
     try:
         state["at_head"] = at == revisions.heads(environment.project)
-        files = adopted.maintained(connection, environment.project, versions.current(environment.project))
+        files = adopted.maintained(
+            connection, environment.project, versions.current(environment.project, roles=tenant_roles.of(environment))
+        )
         states = status.status(connection, files)
         wrong = [f"{each.file}, {each.object}: {each.state}" for each in states if not each.right]
         state["triggers_state"] = {"objects": len(states), "installed": len(states) - len(wrong), "wrong": wrong}

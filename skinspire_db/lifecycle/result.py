@@ -20,7 +20,8 @@ SINGULAR = {  # of what does not only lose its s
 
 def counted(number: int, noun: str, verb: str = "", verb_of_one: str = "") -> str:
     """1 table, 2 tables; with a verb, 1 table is, 2 tables are."""
-    words = [str(number), noun if number == 1 else f"{noun}s", verb_of_one if number == 1 else verb]
+    several = f"{noun[:-1]}ies" if noun.endswith("cy") else f"{noun}s"
+    words = [str(number), noun if number == 1 else several, verb_of_one if number == 1 else verb]
     return " ".join(word for word in words if word)
 
 

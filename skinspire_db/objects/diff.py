@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from skinspire_db.objects import ledger, live, needs
+from skinspire_db.objects import ledger, live, needs, policies
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.objects.kinds import KINDS, Kind, of_file
 from skinspire_db.objects.ledger import Entry, LiveTrigger
@@ -53,6 +53,8 @@ def diff(connection: Connection, files: list[SqlFile], *, others: bool = True, k
             moved = {key for name, each in making.made.items() if name != file.name for key in each}
             keys = sorted((entry.functions.keys() - moved) | made.keys())
             differences = _of_objects(file.name, keys, present, {key: wanted.get(key, "") for key in made})
+        for title, now, right in policies.differences(connection, file, entry) if file.policies else ():
+            differences += _compare(f"{file.name}: {title}", now, right)
         differences += _of_triggers(connection, file, entry, triggers)
         if not differences and entry.sha256 not in ("", file.sha256):
             differences = [f"{file.name}: {outdated(file, entry)}; they make the same {_what(file)}"]
@@ -92,7 +94,7 @@ def _of_triggers(connection: Connection, file: SqlFile, entry: Entry, live: dict
             now, wished = ("enabled", "disabled") if trigger.enabled else ("disabled", "enabled")
             lines += _compare(title, now, wished)
     for key, known in entry.triggers.items():
-        if key not in wanted and (there := live.get((known.table, known.name))):
+        if key not in wanted and not known.of_policy and (there := live.get((known.table, known.name))):
             lines += _compare(f"{file.name}: {known.name} on {known.table}", there.definition, "")
     return lines
 

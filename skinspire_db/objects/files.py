@@ -7,15 +7,17 @@ import itertools
 import re
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from skinspire_db.config.tenancy import Roles
 from skinspire_db.errors import SqlFileInvalid
 from skinspire_db.lifecycle import tool_schema
 from skinspire_db.objects.function_schema import FunctionSchema
-from skinspire_db.objects.kinds import TRIGGER, Kind
+from skinspire_db.objects.kinds import POLICY, TRIGGER, Kind
 from skinspire_db.objects.needs import Needs, read_needs
+from skinspire_db.objects.policy_files import Policy, read_policies
 from skinspire_db.postgres.sql_text import statements_only
 
 NAME = re.compile(r"[a-z_][a-z0-9_]*")
@@ -24,6 +26,7 @@ REQUIRED: dict[str, type] = {"version": int, "summary": str}
 ORDER: dict[str, type] = {"order": int}
 OPTIONAL: dict[str, type] = {"attach": object, "when": str}
 NEEDS: dict[str, type] = {"needs": dict}
+POLICIES: dict[str, type] = {"policy": object}
 ATTACH: dict[str, type] = {
     "columns": list, "types": list, "without": list, "tables": list, "exclude": list, "when": str, "function": str,
     "condition": str, "name": str, "order": int, "length": int,
@@ -71,7 +74,8 @@ class SqlFile:
     """One file: its header's fields, its whole text, and the fingerprint of that. `name` is what the ledger knows it by.
 
     `required`: the project demands that it is applicable; `core`: it is the package's, and the core's tables are content;
-    `functions`: where its functions are made; `proved_by`: the proof that counts, None for the one beside it.
+    `functions`: where its functions are made; `proved_by`: the proof that counts, None for the one beside it; `policies` are
+    those of a policy file; `roles`: those of the database, None where tenancy is off.
     """
 
     name: str
@@ -87,6 +91,8 @@ class SqlFile:
     core: bool = False
     functions: FunctionSchema = field(default_factory=FunctionSchema)
     proved_by: Path | None = None
+    policies: tuple[Policy, ...] = ()
+    roles: Roles | None = None
 
     @property
     def stem(self) -> str:
@@ -227,7 +233,15 @@ def read_file(path: Path, stem: str | None = None, kind: Kind = TRIGGER) -> SqlF
     if len({each.trigger for each in attachments}) < len(attachments):
         raise SqlFileInvalid(f"{path}:1: two attachments have one name", remedy="give one of them a name")
     needed = read_needs(path, fields.get("needs", {}), _line_of_key(text, "needs"))
-    return SqlFile(kind.name_of(name), path, fields["version"], fields["summary"], order, text, attachments, kind, needed)
+    file = SqlFile(kind.name_of(name), path, fields["version"], fields["summary"], order, text, attachments, kind, needed)
+    return replace(file, policies=_policies(path, text, fields)) if kind is POLICY else file
+
+
+def _policies(path: Path, text: str, fields: dict[str, Any]) -> tuple[Policy, ...]:
+    if body := re.search(r"\S", statements_only(text)):
+        line = text[: body.start()].count("\n") + 1
+        raise SqlFileInvalid(f"{path}:{line}: a policy file is a header alone", remedy="take out what follows the header")
+    return read_policies(path, fields.get("policy", []), _line_of_key(text, "policy"))
 
 
 def _line_of_key(text: str, key: str) -> int:
@@ -249,7 +263,8 @@ def _header(path: Path, text: str, kind: Kind) -> dict[str, Any]:
     for key, needed in required.items():
         if type(fields.get(key)) is not needed:
             raise SqlFileInvalid(f"{path}:1: the header needs {key}, {needed.__name__}", remedy="correct the header")
-    _refuse_unknown(path, fields, required | NEEDS | (OPTIONAL if kind.attaches else {}))
+    optional = OPTIONAL if kind.attaches else POLICIES if kind is POLICY else {}
+    _refuse_unknown(path, fields, required | NEEDS | optional)
     return fields
 
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from skinspire_db.lifecycle import tool_schema
 from skinspire_db.lifecycle.result import Summary
-from skinspire_db.objects import attaching, dependents, function_schema, ledger, live, needs
+from skinspire_db.objects import attaching, dependents, function_schema, ledger, live, needs, policies, tenant_roles
 from skinspire_db.objects.dependents import Saved
 from skinspire_db.objects.files import SqlFile
-from skinspire_db.objects.kinds import KINDS, TRIGGER, Kind, of_file
-from skinspire_db.objects.ledger import Entry, Wanted
+from skinspire_db.objects.kinds import KINDS, POLICY, TRIGGER, Kind, of_file
+from skinspire_db.objects.ledger import Entry
 from skinspire_db.objects.making import Making
 from skinspire_db.objects.refusals import two_makers
 
@@ -64,11 +64,17 @@ def install(
             functions[name] = live.recorded(connection, objects)
     among = ledger.tables(connection)
     wanted = {file.name: ledger.wanted(among, file) for file in files}
+    kept_keys = {key for each in wanted.values() for key in each}
     present = ledger.live_triggers(connection)
     attached = off = noted = 0
+    tenant_roles.make(connection, files)
     for file in files:
         entry = entries.get(file.name)
-        changed, triggers = attaching.attach(connection, file, wanted[file.name], entry, present)
+        if file.kind is POLICY:
+            changed, triggers = policies.attach(connection, file, entry)
+            kept_keys |= triggers.keys()
+        else:
+            changed, triggers = attaching.attach(connection, file, wanted[file.name], entry, present)
         attached += changed
         if entry is None or (entry.sha256, entry.functions, entry.triggers) != (file.sha256, functions[file.name], triggers):
             ledger.write(connection, file, functions[file.name], triggers)
@@ -80,7 +86,8 @@ def install(
         numbers["views"] = making.count("view")
     if taken := sum(key in making.taken_over for objects in functions.values() for key in objects):
         numbers["taken_over"] = taken
-    numbers |= {"attached": attached, "dropped": _drop_leftovers(connection, leftovers, wanted, wanted_objects)}
+    numbers |= {"attached": attached, "dropped": _drop_leftovers(connection, leftovers, kept_keys, wanted_objects)}
+    tenant_roles.grant(connection, files)
     for name in gone:
         ledger.forget(connection, name)
     if others:
@@ -99,12 +106,10 @@ def _refuse_two_makers(files: list[SqlFile], functions: dict[str, dict[str, str]
                 )
 
 
-def _drop_leftovers(
-    connection: Connection, gone: list[Entry], wanted: dict[str, dict[str, Wanted]], objects: set[str]
-) -> int:
+def _drop_leftovers(connection: Connection, gone: list[Entry], kept: set[str], objects: set[str]) -> int:
     """Drop what the ledger knows and no file asks for any more; last, so that what moved to another file is left alone."""
-    wanted_keys = {key for each in wanted.values() for key in each}
-    dropped = sum(
-        attaching.drop(connection, [each for key, each in entry.triggers.items() if key not in wanted_keys]) for entry in gone
-    )
+    dropped = 0
+    for entry in gone:
+        leftover = [each for key, each in entry.triggers.items() if key not in kept]
+        dropped += attaching.drop(connection, leftover) + policies.drop(connection, leftover)
     return dropped + len(live.drop(connection, {key for entry in gone for key in entry.functions} - objects))

@@ -30,7 +30,8 @@ class Kind:
 TRIGGER = Kind("trigger", "triggers", "triggers", attaches=True)
 FUNCTION = Kind("function", "functions", "sql")
 VIEW = Kind("view", "views", "sql")
-KINDS = (TRIGGER, FUNCTION, VIEW)
+POLICY = Kind("policy", "policies", "sql")  # its file is a header alone: the tool makes the statements, table by table
+KINDS = (TRIGGER, FUNCTION, VIEW, POLICY)
 
 
 def step_name(kinds: Iterable[Kind]) -> str:

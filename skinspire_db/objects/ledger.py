@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MadeTrigger:
-    """A trigger as it was attached: on which table (quoted), how it was asked for, and as PostgreSQL then had it.
+    """A trigger or policy as it was attached: on which table (quoted), how it was asked for, and as PostgreSQL then had it.
 
     `shape` is a fingerprint of all that the definition is printed from, empty in ledgers of earlier tools.
     """
@@ -29,6 +29,11 @@ class MadeTrigger:
     how: str
     definition: str
     shape: str = ""
+
+    @property
+    def of_policy(self) -> bool:
+        """Whether it is a policy, or the row security of a table, as `policies` has them."""
+        return self.how.startswith("POLICY ")
 
     @classmethod
     def of(cls, wanted: Wanted, live: LiveTrigger | None) -> MadeTrigger:

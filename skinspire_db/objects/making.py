@@ -10,7 +10,7 @@ from skinspire_db.errors import SkinspireError, SqlFileInvalid
 from skinspire_db.objects import dependents, function_schema, live
 from skinspire_db.objects.dependents import Saved
 from skinspire_db.objects.files import SqlFile
-from skinspire_db.objects.kinds import TRIGGER, VIEW
+from skinspire_db.objects.kinds import POLICY, TRIGGER, VIEW
 from skinspire_db.objects.ledger import Entry
 from skinspire_db.objects.refusals import circle, missing_name, not_ours, refusal, two_makers
 from skinspire_db.postgres import search_path
@@ -100,6 +100,9 @@ class Making:
         )
 
     def _is_right(self, file: SqlFile) -> bool:
+        if file.kind is POLICY:  # made table by table, when all else is there
+            self.made[file.name] = {}
+            return True
         entry = self.entries.get(file.name)
         if entry is None or entry.sha256 != file.sha256:
             return False

@@ -141,7 +141,22 @@ def lacks(connection: Connection, files: Iterable[SqlFile]) -> dict[str, Lack]:
         them.
     """
     files = list(files)
-    return _without_tables(connection, files) | _unmet(connection, files)
+    return _without_tenants(connection, files) | _without_tables(connection, files) | _unmet(connection, files)
+
+
+def _without_tenants(connection: Connection, files: list[SqlFile]) -> dict[str, Lack]:
+    """The policy files where tenancy is off, or where no table has the columns that they go by."""
+    found = {}
+    for file in (each for each in files if each.policies):
+        if file.roles is None:
+            found[file.name] = Lack(("tenancy is off; tenancy = true in pyproject.toml turns it on",), no_table=True)
+        elif not any(each.tables for each in file.policies):
+            sets = [set(each.columns) for each in file.policies]
+            names = sorted(set().union(*sets))
+            tables = [set(columns) for (columns,) in connection.execute(HAVING.encode(), (names,)).fetchall()]
+            if not any(columns <= table for columns in sets for table in tables):
+                found[file.name] = Lack((f"no table has the column {', '.join(names)}",), no_table=True)
+    return found
 
 
 def _without_tables(connection: Connection, files: list[SqlFile]) -> dict[str, Lack]:

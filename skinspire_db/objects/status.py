@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from skinspire_db.objects import ledger, live, needs
+from skinspire_db.objects import ledger, live, needs, policies
 from skinspire_db.objects.files import SqlFile
-from skinspire_db.objects.kinds import KINDS, Kind, of_file
+from skinspire_db.objects.kinds import KINDS, POLICY, Kind, of_file
 from skinspire_db.objects.ledger import Entry, LiveTrigger, MadeTrigger, Table, Wanted
 
 if TYPE_CHECKING:
@@ -62,7 +62,10 @@ def status(connection: Connection, files: list[SqlFile], kinds: Sequence[Kind] =
         if entry is None:
             states.append(ObjectState(file.name, WHOLE, "MISSING", None, file.version, "never installed here"))
             continue
-        found = _objects(fingerprints, file, entry) + _triggers(among, file, entry, triggers)
+        if file.kind is POLICY:
+            found: list[tuple[str, State, str]] = policies.states(connection, file, entry)
+        else:
+            found = _objects(fingerprints, file, entry) + _triggers(among, file, entry, triggers)
         if entry.sha256 != file.sha256 and not any(state == "OUTDATED" for _, state, _ in found):
             found.append((WHOLE, "OUTDATED", outdated(file, entry)))
         wished = entry.disabled_by is not None

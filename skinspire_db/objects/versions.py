@@ -10,14 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from skinspire_db.config import content
+from skinspire_db.config import content, tenancy
 from skinspire_db.config.project import Project, write_atomically
+from skinspire_db.config.tenancy import Roles
 from skinspire_db.errors import InvalidSetting, SqlFileInvalid, UsageError
 from skinspire_db.lifecycle import tool_schema
 from skinspire_db.objects import files as reading
 from skinspire_db.objects import function_schema
 from skinspire_db.objects.files import SqlFile, read_file
-from skinspire_db.objects.kinds import KINDS, TRIGGER, Kind
+from skinspire_db.objects.kinds import KINDS, POLICY, TRIGGER, Kind
 
 LOCK = "sql.lock"
 LOCK_HEADER = (
@@ -94,9 +95,17 @@ def paths(project: Project, kinds: Sequence[Kind] = KINDS) -> dict[str, tuple[Ki
     return found
 
 
-def current(project: Project, kinds: Sequence[Kind] = KINDS) -> list[SqlFile]:
+def current(
+    project: Project, kinds: Sequence[Kind] = KINDS, *, roles: Roles | None = None, every: bool = False
+) -> list[SqlFile]:
     """The SQL files that this project installs: trigger files in firing order, but for those that its pyproject.toml leaves
     out, then the others.
+
+    Args:
+        project: The project.
+        kinds: Only files of these kinds.
+        roles: Those of the database that is meant, where tenancy is on.
+        every: Also policy files where tenancy is off; they are not applicable then.
 
     Raises:
         SqlFileInvalid: one cannot be used, or was edited without a new version; with file and line.
@@ -105,7 +114,11 @@ def current(project: Project, kinds: Sequence[Kind] = KINDS) -> list[SqlFile]:
     files = reading.in_order(read_file(path, kind=kind) for kind, path in paths(project, kinds).values())
     reading.refuse_same_order(files)
     check(files)
-    files = [replace(file, proved_by=_proof(project, file)) for file in files]
+    files = [
+        replace(file, proved_by=_proof(project, file), roles=roles)
+        for file in files
+        if file.kind is not POLICY or every or tenancy.is_on(project)
+    ]
     if TRIGGER not in kinds:
         return files
     disabled, required = listed(project, "disabled_triggers", files), listed(project, "required_triggers", files)

@@ -16,7 +16,7 @@ from skinspire_db.lifecycle.pipeline import Look, Pipeline, Series, Step
 from skinspire_db.lifecycle.read_only import present, read_only_connection
 from skinspire_db.lifecycle.result import Summary, counted
 from skinspire_db.migrations import drift, losses, origins, position, revisions, running, writing
-from skinspire_db.objects import adopted, install, kinds, proofs, versions
+from skinspire_db.objects import adopted, install, kinds, proofs, tenant_roles, versions
 from skinspire_db.objects.dependents import Saved
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.postgres.target import Target, target_of
@@ -141,7 +141,7 @@ def _revision(
             return Summary({"by_another_operation": f"{script.revision} {script.doc}"})
         return running.apply(connection, environment.project, files, script, down=down, saved=saved)
 
-    sql_files = versions.current(environment.project)
+    sql_files = versions.current(environment.project, roles=tenant_roles.of(environment))
     if down or script.revision not in revisions.heads(environment.project):  # what is demanded, the head has to have
         sql_files = [replace(file, required=False, core=False) for file in sql_files]
     saved: list[Saved] = []  # views and functions that the revision takes out of its way
@@ -322,7 +322,12 @@ def merge(environment: Environment, message: str | None, *, dry: bool = False) -
 def _wanted(environment: Environment) -> tuple[Target, Project, Blueprint, list[SqlFile]]:
     """What drift is measured against."""
     project = environment.project
-    return target_of(environment), project, Blueprint.of_project(project), versions.current(project)
+    return (
+        target_of(environment),
+        project,
+        Blueprint.of_project(project),
+        versions.current(project, roles=tenant_roles.of(environment)),
+    )
 
 
 def look(environment: Environment, at: Callable[[Connection], T]) -> T:

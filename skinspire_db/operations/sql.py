@@ -15,7 +15,7 @@ from skinspire_db.config.project import current_project
 from skinspire_db.errors import NotApplicable, UsageError
 from skinspire_db.lifecycle.pipeline import Look, Pipeline, Step
 from skinspire_db.lifecycle.result import Check, Summary, counted
-from skinspire_db.objects import adopted, live, needs, proofs, refusals, versions, writing
+from skinspire_db.objects import adopted, live, needs, proofs, refusals, tenant_roles, versions, writing
 from skinspire_db.objects import diff as differing
 from skinspire_db.objects import install as installing
 from skinspire_db.objects import status as state
@@ -34,7 +34,7 @@ class Scope:
     kinds: tuple[Kind, ...]
 
 
-WORDS = ("function", "view", "materialized view", "index", "trigger")
+WORDS = ("function", "view", "materialized view", "index", "trigger", "policy")
 SQL, TRIGGERS = Scope("sql", KINDS), Scope("triggers", (TRIGGER,))
 
 
@@ -57,7 +57,7 @@ def install(
         at_version: an earlier version of that file, as it was typed.
         verify: prove every file, and take one that cannot be proved for no pass.
     """
-    files = versions.current(environment.project, scope.kinds)
+    files = _files(environment, scope)
     if at_version is not None and name is None:
         raise UsageError(
             "--at-version needs --name",
@@ -92,6 +92,10 @@ def install(
     return Pipeline(f"{scope.collection}.install", environment, (making_them, _view_step("proofs", prove, proved)))
 
 
+def _files(environment: Environment, scope: Scope, *, every: bool = False) -> list[SqlFile]:
+    return versions.current(environment.project, scope.kinds, roles=tenant_roles.of(environment), every=every)
+
+
 def _refuse_not_applicable(connection: Connection, file: SqlFile) -> None:
     """What was asked for by name cannot be left out silently. Raises NotApplicable."""
     if lack := needs.lacks(connection, [file]).get(file.name):
@@ -107,7 +111,7 @@ def status(environment: Environment, scope: Scope = SQL) -> Look:
         environment: whose database is looked at.
         scope: of which kinds of files.
     """
-    files = versions.current(environment.project, scope.kinds)
+    files = _files(environment, scope, every=True)
 
     def look(connection: Connection) -> Summary:
         states = state.status(connection, files, scope.kinds)
@@ -144,7 +148,7 @@ def diff(environment: Environment, name: str | None = None, scope: Scope = SQL) 
         name: one file; None for all.
         scope: of which kinds of files.
     """
-    files = versions.current(environment.project, scope.kinds)
+    files = _files(environment, scope)
     chosen = files if name is None else [versions.pick(files, name)]
 
     def look(connection: Connection) -> Summary:
@@ -170,7 +174,7 @@ def verify(environment: Environment, views: Sequence[str] = (), scope: Scope = S
         views: the names of those checks that are wanted; none for all.
         scope: of which kinds of files.
     """
-    files = versions.current(environment.project, scope.kinds)
+    files = _files(environment, scope)
     known = {name: view for name, view in proofs.VIEWS.items() if name != "views" or scope is SQL}
     steps = (_view_step(name, view, files) for name, view in known.items() if name in (views or known))
     flags = "".join(f" --{view}" for view in views)
@@ -228,6 +232,8 @@ def _chosen(wanted: Mapping[str, str | None]) -> tuple[Kind, str]:
 
 
 def _word(name: str) -> str:
+    if name.startswith(("policy ", "row security ")):
+        return "policy" if name.startswith("policy ") else ""
     return "trigger" if " on " in name and name.startswith("_") else live.split(name)[0]
 
 

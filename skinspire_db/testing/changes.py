@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from skinspire_db.catalog import objects
 from skinspire_db.inspection import verification
 from skinspire_db.inspection.checks import Subject
-from skinspire_db.objects import versions
+from skinspire_db.objects import tenant_roles, versions
 from skinspire_db.schema.blueprint import Blueprint
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def assert_valid(database: ClinicDatabase) -> None:
         connection,
         database.environment,
         Blueprint.of_project(project),
-        versions.current(project),
+        versions.current(project, roles=tenant_roles.of(database.environment)),
     )
     with connection.transaction(force_rollback=True):
         summary = verification.verify(subject)

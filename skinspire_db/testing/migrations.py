@@ -13,7 +13,7 @@ import pytest
 from skinspire_db.catalog import definitions
 from skinspire_db.lifecycle import stamp
 from skinspire_db.migrations import drift, position, revisions
-from skinspire_db.objects import proofs, versions
+from skinspire_db.objects import proofs, tenant_roles, versions
 from skinspire_db.operations import env, migrate
 from skinspire_db.postgres import connections
 from skinspire_db.schema.blueprint import Blueprint
@@ -62,7 +62,8 @@ def test_models_equal_migrations(db_empty: Database) -> None:
     with contextlib.closing(connections.connect(db_empty.target, "tests")) as connection:
         connections.begin(connection, environment.policy)
         blueprint = Blueprint.of_project(project)
-        differences = drift.look(connection, db_empty.target, project, blueprint, versions.current(project))
+        files = versions.current(project, roles=tenant_roles.of(environment))
+        differences = drift.look(connection, db_empty.target, project, blueprint, files)
     assert not differences.lines, "\n".join(differences.lines)
 
 
@@ -70,7 +71,8 @@ def test_triggers_are_proven(db_clone: ClinicDatabase) -> None:
     """Every trigger file does on the finished database what its proof in sql/triggers/verify asks for."""
     with contextlib.closing(connections.connect(db_clone.database.target, "tests")) as connection:
         connections.begin(connection, db_clone.environment.policy)
-        checks = proofs.prove(connection, versions.current(db_clone.environment.project))
+        files = versions.current(db_clone.environment.project, roles=tenant_roles.of(db_clone.environment))
+        checks = proofs.prove(connection, files)
     bad = [f"{check.name}: {check.status}: {check.detail}" for check in checks if check.status != "pass"]
     assert not bad, "\n".join(bad)
 

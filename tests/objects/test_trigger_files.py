@@ -104,7 +104,8 @@ def test_the_lock_and_the_archive_agree_with_the_files() -> None:
     """An edit without a new version, and an earlier version that is missing, show here."""
     current = files.read_files(files.folder())
     versions.check(current)
-    assert list(versions.read_lock(SQL)) == sorted(f"triggers/{file.name}" for file in current)
+    locked = [name for name in versions.read_lock(SQL) if name.startswith("triggers/")]
+    assert locked == sorted(f"triggers/{file.name}" for file in current)
 
 
 @pytest.mark.parametrize("path", sorted((files.folder() / "archive").glob("*.sql")), ids=lambda path: path.name)
