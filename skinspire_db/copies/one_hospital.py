@@ -98,10 +98,10 @@ class OneHospital:
             row = connection.execute(query.encode()).fetchone() if query else None
             if row and row[0]:
                 source, target = (self.relations[oid] for oid in (link.source, link.target))
-                rows = counted(row[0], "row", "refer", "refers")
                 raise StepFailed(
-                    f"hospital {self.hospital} cannot be copied alone: {rows} of {source.schema}.{source.name}"
-                    f" by the foreign key {link.name} to another hospital's of {target.schema}.{target.name}",
+                    f"hospital {self.hospital} cannot be copied alone: the foreign key {link.name} leads from"
+                    f" {counted(row[0], 'row')} of {source.schema}.{source.name} to another hospital's of"
+                    f" {target.schema}.{target.name}",
                     remedy="correct these rows, or copy all hospitals: leave --hospital out",
                 )
 

@@ -34,7 +34,7 @@ CREATE TABLE parent (id int, note text); CREATE TABLE heir (hospital_id varchar(
 
 INSERT INTO hospitals VALUES ('A', 'A'), ('B', 'B'), ('a', 'another');
 INSERT INTO users VALUES (1, NULL, NULL, 'S'), (2, 'A', 1, 'A'), (3, 'A', 3, 'A'), (4, 'B', 1, 'B'), (5, 'B', 4, 'B');
-INSERT INTO "Odd ""1"" table" SELECT h, n, upper(h) FROM unnest(ARRAY['a', 'B']) h, generate_series(1, 3) n;
+INSERT INTO "Odd ""1"" table" (hospital_id, note) SELECT h, upper(h) FROM unnest(ARRAY['a', 'B']) h, generate_series(1, 3) n;
 INSERT INTO regions VALUES (1, NULL, 'A'), (2, 1, 'A'), (3, 1, 'B'), (4, NULL, 'B');
 BEGIN; INSERT INTO countries VALUES ('in', 1, 2, 1, 'A'), ('fr', 1, 3, 2, 'B'), ('xx', 2, 4, NULL, 'B');
 INSERT INTO cities VALUES (1, 'IN', 1, 'A'), (2, 'FR', 1, 'B'), (3, 'in', 1, 'A'), (4, NULL, 1, 'B'), (5, 'in', 1, 'B'); COMMIT;
@@ -82,3 +82,68 @@ def test_one_hospital_with_all_that_it_needs(shapes: Project) -> None:
     assert outcome.code == 0, outcome.out
     wanted = {table: [note for note in found if note in ("A", "S")] for table, found in before.items()}
     assert notes(shapes, shapes.database) == wanted
+    # The sequence is behind the rows that came, and the keys are complete: PostgreSQL checked each on the way.
+    insert = """INSERT INTO "Odd ""1"" table" (hospital_id) VALUES ('A') RETURNING id"""
+    assert shapes.execute(insert) is None and shapes.query('SELECT max(id) FROM "Odd ""1"" table"') == [(7,)]
+    source, copy, compare, *_ = outcome.json["steps"]
+    assert source["summary"]["hospital"] == "A" and copy["summary"]["method"] == "stream"
+    assert compare["summary"]["rows"] >= sum(map(len, wanted.values()))
+    said = " ".join(outcome.json["notes"])
+    assert "no foreign key ties them to a hospital: public.parent, public.settings, skinspire_tools." in said
+    assert "left out: large objects" in said
+
+
+@pytest.mark.slow
+def test_reference_data_is_whole_and_needs_what_it_refers_to(shapes: Project) -> None:
+    (shapes.root / "seed.toml").write_text('[countries]\nkey = ["code"]\n')
+    (shapes.root / "pyproject.toml").write_text('[tool.skinspire_db]\nreference = ["seed.toml"]\n')
+    outcome = shapes.invoke("db.copy", "--source=test", "--target=dev", "--hospital=A")
+    assert outcome.code == 0, outcome.err
+    counts = "SELECT (SELECT count(*) FROM countries), (SELECT count(*) FROM regions), (SELECT count(*) FROM cities)"
+    assert shapes.query(counts) == [(3, 4, 3)]
+
+
+@pytest.mark.slow
+def test_what_cannot_be_copied_alone(shapes: Project) -> None:
+    test = database(shapes, "TEST")
+
+    def refused(hospital: str, *options: str) -> str:
+        outcome = shapes.invoke("--dry", "db.copy", "--source=test", "--target=dev", f"--hospital={hospital}", *options)
+        assert outcome.code in (1, 2) and outcome.err.startswith("error: ") and outcome.err.count("\n") == 1, outcome.err
+        assert shapes.query(f"SELECT 1 FROM pg_database WHERE datname = '{shapes.database}'", "postgres") == []
+        return outcome.err
+
+    assert "the source has no hospital C -> --hospital=A, or B or a" in refused("C")
+    assert "the source has no hospital A' OR true --" in refused("A' OR true --"), "it is a value and no SQL"
+    assert "the source has no hospital A0123456789012345" in refused("A0123456789012345"), "not cut to varchar(15)"
+    assert "--hospital names no hospital" in refused("") and "--hospital names no hospital" in refused(" ")
+    assert "give one of the two" in refused("A", "--schema-only")
+    assert "a template is copied whole" in refused("A", "--method=template")
+    for change, back, names in (
+        (
+            "users SET manager = 4 WHERE id = 2",
+            "users SET manager = 1 WHERE id = 2",
+            ["users_manager_fkey", "1 row of public.users"],
+        ),
+        (
+            "users SET manager = 4 WHERE id = 1",
+            "users SET manager = NULL WHERE id = 1",
+            ["users_manager_fkey"],
+        ),  # of the system
+        ("patients SET made_by = 5 WHERE id = 1", "patients SET made_by = NULL WHERE id = 1", ["patients_made_by_fkey"]),
+        (
+            "comments SET parent = 4 WHERE id = 1",
+            "comments SET parent = NULL WHERE id = 1",
+            ["comments_parent_fkey", "public.comments"],
+        ),
+        ("comments SET task = 2 WHERE id = 2", "comments SET task = NULL WHERE id = 2", ["of_task leads", "public.tasks"]),
+    ):
+        shapes.execute(f"UPDATE {change}", test)
+        said = refused("A")
+        assert all(name in said for name in (*names, "hospital A cannot be copied alone")), (change, said)
+        shapes.execute(f"UPDATE {back}", test)
+    shapes.execute("CREATE TABLE ward (id int, hospital_id int)", test)
+    assert "--hospital=A is no integer, which public.ward.hospital_id is" in refused("A")
+    for table in ("ward", '"Odd ""1"" table"', "heir", "users", "patients"):
+        shapes.execute(f"ALTER TABLE {table} RENAME hospital_id TO clinic", test)
+    assert "no table of the source has a column hospital_id" in refused("A")
