@@ -83,8 +83,8 @@ def test_one_hospital_with_all_that_it_needs(shapes: Project) -> None:
     wanted = {table: [note for note in found if note in ("A", "S")] for table, found in before.items()}
     assert notes(shapes, shapes.database) == wanted
     # The sequence is behind the rows that came, and the keys are complete: PostgreSQL checked each on the way.
-    insert = """INSERT INTO "Odd ""1"" table" (hospital_id) VALUES ('A') RETURNING id"""
-    assert shapes.execute(insert) is None and shapes.query('SELECT max(id) FROM "Odd ""1"" table"') == [(7,)]
+    shapes.execute("""INSERT INTO "Odd ""1"" table" (hospital_id) VALUES ('A')""")
+    assert shapes.query('SELECT max(id) FROM "Odd ""1"" table"') == [(7,)]
     source, copy, compare, *_ = outcome.json["steps"]
     assert source["summary"]["hospital"] == "A" and copy["summary"]["method"] == "stream"
     assert compare["summary"]["rows"] >= sum(map(len, wanted.values()))
