@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from skinspire_db.config.tenancy import ALL_HOSPITALS as ALL_HOSPITALS
 from skinspire_db.service import CONNECTION_TYPES
 
 if TYPE_CHECKING:
@@ -34,8 +35,10 @@ def get_db_session(
     env: str | None = None,
     *,
     user: str | None = None,
-    hospital_id: object = None,
+    hospital: object = None,
+    reason: str | None = None,
     read_only: bool = False,
+    hospital_id: object = None,
     connection_type: str | None = None,
 ) -> DbSession:
     """A block with a SQLAlchemy Session: committed when it ends well, rolled back when it does not, always closed.
@@ -43,8 +46,12 @@ def get_db_session(
     Args:
         env: The environment; None is the active one.
         user: The name that the triggers record in created_by and updated_by (`app.current_user`), for the transaction only.
-        hospital_id: The hospital that the work is for (`app.current_hospital`); set for the transaction only.
+        hospital: The hospital that the work is for, by its key or as an object with a `hospital_id`; None is the one of
+            set_current_hospital(). With `tenancy = true` PostgreSQL shows and takes this hospital's rows alone.
+            ALL_HOSPITALS is for jobs over all of them.
+        reason: Why a job works over all hospitals; the journal keeps it.
         read_only: PostgreSQL refuses every write. Where the environment has a replica (PROD_REPLICA_URL), it serves.
+        hospital_id: The former name of `hospital`.
         connection_type: 'auto', 'flask' or 'standalone', also as the first argument: it means nothing any more, and warns.
 
     A block inside another one of the same thread or task, on the same environment, is part of the outer one's unit of work,
@@ -55,7 +62,11 @@ def get_db_session(
 
     Raises:
         UnknownEnvironment, InvalidSetting: when the block begins.
-        UsageError: when a `read_only` block begins inside a block that writes.
+        HospitalNotSet: with tenancy on, when there is no hospital; before any SQL.
+        HospitalRefused: for a hospital that is no UUID, or another one than the outer block's, before any SQL; at the first
+            statement for one that does not exist or is not active.
+        PermissionMissing: at the first statement, where the login cannot take the role of the policies.
+        UsageError: when a `read_only` block begins inside a block that writes; for ALL_HOSPITALS without a reason.
         ConnectionFailed, DatabaseMissing: at the first statement, after the policy's connect_retry.
         SessionSpoiled: at the end of the outermost block, when an inner one failed and its error was caught; in place of the
             block's own error too, when a COMMIT or ROLLBACK inside it, however it was sent, has ended the transaction: what
@@ -68,7 +79,41 @@ def get_db_session(
         from skinspire_db.service import compatible
 
         env = compatible.without_connection_type(env, connection_type)
-    return SessionBlock(env, user, hospital_id, read_only)
+    hospital = hospital_id if hospital is None else hospital
+    return SessionBlock(env, user, hospital, read_only, reason, _journal(hospital))
+
+
+def set_current_hospital(hospital: object) -> AbstractContextManager[None]:
+    """Set the hospital of all blocks of this thread or asyncio task that name none: once for a request or job.
+
+        with set_current_hospital(hospital):
+            ...
+
+    A plain call holds until the next one; None takes it back. Inside a request of Flask it ends with the request. Tasks that
+    are started inside have the hospital, new threads have none.
+
+    Args:
+        hospital: The hospital's key, or an object with a `hospital_id`.
+
+    Returns:
+        A context manager, at whose end the former hospital is set again.
+
+    Raises:
+        HospitalRefused: for what is no UUID, and inside a block for another hospital.
+        UsageError: for ALL_HOSPITALS, which each block asks for with its reason.
+    """
+    from skinspire_db.service import hospitals
+
+    return hospitals.set_current(hospital)
+
+
+def _journal(hospital: object) -> Any:
+    """What writes a block over all hospitals into the journal."""
+    if hospital is not ALL_HOSPITALS:
+        return None
+    from skinspire_db.lifecycle import journal
+
+    return journal.record
 
 
 def get_db_engine(env: str | None = None) -> Engine:
@@ -88,7 +133,13 @@ def get_db_engine(env: str | None = None) -> Engine:
 
 
 def get_async_session(
-    env: str | None = None, *, user: str | None = None, hospital_id: object = None, read_only: bool = False
+    env: str | None = None,
+    *,
+    user: str | None = None,
+    hospital: object = None,
+    reason: str | None = None,
+    read_only: bool = False,
+    hospital_id: object = None,
 ) -> AbstractAsyncContextManager[AsyncSession]:
     """As get_db_session, for asyncio: `async with` gives an AsyncSession, and nothing stops the loop.
 
@@ -98,15 +149,18 @@ def get_async_session(
     Args:
         env: The environment; None is the active one.
         user: The name that the triggers record, for the transaction only.
-        hospital_id: The hospital that the work is for, for the transaction only.
+        hospital: The hospital that the work is for, as get_db_session's.
+        reason: Why a job works over all hospitals.
         read_only: PostgreSQL refuses every write; a replica serves, where there is one.
+        hospital_id: The former name of `hospital`.
 
     Raises:
         InvalidSetting: where greenlet is not installed; else as get_db_session.
     """
     from skinspire_db.service.async_block import AsyncSessionBlock
 
-    return AsyncSessionBlock(env, user, hospital_id, read_only)
+    hospital = hospital_id if hospital is None else hospital
+    return AsyncSessionBlock(env, user, hospital, read_only, reason, _journal(hospital))
 
 
 def get_async_engine(env: str | None = None) -> AsyncEngine:

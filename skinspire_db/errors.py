@@ -134,6 +134,14 @@ class SessionSpoiled(SkinspireError):
     """
 
 
+class HospitalRefused(Refused):
+    """The hospital of a block is no UUID, does not exist, is not active, or is not the one of the block around it."""
+
+
+class HospitalNotSet(HospitalRefused):
+    """Tenancy is on, and a block names no hospital."""
+
+
 class NotCopied(SkinspireError):
     """Something was asked of a detached copy that was not copied."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from skinspire_db.service import async_engines
 from skinspire_db.service.session_block import SessionBlock
@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 class AsyncSessionBlock:
     """`async with` gives an AsyncSession over the session of a unit of work."""
 
-    def __init__(self, env: str | None, user: object, hospital_id: object, read_only: bool) -> None:
+    def __init__(
+        self, env: str | None, user: str | None, hospital: object, read_only: bool, reason: str | None, journal: Any
+    ) -> None:
         async_engines.require_greenlet()
-        self.block = SessionBlock(env, user, hospital_id, read_only, async_engines.service)
+        self.block = SessionBlock(env, user, hospital, read_only, reason, journal, async_engines.service)
         self.block.connection_is_free = True  # its pool waits without stopping the loop
 
     async def __aenter__(self) -> AsyncSession:

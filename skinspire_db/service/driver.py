@@ -7,10 +7,12 @@ inside it, in whatever way, without asking the server.
 from __future__ import annotations
 
 import re
+from collections.abc import Generator
 from typing import Any
 
 import psycopg
-from psycopg.pq import TransactionStatus
+from psycopg import generators
+from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.rows import TupleRow
 
 ENDS = {b"COMMIT", b"PREPARE TRANSACTION"}
@@ -39,15 +41,36 @@ class CountingCursor:
 
 
 class CountingConnection:
-    """`transaction_count` grows with each transaction that psycopg begins here, and each that a statement ends."""
+    """`transaction_count` grows with each transaction that psycopg begins here, and each that a statement ends.
+
+    `settings` are sent together with each BEGIN, in one round trip: so every transaction of a unit of work has them, also one
+    that began because a statement of the application had ended the first.
+    """
 
     transaction_count = 0
+    settings: tuple[bytes, ...] = ()
     info: Any
+    pgconn: Any
+    autocommit: Any
+    _pipeline: Any
 
     @property
     def in_transaction(self) -> bool:
         """Whether a transaction is open."""
         return bool(self.info.transaction_status != TransactionStatus.IDLE)
+
+    def _start_query(self) -> Generator[Any, Any, None]:
+        begins = bool(self.settings) and not self.autocommit and not self.in_transaction
+        if not begins or self._pipeline:
+            yield from super()._start_query()  # type: ignore[misc]
+            for setting in self.settings if begins else ():  # a pipeline takes one statement at a time
+                yield from self._exec_command(setting)  # type: ignore[attr-defined]
+            return
+        self._check_connection_ok()  # type: ignore[attr-defined]
+        self.pgconn.send_query(b"; ".join((self._get_tx_start_command(), *self.settings)))
+        for result in (yield from generators.execute(self.pgconn)):
+            if result.status == ExecStatus.FATAL_ERROR:
+                raise psycopg.errors.error_from_result(result, encoding="utf-8")
 
     def _get_tx_start_command(self) -> bytes:
         self.transaction_count += 1

@@ -13,6 +13,7 @@ import time
 import weakref
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,16 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, Engine
 
 from skinspire_db.config import environment
+from skinspire_db.config import tenancy as tenancy_settings
 from skinspire_db.config.environment import Environment
 from skinspire_db.config.policy import Policy
 from skinspire_db.config.server_pin import Pin
+from skinspire_db.config.tenancy import AllHospitals
+from skinspire_db.errors import HospitalNotSet
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.target import Target, libpq_parameters, replica, target_of
 from skinspire_db.service import driver, options, ownership, test_override
+from skinspire_db.service.identity import Identity
 from skinspire_db.service.options import Options
 
 log = logging.getLogger("skinspire_db")
@@ -58,6 +63,8 @@ class Service:
     closed: bool = False
     options: Options = field(default_factory=Options)
     units_in_loops: Counter[int] = field(default_factory=Counter)  # thread -> open units of work of its coroutines
+    hospital_query: str | None = None  # whether a hospital is there and active; empty where no table has them, None before
+    known_hospitals: dict[str, float] = field(default_factory=dict)  # active ones -> until when they are not asked for again
 
     @property
     def name(self) -> str:
@@ -68,6 +75,35 @@ class Service:
     def other_name(self) -> str:
         """The name of the engines of the other kind."""
         return f"{self.environment.name} (asyncio)"
+
+    @cached_property
+    def tenancy(self) -> bool:
+        """Whether each block is for one hospital."""
+        return tenancy_settings.is_on(self.environment.project)
+
+    @cached_property
+    def database(self) -> str:
+        """The database's name, by which its roles are named; a pooler may know it by another one."""
+        return target_of(self.environment, start=False).database
+
+    def identity(self, user: str, hospital: str | AllHospitals) -> Identity:
+        """The identity of a block where tenancy is on.
+
+        Args:
+            user: The name that triggers record.
+            hospital: The hospital's key, or ALL_HOSPITALS.
+
+        Raises:
+            HospitalNotSet: there is no hospital.
+        """
+        if isinstance(hospital, AllHospitals):
+            return Identity(user, "", tenancy_settings.system_role(self.database))
+        if not hospital:
+            raise HospitalNotSet(
+                "tenancy is on, and no hospital is set",
+                remedy="call set_current_hospital() for the request, or write get_db_session(hospital=...)",
+            )
+        return Identity(user, hospital, tenancy_settings.application_role(self.database))
 
     @property
     def policy(self) -> Policy:
@@ -270,11 +306,13 @@ def has_room(service: Service, read_only: bool) -> bool:
 
 def watch(engine: Engine, service: Service) -> None:
     """Note which place takes a connection, log a connection that the garbage collector had to give back, and close what
-    comes back after close_all().
+    comes back after close_all(). What comes back is no unit of work's any more.
     """
 
     @event.listens_for(engine, "checkin")
     def on_checkin(_: Any, record: Any) -> None:
+        if record.driver_connection is not None:
+            record.driver_connection.settings = ()
         taken = record.info.pop("taken", None)
         place_taken = service.unreturned.pop(id(record), None)
         if place_taken and taken is not None and taken() is None:

@@ -13,10 +13,10 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from skinspire_db.errors import ConnectionFailed, SessionSpoiled, UsageError
-from skinspire_db.service import engines, ownership
+from skinspire_db.service import engines, hospitals, ownership
 from skinspire_db.service.engines import Service
 from skinspire_db.service.ownership import Owner
-from skinspire_db.service.unit_of_work import NO_IDENTITY, Identity, OpenBlock, UnitOfWork, block_session
+from skinspire_db.service.unit_of_work import OpenBlock, UnitOfWork, block_session
 
 log = logging.getLogger("skinspire_db")
 POLL_SECONDS = 0.005  # between two looks whether a connection has come free
@@ -28,15 +28,19 @@ class SessionBlock:
     def __init__(
         self,
         env: str | None,
-        user: object,
-        hospital_id: object,
+        user: str | None,
+        hospital: object,
         read_only: bool,
+        reason: str | None = None,
+        journal: Any = None,
         find_service: Callable[[str | None], Service] = engines.service,
     ) -> None:
         self.env = env
         self.find_service = find_service
         self.user = user
-        self.hospital_id = hospital_id
+        self.hospital = hospital
+        self.reason = reason
+        self.journal = journal  # writes a block over all hospitals down
         self.read_only = read_only
         self.unit: UnitOfWork | None = None
         self.block: OpenBlock | None = None
@@ -118,6 +122,7 @@ class SessionBlock:
         The connection is taken at the first statement; at once from a replica, which may not answer, and in a coroutine,
         where it may not be there when it is needed.
         """
+        identity = hospitals.identity(service, self.user, self.hospital, self.reason, None)
         engine = service.reader if self.read_only else service.engine
         connection = engines.replica_connection(service) if self.read_only else None
         if owner[1] is not None and connection is None:
@@ -128,8 +133,9 @@ class SessionBlock:
                     remedy="write async with get_db_session()",
                 )
             connection = engine.connect()
+        if self.journal is not None and identity.role:
+            hospitals.write_down(service, self.journal, identity, str(self.reason))
         session = block_session(service, connection or engine)
-        identity = self._identity(NO_IDENTITY)
         unit = UnitOfWork(service, session, owner, identity, self.read_only, ownership.innermost(), connection)
         session.unit = unit
         self.block = OpenBlock(identity)
@@ -146,7 +152,8 @@ class SessionBlock:
                 "a get_db_session(read_only=True) block cannot begin inside a block that writes: they share one transaction",
                 remedy="leave out read_only=True, or end the outer block first",
             )
-        self.block = unit.join(self._identity(unit.identity), savepoint=ownership.nested_transactions())
+        identity = hospitals.identity(unit.service, self.user, self.hospital, self.reason, unit.identity)
+        self.block = unit.join(identity, savepoint=ownership.nested_transactions())
 
     def _end(self, unit: UnitOfWork, error: BaseException | None) -> None:
         """Close the outermost block: commit, or roll back."""
@@ -166,9 +173,3 @@ class SessionBlock:
         finally:
             ownership.set_innermost(unit.outer)
             unit.close()
-
-    def _identity(self, outer: Identity) -> Identity:
-        return (
-            outer[0] if self.user is None else str(self.user),
-            outer[1] if self.hospital_id is None else str(self.hospital_id),
-        )

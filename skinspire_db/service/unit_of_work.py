@@ -6,22 +6,18 @@ import os
 import sys
 import warnings
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy
 from sqlalchemy import event
-from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
 
 from skinspire_db.errors import SessionSpoiled, UsageError
-from skinspire_db.service import engines
+from skinspire_db.service import criteria, engines, hospitals
 from skinspire_db.service.engines import Service
+from skinspire_db.service.identity import NO_IDENTITY, Identity, change_identity
 from skinspire_db.service.ownership import Owner
 
-SET_IDENTITY = sqlalchemy.text(
-    "SELECT set_config('app.current_user', :user, true), set_config('app.current_hospital', :hospital, true)"
-)
-Identity = tuple[str, str]  # user and hospital; '' is none
-NO_IDENTITY: Identity = ("", "")
 _warned: set[str] = set()  # the places whose session.commit() was warned about
 
 
@@ -209,7 +205,7 @@ class UnitOfWork:
         """From here on the triggers record this user; what waits to be written is flushed under the former one's name."""
         if identity != self.identity and self.session.in_transaction():
             self.session.flush()
-            _set_identity(self.session, identity)
+            change_identity(self.session, identity)
             self.identity_is_set = True
         self.identity = identity
 
@@ -281,10 +277,6 @@ def _reason(error: BaseException) -> str:
     return error.message if isinstance(error, UsageError) else f"an inner block failed ({type(error).__name__})"
 
 
-def _set_identity(executor: Session | sqlalchemy.Connection, identity: Identity) -> None:
-    executor.execute(SET_IDENTITY, {"user": identity[0], "hospital": identity[1]})
-
-
 @event.listens_for(BlockSession, "after_begin")
 def _note_begin(session: BlockSession, transaction: SessionTransaction, connection: sqlalchemy.Connection) -> None:
     """Remember the transaction's connection, and tell PostgreSQL who works, for this transaction alone."""
@@ -295,8 +287,16 @@ def _note_begin(session: BlockSession, transaction: SessionTransaction, connecti
     driver: Any = connection.connection.driver_connection
     unit.count_at_begin = driver.transaction_count
     unit.identity_is_set = unit.identity != NO_IDENTITY
-    if unit.identity_is_set:
-        _set_identity(connection, unit.identity)
+    driver.settings = unit.identity.settings()
+    if unit.identity.role:
+        hospitals.check(unit.service, connection, unit.identity)
+
+
+@event.listens_for(BlockSession, "do_orm_execute")
+def _limit_to_hospital(state: ORMExecuteState) -> None:
+    unit = cast("BlockSession", state.session).unit
+    if unit.identity.role and unit.identity.hospital:
+        criteria.limit(state, unit.identity.hospital)
 
 
 @event.listens_for(BlockSession, "after_rollback")
@@ -322,7 +322,7 @@ def _restore_identity(session: BlockSession, transaction: SessionTransaction) ->
     """A rollback to a savepoint also takes back the identity that was set since."""
     unit = session.unit
     if transaction.nested and unit.identity_is_set and session.is_active and unit.driver_connection() is not None:
-        _set_identity(session, unit.identity)
+        change_identity(unit.connection, unit.identity)  # the session itself takes no statement here
 
 
 def _warn_once(message: str, place: str) -> None:

@@ -60,6 +60,15 @@ class AsyncJoinedConnection:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.joined, name)
 
+    @property
+    def settings(self) -> tuple[bytes, ...]:
+        """As driver.AsyncConnection's."""
+        return self.joined.settings
+
+    @settings.setter
+    def settings(self, value: tuple[bytes, ...]) -> None:
+        self.joined.settings = value
+
     def cursor(self, *arguments: Any, **more: Any) -> AsyncJoinedCursor:
         """As psycopg's."""
         return AsyncJoinedCursor(self.joined.cursor(*arguments, **more))

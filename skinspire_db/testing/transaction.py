@@ -40,8 +40,12 @@ USE_DB_DATABASE = "use db_database: there every connection is one of its own"
 # Deferred constraints are checked when a transaction commits. Going back lets the next commit check them again.
 CHECK = "SAVEPOINT skinspire_check; SET CONSTRAINTS ALL IMMEDIATE; ROLLBACK TO skinspire_check; RELEASE skinspire_check"
 # The identity is a setting of the transaction; a released savepoint does not take it back, and the next one would have it.
-IDENTITY = "current_setting('app.current_user', true), current_setting('app.current_hospital', true)"
-SET_IDENTITY = "SELECT set_config('app.current_user', {}, true), set_config('app.current_hospital', {}, true)"
+IDENTITY = "current_setting('app.current_user', true), current_setting('app.current_hospital', true), current_setting('role')"
+SET_ROLE = "set_config('role', {}, true)"
+SET_IDENTITY = (
+    f"SELECT set_config('app.current_user', {{}}, true), set_config('app.current_hospital', {{}}, true), {SET_ROLE}"
+)
+NO_IDENTITY = ("", "", "none")
 # nextval and setval are not rolled back, but their sequences stay locked until the end of the transaction.
 TRACES = """
     PREPARE skinspire_traces AS
@@ -116,14 +120,13 @@ class Transaction:
                 return
             self._number += 1
             joined.savepoint, joined.thread, joined.inside = f"skinspire_{self._number}", threading.get_ident(), False
-            begin = f"SAVEPOINT {joined.savepoint}" + ("; SET LOCAL transaction_read_only = on" if joined.read_only else "")
-            joined.identity_before = ("", "")
+            begin = [f"SAVEPOINT {joined.savepoint}", *(["SET LOCAL transaction_read_only = on"] if joined.read_only else [])]
+            joined.identity_before = NO_IDENTITY
             if self.open:
-                no_identity = SET_IDENTITY.format("''", "''")
-                row = self.connection.execute(f"SELECT {IDENTITY}; {begin}; {no_identity}".encode()).fetchone()
-                joined.identity_before = row or joined.identity_before
-            else:
-                self.connection.execute(begin.encode())
+                begin = [f"SELECT {IDENTITY}", *begin, SET_IDENTITY.format("''", "''", "'none'")]
+            cursor = self.connection.execute(b"; ".join((*(each.encode() for each in begin), *joined.settings)))
+            if self.open:
+                joined.identity_before = cursor.fetchone() or NO_IDENTITY
             joined.begun += not joined.suspended
             joined.suspended, joined.wrote = False, False
             self.open.append(joined)
@@ -131,7 +134,7 @@ class Transaction:
     def release(self, joined: JoinedConnection) -> None:
         """Release the connection's savepoint: what it has done cannot be undone alone, and its next statement begins anew."""
         if self.open and self.open[-1] is joined and self.connection.info.transaction_status == TransactionStatus.INTRANS:
-            self.connection.execute(f"RELEASE {joined.savepoint}".encode())
+            self.connection.execute(sql.SQL(f"RELEASE {joined.savepoint}; ") + joined.restore_identity())
             self.open.remove(joined)
 
     def commit(self, joined: JoinedConnection) -> None:
@@ -145,9 +148,8 @@ class Transaction:
                 joined.suspended = False
                 return
             release = f"RELEASE {joined.savepoint}; " if self.open[-1] is joined else ""
-            restore_identity = sql.SQL(SET_IDENTITY).format(*(sql.Literal(value or "") for value in joined.identity_before))
             try:
-                self.connection.execute(sql.SQL(f"{CHECK}; {release}") + restore_identity)
+                self.connection.execute(sql.SQL(f"{CHECK}; {release}") + joined.restore_identity())
             except psycopg.Error:
                 self.rollback(joined)
                 raise
@@ -244,7 +246,8 @@ class JoinedConnection:
         self.wrote_before = False  # before the cursor of the statement that is sent now
         self.suspended = False  # it has only read, and makes room for another thread's transaction
         self.begun = 0  # how many transactions
-        self.identity_before: tuple[str | None, str | None] = ("", "")
+        self.settings: tuple[bytes, ...] = ()  # as driver.Connection's
+        self.identity_before: tuple[str | None, ...] = NO_IDENTITY
         # A transaction inside another one has the other one's isolation, and cannot do without.
         self.read_only: bool | None = None
         self.deferrable: bool | None = None
@@ -253,6 +256,10 @@ class JoinedConnection:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transaction.connection, name)
+
+    def restore_identity(self) -> sql.Composed:
+        """What sets the identity that held before this transaction."""
+        return sql.SQL(SET_IDENTITY).format(*(sql.Literal(value or "") for value in self.identity_before))
 
     @property
     def transaction_count(self) -> int:
@@ -317,11 +324,13 @@ class JoinedConnection:
         """Release the savepoint."""
         self._settle()
         self._transaction.commit(self)
+        self.settings = ()
 
     def rollback(self) -> None:
         """Go back to the savepoint."""
         self._settle()
         self._transaction.rollback(self)
+        self.settings = ()
 
     def close(self) -> None:
         """The real connection stays open."""

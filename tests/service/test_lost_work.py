@@ -39,10 +39,11 @@ def test_an_error_that_was_caught_is_not_a_success(app: Project) -> None:
         with get_db_session() as inner, pytest.raises(DBAPIError):
             inner.execute(text("SELECT 1 / 0"))
     assert names(app) == []
-    with get_db_session() as session:
+    with get_db_session(user="me") as session:
         add(session, "c")
         with pytest.raises(DBAPIError), session.begin_nested():
             session.execute(text("SELECT 1 / 0"))
+        assert session.scalar(text("SELECT current_setting('app.current_user')")) == "me"
     assert names(app) == ["t:c"], "in a savepoint it may fail"
 
 

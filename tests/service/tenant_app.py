@@ -1,0 +1,94 @@
+"""What the tests of hospitals at the application's door share: a clinic with two hospitals, its roles and policies."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from secrets import token_hex
+
+import pytest
+from conftest import Project
+from service_app import POOL, service  # noqa: F401
+from sqlalchemy import event, text
+from sqlalchemy.orm import Session
+
+from skinspire_db.config.tenancy import application_role, system_role
+from skinspire_db.postgres.cluster import Address
+
+A, B, CLOSED = (uuid.UUID(int=number, version=4) for number in (10, 11, 12))
+TENANTS = "SELECT c.relname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'hospital_id' WHERE relkind = 'r'"
+OWN = "hospital_id = nullif(current_setting('app.current_hospital', true), '')::uuid"
+
+
+@pytest.fixture(scope="module")
+def tenants(server: Address, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A project with tenancy whose application signs in with a login that has no rights of its own."""
+    root = tmp_path_factory.mktemp("tenants")
+    (root / "pyproject.toml").write_text("[tool.skinspire_db]\ntenancy = true\n" + POOL)
+    project, database = Project(root, server), f"tenants_{token_hex(4)}"
+    project.env = {"DEV_DATABASE_URL": project.url(database, user=f"{database}_login", password=database)}
+    project.env["DEV_ADMIN_URL"] = project.url(database)
+    project.execute(f"CREATE DATABASE {database} TEMPLATE {template} STRATEGY FILE_COPY", "postgres")
+    project.execute(";".join(roles_and_policies(project, database)))
+    project.execute(";".join(rows()))
+    yield project
+    project.execute(f"DROP DATABASE {database} WITH (FORCE)", "postgres")
+    roles = ", ".join((application_role(database), system_role(database), f"{database}_login"))
+    project.execute(f"DROP ROLE {roles}", "postgres")
+    shutil.rmtree(root)
+
+
+def roles_and_policies(project: Project, database: str) -> Iterator[str]:
+    application, system = application_role(database), system_role(database)
+    yield f"CREATE ROLE {application} NOLOGIN; CREATE ROLE {system} NOLOGIN"
+    yield f"CREATE ROLE {database}_login LOGIN NOINHERIT PASSWORD '{database}'"
+    yield f"GRANT {application}, {system} TO {database}_login"
+    yield f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {application}, {system}"
+    yield f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {application}, {system}"
+    yield f"GRANT USAGE ON SCHEMA skinspire_tools TO {system}; GRANT INSERT ON skinspire_tools.journal TO {system}"
+    for (table,) in project.query(TENANTS):
+        yield f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY"
+        yield f"CREATE POLICY own ON {table} TO {application} USING ({OWN}) WITH CHECK ({OWN})"
+        yield f"CREATE POLICY all_hospitals ON {table} TO {system} USING (true) WITH CHECK (true)"
+        yield f"CREATE POLICY system_rows ON {table} FOR SELECT TO {application} USING (hospital_id IS NULL)"
+
+
+def rows() -> Iterator[str]:
+    """Three hospitals, the last of them not active; in each of the others three patients, and users."""
+    for number, hospital in enumerate((A, B, CLOSED)):
+        active = hospital != CLOSED
+        yield f"INSERT INTO hospitals (hospital_id, name, is_active) VALUES ('{hospital}', 't:{number}', {active})"
+        yield f"INSERT INTO branches (branch_id, hospital_id, name) VALUES ('{hospital}', '{hospital}', 'Branch {number}')"
+        yield (
+            "INSERT INTO patients (hospital_id, branch_id, mrn, first_name, personal_info, contact_info)"
+            f" SELECT '{hospital}', '{hospital}', 'M' || n, 'P{number}', '{{}}', '{{}}' FROM generate_series(1, 3) n"
+        )
+
+
+@pytest.fixture
+def app(tenants: Project, service: Callable[[Project], Project]) -> Project:
+    """The clinic with hospitals, whose dev environment is this process's."""
+    return service(tenants)
+
+
+def hospitals_of(session: object) -> set[object]:
+    """The hospitals of the patients that a session sees, asked without the WHERE of the ORM."""
+    return set(session.scalars(text("SELECT hospital_id FROM patients")))  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def seen(session: Session) -> Iterator[list[str]]:
+    """The statements that a session sends, but for those that begin its transaction."""
+    session.connection()
+    engine, sent = session.connection().engine, []
+
+    def note(_: object, __: object, statement: str, *___: object) -> None:
+        sent.append(statement)
+
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield sent
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
