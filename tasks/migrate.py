@@ -17,6 +17,7 @@ MESSAGE = {"message": "what the revision does, in a few words"}
     | {
         "keep": "keep the file also when it fails on this database",
         "accepted": "take in the accepted differences, too",
+        "head": "the line of revisions that it goes on, where there are several: a label, or a revision of it",
     }
 )
 def new(
@@ -25,14 +26,19 @@ def new(
     message: str | None = None,
     keep: bool = False,
     accepted: bool = False,
+    head: str | None = None,
     json: bool = False,
 ) -> None:
     """Write a revision from the difference between the models and the database."""
     from skinspire_db.operations import migrate
     from skinspire_db.terminal import console
 
-    options = {"keep": keep, "all_of_it": accepted}
-    console.operate(ctx, env, lambda context: migrate.new(context.environment, message, **options), json=json)
+    console.operate(
+        ctx,
+        env,
+        lambda context: migrate.new(context.environment, message, keep=keep, all_of_it=accepted, head=head),
+        json=json,
+    )
 
 
 @task(help=ENV | TO | CONFIRM | JSON)

@@ -27,6 +27,12 @@ STAMP = (
 ADOPT = "invoke db.adopt --env={env}"
 AHEAD = "git pull; or, where invoke db.drift --env={env} finds nothing, invoke migrate.stamp --env={env}"
 TABLE = "public.alembic_version"
+# Of these revisions the one that the tools applied last.
+LATEST = """
+    SELECT split_part(step -> 'summary' ->> 'applied', ' ', 1) AS revision
+    FROM skinspire_tools.journal CROSS JOIN LATERAL jsonb_array_elements(steps) AS step
+    WHERE split_part(step -> 'summary' ->> 'applied', ' ', 1) = ANY (%s) ORDER BY started_at DESC LIMIT 1
+"""
 
 
 @dataclass(frozen=True)
@@ -151,14 +157,16 @@ def next_up(connection: Connection, files: ScriptDirectory, last: str | None) ->
 
 
 def next_down(connection: Connection, files: ScriptDirectory) -> Script:
-    """The revision that a downgrade takes back: of several heads, the one that comes last in the files.
+    """The revision that a downgrade takes back: of several heads the one applied last, else the last in the files.
 
     Raises:
         UsageError: the database is at no revision.
         MigrationInvalid: the database is ahead of the code, or the revision has no downgrade().
     """
     refuse_unknown(connection, files)
-    at = set(current(connection))
+    at = current(connection)
+    if len(at) > 1 and connection.execute("SELECT to_regclass('skinspire_tools.journal')").fetchone() != (None,):
+        at = [name for (name,) in connection.execute(LATEST, (at,)).fetchall()] or at
     script = next((each for each in files.walk_revisions() if each.revision in at), None)
     if script is None:
         raise UsageError("the database is at no revision: there is nothing to take back", remedy="invoke migrate.status")

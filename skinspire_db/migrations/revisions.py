@@ -52,11 +52,11 @@ def heads(project: Project) -> list[str]:
     Raises:
         SkinspireError: what directory() raises.
     """
-    return [line.head for line in _lines(project) if line.is_noted]
+    return [line.head for line in lines(project) if line.is_noted]
 
 
 @dataclass(frozen=True)
-class _Line:
+class Line:
     """The end of a line of revisions.
 
     Attributes:
@@ -72,33 +72,41 @@ class _Line:
     is_noted: bool
 
 
-def _lines(project: Project) -> list[_Line]:
+def lines(project: Project) -> list[Line]:
+    """The lines of revisions, in the order of their heads.
+
+    Raises:
+        SkinspireError: what directory() raises.
+    """
+
     def found() -> list[dict[str, Any]]:
         files = directory(project)
         noted = set(files.revision_map._real_heads)
         scripts = [named(files, name) for name in sorted(files.get_heads())]
         return [
-            vars(_Line(each.revision, sorted(each.branch_labels) or _bases(files, each), each.path, each.revision in noted))
+            vars(Line(each.revision, sorted(each.branch_labels) or _bases(files, each), each.path, each.revision in noted))
             for each in scripts
         ]
 
     lie_in = [str(path) for each in folders(project) for path in (each, *_inside(each))]
     ini = [str(each) for each in (project.root / INI, *(folder.parent / INI for folder in own_folders(project)))]
-    return [_Line(**each) for each in cached(project, "heads", found, also=[*lie_in, *ini])]
+    return [Line(**each) for each in cached(project, "heads", found, also=[*lie_in, *ini])]
 
 
 def _bases(files: ScriptDirectory, script: Script) -> list[str]:
     """The revisions that a line of revisions begins with."""
-    bases, todo = set(), [script]
-    seen: set[str] = set()
+    return sorted(each.revision for each in history(files, script.revision) if not each._versioned_down_revisions)
+
+
+def history(files: ScriptDirectory, revision: str) -> list[Script]:
+    """A revision and all that came before it in its line, without those that it only depends on."""
+    found: dict[str, Script] = {}
+    todo = [revision]
     while todo:
-        each = todo.pop()
-        if each.revision not in seen:
-            seen.add(each.revision)
-            before = each._versioned_down_revisions
-            todo += [named(files, name) for name in before]
-            bases |= set() if before else {each.revision}
-    return sorted(bases)
+        if (name := todo.pop()) not in found:
+            found[name] = named(files, name)
+            todo += found[name]._versioned_down_revisions
+    return list(found.values())
 
 
 def _inside(folder: Path) -> list[Path]:
@@ -117,39 +125,14 @@ def refuse_forks(project: Project) -> list[str]:
     Raises:
         MigrationInvalid: a line has several heads.
     """
-    lines: dict[tuple[str, ...], list[str]] = {}
-    for line in _lines(project):
-        lines.setdefault(tuple(line.known_by), []).append(line.head)
-    if fork := next((found for found in lines.values() if len(found) > 1), None):
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for line in lines(project):
+        alike.setdefault(tuple(line.known_by), []).append(line.head)
+    if fork := next((found for found in alike.values() if len(found) > 1), None):
         raise MigrationInvalid(
             f"there are {len(fork)} heads: {', '.join(fork)}", remedy="invoke migrate.merge, and commit what it writes"
         )
     return heads(project)
-
-
-def following(project: Project) -> tuple[str, Path]:
-    """Where the next revision goes.
-
-    Returns:
-        The revision that it follows ("base" for none), and the folder of its file.
-
-    Raises:
-        MigrationInvalid: the project has several lines of revisions, or a line with several heads.
-    """
-    found = refuse_forks(project)
-    own = own_folders(project)
-    last = [
-        (line.head, folder)
-        for line in _lines(project)
-        for folder in own
-        if Path(line.file).resolve().is_relative_to(folder.resolve())
-    ]
-    if len(last) > 1:
-        raise MigrationInvalid(
-            f"there are {len(last)} lines of revisions, with the heads {', '.join(name for name, _ in last)}",
-            remedy="join them: invoke migrate.merge; or write it by alembic revision --head=HEAD",
-        )
-    return last[0] if last else (found[0] if found else "base", own[0])
 
 
 def named(files: ScriptDirectory, name: str) -> Script:

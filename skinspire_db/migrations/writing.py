@@ -13,7 +13,7 @@ from skinspire_db.catalog.fields import Definition, Snapshot
 from skinspire_db.catalog.spelling import Expected
 from skinspire_db.config.project import Project
 from skinspire_db.errors import MigrationFailed, MigrationInvalid, NotOurs, UsageError
-from skinspire_db.migrations import drift, locations, losses, phases, position, revisions, running, statements
+from skinspire_db.migrations import drift, lines, locations, losses, phases, position, revisions, running, statements
 from skinspire_db.migrations.phases import Statement
 from skinspire_db.objects import dependents
 from skinspire_db.objects.dependents import Saved
@@ -44,7 +44,14 @@ class Written:
 
 
 def new(
-    connection: Connection, project: Project, message: str | None, expected: Snapshot, *, attempt: bool, keep: bool = False
+    connection: Connection,
+    project: Project,
+    message: str | None,
+    expected: Snapshot,
+    *,
+    attempt: bool,
+    keep: bool = False,
+    head: str | None = None,
 ) -> Written | None:
     """Write a revision that makes the database what the models say.
 
@@ -55,13 +62,14 @@ def new(
         expected: the snapshot of a database that the models make.
         attempt: apply the revision and take it back, to see that both work; the database is then as it was.
         keep: keep the file of a revision whose attempt failed.
+        head: a label or a revision of the line that it goes on; None for the only line, or the one that makes its tables.
 
     Returns:
         The revision, or None when the database is as expected.
 
     Raises:
-        UsageError: there is no message.
-        MigrationInvalid: the database is behind or ahead of the files, or there are several heads.
+        UsageError: there is no message, or no such line.
+        MigrationInvalid: the database is behind or ahead of the files, or which of several lines is changed cannot be told.
         MigrationFailed: the attempt failed.
     """
     if not message or not message.strip():
@@ -76,7 +84,8 @@ def new(
         return None
     down = statements.lead(expected, live, lambda old, new: _casts(connection, old, new), back=True)
     lost = [loss for each in up for loss in losses.of(connection, each.sql)]
-    path, revision = _write(files, project, message.strip(), up, down)
+    place = lines.following(project, files, head, _changed_tables(live, expected))
+    path, revision = _write(files, message.strip(), place, up, down)
     careful = [*phases.risks(up), *lost]
     if attempt:
         try:
@@ -88,6 +97,17 @@ def new(
             careful.append(f"it fails on this database: {error.message}")
     shown = path.relative_to(project.root) if path.is_relative_to(project.root) else path
     return Written(revision, str(shown), len(up), careful)
+
+
+def _changed_tables(live: Snapshot, expected: Snapshot) -> set[str]:
+    """The names, without schemas, of the tables that differ, or whose columns, constraints or indexes do."""
+    found = set()
+    for key in live.keys() | expected.keys():
+        if live.get(key) != expected.get(key):
+            kind, _, name = key.partition(" ")
+            table = definitions.split(name)[0] if kind == "column" else name.rpartition(" on ")[2]
+            found.add(definitions.plain(definitions.split(table)[1]))
+    return found
 
 
 def refuse_behind(connection: Connection, files: ScriptDirectory) -> None:
@@ -121,12 +141,12 @@ def _casts(connection: Connection, old: str, new: str) -> bool:
 
 
 def _write(
-    files: ScriptDirectory, project: Project, message: str, up: list[Statement], down: list[Statement]
+    files: ScriptDirectory, message: str, place: tuple[str, Path], up: list[Statement], down: list[Statement]
 ) -> tuple[Path, str]:
     """The file, and its revision's name."""
     from alembic.util import rev_id
 
-    after, folder = revisions.following(project)
+    after, folder = place
     with revisions.refusals():
         made = files.generate_revision(
             rev_id(), message, head=after, version_path=str(folder), imports="",

@@ -15,7 +15,7 @@ from skinspire_db.lifecycle import stamp as stamps
 from skinspire_db.lifecycle.pipeline import Look, Pipeline, Series, Step
 from skinspire_db.lifecycle.read_only import present, read_only_connection
 from skinspire_db.lifecycle.result import Summary, counted
-from skinspire_db.migrations import drift, losses, origins, position, revisions, running, writing
+from skinspire_db.migrations import drift, lines, losses, origins, position, revisions, running, writing
 from skinspire_db.objects import adopted, install, kinds, proofs, tenant_roles, versions
 from skinspire_db.objects.dependents import Saved
 from skinspire_db.objects.files import SqlFile
@@ -205,7 +205,9 @@ def check(environment: Environment) -> Look:
     return Look("migrate.check", environment, (Step("revisions", pending), Step("drift", models)))
 
 
-def new(environment: Environment, message: str | None, *, keep: bool = False, all_of_it: bool = False) -> Look:
+def new(
+    environment: Environment, message: str | None, *, keep: bool = False, all_of_it: bool = False, head: str | None = None
+) -> Look:
     """Write a revision from the difference between models and database.
 
     Args:
@@ -213,10 +215,13 @@ def new(environment: Environment, message: str | None, *, keep: bool = False, al
         message: what the revision is for.
         keep: keep the file of a revision that fails when it is tried.
         all_of_it: take in the accepted differences, too.
+        head: a label or a revision of the line that it goes on, where there are several; None to find it.
     """
-    revisions.directory(environment.project)
+    files = revisions.directory(environment.project)
     if not message or not message.strip():
         raise UsageError("migrate.new needs a message", remedy='invoke migrate.new -m "add appointments"')
+    if head is not None:
+        lines.following(environment.project, files, head)  # a wrong one is refused before anything is compared
     wanted = _wanted(environment)
 
     def write(connection: Connection) -> Summary:
@@ -225,16 +230,16 @@ def new(environment: Environment, message: str | None, *, keep: bool = False, al
         if signed:
             expected = drift.accept(definitions.snapshot(connection), expected, signed)
         attempt = not environment.policy.protected
-        written = writing.new(connection, environment.project, message, expected, attempt=attempt, keep=keep)
+        written = writing.new(connection, environment.project, message, expected, attempt=attempt, keep=keep, head=head)
         if written is None:
             left = writing.remaining(connection, environment.project, expected)
-            lines = [_by_hand(each, environment) for each in left]
-            lines += ["accepted differences are left out: --accepted takes them in"] if signed else []
-            return Summary({"changes": 0}, lines=lines, data={"revision": None, "file": None, "warnings": left})
+            says = [_by_hand(each, environment) for each in left]
+            says += ["accepted differences are left out: --accepted takes them in"] if signed else []
+            return Summary({"changes": 0}, lines=says, data={"revision": None, "file": None, "warnings": left})
         notes = [f"note: {each}" for each in Blueprint.of_project(environment.project).notes]
-        lines = [written.file, *(f"careful: {each}" for each in written.warnings), *notes]
+        says = [written.file, *(f"careful: {each}" for each in written.warnings), *notes]
         data = {"revision": written.revision, "file": written.file, "warnings": written.warnings}
-        return Summary({"changes": written.changes}, lines=lines, data=data)
+        return Summary({"changes": written.changes}, lines=says, data=data)
 
     def behind(connection: Connection) -> None:
         writing.refuse_behind(connection, revisions.directory(environment.project))

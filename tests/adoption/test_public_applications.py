@@ -48,7 +48,7 @@ class Application:
         base: What `metadata` names in it.
         migrations: Its folder of revisions, from its packages' folder.
         history: The command that makes its database by its own revisions; {python}, {scripts} and {conf} are replaced.
-        lines: It has several lines of revisions, so a new one has no single place.
+        lines: It has several lines of revisions, of which a new one needs `expand`.
     """
 
     package: str
@@ -184,11 +184,12 @@ def there_and_back(installed: Installed) -> None:
         f"{models.read_text()}\nfrom sqlalchemy import Column, Integer, String, Table\n\n"
         f"Table('clinic_notes', {base}.metadata, Column('note_id', Integer, primary_key=True), Column('text', String(40)))\n"
     )
+    chosen = []
     if installed.application.lines:
         written = run("migrate.new", "--message=notes")
-        assert "lines of revisions" in written["error"]["message"], written
-        return
-    written = run("migrate.new", "--message=notes")
+        assert "expand (head" in written["error"]["message"] and "--head=" in written["error"]["remedy"], written
+        chosen = ["--head=expand"]
+    written = run("migrate.new", "--message=notes", *chosen)
     assert written["ok"], written["error"]
     file = Path(written["file"])
     file = file if file.is_absolute() else project.root / file

@@ -11,6 +11,10 @@ import pytest
 from conftest import Project
 from migration_support import at, head
 
+from skinspire_db.config import project as settings
+from skinspire_db.errors import MigrationInvalid, UsageError
+from skinspire_db.migrations import lines, revisions
+
 MODELS = """
 from sqlalchemy import Column, Integer, MetaData, Table
 metadata = MetaData()
@@ -70,15 +74,56 @@ def test_lines_that_begin_apart_each_have_a_head(make_project: Callable[..., Pro
     write(project.root / "plugin/versions", "other", None, label="plugin")
     upgraded(project, "db.prepare", "db.verify")
     assert at(project) == ["other", "two"]
-    module = next(project.root.glob("history_*.py"))
-    module.write_text(module.read_text() + table("more"))
-    refused = project.process("migrate.new", "-m", "which")
-    assert refused.code == 2 and "2 lines of revisions" in refused.err and "migrate.merge" in refused.err
+    of_several_lines(project)
     write(project.root / "plugin/versions", "late", None, depends="two")
     forked = project.process("migrate.check")
     assert forked.code == 3 and "late" in forked.out + forked.err, "a new line is pending, and no fork"
     write(project.root / "db/history/versions", "fork", "one")
     assert "heads: fork, two" in project.process("migrate.check").err.replace("two, fork", "fork, two")
+
+
+def of_several_lines(project: Project) -> None:
+    """migrate.new goes on the line that makes the tables that differ; the downgrade takes back what was applied last."""
+    module = next(project.root.glob("history_*.py"))
+    former = module.read_text()
+    module.write_text(former + 'metadata.tables["two"].append_column(Column("note", Integer))\n' + table("more"))
+    written = project.process("migrate.new", "-m", "more")
+    assert written.code == 0, written.err
+    [file] = list(project.root.rglob("versions/*_more.py"))
+    assert "down_revision = 'two'" in file.read_text() and file.parent.parent.name == "history"
+    upgraded(project)
+    assert project.process("migrate.downgrade").code == 0 and at(project) == ["other", "two"]
+    file.unlink()
+    module.write_text(former)
+
+
+def test_the_line_that_a_new_revision_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "alembic.ini").write_text(
+        "[alembic]\nscript_location = %(here)s/own\nversion_locations = %(here)s/own/versions %(here)s/plugin\n"
+    )
+    project = settings.Project(tmp_path, {"metadata": []})
+    own, plugin = tmp_path / "own/versions", tmp_path / "plugin"
+    write(own, "one", None)
+    write(own, "two", "one")
+    write(plugin, "other", None, label="plugin")
+    (own / "one.sql").write_text('CREATE TABLE IF NOT EXISTS public."of_sql" (id int);')
+    files = revisions.directory(project)
+    for chosen, tables, after, folder in (
+        ("plugin", {"one"}, "other", plugin), ("othe", set(), "other", plugin), ("one", set(), "two", own),
+        (None, {"one", "new"}, "two", own), (None, {"of_sql"}, "two", own), (None, {"other"}, "other", plugin),
+    ):  # fmt: skip
+        assert lines.following(project, files, chosen, tables) == (after, folder), (chosen, tables)
+    for tables in ({"new"}, {"one", "other"}, set()):
+        with pytest.raises(MigrationInvalid) as untold:
+            lines.following(project, files, None, tables)
+        assert "2 lines of revisions, plugin (head other), one (head two)" in untold.value.message
+        assert untold.value.remedy == "invoke migrate.new --env={env} --head=other --message=changes, or --head=two"
+    with pytest.raises(UsageError, match="no one revision plugins"):
+        lines.following(project, files, "plugins")
+    write(own, "left", "two", label="lefts")
+    write(own, "right", "two", label="rights")
+    with pytest.raises(UsageError, match="one is in 2 lines of revisions, lefts"):
+        lines.following(project, revisions.directory(project), "one")
 
 
 @pytest.mark.slow
