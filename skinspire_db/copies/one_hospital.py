@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
 from skinspire_db.catalog import objects, row_links
+from skinspire_db.catalog.objects import TOOLS_SCHEMA
 from skinspire_db.catalog.row_links import Link, Relation, Tenant
 from skinspire_db.catalog.tenant_tables import TENANT
 from skinspire_db.copies.copied_tables import Table
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 # The rows that others lead to, step by step; `w`, because PostgreSQL lets a recursive query name itself only once.
 RECURSION = "WITH RECURSIVE k (rel, tid) AS (({first}) UNION (WITH w AS (SELECT * FROM k) {more})) SELECT rel, tid FROM k"
+LISTED = 5  # foreign keys that an error names
 NONE = "SELECT NULL::oid AS rel, NULL::tid AS tid WHERE false"
 Condition = Callable[[int, str], str | None]  # a table and its name in the query -> SQL; None where no row meets it
 
@@ -93,17 +95,22 @@ class OneHospital:
         Raises:
             StepFailed: there is one, with the foreign key's name.
         """
+        found = []
         for link in self.links:
             query = self._crossing(link)
             row = connection.execute(query.encode()).fetchone() if query else None
             if row and row[0]:
-                source, target = (self.relations[oid] for oid in (link.source, link.target))
-                raise StepFailed(
-                    f"hospital {self.hospital} cannot be copied alone: the foreign key {link.name} leads from"
-                    f" {counted(row[0], 'row')} of {source.schema}.{source.name} to another hospital's of"
-                    f" {target.schema}.{target.name}",
-                    remedy="correct these rows, or copy all hospitals: leave --hospital out",
+                source, target = (
+                    f"{self.relations[oid].schema}.{self.relations[oid].name}" for oid in (link.source, link.target)
                 )
+                found.append(f"{link.name} ({counted(row[0], 'row')} of {source} to {target})")
+        if found:
+            raise StepFailed(
+                f"hospital {self.hospital} cannot be copied alone: other hospitals' rows would be needed by "
+                + counted(len(found), "foreign key")
+                + f": {', '.join(found[:LISTED])}{', ...' if found[LISTED:] else ''}",
+                remedy="correct these rows, or copy all hospitals: leave --hospital out",
+            )
 
     def strangers(self, connection: Connection) -> list[str]:
         """The tables of a copy that hold rows of other hospitals, from the copy itself."""
@@ -117,8 +124,10 @@ class OneHospital:
     @property
     def untied(self) -> list[str]:
         """The names of tables that are copied whole because no foreign key ties their rows to a hospital."""
-        rest = [each for each in self.relations.values() if each.oid == each.root and each.oid not in self.whole]
-        return sorted(f"{each.schema}.{each.name}" for each in rest if each.oid not in self.tenants and not self._where(each))
+        own = {(TOOLS_SCHEMA, each.name) for each in self.relations.values()} | {("public", "alembic_version")}
+        rest = [each for each in self.relations.values() if each.oid == each.root and (each.schema, each.name) not in own]
+        untied = [each for each in rest if each.oid not in self.whole and not self._where(each)]
+        return sorted(f"{each.schema}.{each.name}" for each in untied)
 
     def _refuse_unknown(self, connection: Connection) -> None:
         first = {oid: each for oid, each in self.tenants.items() if each.alone} or self.tenants

@@ -89,7 +89,7 @@ def test_one_hospital_with_all_that_it_needs(shapes: Project) -> None:
     assert source["summary"]["hospital"] == "A" and copy["summary"]["method"] == "stream"
     assert compare["summary"]["rows"] >= sum(map(len, wanted.values()))
     said = " ".join(outcome.json["notes"])
-    assert "no foreign key ties them to a hospital: public.parent, public.settings, skinspire_tools." in said
+    assert "no foreign key ties them to a hospital: public.parent, public.settings" in said and "skinspire_tools" not in said
     assert "left out: large objects" in said
 
 
@@ -123,7 +123,7 @@ def test_what_cannot_be_copied_alone(shapes: Project) -> None:
         (
             "users SET manager = 4 WHERE id = 2",
             "users SET manager = 1 WHERE id = 2",
-            ["users_manager_fkey", "1 row of public.users"],
+            ["users_manager_fkey", "(1 row of public.users to public.users)"],
         ),
         (
             "users SET manager = 4 WHERE id = 1",
@@ -136,7 +136,7 @@ def test_what_cannot_be_copied_alone(shapes: Project) -> None:
             "comments SET parent = NULL WHERE id = 1",
             ["comments_parent_fkey", "public.comments"],
         ),
-        ("comments SET task = 2 WHERE id = 2", "comments SET task = NULL WHERE id = 2", ["of_task leads", "public.tasks"]),
+        ("comments SET task = 2 WHERE id = 2", "comments SET task = NULL WHERE id = 2", ["of_task (", "public.tasks"]),
     ):
         shapes.execute(f"UPDATE {change}", test)
         said = refused("A")
