@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import compileall
 import contextlib
+import functools
 import gc
 import io
 import json
@@ -104,6 +105,8 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
+    if warm_python.cache_info().currsize:
+        warm_python().end()
     if server := config.stash.get(SHARED, None):
         server.destroy()
         del os.environ[ADDRESS]
@@ -132,6 +135,34 @@ class Outcome:
     def json(self) -> Any:
         assert self.out.count("\n") == 1, f"not exactly one line on stdout: {self.out}{self.err}"
         return json.loads(self.out)
+
+
+class WarmPython:
+    """tests/warm_python.py, which runs one program after the other."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).parent / "warm_python.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, **program: Any) -> int:
+        """Run a program to its end; its exit code."""
+        assert self.process.stdin and self.process.stdout
+        print(json.dumps(program), file=self.process.stdin, flush=True)
+        return int(self.process.stdout.readline())
+
+    def end(self) -> None:
+        """Close its stdin, at which it ends."""
+        self.process.communicate()
+
+
+@functools.cache
+def warm_python() -> WarmPython:
+    """The one of this worker; it ends with it."""
+    return WarmPython()
 
 
 @dataclass
@@ -178,6 +209,25 @@ class Project:
             self.command(*arguments), env=self.environment, cwd=self.root, capture_output=True, text=True, timeout=120
         )
         return self._outcome(done.returncode, done.stdout, done.stderr)
+
+    def forked(self, *arguments: str) -> Outcome:
+        """Run `invoke` as a process of its own that has loaded the library already (tests/warm_python.py); where no process can
+        be forked, as any other.
+        """
+        if not hasattr(os, "fork"):
+            return self.process(*arguments)
+        with tempfile.TemporaryDirectory() as folder:
+            out, err = Path(folder, "out"), Path(folder, "err")
+            for file in (out, err):
+                file.touch()
+            code = warm_python().run(
+                arguments=self.command(*arguments)[2:],
+                environment=self.environment,
+                folder=str(self.root),
+                out=str(out),
+                err=str(err),
+            )
+            return self._outcome(code, out.read_text(), err.read_text())
 
     def _outcome(self, code: int, out: str, err: str) -> Outcome:
         assert self.address.password not in out + err, "the password was shown"

@@ -31,6 +31,8 @@ FILES = ("data", "data.new", "password", "server.json", "server.log", "boot", "l
 LOCKS = 1024  # times max_connections; 2,000 tables dropped and made anew are 20,000 locks, with indexes and TOAST
 DURABLE = ""
 THROW_AWAY = "fsync = off\nsynchronous_commit = off\nfull_page_writes = off\n"
+# The password is 24 random bytes, which no repetition protects further: each connection is 4 ms shorter. From PostgreSQL 16 on.
+ONE_ITERATION = ["-c", "scram_iterations=1"]
 CONFIGURATION = f"""
 # Written by skinspire-db when it made this server.
 listen_addresses = '127.0.0.1'
@@ -126,7 +128,8 @@ class Cluster:
         locale = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"] if self.binaries.major >= 17 else []
         done = self._run(
             "initdb", "-D", str(half_made), "-U", ROLE, f"--pwfile={password_file}", "--auth=scram-sha-256",
-            "--encoding=UTF8", "--locale=C", *locale, *([] if self.durable else ["--no-sync"]), "--no-instructions",
+            "--encoding=UTF8", "--locale=C", *locale, "--no-instructions", *([] if self.durable else ["--no-sync"]),
+            *([] if self.durable or self.binaries.major < 16 else ONE_ITERATION),
         )  # fmt: skip
         if done.returncode != 0:
             shutil.rmtree(half_made, ignore_errors=True)

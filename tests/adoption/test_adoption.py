@@ -17,7 +17,7 @@ OF_THE_TOOLS = "skinspire_tools"
 
 
 def adopt(project: Project, *more: str) -> Any:
-    outcome = project.process("db.adopt", "--env=dev", f"--confirm={project.database}", "--json", *more)
+    outcome = project.forked("db.adopt", "--env=dev", f"--confirm={project.database}", "--json", *more)
     assert outcome.code == 0, outcome.out + outcome.err
     return outcome.json
 
@@ -39,11 +39,11 @@ def test_an_old_clinic_comes_under_the_tools_unharmed(old_clinic: Project, monke
     assert owned(old_clinic, monkeypatch) == before
     assert [step["name"] for step in adopted["steps"]] == ["compare", "stamp", "history", "owner", "files"]
     assert "proved by a restore" in adopted["notes"][0]
-    drift = old_clinic.process("db.drift", "--json")
+    drift = old_clinic.forked("db.drift", "--json")
     assert drift.code == 0, drift.err
     assert drift.json["drift"] == [] and drift.json["accepted"] > 30 and drift.json["accepted_and_gone"] == []
-    assert old_clinic.process("migrate.check").code == 0
-    prepared = old_clinic.process("db.prepare", "--json")
+    assert old_clinic.forked("migrate.check").code == 0
+    prepared = old_clinic.forked("db.prepare", "--json")
     assert (prepared.code, prepared.json["steps"]) == (0, []), prepared.out
     assert "as the old clinic has it" in (old_clinic.root / "accepted.toml").read_text()
     assert old_clinic.query("SELECT version_num FROM alembic_version") == [("0001_baseline",)]
@@ -58,7 +58,7 @@ def expected() -> Any:
 @pytest.mark.slow
 def test_the_report_names_every_difficulty(old_clinic: Project, expected: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     before = owned(old_clinic, monkeypatch)
-    outcome = old_clinic.process("db.adopt", "--json")
+    outcome = old_clinic.forked("db.adopt", "--json")
     assert outcome.code == 3
     found = outcome.json
     named = {f"{each['kind']} {each['name']} {each['state']}" for each in found["differences"] if each["kind"] != "file"}
@@ -69,22 +69,22 @@ def test_the_report_names_every_difficulty(old_clinic: Project, expected: Any, m
     assert found["soft_references"] == expected["soft_references"]
     assert owned(old_clinic, monkeypatch) == before and not (old_clinic.root / "migrations").exists()
     assert old_clinic.query("SELECT to_regnamespace('skinspire_tools')") == [(None,)]
-    text = old_clinic.process("db.adopt")
+    text = old_clinic.forked("db.adopt")
     assert text.code == 3 and f"--confirm={old_clinic.database}" in text.err and "letmein" not in text.out
 
 
 @pytest.mark.slow
 def test_the_baseline_makes_the_schema_in_an_empty_database(old_clinic: Project) -> None:
     adopt(old_clinic)
-    upgraded = old_clinic.process("migrate.upgrade", "--env=test")
+    upgraded = old_clinic.forked("migrate.upgrade", "--env=test")
     assert upgraded.code == 1, upgraded.out  # there is no database yet
     name = old_clinic.env["TEST_DATABASE_URL"].rpartition("/")[2]
     old_clinic.execute(f"CREATE DATABASE {name}", "postgres")
-    upgraded = old_clinic.process("migrate.upgrade", "--env=test")
+    upgraded = old_clinic.forked("migrate.upgrade", "--env=test")
     assert upgraded.code == 0, upgraded.err
-    drift = old_clinic.process("db.drift", "--env=test", "--json")
+    drift = old_clinic.forked("db.drift", "--env=test", "--json")
     assert (drift.code, drift.json["accepted_and_gone"]) == (0, []), drift.out
-    assert old_clinic.process("migrate.downgrade", "--env=test").code == 2
+    assert old_clinic.forked("migrate.downgrade", "--env=test").code == 2
     assert old_clinic.query("SELECT count(*) FROM monthly_income", name) == [(0,)]
 
 
@@ -96,7 +96,7 @@ def test_a_second_database_that_is_not_as_the_baseline_says(old_clinic: Project)
     old_clinic.execute(f"CREATE DATABASE {name}", "postgres")
     old_clinic.execute(OLD_CLINIC.joinpath("old_clinic.sql").read_text(encoding="utf-8"), name)
     old_clinic.execute("ALTER TABLE zz_restore_probe ADD COLUMN by_hand int", name)
-    outcome = old_clinic.process("db.adopt", "--env=test", f"--confirm={name}", "--json")
+    outcome = old_clinic.forked("db.adopt", "--env=test", f"--confirm={name}", "--json")
     assert outcome.code == 0, outcome.err
     assert outcome.json["warnings"] == ["not as the revision leaves it: column public.zz_restore_probe.by_hand is extra"]
 
@@ -107,18 +107,18 @@ def test_what_is_not_accepted_any_more_or_changed_is_drift_again(old_clinic: Pro
     file = old_clinic.root / "accepted.toml"
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join(line for line in lines if "idx_patients_phone" not in line))
-    drift = old_clinic.process("db.drift", "--json")
+    drift = old_clinic.forked("db.drift", "--json")
     assert drift.code == 3 and [each["name"] for each in drift.json["drift"]] == ["idx_patients_phone on public.patients"]
     old_clinic.execute("DROP INDEX idx_patients_phone; ALTER TABLE vendors ADD CHECK (name <> '')")
-    drift = old_clinic.process("db.drift", "--json")
+    drift = old_clinic.forked("db.drift", "--json")
     assert [each["name"] for each in drift.json["drift"]] == ["vendors_name_check on public.vendors"]
     old_clinic.execute(
         "ALTER TABLE vendors DROP CONSTRAINT vendors_name_check; ALTER TABLE bill_lines ALTER line_id TYPE smallint"
     )
-    drift = old_clinic.process("db.drift", "--json")
+    drift = old_clinic.forked("db.drift", "--json")
     assert drift.code == 3 and [each["name"] for each in drift.json["drift"]] == ["public.bill_lines.line_id"]
     old_clinic.execute("ALTER TABLE bill_lines ALTER line_id TYPE bigint")
-    drift = old_clinic.process("db.drift", "--json")
+    drift = old_clinic.forked("db.drift", "--json")
     assert (drift.code, drift.json["accepted_and_gone"]) == (0, ["column public.bill_lines.line_id type"])
 
 
@@ -148,7 +148,7 @@ def test_what_is_refused(old_clinic: Project, kind: str) -> None:
             said = "abc, which no revision file of the project has"
     files = sorted(old_clinic.root.rglob("*.toml"))
     before = old_clinic.dump()
-    outcome = old_clinic.process("db.adopt", f"--confirm={confirm}")
+    outcome = old_clinic.forked("db.adopt", f"--confirm={confirm}")
     assert outcome.code == 2 and said in outcome.err, outcome.err
     assert old_clinic.dump() == before and sorted(old_clinic.root.rglob("*.toml")) == files
 
@@ -165,8 +165,7 @@ def test_rows_that_lead_to_another_hospital_are_counted(old_clinic: Project) -> 
     wrong = "SELECT count(*) FROM bills b JOIN patients p USING (patient_id) WHERE b.hospital_id <> p.hospital_id"
     [(bills,)] = old_clinic.query(wrong)
     found = {
-        (each["table"], each["by"]): each["rows"]
-        for each in old_clinic.process("db.adopt", "--json").json["across_hospitals"]
+        (each["table"], each["by"]): each["rows"] for each in old_clinic.forked("db.adopt", "--json").json["across_hospitals"]
     }
     assert bills > 0 and found["bills", "patient_id to patients"] == bills, found
     assert found["notes", "bill_id to bills and patient_id to patients"] == bills, found

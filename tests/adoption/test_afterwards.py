@@ -27,7 +27,7 @@ def downgrade():
 
 
 def run(project: Project, *arguments: str, code: int = 0) -> str:
-    outcome = project.process(*arguments)
+    outcome = project.forked(*arguments)
     assert outcome.code == code, outcome.out + outcome.err
     return outcome.out + outcome.err
 

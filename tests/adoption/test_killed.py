@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 
 
 def run(project: Project, *arguments: str, code: int = 0) -> str:
-    outcome = project.process(*arguments)
+    outcome = project.forked(*arguments)
     assert outcome.code == code, outcome.out + outcome.err
     return outcome.out + outcome.err
 
@@ -26,7 +26,7 @@ def test_a_killed_adoption_can_be_done_again(old_clinic: Project, at: str) -> No
     finally:
         process.kill()
         process.communicate(timeout=30)
-    again = old_clinic.process("db.adopt", f"--confirm={old_clinic.database}")
+    again = old_clinic.forked("db.adopt", f"--confirm={old_clinic.database}")
     assert again.code == 0 or "it is adopted" in again.err, again.err  # the commit may have been faster than the kill
     run(old_clinic, "db.drift")
     run(old_clinic, "db.prepare")

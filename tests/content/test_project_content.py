@@ -86,7 +86,7 @@ def app(make_project: Callable[..., Project]) -> Project:
 
 
 def done(project: Project, task: str, code: int = 0) -> str:
-    outcome = project.process(*task.split())
+    outcome = project.forked(*task.split())
     assert outcome.code == code, (task, outcome.out, outcome.err)
     return outcome.out + outcome.err
 
@@ -149,7 +149,7 @@ def test_a_file_that_is_wrong_is_told_in_one_line(app: Project, old: str, new: s
     file = app.root / "seeds" / "clinic.toml"
     text = file.read_text().replace(old, new, 1)
     file.write_text(text if "[ward]" not in new else text.replace("[[wards.rows]]", "[[ward.rows]]"))
-    outcome = app.process("db.setup", "--reference-only")
+    outcome = app.forked("db.setup", "--reference-only")
     assert outcome.code in (1, 2) and outcome.err.count("\n") == 1 and " -> " in outcome.err, outcome.err
     assert all(each in outcome.err for each in says), outcome.err
     assert app.query(f"SELECT FROM pg_database WHERE datname = '{app.database}'", "postgres") == []
@@ -168,10 +168,10 @@ def test_settings_that_mean_nothing_and_people_that_are_not_there(app: Project) 
     ):
         name = setting.partition(" ")[0]
         pyproject.write_text("\n".join(setting if line.startswith(name) else line for line in text.splitlines()) + "\n")
-        outcome = app.process("db.setup")
+        outcome = app.forked("db.setup")
         assert outcome.code == 2 and says in outcome.err and outcome.err.count("\n") == 1, outcome.err
     pyproject.write_text(text.replace(f'people = "{module}:people"', "people = false").replace('["seeds/clinic.toml"]', "[]"))
-    refused = app.process("db.setup", "--patients=5")
+    refused = app.forked("db.setup", "--patients=5")
     assert refused.code == 2 and "invents no people" in refused.err
     done(app, "db.setup")
     assert app.query("SELECT count(*) FROM beds") == [(0,)]

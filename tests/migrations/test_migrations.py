@@ -27,30 +27,30 @@ def test_the_models_and_all_revisions_give_the_same_definitions(project: Project
 def test_an_appointment_there_and_back(app: Project) -> None:
     (app.root / "clinic_app.py").write_text(APPOINTMENT)
     before = app.query("SELECT * FROM patients ORDER BY 1")
-    outcome = app.process("migrate.check")
+    outcome = app.forked("migrate.check")
     assert outcome.code == 3 and "table public.appointments: missing" in outcome.err
-    outcome = app.process("migrate.new", "-m", "add appointments", "--json")
+    outcome = app.forked("migrate.new", "-m", "add appointments", "--json")
     assert outcome.code == 0, outcome.err
     path = app.root / outcome.json["file"]
     text = path.read_text()
     assert path.parent == app.root / "migrations" / "versions" and f"down_revision = '{head()}'" in text
     assert "minutes > 60" in text and "ck_appointments_minutes" in text and outcome.json["warnings"] == []
     for task, count in (("upgrade", 1), ("downgrade", 0), ("upgrade", 1)):
-        outcome = app.process(f"migrate.{task}")
+        outcome = app.forked(f"migrate.{task}")
         assert outcome.code == 0, outcome.err
         assert app.query("SELECT count(*) FROM pg_class WHERE relname = 'appointments'") == [(count,)]
         ledger = app.query(
             "SELECT count(*) FROM skinspire_tools.ledger, jsonb_object_keys(triggers) k WHERE k ~ 'appointments'"
         )
         assert ledger == [(2 * count,)]
-        assert app.process("triggers.status").code == 0
+        assert app.forked("triggers.status").code == 0
     assert app.query("SELECT tgname FROM pg_trigger WHERE tgrelid = 'appointments'::regclass AND NOT tgisinternal ORDER BY 1") == [
         ("_100_timestamps",), ("_110_user_tracking",),
     ]  # fmt: skip
     assert app.query("SELECT * FROM patients ORDER BY 1") == before
-    outcome = app.process("migrate.check")
+    outcome = app.forked("migrate.check")
     assert outcome.code == 0, outcome.out + outcome.err
-    assert "0 changes" in app.process("migrate.new", "-m", "again").out
+    assert "0 changes" in app.forked("migrate.new", "-m", "again").out
     assert [row[0] for row in app.query("SELECT operation FROM skinspire_tools.journal ORDER BY started_at")][-3:] == [
         "migrate.upgrade", "migrate.downgrade", "migrate.upgrade",
     ]  # fmt: skip
@@ -87,18 +87,18 @@ def test_a_renamed_table_takes_its_names_along(make_project: Callable[..., Proje
     app = make_project('metadata = ["skinspire_db.clinic.models:Base", "renamed_app:Base"]\nmigrations = "migrations"\n')
     app.execute(f'CREATE DATABASE "{app.database}" TEMPLATE {template}', "postgres")
     (app.root / "renamed_app.py").write_text(models.replace("NAME", "before"))
-    assert app.process("db.create", "--update-only").code == 0
+    assert app.forked("db.create", "--update-only").code == 0
     app.execute("INSERT INTO before (code) VALUES ('a'), ('b')")
     (app.root / "renamed_app.py").write_text(models.replace("NAME", "after"))
     (app.root / "migrations" / "versions").mkdir(parents=True)
     revision(app, "renames", head(), "ALTER TABLE before RENAME TO after", "ALTER TABLE after RENAME TO before")
-    assert app.process("migrate.upgrade").code == 0 and app.process("db.drift").code == 3
-    written = app.process("migrate.new", "-m", "names", "--json")
+    assert app.forked("migrate.upgrade").code == 0 and app.forked("db.drift").code == 3
+    written = app.forked("migrate.new", "-m", "names", "--json")
     assert written.code == 0, written.out
     text = (app.root / written.json["file"]).read_text()
     assert "RENAME" in text and not re.search(r"\b(DROP|ADD|CREATE|SET)\b", text) and written.json["warnings"] == []
-    assert app.process("migrate.upgrade").code == 0
-    drift = app.process("db.drift")
+    assert app.forked("migrate.upgrade").code == 0
+    drift = app.forked("db.drift")
     assert drift.code == 0, drift.out
     assert app.query("INSERT INTO after (code) VALUES ('c') RETURNING id, n") == [(3, 3)]
 
@@ -109,7 +109,7 @@ def test_a_view_mapped_as_a_table_is_left_alone(app: Project) -> None:
         "Table('patient_list', Base.metadata, Column('patient_id', Uuid, primary_key=True), info={'is_view': True}, extend_existing=True)\n"
     )
     app.execute("CREATE VIEW patient_list AS SELECT patient_id FROM patients")
-    outcome = app.process("migrate.check")
+    outcome = app.forked("migrate.check")
     assert outcome.code == 0, outcome.err
 
 
@@ -166,7 +166,7 @@ def test_there_and_back(make_project: Callable[..., Project], template: str, pai
     app = make_project('metadata = ["skinspire_db.clinic.models:Base", "pair_app:Base"]\n')
     app.execute(f'CREATE DATABASE "{app.database}" TEMPLATE {template}', "postgres")
     (app.root / "pair_app.py").write_text(MODELS + before)
-    assert app.process("db.create", "--update-only").code == 0
+    assert app.forked("db.create", "--update-only").code == 0
     if before and "annex" not in before:
         app.execute(
             "INSERT INTO novel (id) VALUES (DEFAULT), (DEFAULT)"
@@ -175,7 +175,7 @@ def test_there_and_back(make_project: Callable[..., Project], template: str, pai
         )
     first = definitions(app)
     (app.root / "pair_app.py").write_text(MODELS + after)
-    outcome = app.process("migrate.new", "-m", pair, "--json")
+    outcome = app.forked("migrate.new", "-m", pair, "--json")
     assert outcome.code == 0, outcome.out
     written = outcome.json
     wrong = [each for each in written["warnings"] if "add it by hand" in each or "it fails" in each]
@@ -186,14 +186,14 @@ def test_there_and_back(make_project: Callable[..., Project], template: str, pai
     )
     if pair == "another schema":
         return
-    upgraded = app.process("migrate.upgrade")
+    upgraded = app.forked("migrate.upgrade")
     assert upgraded.code == 0, upgraded.err
-    drift = app.process("db.drift")
+    drift = app.forked("db.drift")
     assert drift.code == 0, drift.out
     if pair == "serial to identity":
         app.execute("INSERT INTO novel DEFAULT VALUES")
         assert app.query("SELECT max(id) FROM novel") == [(3,)], "numbers that are taken are not given again"
     if pair == "percent":
         assert app.query("INSERT INTO novel DEFAULT VALUES RETURNING a") == [("50% :off",)]
-    assert app.process("migrate.downgrade").code == 0
+    assert app.forked("migrate.downgrade").code == 0
     assert definitions(app) == first

@@ -49,7 +49,7 @@ def application(
 
 def upgraded(project: Project, *tasks: str) -> None:
     for task in ("migrate.upgrade", "migrate.check", *tasks):
-        outcome = project.process(*task.split())
+        outcome = project.forked(*task.split())
         assert outcome.code == 0, (task, outcome.out, outcome.err)
 
 
@@ -76,10 +76,10 @@ def test_lines_that_begin_apart_each_have_a_head(make_project: Callable[..., Pro
     assert at(project) == ["other", "two"]
     of_several_lines(project)
     write(project.root / "plugin/versions", "late", None, depends="two")
-    forked = project.process("migrate.check")
+    forked = project.forked("migrate.check")
     assert forked.code == 3 and "late" in forked.out + forked.err, "a new line is pending, and no fork"
     write(project.root / "db/history/versions", "fork", "one")
-    assert "heads: fork, two" in project.process("migrate.check").err.replace("two, fork", "fork, two")
+    assert "heads: fork, two" in project.forked("migrate.check").err.replace("two, fork", "fork, two")
 
 
 def of_several_lines(project: Project) -> None:
@@ -87,12 +87,12 @@ def of_several_lines(project: Project) -> None:
     module = next(project.root.glob("history_*.py"))
     former = module.read_text()
     module.write_text(former + 'metadata.tables["two"].append_column(Column("note", Integer))\n' + table("more"))
-    written = project.process("migrate.new", "-m", "more")
+    written = project.forked("migrate.new", "-m", "more")
     assert written.code == 0, written.err
     [file] = list(project.root.rglob("versions/*_more.py"))
     assert "down_revision = 'two'" in file.read_text() and file.parent.parent.name == "history"
     upgraded(project)
-    assert project.process("migrate.downgrade").code == 0 and at(project) == ["other", "two"]
+    assert project.forked("migrate.downgrade").code == 0 and at(project) == ["other", "two"]
     file.unlink()
     module.write_text(former)
 
@@ -135,7 +135,7 @@ def test_settings_of_alembic_alone_are_enough(make_project: Callable[..., Projec
     upgraded(project)
     module = next(project.root.glob("history_*.py"))
     module.write_text(module.read_text() + table("two"))
-    written = project.process("migrate.new", "-m", "two", "--json").json["steps"][0]
+    written = project.forked("migrate.new", "-m", "two", "--json").json["steps"][0]
     assert next((project.root / "schema" / "versions").glob("*two*.py")), written
     upgraded(project)
 
@@ -146,10 +146,10 @@ def test_beside_the_core_a_history_of_its_own_is_another_line(make_project: Call
     write(project.root / "migrations" / "versions", "one", None)
     upgraded(project)
     assert at(project) == sorted([head(), "one"])
-    setup = project.process("db.setup")
+    setup = project.forked("db.setup")
     assert setup.code == 0 and at(project) == sorted([head(), "one"]), setup.err
     module = next(project.root.glob("history_*.py"))
     module.write_text(module.read_text() + table("two"))
-    assert project.process("migrate.new", "-m", "two").code == 0
+    assert project.forked("migrate.new", "-m", "two").code == 0
     [file] = (project.root / "migrations" / "versions").glob("*two*.py")
     assert "down_revision = 'one'" in file.read_text().replace('"', "'"), "it follows the application's own"

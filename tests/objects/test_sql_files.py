@@ -346,13 +346,13 @@ def test_a_revision_is_written_under_views(mapped: Project) -> None:
     assert mapped.invoke("db.setup", "--patients=1").code == 0
     [module] = mapped.root.glob("mapped_*.py")
     module.write_text(MODELS.replace("String(10)", "String(40)").replace("Numeric(8, 2)", "Numeric(12, 2)"))
-    with_new_models = mapped.process("migrate.new", "--message=wider")
+    with_new_models = mapped.forked("migrate.new", "--message=wider")
     assert with_new_models.code == 0 and "by hand" not in with_new_models.out, with_new_models
     for task in ("migrate.upgrade", "migrate.downgrade", "migrate.upgrade"):
-        outcome = mapped.process(task)
+        outcome = mapped.forked(task)
         assert outcome.code == 0, (task, outcome)
         assert set(states(mapped).values()) == {"INSTALLED"}
-    assert mapped.process("db.drift").code == mapped.process("db.verify").code == 0
+    assert mapped.forked("db.drift").code == mapped.forked("db.verify").code == 0
 
 
 @pytest.mark.slow
@@ -475,21 +475,21 @@ def test_files_beside_an_adopted_database(old_clinic: Project) -> None:
     """What adoption found uninstalled is accepted; an install that is typed takes it over or makes it."""
     project = old_clinic
     write(project, "views/new_one", "CREATE VIEW added_later AS SELECT 1 AS one;")
-    outcome = project.process("env.stamp", f"--confirm={project.database}")
+    outcome = project.forked("env.stamp", f"--confirm={project.database}")
     for name in ("open_bills_view", "monthly_income"):
-        outcome = project.process("sql.new", f"--view={name}", "--from-database")
+        outcome = project.forked("sql.new", f"--view={name}", "--from-database")
         assert outcome.code == 0, outcome.err
     project.execute("DROP SCHEMA skinspire_tools CASCADE")
     before = project.query("SELECT oid FROM pg_class WHERE relkind IN ('v', 'm') AND oid > 16384 ORDER BY 1")
-    outcome = project.process("db.adopt", f"--confirm={project.database}")
+    outcome = project.forked("db.adopt", f"--confirm={project.database}")
     assert outcome.code == 0, outcome.err
     for task in ("db.drift", "migrate.check", "db.prepare", "sql.status"):
-        outcome = project.process(task)
+        outcome = project.forked(task)
         assert outcome.code == 0, (task, outcome)
     assert '"file views/new_one missing"' in (project.root / "accepted.toml").read_text()
     for name, said in (("open_bills_view", "1 taken over"), ("monthly_income", "taken over"), ("new_one", "1 view")):
-        outcome = project.process("sql.install", f"--name={name}")
+        outcome = project.forked("sql.install", f"--name={name}")
         assert outcome.code == 0 and said in outcome.out, outcome
     after = project.query("SELECT oid FROM pg_class WHERE relkind IN ('v', 'm') AND oid > 16384 ORDER BY 1")
     assert after[: len(before)] == before and len(after) == len(before) + 1
-    assert "file views/new_one missing" in project.process("db.drift").out, "accepted, and not there any more"
+    assert "file views/new_one missing" in project.forked("db.drift").out, "accepted, and not there any more"

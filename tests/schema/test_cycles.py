@@ -23,7 +23,7 @@ def test_a_circle_is_a_note_of_create_and_of_no_other_command(make_project: Call
     module = f"circle_{secrets.token_hex(4)}"
     project = make_project(f'metadata = ["{module}:metadata"]\n')
     (project.root / f"{module}.py").write_text(MODELS)
-    made = project.process("db.create")
+    made = project.forked("db.create")
     assert (
         made.code == 0
         and made.err == ""
@@ -31,5 +31,5 @@ def test_a_circle_is_a_note_of_create_and_of_no_other_command(make_project: Call
         and "note: Cannot correctly sort tables" in made.out
     )
     for task in ("db.create --update-only", "db.drift", "db.verify"):
-        outcome = project.process(*task.split())
+        outcome = project.forked(*task.split())
         assert "SAWarning" not in outcome.err and "cycle" not in outcome.out + outcome.err, task

@@ -52,7 +52,7 @@ def test_functions_that_listen_are_called_with_a_connection(make_project: Callab
     entries = ["skinspire_db.clinic.models:Base"] if core else []
     project = make_project(f"metadata = {json.dumps([*entries, f'{module}:Base'])}\n")
     (project.root / f"{module}.py").write_text(MODELS)
-    assert project.process("db.create").code == 0
+    assert project.forked("db.create").code == 0
     assert project.query("SELECT id, kind::text FROM visits") == [(1, "first")]
     assert project.query("SELECT obj_description('visits'::regclass)") == [("by DDL",)]
     [columns] = project.query(
@@ -60,7 +60,7 @@ def test_functions_that_listen_are_called_with_a_connection(make_project: Callab
     )
     assert {"visits", "bills"} <= set(columns[0]) and ("users" in columns[0]) is core
     assert project.query("SELECT count(*) FROM money.bills") == [(0,)]
-    drift = project.process("db.drift")
+    drift = project.forked("db.drift")
     assert "audit" not in drift.out and "made" not in drift.out, "the scratch database has them too"
 
 
@@ -71,7 +71,7 @@ def test_a_function_that_fails_is_named_and_leaves_nothing(make_project: Callabl
     (project.root / f"{module}.py").write_text(
         MODELS.replace("CREATE TABLE audit (n integer)", "CREATE TABLE audit (n nothing)")
     )
-    failed = project.process("db.create")
+    failed = project.forked("db.create")
     assert failed.code == 1 and 'type "nothing" does not exist' in failed.err and failed.err.count("\n") == 1
     assert "CREATE TABLE audit" in failed.err
     assert project.query(f"SELECT FROM pg_database WHERE datname = '{project.database}'", "postgres") == []

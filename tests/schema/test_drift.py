@@ -116,21 +116,21 @@ def test_what_the_models_say_is_made_anew_when_they_change(make_project: Callabl
     project = make_project('metadata = ["skinspire_db.clinic.models:Base", "clinic_app:Base"]\n')
     project.execute(f'CREATE DATABASE "{project.database}" TEMPLATE {template}', "postgres")
     (project.root / "clinic_app.py").write_text("from skinspire_db.clinic.models import Base\n")
-    assert project.process("db.verify").code == 0, "what the models say is cached now, and no model is loaded by the next"
-    assert project.process("db.drift").code == 0
+    assert project.forked("db.verify").code == 0, "what the models say is cached now, and no model is loaded by the next"
+    assert project.forked("db.drift").code == 0
     time.sleep(0.01)
     (project.root / "clinic_app.py").write_text(
         "from sqlalchemy import Column, Integer, Table\nfrom skinspire_db.clinic.models import Base\n"
         "Table('novel', Base.metadata, Column('id', Integer, primary_key=True))\n"
         "Table('looks', Base.metadata, Column('id', Integer, primary_key=True), info={'is_view': True})\n"
     )
-    outcome = project.process("db.drift", "--json")
+    outcome = project.forked("db.drift", "--json")
     assert [(each["name"], each["state"]) for each in outcome.json["drift"]] == [
         ("public.novel", "missing"),
         ("public.looks", "missing"),
     ]
     project.execute("CREATE VIEW looks AS SELECT 1 AS id")
-    outcome = project.process("db.drift", "--json")
+    outcome = project.forked("db.drift", "--json")
     assert outcome.code == 3
     assert [each["name"] for each in outcome.json["drift"]] == ["public.novel"]
 
@@ -201,11 +201,11 @@ def test_extensions_of_the_application(make_project: Callable[..., Project]) -> 
         "from sqlalchemy import Column, Table\nfrom sqlalchemy.dialects.postgresql import CITEXT\n"
         "from skinspire_db.clinic.models import Base\nTable('novel', Base.metadata, Column('id', CITEXT, primary_key=True))\n"
     )
-    assert project.process("db.create").code == 0
-    outcome = project.process("db.drift")
+    assert project.forked("db.create").code == 0
+    outcome = project.forked("db.drift")
     assert outcome.code == 3 and "citext" not in outcome.out, "only the triggers are missing"
     (project.root / "pyproject.toml").write_text('[tool.skinspire_db]\nextensions = ["nonesuch"]\n')
-    outcome = project.process("db.setup")
+    outcome = project.forked("db.setup")
     assert outcome.code == 1 and "CREATE EXTENSION nonesuch" in outcome.err
 
 
@@ -218,9 +218,9 @@ def large(make_project: Callable[..., Project]) -> Project:
     project = make_project('metadata = ["skinspire_db.clinic.models:Base", "large_app:metadata"]\n')
     project.env["PYTHONPATH"] = str(Path(__file__).parent.parent)
     models(project, changed=False)
-    assert project.process("sql.new", "--view=overview").code == 0  # its skeleton will do
-    assert project.process("sql.bump", "--name=overview").code == 0
-    outcome = project.process("db.setup", "--reference-only")
+    assert project.forked("sql.new", "--view=overview").code == 0  # its skeleton will do
+    assert project.forked("sql.bump", "--name=overview").code == 0
+    outcome = project.forked("db.setup", "--reference-only")
     assert outcome.code == 0, outcome.err
     return project
 
@@ -231,23 +231,23 @@ def models(project: Project, *, changed: bool) -> None:
 
 @pytest.mark.slow
 def test_twenty_changes_of_150_tables(large: Project) -> None:
-    assert large.process("db.drift").code == 0
-    assert large.process("migrate.new", "-m", "nothing", "--json").json["steps"][0]["summary"] == {"changes": 0}
+    assert large.forked("db.drift").code == 0
+    assert large.forked("migrate.new", "-m", "nothing", "--json").json["steps"][0]["summary"] == {"changes": 0}
     large.execute("INSERT INTO t_004 (body, code) VALUES ('kept', 'c'); INSERT INTO t_006 (body, code) VALUES ('kept', 'd')")
     models(large, changed=True)
-    outcome = large.process("db.drift", "--json")
+    outcome = large.forked("db.drift", "--json")
     assert outcome.code == 3
     assert sorted(f"{each['kind']} {each['name']} {each['state']}" for each in outcome.json["drift"]) == DIFFERENCES
-    written = large.process("migrate.new", "-m", "twenty changes", "--json").json
+    written = large.forked("migrate.new", "-m", "twenty changes", "--json").json
     assert [each for each in written["warnings"] if "add it by hand" in each or "it fails" in each] == []
-    upgraded = large.process("migrate.upgrade")
+    upgraded = large.forked("migrate.upgrade")
     assert upgraded.code == 0, upgraded.err
-    after = large.process("db.drift")
+    after = large.forked("db.drift")
     assert after.code == 0, after.out
     assert large.query("SELECT body FROM t_006") == [("kept",)]
-    assert large.process("migrate.downgrade").code == 0
+    assert large.forked("migrate.downgrade").code == 0
     models(large, changed=False)
-    back = large.process("db.drift")
+    back = large.forked("db.drift")
     assert back.code == 0, back.out
 
 
@@ -276,15 +276,15 @@ def test_other_majors_have_no_drift_after_setup(make_project: Callable[..., Proj
     (project.root / "in_app.py").write_text(IN_APP)
     project.env = {"SKINSPIRE_PG_BIN": str(folder)}
     try:
-        assert (made := project.process("db.setup", "--env=test")).code == 0, made.err
-        assert (drift := project.process("db.drift", "--env=test")).code == 0, drift.out
+        assert (made := project.forked("db.setup", "--env=test")).code == 0, made.err
+        assert (drift := project.forked("db.drift", "--env=test")).code == 0, drift.out
         (project.root / "in_app.py").write_text(
             IN_APP.replace("THEN 1 END", "THEN 2 END").replace('"happy"', '"calm", "happy"')
         )
-        assert (written := project.process("migrate.new", "--env=test", "-m", "change")).code == 0, written.err
-        assert (upgraded := project.process("migrate.upgrade", "--env=test")).code == 0, upgraded.err
-        assert (drift := project.process("db.drift", "--env=test")).code == 0, drift.out
+        assert (written := project.forked("migrate.new", "--env=test", "-m", "change")).code == 0, written.err
+        assert (upgraded := project.forked("migrate.upgrade", "--env=test")).code == 0, upgraded.err
+        assert (drift := project.forked("db.drift", "--env=test")).code == 0, drift.out
     finally:
-        project.process("server.stop")
-        refused = project.process("server.destroy").err
-        assert project.process(*refused.rpartition("-> invoke ")[2].split()).code == 0, refused
+        project.forked("server.stop")
+        refused = project.forked("server.destroy").err
+        assert project.forked(*refused.rpartition("-> invoke ")[2].split()).code == 0, refused

@@ -144,7 +144,7 @@ def test_the_projects_folder_is_the_first_on_the_path(own: tuple[Project, str]) 
         )
     )
     assert project.invoke("migrate.status").code == 0
-    outcome = project.process("migrate.upgrade")
+    outcome = project.forked("migrate.upgrade")
     assert outcome.code == 0 and at(project) == ["helped"], outcome
 
 

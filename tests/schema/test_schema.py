@@ -219,14 +219,14 @@ def test_an_applications_own_table_gets_its_triggers(make_project: Callable[...,
         "    patient_id: Mapped[uuid.UUID] = mapped_column(ForeignKey('patients.patient_id'), index=True)\n"
     )
     before = project.query("SELECT * FROM patients ORDER BY 1")
-    outcome = project.process("db.create", "--update-only")
+    outcome = project.forked("db.create", "--update-only")
     assert outcome.code == 0, outcome.err
     assert "    table public.appointments" in outcome.out
     assert project.query("SELECT * FROM patients ORDER BY 1") == before
     assert project.query("SELECT tgname FROM pg_trigger WHERE tgrelid = 'appointments'::regclass AND NOT tgisinternal ORDER BY 1") == [
         ("_100_timestamps",), ("_110_user_tracking",),
     ]  # fmt: skip
-    verified = project.process("db.verify")
+    verified = project.forked("db.verify")
     assert verified.code == 0, verified.out
 
 
