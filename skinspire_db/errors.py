@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -51,7 +52,9 @@ class GuardRefused(Refused):
 
 
 class NotOurs(Refused):
-    """An object that others made is where one of ours should be; it was not touched."""
+    """Objects that others made are where ours should be; they were not touched. `names` are theirs."""
+
+    names: Sequence[str] = ()
 
 
 class OperationLocked(Refused):

@@ -10,6 +10,8 @@ from skinspire_db.catalog import objects
 from skinspire_db.catalog.definitions import plain, split
 from skinspire_db.lifecycle.result import Summary, counted
 from skinspire_db.migrations import drift
+from skinspire_db.objects import ledger
+from skinspire_db.objects.counting import twice
 from skinspire_db.objects.status import status
 
 SERVER = """
@@ -93,7 +95,7 @@ def differences(subject: Subject) -> Summary:
     """What models, files and database differ in, by kind and by table."""
     found = subject.differences
     kinds = Counter(f"{each.kind} {each.state}" for each in found)
-    places = Counter(_place(each) for each in found)
+    places = Counter(_table_of(each) for each in found)
     lines = listed("by kind", (f"{count} {kind}" for kind, count in kinds.most_common()))
     lines += listed("by table", (f"{table} {count}" for table, count in places.most_common() if table))
     lines.append("adopting writes each into the file of accepted differences; invoke db.drift names them one by one")
@@ -101,7 +103,7 @@ def differences(subject: Subject) -> Summary:
     return Summary({"differences": len(found)}, lines, data=data)
 
 
-def _place(difference: drift.Difference) -> str:
+def _table_of(difference: drift.Difference) -> str:
     if difference.kind in ("table", "view"):
         return difference.name
     if difference.kind == "column":
@@ -119,12 +121,13 @@ def triggers(subject: Subject) -> Summary:
         if what:
             alike[name] = {"function": function, "like": what}
     functions = {key.removeprefix("function ") for key in subject.live if key.startswith("function ")}
-    made = {name.lower() for file in subject.files for kind, name, _ in file.creates() if kind == "function"}
-    clashes = sorted(each for each in functions if _bare(each) in {_bare(name) for name in made})
+    clashes = _clashes(subject, functions)
+    counted_already = twice(subject.connection, subject.files)
     states = [each for each in status(subject.connection, subject.files) if each.state != "INSTALLED"]
     by_function = Counter(f"{each['function']} like {' and '.join(each['like'])}" for each in alike.values())
     lines = listed("do what ours do", (f"{what} ({counted(count, 'trigger')})" for what, count in by_function.most_common()))
-    lines += listed("functions with a name of ours", clashes)
+    lines += listed("have a name of ours", clashes)
+    lines += [f"write what {name} counts too: {', '.join(others)}" for name, others in counted_already.items()]
     lines += listed("switched off", (name for name, _, _, off, _ in rows if off))
     lines += listed("our files", sorted({f"{each.file} {each.state}" for each in states}))
     lines.append(
@@ -132,7 +135,7 @@ def triggers(subject: Subject) -> Summary:
     )
     data = {
         "triggers": {"count": len(rows), "alike": alike, "disabled": [row[0] for row in rows if row[3]]},
-        "clashes": clashes, "files": [each.as_dict() for each in states],
+        "clashes": clashes, "counted_already": counted_already, "files": [each.as_dict() for each in states],
     }  # fmt: skip
     numbers: dict[str, int | str] = {
         "triggers": len(rows),
@@ -148,6 +151,18 @@ def _matches(pattern: str, text: str) -> bool:
     return re.search(rf"\bNEW\s*\.\s*\"?({pattern})|'({pattern})", text, re.IGNORECASE) is not None
 
 
-def _bare(name: str) -> str:
-    """A function's name without schema and arguments."""
-    return name.partition("(")[0].rpartition(".")[2].strip('" ').lower()
+def _clashes(subject: Subject, functions: set[str]) -> list[str]:
+    """The functions and triggers of the database that have a name of ours where ours would be made."""
+    made = {
+        _place(name, file.functions.name) for file in subject.files for kind, name, _ in file.creates() if kind == "function"
+    }
+    among, there = ledger.tables(subject.connection), ledger.live_triggers(subject.connection)
+    wanted = {(each.table, each.attachment.trigger) for file in subject.files for each in ledger.wanted(among, file).values()}
+    found = [f"function {each}" for each in sorted(functions) if _place(each, "public") in made]
+    return found + [f"trigger {trigger} on {table}" for table, trigger in sorted(wanted & there.keys())]
+
+
+def _place(name: str, schema: str) -> tuple[str, str]:
+    """A function's schema, and its name without arguments; `schema` where none is written."""
+    written, _, bare = name.partition("(")[0].rpartition(".")
+    return written.strip('" ').lower() or schema, bare.strip('" ').lower()

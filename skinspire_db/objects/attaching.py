@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from skinspire_db.errors import NotOurs, UsageError
+from skinspire_db.errors import UsageError
 from skinspire_db.lifecycle import tool_schema
 from skinspire_db.lifecycle.result import Summary
 from skinspire_db.objects import ledger
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.objects.ledger import Entry, LiveTrigger, MadeTrigger, Wanted
-from skinspire_db.objects.refusals import refusal
+from skinspire_db.objects.refusals import not_ours, refusal
 from skinspire_db.postgres import search_path
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def attach(
 
     Raises:
         SqlFileInvalid: PostgreSQL refuses one.
-        NotOurs: Another trigger of that name is there that no file made.
+        NotOurs: Other triggers of these names are there that no file made.
     """
     import psycopg
 
@@ -61,13 +61,13 @@ def attach(
         except psycopg.Error as error:  # the positions in PostgreSQL's errors are in these statements, not in the file
             raise refusal(file, error, file.line("attach")) from None
         live |= ledger.live_triggers(connection)
+        theirs = []
         for key, each in wanted.items():
             former, made[key] = made[key], MadeTrigger.of(each, live[each.table, each.attachment.trigger])
             if key not in known and former.definition not in ("", made[key].definition):
-                raise NotOurs(
-                    f"trigger {each.attachment.trigger} on {each.table} exists already, and no trigger file made it",
-                    remedy="rename it, or drop it if it is not needed",
-                )
+                theirs.append(f"trigger {each.attachment.trigger} on {each.table}")
+        if theirs:
+            raise not_ours(file, theirs)
     _alter(connection, switched, enabled=enabled)
     return len(statements) + (len(switched) if enabled else 0), made
 

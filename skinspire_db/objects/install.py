@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from skinspire_db.errors import NotOurs
 from skinspire_db.lifecycle import tool_schema
 from skinspire_db.lifecycle.result import Summary
-from skinspire_db.objects import attaching, dependents, function_schema, ledger, live, needs, policies, tenant_roles
+from skinspire_db.objects import attaching, counting, dependents, function_schema, ledger, live, needs, policies, tenant_roles
 from skinspire_db.objects.dependents import Saved
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.objects.kinds import KINDS, POLICY, TRIGGER, Kind, of_file
 from skinspire_db.objects.ledger import Entry
 from skinspire_db.objects.making import Making
-from skinspire_db.objects.refusals import two_makers
+from skinspire_db.objects.refusals import together, two_makers
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
@@ -67,19 +68,26 @@ def install(
     kept_keys = {key for each in wanted.values() for key in each}
     present = ledger.live_triggers(connection)
     attached = off = noted = 0
+    clashes: list[NotOurs] = []
     tenant_roles.make(connection, files)
     for file in files:
         entry = entries.get(file.name)
-        if file.kind is POLICY:
-            changed, triggers = policies.attach(connection, file, entry)
-            kept_keys |= triggers.keys()
-        else:
-            changed, triggers = attaching.attach(connection, file, wanted[file.name], entry, present)
+        try:
+            if file.kind is POLICY:
+                changed, triggers = policies.attach(connection, file, entry)
+                kept_keys |= triggers.keys()
+            else:
+                changed, triggers = attaching.attach(connection, file, wanted[file.name], entry, present)
+        except NotOurs as clash:
+            clashes.append(clash)
+            continue
         attached += changed
         if entry is None or (entry.sha256, entry.functions, entry.triggers) != (file.sha256, functions[file.name], triggers):
             ledger.write(connection, file, functions[file.name], triggers)
             noted += entry is not None and entry.sha256 != file.sha256
         off += len(triggers) if entry and entry.disabled_by else 0
+    if clashes:
+        raise together(clashes)
     leftovers = [entries[name] for name in functions if name in entries] + list(gone.values())
     numbers: dict[str, int | str] = {"files": len(files), "functions": making.count("function")}
     if any(file.kind is not TRIGGER for file in files):
@@ -93,7 +101,8 @@ def install(
     if others:
         function_schema.drop_former(connection, files)
     more = {"new_versions": noted, "left_disabled": off, "not_applicable": idle}
-    return Summary(numbers | {what: number for what, number in more.items() if number})
+    numbers |= {what: number for what, number in more.items() if number}
+    return Summary(numbers, counting.warnings(connection, files))
 
 
 def _refuse_two_makers(files: list[SqlFile], functions: dict[str, dict[str, str]]) -> None:

@@ -6,14 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from skinspire_db.errors import SkinspireError, SqlFileInvalid
+from skinspire_db.errors import NotOurs, SkinspireError, SqlFileInvalid
 from skinspire_db.objects import dependents, function_schema, live
 from skinspire_db.objects.dependents import Saved
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.objects.kinds import POLICY, TRIGGER, VIEW
 from skinspire_db.objects.ledger import Entry
-from skinspire_db.objects.refusals import circle, missing_name, not_ours, refusal, two_makers
+from skinspire_db.objects.refusals import circle, missing_name, not_ours, refusal, together, two_makers
 from skinspire_db.postgres import search_path
+from skinspire_db.postgres.sql_text import split
 
 if TYPE_CHECKING:
     import psycopg
@@ -72,6 +73,7 @@ class Making:
         ledger = {key for entry in self.entries.values() for key in entry.functions}
         self.former = live.fingerprints(self.connection, ledger)
         waiting = [file for file in files if not self._is_right(file)]
+        clashes: list[NotOurs] = []
         rounds = 2 * len(files) + 2  # each round makes one file at least, and a file is dropped again once at most
         while waiting and rounds:
             rounds -= 1
@@ -82,13 +84,17 @@ class Making:
                 except _Waits as too_early:
                     waits[file.name] = too_early.because
                 except SkinspireError as refused:
-                    if not self.keeps_going:
+                    if isinstance(refused, NotOurs):
+                        clashes.append(refused)
+                    elif not self.keeps_going:
                         raise
                     self.refused[file.name] = refused
             again = [file for file in files if file.name not in self.made | waits | self.refused]
-            if len(waits) == len(waiting) and not again:
+            if len(waits) == len(waiting) and not again and (self.keeps_going or not clashes):
                 self._refuse_early(waiting, waits)
             waiting = [file for file in waiting if file.name in waits and file.name not in self.refused] + again
+        if clashes and not self.keeps_going:
+            raise together(clashes)
 
     def count(self, kind: str) -> int:
         """How many objects of a kind, function or view, are not what they were before."""
@@ -138,8 +144,8 @@ class Making:
                 self.connection.execute(b"ROLLBACK TO SAVEPOINT file; RELEASE SAVEPOINT file")
                 if error.sqlstate in TOO_EARLY:
                     raise _Waits(error) from None
-                if error.sqlstate in IN_THE_WAY and (namesakes := self._foreign_functions(file, error)):
-                    raise not_ours(file, namesakes[0]) from None
+                if error.sqlstate in IN_THE_WAY and (namesakes := self._clashes(file)):
+                    raise not_ours(file, namesakes) from None
                 if error.sqlstate not in IN_THE_WAY or not existing:
                     raise refusal(file, error) from None
             except SkinspireError:
@@ -168,8 +174,10 @@ class Making:
         """
         return [key for (key,) in search_path.rows(self.connection, query, (wanted,))] if wanted else []
 
-    def _foreign_functions(self, file: SqlFile, error: psycopg.Error) -> list[str]:
-        """Functions that no file made, with names of those that a trigger file makes; first what the error is about."""
+    def _clashes(self, file: SqlFile) -> list[str]:
+        """The functions that no file made and that a trigger file would replace, found by its statements one by one."""
+        import psycopg
+
         if file.kind is not TRIGGER:
             return []
         query = """
@@ -177,10 +185,23 @@ class Making:
             WHERE n.nspname = %s AND p.proname = ANY (%s)
         """
         names = [name.rpartition(".")[2].strip('"') for _, name, _ in file.creates()]
-        found = search_path.rows(self.connection, query, (file.functions.name, names))
-        said = f"{error.diag.message_primary} {error.diag.message_detail} {error.diag.message_hint}"
-        foreign = [key for (key,) in found if key not in self._ours()]
-        return sorted(foreign, key=lambda key: (key not in said, key.partition("(")[0] not in said))
+        there = search_path.rows(self.connection, query, (file.functions.name, names))
+        before = live.recorded(self.connection, {key for (key,) in there} - self._ours())
+        found: set[str] = set()
+        self.connection.execute(b"SAVEPOINT clashes")
+        for statement in split(file.text, ";"):
+            try:
+                with self.connection.transaction(), search_path.application(self.connection, file.functions.name):
+                    self.connection.execute(statement.encode())
+            except psycopg.Error as error:
+                if self.connection.closed:
+                    raise
+                said = f"{error.diag.message_primary} {error.diag.message_detail} {error.diag.message_hint}"
+                exact = {key for key in before if key in said}
+                found |= exact or {key for key in before if key.partition("(")[0] in said}
+        after = live.recorded(self.connection, before)
+        self.connection.execute(b"ROLLBACK TO SAVEPOINT clashes; RELEASE SAVEPOINT clashes")
+        return sorted(found | {key for key in before if not live.is_alike(before[key], after.get(key, ""))})
 
     def _replace(self, file: SqlFile, existing: list[str]) -> None:
         """Drop what is in the file's way, and all that depends on it, and run it; other files' objects are made again."""
@@ -236,7 +257,7 @@ class Making:
             made = live.recorded(self.connection, self.made.pop(file.name))
             compared = [*foreign, *(part.about for part in parts if part.about in made)]
             if others := [key for key in compared if not live.is_alike(before.get(key, ""), made.get(key, ""))]:
-                raise not_ours(file, others[0])
+                raise not_ours(file, others)
         except (psycopg.Error, SkinspireError) as error:
             if self.connection.closed:
                 raise
@@ -298,9 +319,9 @@ class Making:
         elif not any(live.is_function(key) != (file.kind is VIEW) for key in written):
             raise SqlFileInvalid(f"{file.path}:1: it makes no {file.kind.word}", remedy=f"correct {file.path.name}")
         made = live.recorded(self.connection, written)
-        for key in sorted(replaced | {key for key in foreign.keys() & made.keys() if not live.is_function(key)}):
-            if not live.is_alike(foreign.get(key, ""), made.get(key, "")):
-                raise not_ours(file, key)
+        same_names = sorted(replaced | {key for key in foreign.keys() & made.keys() if not live.is_function(key)})
+        if others := [key for key in same_names if not live.is_alike(foreign.get(key, ""), made.get(key, ""))]:
+            raise not_ours(file, others)
         self.rows.clear()
         self.rows.update(after)
         self.made[file.name] = made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from skinspire_db.errors import NotOurs, SqlFileInvalid
@@ -14,6 +14,8 @@ from skinspire_db.postgres.error_text import sentence
 
 if TYPE_CHECKING:
     import psycopg
+
+SHOWN = 3  # names of clashing objects in an error of one line; db.adopt's report has all
 
 
 def circle(first: SqlFile, needs: dict[str, SqlFile | None], waits: dict[str, psycopg.Error]) -> SqlFileInvalid:
@@ -44,19 +46,40 @@ def shown(key: str) -> str:
     return f"function {key}" if live.is_function(key) else key
 
 
-def not_ours(file: SqlFile, key: str) -> NotOurs:
-    """The error for an object that exists and that no file made."""
-    kind, name = live.split(key)
-    if file.kind is TRIGGER and live.is_function(key):
-        return NotOurs(
-            f"{file.path}: {shown(key)} exists already, and no trigger file made it",
-            remedy='let both stay: function_schema = "skinspire" under [tool.skinspire_db] in pyproject.toml',
-        )
-    word = "ROUTINE" if kind == "function" else kind.upper()
-    return NotOurs(
-        f"{file.path}: {shown(key)} exists already with another definition, and no {file.kind.word} file made it",
-        remedy=f"write into the file what the database has, rename one of the two, or drop it: DROP {word} {name}",
-    )
+def not_ours(file: SqlFile, keys: Sequence[str]) -> NotOurs:
+    """The error for objects that exist and that no file made."""
+    kind, name = live.split(keys[0])
+    if file.kind is TRIGGER:
+        schema = 'let both stay: function_schema = "skinspire" under [tool.skinspire_db] in pyproject.toml'
+        by_function = live.is_function(keys[0])
+        remedy, another = schema if by_function else "rename it, or drop it if it is not needed", ""
+    else:
+        word = "ROUTINE" if kind == "function" else kind.upper()
+        remedy = f"write into the file what the database has, rename one of the two, or drop it: DROP {word} {name}"
+        another = " with another definition"
+    error = NotOurs("", remedy=remedy)
+    error.names = [shown(key) for key in keys]
+    error.message = f"{file.path}: {_exist(error.names, another)}, and no {file.kind.word} file made {_them(error.names)}"
+    return error
+
+
+def together(errors: Sequence[NotOurs]) -> NotOurs:
+    """One error for several, which names what all of them are about."""
+    if len(errors) == 1:
+        return errors[0]
+    error = NotOurs("", remedy=errors[0].remedy)
+    error.names = [name for each in errors for name in each.names]
+    error.message = f"{_exist(error.names, '')}, and no file of the project made them"
+    return error
+
+
+def _exist(names: Sequence[str], another: str) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{', '.join(names[:SHOWN])}{more} {'exists' if len(names) == 1 else 'exist'} already{another}"
+
+
+def _them(names: Sequence[str]) -> str:
+    return "it" if len(names) == 1 else "them"
 
 
 def two_makers(file: SqlFile, key: str, other: str) -> SqlFileInvalid:
