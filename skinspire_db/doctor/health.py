@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from skinspire_db.catalog import objects
+from skinspire_db.config import tenancy as setting
 from skinspire_db.doctor import server
 from skinspire_db.doctor.link import Broken, Case, Unknown
 from skinspire_db.lifecycle import stamp as stamps
 from skinspire_db.lifecycle.result import counted
 from skinspire_db.migrations import position, revisions
-from skinspire_db.objects import adopted, kinds, status, tenant_roles, versions
+from skinspire_db.objects import adopted, kinds, status, tenant_faults, tenant_roles, versions
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.error_text import sentence
 from skinspire_db.postgres.target import target_of
@@ -126,6 +127,8 @@ def rights(case: Case) -> str:
     """
     role = _application_role(case)
     rows = case.rows(RIGHTS, role, role, role)
+    if setting.is_on(case.project_environment.project):  # the revisions are the tools'
+        rows = [row for row in rows if row[2] != "public.alembic_version"]
     if not rows:
         return f"role {role} may read and write every table"
     schema_name, kind, _, missing = rows[0]
@@ -205,6 +208,27 @@ def triggers(case: Case) -> str:
     return here + (f", {idle} files not applicable" if idle else "")
 
 
+def tenancy(case: Case) -> str:
+    """Whether the application meets the policies that keep hospitals apart.
+
+    Returns:
+        What was found, for a reader.
+
+    Raises:
+        Broken: a role, a right or the login passes by them.
+    """
+    roles = tenant_roles.of(case.project_environment)
+    assert roles
+    files = versions.current(case.project_environment.project, roles=roles)
+    faults = tenant_faults.of_database(case.open, roles, files)
+    if not case.project_environment.embedded:  # there the login is the tools' own role, and each block takes the other one
+        faults += tenant_faults.of_login(case.open, roles)
+    if faults:
+        more = f", and {len(faults) - 1} more" if faults[1:] else ""
+        raise Broken(f"{faults[0].says}{more}", faults[0].remedy)
+    return f"work for a hospital is done as {roles.application}, whom the policies bind"
+
+
 def databases(case: Case) -> str:
     """Whether the role may make scratch databases: restore, copy, drift, downgrade and backup.verify --full work in one.
 
@@ -232,13 +256,14 @@ LINKS: dict[str, Callable[[Case], str]] = {
     "pooler": pooler, "primary": primary, "application": application, "stamp": stamp, "rights": rights,
     "extensions": extensions, "tools": server.tools, "clock": server.clock, "locks": server.locks,
     "connections": server.connections_left, "disk": server.disk, "collation": server.collation,
-    "migrations": migrations, "triggers": triggers, "databases": databases,
+    "migrations": migrations, "triggers": triggers, "tenancy": tenancy, "databases": databases,
 }  # fmt: skip
 
 
 def links(case: Case) -> Iterator[tuple[str, Callable[[Case], str]]]:
     """The links, each looked at in a read-only transaction of its own, so that one that breaks spoils no other."""
     left_out = set() if case.project_environment.admin else {"application"}
+    left_out |= set() if setting.is_on(case.project_environment.project) else {"tenancy"}
     return ((name, _guarded(look)) for name, look in LINKS.items() if name not in left_out)
 
 
@@ -263,6 +288,9 @@ def _guarded(look: Callable[[Case], str]) -> Callable[[Case], str]:
 
 def _application_role(case: Case) -> str:
     """Whose rights the application has: with an admin URL the tools' connection is another role's."""
+    roles = tenant_roles.of(case.project_environment)
+    if roles and case.rows("SELECT FROM pg_roles WHERE rolname = %s", roles.application):
+        return roles.application
     [(role,)] = case.rows("SELECT current_user::text")
     if case.project_environment.admin is None:
         return str(role)

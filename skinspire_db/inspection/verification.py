@@ -6,7 +6,7 @@ from collections.abc import Callable
 from shlex import quote
 
 from skinspire_db.catalog import objects, tenant_tables
-from skinspire_db.config import content, project_code
+from skinspire_db.config import content, project_code, tenancy
 from skinspire_db.content import reference
 from skinspire_db.errors import StepFailed
 from skinspire_db.inspection import row_checks, tenants
@@ -14,7 +14,7 @@ from skinspire_db.inspection.checks import DRIFT, SEED, Failed, Subject, expect,
 from skinspire_db.lifecycle import tool_schema
 from skinspire_db.lifecycle.remedies import in_shell
 from skinspire_db.lifecycle.result import Check, Summary, counted
-from skinspire_db.objects import kinds
+from skinspire_db.objects import kinds, tenant_faults, tenant_roles
 from skinspire_db.objects.status import status
 from skinspire_db.postgres import search_path
 from skinspire_db.postgres.error_text import sentence
@@ -47,6 +47,8 @@ def verify(subject: Subject) -> Summary:
 def checks_of(subject: Subject) -> dict[str, Callable[[Subject], str]]:
     """The checks of any database; with the core's tables also those of the core, some in place of one of the same name."""
     checks = {name: check for name, check in CHECKS.items() if name != "views" or subject.wanted.views}
+    if tenancy.is_on(subject.environment.project):
+        checks["tenancy"] = _tenancy
     if subject.content.has_core:
         core: dict[str, Callable[[Subject], str]] = project_code.attribute(subject.environment.project, content.CORE_CHECKS)
         checks |= core
@@ -278,6 +280,20 @@ def _tenant_keys(subject: Subject) -> str:
         f"{counted(tenants.count(read) - len(found), 'table')} with {tenant_tables.TENANT} keep hospitals apart by their keys"
     )
     return "; ".join([apart, *(f"{name}: {', '.join(phrases)}" for name, phrases in found.items())])
+
+
+def _tenancy(subject: Subject) -> str:
+    """Of the login, a change only takes note: it is no part of what was changed, and rolling that back mends nothing."""
+    roles = tenant_roles.of(subject.environment)
+    assert roles
+    found = tenant_faults.of_database(subject.connection, roles, subject.files)
+    of_login = [] if subject.environment.embedded else tenant_faults.of_login(subject.connection, roles)
+    if subject.writes:
+        subject.notes.extend(f"{fault.says}; invoke db.doctor says what to do" for fault in of_login)
+    else:
+        found += of_login
+    expect(not found, "; ".join(fault.says for fault in found), found[0].remedy if found else "")
+    return f"{roles.application} meets the policies of every table with {tenant_tables.TENANT}"
 
 
 CHECKS: dict[str, Callable[[Subject], str]] = {

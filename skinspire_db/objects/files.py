@@ -15,7 +15,7 @@ from skinspire_db.config.tenancy import Roles
 from skinspire_db.errors import SqlFileInvalid
 from skinspire_db.lifecycle import tool_schema
 from skinspire_db.objects.function_schema import FunctionSchema
-from skinspire_db.objects.kinds import POLICY, TRIGGER, Kind
+from skinspire_db.objects.kinds import POLICY, TRIGGER, VIEW, Kind
 from skinspire_db.objects.needs import Needs, read_needs
 from skinspire_db.objects.policy_files import Policy, read_policies
 from skinspire_db.postgres.sql_text import statements_only
@@ -123,6 +123,11 @@ class SqlFile:
     def critical(self) -> bool:
         """Whether it names its tables: it guards accounts, and no column of a table tells when its trigger is missing."""
         return any(attachment.tables for attachment in self.attachments)
+
+    @property
+    def secures_views(self) -> bool:
+        """Whether its views are made to read with the rights of the session's role, as tenancy needs."""
+        return self.kind is VIEW and self.roles is not None
 
     def line(self, key: str) -> int:
         """Where the header sets `key`; 1 when it does not."""

@@ -63,6 +63,15 @@ def rows(connection: Connection) -> Rows:
     return {(catalogue, oid): Row(*row) for catalogue, oid, *row in search_path.rows(connection, ROWS)}
 
 
+def definers(connection: Connection) -> set[str]:
+    """The views that read with the rights of their owner, and not of the session's role, as the ledger names them."""
+    query = """
+        SELECT 'view ' || c.oid::regclass FROM pg_class c WHERE c.relkind = 'v' AND NOT coalesce((
+            SELECT option_value::bool FROM pg_options_to_table(c.reloptions) WHERE option_name = 'security_invoker'), false)
+    """
+    return {key for (key,) in search_path.rows(connection, query)}
+
+
 def is_function(key: str) -> bool:
     """Whether the ledger's name is that of a function."""
     return split(key)[0] == "function"

@@ -48,6 +48,7 @@ class Making:
         former: The fingerprints of the ledger's objects before.
         saved: What had to be dropped for a moment.
         refused: What is wrong with each file that cannot be used.
+        definers: With tenancy, the views that read with their owner's rights.
         taken_over: The objects that were there before, made by no file, and are what a file says. They stay as they are.
     """
 
@@ -60,6 +61,7 @@ class Making:
     refused: dict[str, Exception] = field(default_factory=dict)
     taken_over: set[str] = field(default_factory=set)
     rows: live.Rows = field(default_factory=dict, repr=False)
+    definers: set[str] = field(default_factory=set)
 
     def make(self, files: list[SqlFile]) -> None:
         """Run the files whose objects are not what they say. One that needs what another makes runs after it.
@@ -72,6 +74,8 @@ class Making:
         function_schema.make(self.connection, files)
         ledger = {key for entry in self.entries.values() for key in entry.functions}
         self.former = live.fingerprints(self.connection, ledger)
+        if any(file.secures_views for file in files):
+            self.definers = live.definers(self.connection)
         waiting = [file for file in files if not self._is_right(file)]
         clashes: list[NotOurs] = []
         rounds = 2 * len(files) + 2  # each round makes one file at least, and a file is dropped again once at most
@@ -110,7 +114,7 @@ class Making:
             self.made[file.name] = {}
             return True
         entry = self.entries.get(file.name)
-        if entry is None or entry.sha256 != file.sha256:
+        if entry is None or entry.sha256 != file.sha256 or (file.secures_views and self.definers & entry.functions.keys()):
             return False
         now = {key: self.former[key] for key in entry.functions if key in self.former}
         if not live.same(entry.functions, now):
@@ -309,6 +313,11 @@ class Making:
                 remedy=f"correct {file.path.name}",
             )
         written = [row.key for at, row in after.items() if at not in before or before[at].place != row.place]
+        if file.secures_views and (views := sorted(live.definers(self.connection).intersection(written))):
+            with search_path.application(self.connection):
+                for key in views:
+                    self.connection.execute(f"ALTER VIEW {live.split(key)[1]} SET (security_invoker = true)".encode())
+            after = live.rows(self.connection)
         replaced: set[str] = set()
         for at, row in after.items():
             if at in before and before[at].text != row.text and live.is_function(row.key) and row.key not in ours:

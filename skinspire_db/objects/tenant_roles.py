@@ -112,14 +112,14 @@ def statements(connection: Connection, roles: Roles) -> list[str]:
         roles: its roles.
     """
     present, own = _present(connection), connection.info.user
-    found = [f"CREATE ROLE {_quoted(role)} NOLOGIN" for role in (roles.application, roles.system) if role not in present]
+    found = [f"CREATE ROLE {quoted(role)} NOLOGIN" for role in (roles.application, roles.system) if role not in present]
     for member in dict.fromkeys((own, roles.login)):
         superuser, bypasses = present.get(member, (True, True))  # of a login that is not there yet, nothing can be asked
         for role in (roles.application, roles.system) if not superuser else ():
             inherit = member == own and role == roles.system and not bypasses
             if role not in present or not _is_member(connection, member, role, inherit=inherit):
                 options = f" WITH INHERIT {str(inherit).upper()}, SET TRUE" if _has_options(connection) else ""
-                found.append(f"GRANT {_quoted(role)} TO {_quoted(member)}{options}")
+                found.append(f"GRANT {quoted(role)} TO {quoted(member)}{options}")
     return found
 
 
@@ -173,7 +173,12 @@ def _is_member(connection: Connection, member: str, role: str, *, inherit: bool)
     return connection.execute(query, {"m": member, "r": role, "may": may, "inherit": inherit}).fetchone() == (True,)
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """The role's name, quoted where it must be.
+
+    Args:
+        name: the name.
+    """
     from psycopg import sql
 
     return sql.Identifier(name).as_string()
