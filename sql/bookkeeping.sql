@@ -13,6 +13,11 @@ CREATE TABLE IF NOT EXISTS skinspire_tools.stamp (
     stamped_by  text NOT NULL DEFAULT session_user
 );
 
+-- Of a masked copy: which environment it was copied from, when, and the files of rules with their versions. Of version 0.3.
+ALTER TABLE skinspire_tools.stamp ADD COLUMN IF NOT EXISTS masked_from text;
+ALTER TABLE skinspire_tools.stamp ADD COLUMN IF NOT EXISTS masked_at timestamptz;
+ALTER TABLE skinspire_tools.stamp ADD COLUMN IF NOT EXISTS masked_rules text;
+
 -- Every operation that changed the database, written in the operation's own transaction.
 CREATE TABLE IF NOT EXISTS skinspire_tools.journal (
     entry_id       uuid PRIMARY KEY,

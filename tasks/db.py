@@ -105,13 +105,16 @@ def run(
 
 
 COPY = {
-    "source": "the environment to copy; a protected one is refused (default: test)",
+    "source": "the environment to copy; a protected one with --masked only (default: test)",
     "target": "the environment whose database is replaced (default: the active one; of db.copy alone, dev)",
     "method": "template or stream (default: the quicker one that can be had)",
     "schema-only": "all definitions, no rows",
     "tables": "rows of these tables only, with commas between, and of what they need through foreign keys",
     "hospital": "rows of this hospital only, by its id, and of the whole system",
     "jobs": "how many tables at once (default: copy.jobs in invoke.yaml)",
+    "masked": "mask every value that no rule in sql/masks declares safe",
+    "secret-env": "the variable with the secret that keeps pseudonyms the same from copy to copy (default: a new secret)",
+    "confirm": "the source database's name: needed for a masked copy of a protected environment",
 }
 
 
@@ -125,9 +128,12 @@ def copy(
     tables: str | None = None,
     hospital: str | None = None,
     jobs: str | None = None,
+    masked: bool = False,
+    secret_env: str | None = None,
+    confirm: str | None = None,
     json: bool = False,
 ) -> None:
-    """Make one environment's database an exact copy of another's, built aside, compared, and swapped in."""
+    """Make one environment's database an exact copy of another's, or a masked one, built aside, compared, and swapped in."""
     from skinspire_db.operations import db
     from skinspire_db.terminal import console
 
@@ -136,8 +142,10 @@ def copy(
     source = source or "test"
 
     options = {"method": method, "schema_only": schema_only, "tables": tables, "hospital": hospital}
-    options["jobs"] = jobs or ctx.config.copy.jobs
-    console.operate(ctx, target, lambda context: db.copy(context, source, **options), json=json, given_by="--target")
+    options |= {"jobs": jobs or ctx.config.copy.jobs, "masked": masked, "secret_env": secret_env}
+    console.operate(
+        ctx, target, lambda context: db.copy(context, source, **options), json=json, confirm=confirm, given_by="--target"
+    )
 
 
 @task(help=ENV | CONFIRM | JSON)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from skinspire_db.catalog import fields, objects
 from skinspire_db.catalog.fields import Snapshot
@@ -263,8 +264,17 @@ def split(name: str) -> tuple[str, str]:
     return (parts[1], parts[2]) if parts else ("", name)
 
 
-def snapshot(connection: Connection) -> Snapshot:
-    """Everything of the application in a database, as PostgreSQL writes it, by one query for each kind of object."""
+def snapshot(connection: Connection, *, comments: bool = True) -> Snapshot:
+    """Everything of the application in a database, as PostgreSQL writes it, by one query for each kind of object.
+
+    Args:
+        connection: an open connection to the database.
+        comments: take the comments with it.
+    """
     found = search_path.several(connection, QUERIES)
     rows = ((f"{kind} {name}", values) for kind, listed in found.items() for name, *values in listed)
-    return {key: fields.definition(key, values) for key, values in rows}
+    described = {key: fields.definition(key, values) for key, values in rows}
+    if comments:
+        return described
+    without: dict[str, Any] = {"comment": None}
+    return {key: replace(value, **without) if hasattr(value, "comment") else value for key, value in described.items()}

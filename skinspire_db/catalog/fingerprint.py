@@ -105,6 +105,7 @@ def take(
     only: set[str] | None = None,
     where: Mapping[str, str] | None = None,
     counted: frozenset[str] = frozenset(),
+    comments: bool = True,
     known: Rows | None = None,
     watched: tuple[Sessions, ...] = (),
 ) -> Fingerprint:
@@ -118,6 +119,7 @@ def take(
         only: the quoted names of the tables whose rows are read; None for all.
         where: quoted name -> the condition of the rows that are read, in SQL where the table is `t`.
         counted: the quoted names of tables whose rows are counted and not hashed.
+        comments: definitions count with their comments.
         known: the rows of tables that need not be read again.
         watched: sets that hold the connections while they hash tables; see `meanwhile`.
 
@@ -131,7 +133,7 @@ def take(
         snapshot = _begin(first, target, at)
         tables = pool.submit(rows, target, operation, at=snapshot, watched=(*watched, own), **options)
         sequences = _values(first, [objects.quoted_name(*each) for each in first.execute(SEQUENCES).fetchall()])
-        described = {key: digest(str(value)) for key, value in definitions.snapshot(first).items()}
+        described = {key: digest(str(value)) for key, value in definitions.snapshot(first, comments=comments).items()}
         found = _together(tables.result(), redivided(first))
         first.rollback()
         return Fingerprint(found, sequences, described, first.info.server_version // 10_000)

@@ -16,8 +16,10 @@ from skinspire_db.config.environment import Environment
 from skinspire_db.content import files
 from skinspire_db.copies import copied_tables, streaming
 from skinspire_db.copies.one_hospital import OneHospital
+from skinspire_db.copies.masking import masking
+from skinspire_db.copies.masking.masking import Masking
 from skinspire_db.errors import DatabaseMissing, GuardRefused, StepFailed, UsageError
-from skinspire_db.lifecycle import stamp
+from skinspire_db.lifecycle import guard, stamp
 from skinspire_db.lifecycle.operation import Running
 from skinspire_db.lifecycle.read_only import present
 from skinspire_db.lifecycle.replacement import Replacement
@@ -35,18 +37,26 @@ ALWAYS = {'"skinspire_tools"."ledger"', '"public"."alembic_version"'}
 
 @dataclass(frozen=True)
 class Choice:
-    """What was asked for: `method` is None where the tool chooses, `tables` empty for all, `hospital` None for all."""
+    """What was asked for: `method` is None where the tool chooses, `tables` empty for all, `hospital` None for all, `masking`
+    None for rows as they are.
+    """
 
     method: str | None
     schema_only: bool
     tables: tuple[str, ...]
     jobs: int
     hospital: str | None
+    masking: Masking | None = None
 
     @property
     def whole(self) -> bool:
         """Whether all rows are copied."""
         return not self.schema_only and not self.tables and self.hospital is None
+
+    @property
+    def exact(self) -> bool:
+        """Whether everything is copied as it is."""
+        return self.whole and not self.masking
 
 
 def copy(
@@ -58,8 +68,11 @@ def copy(
     tables: str | None = None,
     jobs: str | int = 2,
     hospital: str | None = None,
+    masked: bool = False,
+    secret_env: str | None = None,
 ) -> Replacement:
-    """Make the target's database an exact copy of the source's.
+    """Make the target's database an exact copy of the source's, or one of it in which every value that is not declared safe
+    is masked.
 
     Args:
         source_name: the environment that is copied; it is only read.
@@ -69,13 +82,15 @@ def copy(
         tables: names with commas between: copy only rows of these tables, and of those that they need through foreign keys.
         jobs: how many tables are copied at once.
         hospital: the id of a hospital: copy only its rows, those of the whole system, and those that these need.
+        masked: mask the rows; then the source may be protected, and its database must be confirmed.
+        secret_env: the variable with the secret that keeps pseudonyms the same from copy to copy; None for a new secret.
 
     Returns:
         The operation, to be run.
 
     Raises:
         UsageError: the arguments do not go together, or name what does not exist.
-        GuardRefused: one of the two is protected: its rows are patients' data and go to no other environment.
+        GuardRefused: the target is protected, or the source and the rows are not masked: they are patients' data.
     """
     if source_name is None:
         raise UsageError("db.copy needs a source", remedy=f"invoke db.copy --source=test --target={target.name}")
@@ -84,12 +99,10 @@ def copy(
         raise UsageError(f"there is no method {method}", remedy=f"--method={' or --method='.join(METHODS)}")
     if source.name == target.name:
         raise UsageError(f"source and target are both {source.name}", remedy="name two environments")
-    if source.policy.protected:
+    if source.policy.protected and not masked:
         raise GuardRefused(
-            f"{source.name} is protected: what it holds is patients' data, and never copied to another environment",
-            remedy=f"invoke db.setup --env={target.name} makes invented people"
-            if target.policy.test_data
-            else f"invoke db.prepare --env={target.name} makes the tables and the reference data",
+            f"{source.name} is protected: what it holds is patients' data, and never copied to another environment as it is",
+            remedy=f"invoke db.copy --source={source.name} --target={target.name} --masked",
         )
     if target.policy.protected:
         raise GuardRefused(
@@ -103,9 +116,12 @@ def copy(
     named = tuple(each.strip() for each in (tables or "").split(",") if each.strip())
     if tables is not None and not named:
         raise UsageError("--tables names no table", remedy="name some, as --tables=patients,staff, or leave it out")
-    choice = Choice(method, schema_only, named, number_of_jobs(jobs), hospital)
-    if method == "template" and not choice.whole:
-        raise UsageError("a template is copied whole", remedy="--method=stream, or leave --method out")
+    if secret_env is not None and not masked:
+        raise UsageError("--secret-env is for a masked copy", remedy="add --masked, or leave --secret-env out")
+    mask = Masking.of(source.project, secret_env) if masked else None
+    choice = Choice(method, schema_only, named, number_of_jobs(jobs), hospital, mask)
+    if method == "template" and not choice.exact:
+        raise UsageError("a template is copied whole and as it is", remedy="--method=stream, or leave --method out")
     look = partial(_source, source, choice)
     return Replacement("db.copy", target, partial(_build, source, choice), ("source", "copy", "compare"), look=look)
 
@@ -141,9 +157,12 @@ def _source(source: Environment, choice: Choice, running: Running) -> tuple[Targ
         connections.require_direct(start, running.operation, writes=False)
         connections.begin(connection, start.policy, brief=True)
         stamp.identify(connection, start)
+        if choice.masking:
+            guard.require_source(running.operation, start, running.target, running.confirm)
+            choice.masking.plan(connection, source.name)
         near = _same_server(connection, running.target)
         size = _look(connection, start, running, near)
-        why = _why_no_template(connection, near) if choice.whole else "not all of it is copied"
+        why = _why_no_template(connection, near) if choice.exact else "not all of it is copied as it is"
         method = choice.method or ("stream" if why else "template")
         if choice.method == "template" and why:
             raise UsageError(f"{start} cannot be a template: {why}", remedy="--method=stream, or leave --method out")
@@ -236,6 +255,7 @@ def _stream(running: Running, source: Environment, start: Target, connection: Co
     sessions: fingerprint.Sessions = set()
     looks = running.stack.enter_context(fingerprint.meanwhile(sessions, workers=2))
     options: dict[str, Any] = {"operation": running.operation, "jobs": 1, "watched": (sessions,)}
+    plan, read_from = None, start
     with running.step("copy") as summary:
         snapshot = copied_tables.hold(connection, start)
         wanted = _wanted(connection, choice)
@@ -243,6 +263,10 @@ def _stream(running: Running, source: Environment, start: Target, connection: Co
         if alone:
             wanted = alone.reading(wanted)
             _note_whole(connection, alone, running)
+        if choice.masking:
+            plan = choice.masking.plan(connection, start.environment)
+            wanted = [plan.table(table) for table in wanted]
+            read_from, options["comments"] = choice.masking.read_through(start), False
         # A row whose columns were read through expressions has another hash.
         options["counted"] = frozenset(table.quoted for table in wanted if table.reading.expressions)
         only = None if choice.whole else {table.quoted for table in wanted}
@@ -254,25 +278,30 @@ def _stream(running: Running, source: Environment, start: Target, connection: Co
         present = _roles(connection, witness)
         looked: list[Future[fingerprint.Rows]] = []
         stream = streaming.Stream(
-            start, connection, snapshot, aside, witness.info.server_version, frozenset(present), choice.jobs
-        )
+            read_from, connection, snapshot, aside, witness.info.server_version, frozenset(present), choice.jobs,
+            comments=not plan,
+        )  # fmt: skip
         sequences, notes = stream.run(
             wanted,
             running.report.transfer,
             lambda names: looked.append(looks.submit(fingerprint.rows, aside, only=names, **options)),
-            large_objects=choice.whole,
+            large_objects=choice.exact,
         )
         for note in notes:
             running.note(note)
+        if plan:
+            sequences |= masking.follow_sequences(aside, plan, wanted)
         _copy_properties(start, aside, running)
         summary.numbers = {"method": "stream", "tables": len(wanted), "jobs": choice.jobs}
+        summary.numbers |= {"masked_columns": sum(len(each.reading.expressions) for each in wanted)} if plan else {}
     with running.step("compare") as summary:
         known = {name: row for each in looked for name, row in each.result().items()}
         after = fingerprint.take(aside, running.operation, only=only, counted=options["counted"], known=known)
         # Where roles were mapped or left out, owners and grants cannot be the same.
         of = ("tables", "sequences", "unowned") if notes else ("tables", "sequences", "definitions")
         _compare(replace(before.result(), sequences=sequences), after, summary, of)
-        if alone and (strangers := alone.strangers(witness)):
+        # Masked keys of hospitals are other ones: there the rows' number, by the same condition, is what was compared.
+        if alone and not plan and (strangers := alone.strangers(witness)):
             raise StepFailed(
                 f"the copy holds rows of other hospitals: {', '.join(strangers)}", remedy="this is a fault of the tools"
             )
@@ -280,6 +309,8 @@ def _stream(running: Running, source: Environment, start: Target, connection: Co
         connection.rollback()
         connections.settle(witness)
         witness.close()
+    if plan:
+        masking.mark(aside, start.environment, plan)
     return aside
 
 

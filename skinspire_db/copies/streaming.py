@@ -65,6 +65,7 @@ class Stream:
         version: the version number of the server of `aside`.
         present: the roles of that server.
         jobs: how many tables are copied at once.
+        comments: whether comments are copied.
     """
 
     source: Target
@@ -74,6 +75,7 @@ class Stream:
     version: int
     present: frozenset[str]
     jobs: int
+    comments: bool = True
 
     def run(
         self, wanted: list[Table], transfer: Transfer, filled: Callable[[set[str]], object], *, large_objects: bool
@@ -130,7 +132,8 @@ class Stream:
     def _definitions(self, archive: Path) -> ArchiveRestore:
         """Make the tables; what comes after their rows is still to be restored."""
         internal = self.connection.execute(INTERNAL_OPTIONS).fetchone() == (True,)
-        definitions = self._dumped(archive, "--schema-only", internal=internal)
+        options = [] if self.comments else ["--no-comments"]
+        definitions = self._dumped(archive, "--schema-only", *options, internal=internal)
         definitions.run(sections=("pre-data",))
         return definitions
 

@@ -196,6 +196,8 @@ def note_the_stamp(connection: Connection, found: Inspection) -> None:
         found.notes.append(f"this database is stamped {stamped.environment}, not {found.environment}")
     elif stamped is None:
         found.notes.append(f"this database has no stamp: nothing says that it is {found.environment}'s")
+    if stamped and stamped.masked:
+        found.notes.append(f"this database is a masked copy of {stamped.masked}")
 
 
 def _state(connection: Connection, environment: Environment, notes: list[str]) -> Row:

@@ -54,6 +54,22 @@ def require_confirmation(command: str, danger: str, target: Target, confirm: str
     )
 
 
+def require_source(command: str, source: Target, target: Target, confirm: str | None) -> None:
+    """Let a masked copy pass: a protected source's database must be confirmed by name.
+
+    Raises:
+        GuardRefused: the confirmation is missing, or names another database.
+    """
+    if confirm == source.database or (confirm is None and not source.policy.protected):
+        return
+    wrong = f"--confirm={confirm} does not name it" if confirm is not None else f"{source.environment} is protected"
+    raise GuardRefused(
+        f"{command} would take masked rows out of {source}: {wrong}",
+        remedy=f"invoke {command} --source={source.environment} --target={target.environment} --masked"
+        f" --confirm={quote(source.database)}",
+    )
+
+
 def admit(
     connection: Connection,
     target: Target,

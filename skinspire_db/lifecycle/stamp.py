@@ -22,18 +22,26 @@ GIVEN_UP = "env.unstamp"  # the operation by which an environment takes its own 
 
 @dataclass(frozen=True)
 class Stamp:
-    """Which environment a database says it is."""
+    """Which environment a database says it is; `masked` says of a masked copy of which one, when made, and by which rules."""
 
     environment: str
     identity: str
+    masked: str = ""
 
 
 def read(connection: Connection) -> Stamp | None:
     """The database's stamp, None when it has none."""
     if connection.execute("SELECT to_regclass('skinspire_tools.stamp')").fetchone() == (None,):
         return None
-    row = connection.execute("SELECT environment, identity::text FROM skinspire_tools.stamp").fetchone()
-    return Stamp(*row) if row else None
+    # As JSON: the layout may be an earlier version's, without the columns about masking.
+    row = connection.execute("SELECT environment, identity::text, to_jsonb(s) FROM skinspire_tools.stamp AS s").fetchone()
+    if row is None:
+        return None
+    more = row[2]
+    masked = (
+        f"{more['masked_from']}, made {more['masked_at'][:16]} by {more['masked_rules']}" if more.get("masked_from") else ""
+    )
+    return Stamp(row[0], row[1], masked)
 
 
 def write(connection: Connection, environment: str, *, renew: bool = False) -> None:
@@ -45,16 +53,36 @@ def write(connection: Connection, environment: str, *, renew: bool = False) -> N
     if stamp := read(connection):
         refuse_protected(stamp.environment, environment, "this database")
     tool_schema.ensure(connection)
-    if renew:
-        connection.execute("DELETE FROM skinspire_tools.stamp")
+    masked = None
+    if renew:  # a copy of a masked database is masked, too
+        masked = connection.execute(
+            "DELETE FROM skinspire_tools.stamp RETURNING masked_from, masked_at, masked_rules"
+        ).fetchone()
     connection.execute(
         """
-        INSERT INTO skinspire_tools.stamp (environment) VALUES (%s)
+        INSERT INTO skinspire_tools.stamp (environment, masked_from, masked_at, masked_rules) VALUES (%s, %s, %s, %s)
         ON CONFLICT (only_row) DO UPDATE SET (environment, identity, stamped_at, stamped_by)
             = (EXCLUDED.environment, EXCLUDED.identity, EXCLUDED.stamped_at, EXCLUDED.stamped_by)
         WHERE stamp.environment <> EXCLUDED.environment
         """,
-        (environment,),
+        (environment, *(masked or (None, None, None))),
+    )
+
+
+def mark_masked(connection: Connection, environment: str, source: str, rules: dict[str, int]) -> None:
+    """Stamp a masked copy, which has no stamp yet.
+
+    Args:
+        connection: to the copy.
+        environment: whose the copy will be.
+        source: the environment that it was copied from.
+        rules: the files of rules and their versions.
+    """
+    tool_schema.ensure(connection)
+    names = ", ".join(f"{name} {version}" for name, version in sorted(rules.items())) or "the defaults alone"
+    connection.execute(
+        "INSERT INTO skinspire_tools.stamp (environment, masked_from, masked_at, masked_rules) VALUES (%s, %s, now(), %s)",
+        (environment, source, names),
     )
 
 

@@ -22,6 +22,7 @@ from skinspire_db.postgres.sql_text import statements_only
 
 NAME = re.compile(r"[a-z_][a-z0-9_]*")
 HEADER = re.compile(r"\s*/\*(.*?)\*/", re.DOTALL)
+WHOLE = re.compile(r"(.*)", re.DOTALL)  # of a file that is TOML
 REQUIRED: dict[str, type] = {"version": int, "summary": str}
 ORDER: dict[str, type] = {"order": int}
 OPTIONAL: dict[str, type] = {"attach": object, "when": str}
@@ -176,9 +177,9 @@ def read_files(where: Path, kind: Kind = TRIGGER) -> list[SqlFile]:
     return files
 
 
-def paths(where: Path) -> list[Path]:
+def paths(where: Path, suffix: str = ".sql") -> list[Path]:
     """The paths of the SQL files of a folder, by name."""
-    return sorted(path for path in where.glob("*.sql") if not path.name.startswith("."))  # editors leave such behind
+    return sorted(path for path in where.glob(f"*{suffix}") if not path.name.startswith("."))  # editors leave such behind
 
 
 def in_order(files: Iterable[SqlFile]) -> list[SqlFile]:
@@ -228,7 +229,8 @@ def read_file(path: Path, stem: str | None = None, kind: Kind = TRIGGER) -> SqlF
         line = raw[: error.start].count(b"\n") + 1
         raise SqlFileInvalid(f"{path}:{line}: not UTF-8", remedy=f"convert {path.name} to UTF-8") from None
     fields = _header(path, text, kind)
-    _refuse_transaction_control(path, text)
+    if kind.suffix == ".sql":
+        _refuse_transaction_control(path, text)
     attach = fields.get("attach", [])
     listed = [attach | {"when": fields.get("when")}] if isinstance(attach, dict) else attach
     if not isinstance(listed, list):
@@ -255,7 +257,7 @@ def _line_of_key(text: str, key: str) -> int:
 
 
 def _header(path: Path, text: str, kind: Kind) -> dict[str, Any]:
-    header = HEADER.match(text)
+    header = (HEADER if kind.suffix == ".sql" else WHOLE).match(text)
     if header is None:
         raise SqlFileInvalid(f"{path}:1: there is no header", remedy="begin it with /* and TOML, as the other files do")
     try:
@@ -268,8 +270,9 @@ def _header(path: Path, text: str, kind: Kind) -> dict[str, Any]:
     for key, needed in required.items():
         if type(fields.get(key)) is not needed:
             raise SqlFileInvalid(f"{path}:1: the header needs {key}, {needed.__name__}", remedy="correct the header")
-    optional = OPTIONAL if kind.attaches else POLICIES if kind is POLICY else {}
-    _refuse_unknown(path, fields, required | NEEDS | optional)
+    if kind.suffix == ".sql":
+        optional = OPTIONAL if kind.attaches else POLICIES if kind is POLICY else {}
+        _refuse_unknown(path, fields, required | NEEDS | optional)
     return fields
 
 

@@ -15,12 +15,14 @@ class Kind:
         folder: Its folder in sql/.
         collection: The collection of tasks that a remedy names.
         attaches: The header has a firing order, and may say on which tables triggers are made.
+        suffix: How its files end: those of .toml are settings alone, and nothing of them is installed.
     """
 
     word: str
     folder: str
     collection: str
     attaches: bool = False
+    suffix: str = ".sql"
 
     def name_of(self, stem: str) -> str:
         """How a file is called in the ledger, in --name and in messages: a trigger file by its stem alone."""
@@ -31,7 +33,8 @@ TRIGGER = Kind("trigger", "triggers", "triggers", attaches=True)
 FUNCTION = Kind("function", "functions", "sql")
 VIEW = Kind("view", "views", "sql")
 POLICY = Kind("policy", "policies", "sql")  # its file is a header alone: the tool makes the statements, table by table
-KINDS = (TRIGGER, FUNCTION, VIEW, POLICY)
+MASK = Kind("mask", "masks", "sql", suffix=".toml")
+KINDS = (TRIGGER, FUNCTION, VIEW, POLICY)  # what is installed
 
 
 def step_name(kinds: Iterable[Kind]) -> str:

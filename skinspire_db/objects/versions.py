@@ -18,7 +18,7 @@ from skinspire_db.lifecycle import tool_schema
 from skinspire_db.objects import files as reading
 from skinspire_db.objects import function_schema
 from skinspire_db.objects.files import SqlFile, read_file
-from skinspire_db.objects.kinds import KINDS, POLICY, TRIGGER, Kind
+from skinspire_db.objects.kinds import KINDS, MASK, POLICY, TRIGGER, Kind
 
 LOCK = "sql.lock"
 LOCK_HEADER = (
@@ -84,7 +84,7 @@ def paths(project: Project, kinds: Sequence[Kind] = KINDS) -> dict[str, tuple[Ki
     found: dict[str, tuple[Kind, Path]] = {}
     for folder in folders(project):
         for kind in kinds:
-            for path in reading.paths(folder / kind.folder):
+            for path in reading.paths(folder / kind.folder, kind.suffix):
                 name = kind.name_of(path.stem)
                 if name in found and not found[name][1].is_relative_to(tool_schema.sql_folder()):
                     raise SqlFileInvalid(
@@ -251,7 +251,7 @@ def _what(files: list[SqlFile]) -> str:
     return "trigger file" if {file.kind for file in files} == {TRIGGER} else "SQL file"
 
 
-def bump(project: Project, name: str | None, kinds: Sequence[Kind] = KINDS, *, dry: bool = False) -> Bumped:
+def bump(project: Project, name: str | None, kinds: Sequence[Kind] = (*KINDS, MASK), *, dry: bool = False) -> Bumped:
     """Give an edited file its next version: its former text goes to archive/, its new one into sql.lock.
 
     A version that was never committed to git is known here only: it is locked anew under its number. A file that was not
@@ -322,7 +322,7 @@ def _sha256(text: str) -> str:
 
 def archived(file: SqlFile, version: int) -> Path:
     """Where an earlier version of a file is kept."""
-    return file.path.parent / "archive" / f"{file.stem}.{version}.sql"
+    return file.path.parent / "archive" / f"{file.stem}.{version}{file.kind.suffix}"
 
 
 def read_lock(root: Path) -> dict[str, dict[int, str]]:
@@ -360,10 +360,19 @@ def write(file: SqlFile, text: str, version: int, frozen: Path | None = None, fo
     if frozen is not None and former is not None:
         write_atomically(frozen, former)
     write_atomically(file.path, text)
-    locked = {name: versions for name, versions in read_lock(file.root).items() if (file.root / f"{name}.sql").exists()}
+    locked = {name: versions for name, versions in read_lock(file.root).items() if _exists(file.root, name)}
     locked.setdefault(_locked_name(file), {})[version] = hashlib.sha256(text.encode()).hexdigest()
     lines = [f"{name} {number} {sha256}" for name in sorted(locked) for number, sha256 in sorted(locked[name].items())]
     write_atomically(file.root / LOCK, "\n".join([LOCK_HEADER, *lines]) + "\n")
+
+
+def _exists(root: Path, name: str) -> bool:
+    return any((root / f"{name}{suffix}").exists() for suffix in {kind.suffix for kind in (*KINDS, MASK)})
+
+
+def is_packaged(file: SqlFile) -> bool:
+    """Whether a file is one of the package's own."""
+    return file.root == tool_schema.sql_folder()
 
 
 def write_unlocked(file: SqlFile, text: str) -> None:

@@ -1,0 +1,186 @@
+"""What the catalogue says of the columns that a masked copy reads: their types, keys and conditions."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from skinspire_db.catalog.objects import USER_RELATION
+
+if TYPE_CHECKING:
+    from skinspire_db.postgres.connections import Connection
+
+# The name of a type of PostgreSQL's own, or of an extension's, has a meaning; another one of that name has none.
+TYPES = """
+    SELECT t.oid, t.typtype::text, t.typbasetype, t.typelem, t.typlen = -1 AND t.typcategory = 'A', format_type(t.oid, -1),
+           CASE WHEN n.nspname = 'pg_catalog' OR EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_type'::regclass
+                     AND d.objid = t.oid AND d.deptype = 'e') THEN t.typname::text ELSE '' END,
+           CASE t.typtype WHEN 'e' THEN ARRAY(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder) END,
+           CASE WHEN t.typtype = 'c' THEN ARRAY(SELECT jsonb_build_array(a.attname, a.atttypid::int8, a.atttypmod) FROM pg_attribute a
+                     WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum) END,
+           t.typtypmod, t.typnotnull
+    FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+"""
+COLUMNS = f"""
+    SELECT c.oid, n.nspname, c.relname, a.attnum, a.attname, a.atttypid, a.atttypmod, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+           c.reltuples
+    FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' AND {USER_RELATION}
+    ORDER BY 2, 3, 4
+"""
+# Unique keys and exclusions; columns of an expression or a predicate are in `reads`.
+KEYS = f"""
+    SELECT c.oid, x.indexrelid::regclass::text,
+           ARRAY(SELECT a.attnum FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = ANY ((x.indkey::int2[])[0:x.indnkeyatts - 1])),
+           ARRAY(SELECT pg_get_indexdef(x.indexrelid, k, true) FROM generate_series(1, x.indnkeyatts) AS k),
+           pg_get_expr(x.indpred, c.oid), x.indexprs IS NOT NULL,
+           ARRAY(SELECT d.refobjsubid FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = x.indexrelid AND d.refobjid = c.oid),
+           x.indnullsnotdistinct
+    FROM pg_index x JOIN pg_class c ON c.oid = x.indrelid JOIN pg_class i ON i.oid = x.indexrelid
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE (x.indisunique OR x.indisexclusion) AND c.relkind = 'r' AND {USER_RELATION}
+"""
+CHECKS = f"""
+    SELECT c.oid, k.conname, k.conkey::int2[], pg_get_expr(k.conbin, c.oid)
+    FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE k.contype = 'c' AND c.relkind = 'r' AND k.conkey IS NOT NULL AND {USER_RELATION}
+    UNION ALL
+    SELECT c.oid, 'the bounds of the partition', ARRAY(SELECT a.attnum FROM pg_attribute a JOIN pg_attribute u ON u.attname = a.attname
+               JOIN pg_partitioned_table p ON p.partrelid = u.attrelid AND u.attnum = ANY (p.partattrs::int2[])
+               WHERE a.attrelid = c.oid AND p.partrelid IN (SELECT relid FROM pg_partition_ancestors(c.oid))),
+           pg_get_partition_constraintdef(c.oid)
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r' AND c.relispartition AND {USER_RELATION}
+"""
+REFERENCES = """
+    SELECT k.conname, k.conrelid, k.conkey::int2[], k.confrelid, k.confkey::int2[] FROM pg_constraint k WHERE k.contype = 'f'
+"""
+# A partition's columns, and a child table's, are the columns of their parent.
+PARENTS = """
+    SELECT a.attrelid, a.attnum, b.attrelid, b.attnum FROM pg_inherits i JOIN pg_attribute a ON a.attrelid = i.inhrelid
+    JOIN pg_attribute b ON b.attrelid = i.inhparent AND b.attname = a.attname
+    WHERE a.attnum > 0 AND NOT a.attisdropped
+"""
+
+Place = tuple[int, int]  # a table's oid and a column's number
+
+
+@dataclass(frozen=True)
+class Type:
+    """A type: `known` is the name of one of PostgreSQL's own or an extension's, "" for others; `kind` is pg_type.typtype."""
+
+    oid: int
+    kind: str
+    base: int
+    element: int
+    is_array: bool
+    name: str
+    known: str
+    labels: list[str] | None
+    fields: list[tuple[str, int, int]] | None
+    modifier: int
+    not_null: bool
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column that holds values of its own; `declared` is its type as SQL writes it."""
+
+    place: Place
+    schema: str
+    table: str
+    name: str
+    type: int
+    modifier: int
+    declared: str
+    not_null: bool
+    rows: float = 0
+
+    @property
+    def full(self) -> str:
+        """The name as rules and messages write it."""
+        return f"{self.table_name}.{self.name}"
+
+    @property
+    def table_name(self) -> str:
+        """The table's name, with its schema unless that is public."""
+        return self.table if self.schema == "public" else f"{self.schema}.{self.table}"
+
+    @property
+    def quoted(self) -> str:
+        """The column as a copy's expressions write it."""
+        return 't."' + self.name.replace('"', '""') + '"'
+
+
+@dataclass(frozen=True)
+class Key:
+    """A unique index or an exclusion: its plain columns, its items as SQL, its predicate, and all columns that it reads."""
+
+    name: str
+    columns: tuple[int, ...]
+    items: tuple[str, ...]
+    predicate: str | None
+    has_expressions: bool
+    reads: frozenset[int]
+    nulls_equal: bool
+
+
+@dataclass(frozen=True)
+class Check:
+    """A condition on the rows of a table, and the columns that it reads."""
+
+    name: str
+    columns: tuple[int, ...]
+    condition: str
+
+
+@dataclass
+class Catalogue:
+    """The columns of all tables, and what holds for them."""
+
+    types: dict[int, Type]
+    columns: dict[Place, Column]
+    keys: dict[int, list[Key]] = field(default_factory=dict)
+    checks: dict[int, list[Check]] = field(default_factory=dict)
+    references: list[tuple[str, list[tuple[Place, Place]]]] = field(default_factory=list)
+    parents: list[tuple[Place, Place]] = field(default_factory=list)
+
+    def tables(self) -> dict[int, list[Column]]:
+        """The columns of each table, by the table's oid."""
+        found: dict[int, list[Column]] = defaultdict(list)
+        for column in self.columns.values():
+            found[column.place[0]].append(column)
+        return found
+
+
+def read(connection: Connection) -> Catalogue:
+    """Read the catalogue of a database.
+
+    Args:
+        connection: a connection in a transaction whose search_path is pinned, so that types are written with their schema.
+    """
+
+    def rows(query: str) -> list[Any]:
+        return connection.execute(query.encode()).fetchall()
+
+    types = {}
+    for row in rows(TYPES):
+        oid, kind, base, element, is_array, name, known, labels, fields, modifier, not_null = row
+        parts = fields and [tuple(each) for each in fields]
+        types[oid] = Type(oid, kind, base, element, is_array, name, known, labels, parts, modifier, not_null)
+    columns = {}
+    for oid, schema, table, number, *rest in rows(COLUMNS):
+        columns[oid, number] = Column((oid, number), schema, table, *rest)
+    found = Catalogue(types, columns)
+    keys, checks = defaultdict(list), defaultdict(list)
+    for oid, name, plain, items, predicate, expressions, reads, equal in rows(KEYS):
+        keys[oid].append(Key(name, tuple(plain), tuple(items), predicate, expressions, frozenset(reads) - {0}, equal))
+    for oid, name, numbers, condition in rows(CHECKS):
+        if condition:
+            checks[oid].append(Check(name, tuple(numbers), condition))
+    found.keys, found.checks = dict(keys), dict(checks)
+    for name, oid, numbers, other, others in rows(REFERENCES):
+        pairs = zip(((oid, n) for n in numbers), ((other, n) for n in others), strict=True)
+        found.references.append((name, list(pairs)))
+    found.parents = [((a, b), (c, d)) for a, b, c, d in rows(PARENTS)]
+    return found

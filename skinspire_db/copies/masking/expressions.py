@@ -1,0 +1,151 @@
+"""The masks, as SQL expressions that any role may run on a server that only reads: no function is created for them."""
+
+from __future__ import annotations
+
+SETTING = "skinspire_db.masking"  # the sessions' setting with the secret, which no SQL text holds
+SECRET = f"(SELECT decode(current_setting('{SETTING}'), 'hex'))"  # without a column, so PostgreSQL runs it once a query
+HEX = "0123456789abcdef"
+CONSONANTS = "bcdfghjklmnpqrst"  # no word of any length is made of these alone
+ROUNDS = 4  # of a Feistel network: enough by Luby and Rackoff against chosen plaintexts and ciphertexts
+# Each range of numbers is permuted in itself: those with as many digits, cut where a type ends. (first number, factors of
+# how many there are): so a pseudonym fits each type that its number fits.
+RANGES = [(10**n, 9 * 10 ** (n - n // 2), 10 ** (n // 2)) for n in range(18) if n not in (4, 9)]
+RANGES += [
+    (10**4, 16, 1423),
+    (2**15, 352, 191),
+    (10**9, 2**9, 2241179),
+    (2**31, 2**10, 7668473),
+    (10**18, 2**18, 31369674823207),
+]
+RANGES.sort()
+
+
+def hashed(text: str, tag: str = "") -> str:
+    """The keyed hash of an SQL text, as bytea; `tag` makes it another one."""
+    return f"sha256({SECRET} || convert_to('{tag}:' || {text}, 'UTF8'))"
+
+
+def number_of(digest: str) -> str:
+    """A number from 0 to 2^56 - 1, of a hash."""
+    return f"('x' || left(encode({digest}, 'hex'), 14))::bit(56)::bigint"
+
+
+def text(value: str) -> str:
+    """As many characters as the text has, and no word."""
+    letters = f"translate(encode({hashed(value)}, 'hex'), '{HEX}', '{CONSONANTS}')"
+    return f"left(repeat({letters}, length({value}) / 64 + 1), length({value}))"
+
+
+def code(value: str, length: int) -> str:
+    """A text of so many letters, another one for each text: at 20 letters, 80 bits, two of 10^9 texts do not meet."""
+    return f"left(translate(encode({hashed(value)}, 'hex'), '{HEX}', '{CONSONANTS}'), {length})"
+
+
+def name(value: str, tag: str = "name", length: int = 8) -> str:
+    """An invented name of consonants and vowels in turn."""
+    digits = f"encode({hashed(value, tag)}, 'hex')"
+    letters = (
+        f"translate(substr(d, {n}, 1), '{HEX}', 'bdfghjklmnprstvz') || translate(substr(d, {n + 1}, 1), '{HEX}', 'aeiouaeiouaeioua')"
+        for n in range(1, length, 2)
+    )
+    return f"(SELECT initcap({' || '.join(letters)}) FROM (SELECT {digits} AS d WHERE {value} IS NOT NULL OFFSET 0) AS s)"
+
+
+def phone(value: str) -> str:
+    """As many digits as the text has characters, after its + if it has one."""
+    digits = f"translate(encode({hashed(value)}, 'hex'), 'abcdef', '345678')"
+    return f"CASE WHEN left({value}, 1) = '+' THEN '+' || left({digits}, length({value}) - 1) ELSE left({digits}, length({value})) END"
+
+
+def characters(value: str) -> str:
+    """A bijection that keeps length and kinds: each digit becomes a digit, each letter a letter, anything else stays.
+
+    A Feistel network over the two halves of the text; letters beyond ASCII stay in their block of 32.
+    """
+    last = f"SELECT left({value}, length({value}) / 2) AS l, substr({value}, length({value}) / 2 + 1) AS r WHERE {value} IS NOT NULL OFFSET 0"
+    for number in range(ROUNDS):
+        one, other = ("r", "l") if number % 2 == 0 else ("l", "r")
+        last = f"SELECT {other}, {_shifted(one, other, number)} AS {one} FROM ({last}) AS s{number} OFFSET 0"
+    return f"(SELECT l || r FROM ({last}) AS s)"
+
+
+def _shifted(shifted: str, key: str, number: int) -> str:
+    """The characters, each moved on within its kind by a byte of the hash of the other half."""
+    moved = "get_byte(k, ((i - 1) % 32)::int)"
+    kinds = (("48 AND 57", 48, 10), ("65 AND 90", 65, 26), ("97 AND 122", 97, 26))
+    cases = " ".join(
+        f"WHEN ascii(c) BETWEEN {span} THEN chr({first} + (ascii(c) - {first} + {moved}) % {size})"
+        for span, first, size in kinds
+    )
+    cases += f" WHEN ascii(c) >= 192 THEN chr(ascii(c) / 32 * 32 + (ascii(c) + {moved}) % 32)"
+    return (
+        f"coalesce((SELECT string_agg(CASE {cases} ELSE c END, '' ORDER BY i) FROM string_to_table({shifted}, NULL) WITH ORDINALITY AS c(c, i),"
+        f" (SELECT {hashed(key, f'half{number}')} AS k OFFSET 0) AS k), '')"
+    )
+
+
+def whole_number(value: str) -> str:
+    """A bijection of whole numbers that keeps the sign and the number of digits; 0 stays."""
+    first, left, right = (f"ARRAY[{', '.join(map(str, each))}]::bigint[]" for each in zip(*RANGES, strict=True))
+    absolute = f"abs(nullif(({value})::bigint, -9223372036854775808))"
+    ranged = f"SELECT a, width_bucket(a, {first}) AS n FROM (SELECT {absolute} AS a OFFSET 0) AS a OFFSET 0"
+    parts = f"SELECT a - ({first})[n] AS a, ({first})[n] AS f, ({left})[n] AS ls, ({right})[n] AS rs FROM ({ranged}) AS n OFFSET 0"
+    last = f"SELECT f, ls, rs, a / rs AS l, a % rs AS r FROM ({parts}) AS p OFFSET 0"
+    for number in range(ROUNDS):
+        one, other = ("l", "r") if number % 2 == 0 else ("r", "l")
+        keyed = f"sha256({SECRET} || int8send({other}) || int8send(f + {number}))"
+        moved = f"({one} + {number_of(keyed)} % {one}s) % {one}s AS {one}"
+        last = f"SELECT f, ls, rs, {other}, {moved} FROM ({last}) AS s{number} OFFSET 0"
+    return f"coalesce((SELECT sign(({value})::bigint)::int * (f + l * rs + r) FROM ({last}) AS s), ({value})::bigint)"
+
+
+def numeric(value: str, scale: int) -> str:
+    """The same for numbers with so many digits after the point; what a bigint cannot hold becomes other digits."""
+    scaled = f"({value} * {10**scale})"
+    fits = f"{value} NOT IN ('NaN', 'Infinity', '-Infinity') AND abs({scaled}) < 9e18"
+    large = f"CASE WHEN {value} IN ('NaN', 'Infinity', '-Infinity') THEN {value} ELSE {characters(f'({value})::text')}::numeric END"
+    return f"CASE WHEN {fits} THEN {whole_number(f'trunc({scaled})')}::numeric / {10**scale} ELSE {large} END"
+
+
+def real(value: str, exponent: int = 307) -> str:
+    """A number of the same power of ten, between those that the type holds with this exponent."""
+    fraction = f"{number_of(hashed(f'({value})::text'))} / 72057594037927936.0::float8"
+    power = f"least(greatest(floor(log(abs(({value})::numeric))), -{exponent}), {exponent})::float8"
+    finite = f"{value} NOT IN ('NaN', 'Infinity', '-Infinity', 0)"
+    return f"CASE WHEN {finite} THEN sign({value}) * (1 + 8.9 * {fraction}) * 10 ^ {power} ELSE {value} END"
+
+
+def uuid(value: str) -> str:
+    """A keyed hash, cut to the length of a uuid."""
+    return f"encode(substr(sha256({SECRET} || uuid_send({value})), 1, 16), 'hex')::uuid"
+
+
+def choice(value: str, literals: str, number: int) -> str:
+    """Another one of the listed values, by turning the list: two values never become one.
+
+    Args:
+        value: the SQL of one of them, or of what is not in the list and becomes its first.
+        literals: the SQL of the array.
+        number: how many it has.
+    """
+    turned = f"(SELECT 1 + get_byte(sha256({SECRET} || 'choice'), 0) % {max(number - 1, 1)})"
+    return f"CASE WHEN {value} IS NOT NULL THEN ({literals})[(coalesce(array_position({literals}, {value}), 1) - 1 + {turned}) % {number} + 1] END"
+
+
+def constant(value: str, literal: str) -> str:
+    """The same for every value that there is."""
+    return f"CASE WHEN {value} IS NOT NULL THEN {literal} END"
+
+
+def bytes_(value: str) -> str:
+    """A hash of at most as many bytes as the value has."""
+    return f"substr(sha256({SECRET} || {value}), 1, octet_length({value}))"
+
+
+def shifted(value: str, by: str, unit: str) -> str:
+    """A date or time, moved by up to five years either way: the same way for the same `by`."""
+    days = f"(1 + {number_of(hashed(by, 'shift'))} % 1826)::int"
+    sign = f"(CASE WHEN get_byte({hashed(by, 'sign')}, 0) < 128 THEN 1 ELSE -1 END)"
+    seconds = "" if unit == "day" else f" + make_interval(secs => {number_of(hashed(by, 'seconds'))} % 86400)"
+    moved = f"{sign} * (make_interval(days => {days}){seconds})"
+    return f"CASE WHEN isfinite({value}) THEN {value} + {moved} ELSE {value} END"

@@ -1,0 +1,119 @@
+"""A masked copy as copies.copy makes it: planned before it begins, read through masks, searched before it is swapped in."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from skinspire_db.config.project import Project
+from skinspire_db.copies import streaming
+from skinspire_db.copies.copied_tables import Table, quoted_name
+from skinspire_db.copies.masking import catalogue, plan, rules
+from skinspire_db.copies.masking.plan import Plan
+from skinspire_db.errors import UsageError
+from skinspire_db.lifecycle import stamp
+from skinspire_db.postgres import connections
+from skinspire_db.postgres.target import Target
+
+if TYPE_CHECKING:
+    from skinspire_db.postgres.connections import Connection
+
+# Sequences and the columns that they give numbers to.
+SEQUENCES = """
+    SELECT sn.nspname, s.relname, n.nspname, c.relname, a.attname, q.seqmax, q.seqincrement
+    FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S' JOIN pg_sequence q ON q.seqrelid = s.oid
+    JOIN pg_class c ON c.oid = d.refobjid JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_namespace sn ON sn.oid = s.relnamespace
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid
+    WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i') AND d.refobjsubid > 0
+"""
+
+
+@dataclass(frozen=True)
+class Masking:
+    """What a masked copy needs beside a plain one.
+
+    Attributes:
+        project: whose rules hold.
+        secret: what the pseudonyms depend on, in hexadecimal digits.
+    """
+
+    project: Project
+    secret: str = field(repr=False, default_factory=plan.secret_of)
+
+    @classmethod
+    def of(cls, project: Project, secret_env: str | None) -> Masking:
+        """A masking with a new secret, or with the one that the variable of that name holds.
+
+        Raises:
+            UsageError: the variable is not set, or holds less than 16 characters.
+        """
+        if secret_env is None:
+            return cls(project)
+        value = os.environ.get(secret_env) or project.setting(secret_env).value or ""
+        if len(value) < 16:
+            raise UsageError(
+                f"--secret-env={secret_env} names a variable that "
+                + ("is not set" if not value else "holds less than 16 characters"),
+                remedy=f"export {secret_env}=$(openssl rand -hex 32), or leave --secret-env out",
+            )
+        return cls(project, plan.secret_of(value))
+
+    def plan(self, connection: Connection, source: str) -> Plan:
+        """The plan for the database of this connection, which is in a transaction of connections.begin().
+
+        Raises:
+            UsageError: it cannot be masked; with the column and why.
+            SqlFileInvalid: the rules cannot be used.
+        """
+        made = plan.make(catalogue.read(connection), rules.read(self.project))
+        made.require(source)
+        return made
+
+    def read_through(self, target: Target) -> Target:
+        """The same database, its sessions with the secret."""
+        return streaming.with_options(target, plan.setting(self.secret))
+
+
+def follow_sequences(aside: Target, made: Plan, wanted: list[Table]) -> dict[str, list[Any]]:
+    """Set sequences behind the masked numbers of their columns.
+
+    Args:
+        aside: the database that was filled.
+        made: the plan that it was filled by.
+        wanted: the tables whose rows were copied.
+
+    Returns:
+        The values of those that were moved.
+    """
+    from psycopg import sql
+
+    masked = {(c.schema, c.table, c.name) for c in made.catalogue.columns.values() if made.masks[c.place].changes}
+    filled = {(table.schema, table.name) for table in wanted}
+    moved: dict[str, list[Any]] = {}
+    with contextlib.closing(connections.connect(aside, "copy")) as connection:
+        connections.begin(connection, aside.policy)
+        connection.execute("SET TRANSACTION READ WRITE")
+        for schema, name, *column, most, step in connection.execute(SEQUENCES.encode()).fetchall():
+            if tuple(column) not in masked or tuple(column[:2]) not in filled or step < 0:
+                continue
+            sequence = sql.Identifier(schema, name)
+            query = "SELECT last_value, least((SELECT max({}) FROM {}), {}) FROM {}"
+            row = connection.execute(
+                sql.SQL(query).format(sql.Identifier(column[2]), sql.Identifier(*column[:2]), most, sequence)
+            ).fetchone()
+            if row and row[1] is not None and row[1] > row[0]:
+                connection.execute("SELECT setval(%s::regclass, %s, true)", (quoted_name(schema, name), row[1]))
+                moved[quoted_name(schema, name)] = [row[1], True]
+        connection.commit()
+    return moved
+
+
+def mark(aside: Target, source: str, made: Plan) -> None:
+    """Stamp the filled database as masked from a source, under these rules."""
+    with contextlib.closing(connections.connect(aside, "copy")) as connection:
+        connections.begin(connection, aside.policy, brief=True)
+        connection.execute("SET TRANSACTION READ WRITE")
+        stamp.mark_masked(connection, aside.environment, source, made.rules.versions)
+        connection.commit()
