@@ -15,9 +15,9 @@ from skinspire_db.config import content, environment
 from skinspire_db.config.environment import Environment
 from skinspire_db.content import files
 from skinspire_db.copies import copied_tables, streaming
-from skinspire_db.copies.one_hospital import OneHospital
 from skinspire_db.copies.masking import masking
 from skinspire_db.copies.masking.masking import Masking
+from skinspire_db.copies.one_hospital import OneHospital
 from skinspire_db.errors import DatabaseMissing, GuardRefused, StepFailed, UsageError
 from skinspire_db.lifecycle import guard, stamp
 from skinspire_db.lifecycle.operation import Running
