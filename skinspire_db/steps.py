@@ -124,7 +124,7 @@ def _create(context: Context) -> Step:
         summary = tables.create(connection, wanted, project=context.project)
         summary.lines += [f"note: {each}" for each in wanted.notes]
         if heads:
-            position.mark(connection, heads)
+            position.mark(connection, context.project, heads)
         return summary
 
     return Step("create", run, tables.refuse_tables, destroys="", creates=True)
@@ -139,7 +139,7 @@ def _create_missing(context: Context) -> Step:
         extensions.create(connection, needed)
         summary = tables.create_missing(connection, wanted, context.project)
         if empty and heads:
-            position.mark(connection, heads)
+            position.mark(connection, context.project, heads)
         return summary
 
     return Step("create", run, destroys="", backs_up=True)

@@ -36,9 +36,10 @@ OPERATION = "db.adopt"
 DANGER = "take {} under the tools"
 # Rows that this transaction has changed, but in the tools' own tables.
 CHANGED = f"""
-    SELECT format('%I.%I', schemaname, relname) FROM pg_stat_xact_all_tables n
+    SELECT format('%I.%I', schemaname, s.relname) FROM pg_stat_xact_all_tables s
+    JOIN pg_class c ON c.oid = s.relid JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE n_tup_ins + n_tup_upd + n_tup_del > 0 AND schemaname NOT IN ('{objects.TOOLS_SCHEMA}', 'pg_catalog', 'pg_toast')
-      AND (schemaname, relname) <> ('public', 'alembic_version') ORDER BY 1
+      AND {objects.NOT_ALEMBICS} ORDER BY 1
 """
 
 
@@ -93,8 +94,8 @@ class Work:
         wrong: list[str] = []
         drafted = self.drafted
         noted = [drafted.revision] if drafted else history.beginning(connection, project).revisions
-        if position.current(connection) != noted:
-            position.mark(connection, noted)
+        if position.current(connection, project) != noted:
+            position.mark(connection, project, noted)
             if drafted is None:  # the baseline is another database's: this one may not be as it says
                 wrong = origins.disagreements(connection, self.target, project, revisions.directory(project), noted)
         lines = [f"careful: {each}" for each in wrong]

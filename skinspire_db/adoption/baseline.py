@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from skinspire_db.catalog import objects
 from skinspire_db.catalog.definitions import plain
 from skinspire_db.config.project import Project
-from skinspire_db.migrations import position, revisions
+from skinspire_db.migrations import lines, revisions, version_table
 from skinspire_db.migrations.baseline import MARKER
 from skinspire_db.postgres.client_programs import client_tools
 from skinspire_db.postgres.target import Target
@@ -69,11 +69,13 @@ def draft(connection: Connection, target: Target, project: Project, unused: list
         ToolMissing: there is none, or only one that is older than the server.
     """
     tools = client_tools(connection.info.server_version)
-    without = [f"--exclude-schema={objects.TOOLS_SCHEMA}", f"--exclude-table={position.TABLE}"]
+    table = version_table.find(connection, project)
+    without = [f"--exclude-schema={objects.TOOLS_SCHEMA}", f"--exclude-table={table.quoted}"]
     text = tools.run("pg_dump", target, "--schema-only", "--no-owner", "--no-privileges", *without)
-    folder = revisions.folders(project)[-1]
+    _, folder = lines.following(project, revisions.directory(project))
     sql, code = folder / f"{NAME}.sql", folder / f"{NAME}.py"
     schema = settled(text, _unpopulated(connection), unused)
+    schema = schema.replace(f"CREATE SCHEMA {table.schema};", f"CREATE SCHEMA IF NOT EXISTS {table.schema};")
     return Baseline(
         NAME, {sql: schema, code: REVISION.format(database=target.database, sql=sql.name, revision=NAME, marker=MARKER)}
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from skinspire_db.config.project import Project
 from skinspire_db.errors import MigrationInvalid
-from skinspire_db.migrations import baseline, position, revisions
+from skinspire_db.migrations import baseline, position, revisions, version_table
 
 if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
@@ -46,12 +46,11 @@ def beginning(connection: Connection, project: Project) -> Beginning:
         MigrationInvalid: it is at a revision that no file has, or at none of a history that is there and has no baseline.
     """
     files = revisions.directory(project)
-    at = position.current(connection)
+    at = position.current(connection, project)
     if at:
         _refuse_unknown(files, at)
-        return Beginning(
-            at, True, [f"keeps its revision {', '.join(at)}, which the project's files know, and writes no baseline"]
-        )
+        kept = f"keeps its revision {', '.join(at)}, which the project's files know, and writes no baseline"
+        return Beginning(at, True, ["; ".join([kept, *version_table.advice(connection, project)])])
     if script := baseline.find(files):
         return Beginning([script.revision], False, [f"notes the baseline {script.revision}, which is there, as applied"])
     if heads := list(files.get_heads()):
@@ -67,7 +66,7 @@ def beginning(connection: Connection, project: Project) -> Beginning:
 
 def is_known(connection: Connection, project: Project) -> bool:
     """Whether the database is at revisions that the project's files have."""
-    at = position.current(connection)
+    at = position.current(connection, project)
     return bool(at) and set(at) <= {script.revision for script in revisions.directory(project).walk_revisions()}
 
 

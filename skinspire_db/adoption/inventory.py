@@ -77,8 +77,7 @@ def tables(subject: Subject) -> Summary:
     """Which tables and views the models have, the database has, or both."""
     modelled = set(subject.wanted.columns)
     there = {plain(key.removeprefix("table ")) for key in subject.live if key.startswith("table ")}
-    if subject.rows("SELECT to_regclass('public.alembic_version')") != [(None,)]:
-        there.add("public.alembic_version")
+    there |= {f"{schema}.{name}" for schema, name in objects.version_tables(subject.connection)}
     both, models, database = sorted(modelled & there), sorted(modelled - there), sorted(there - modelled)
     views = {plain(key.removeprefix("view ")) for key in subject.live if key.startswith("view ")}
     lacking = sorted(set(subject.wanted.views) - views - there)

@@ -73,6 +73,7 @@ QUERIES = {
     "schema": f"""
         SELECT quote_ident(n.nspname), {_columns("'schema'", _owner("n.nspowner"), _comment("n.oid", "pg_namespace"))} FROM pg_namespace n
         WHERE n.nspname <> 'public' AND {SCHEMA} AND NOT EXISTS (SELECT FROM pg_extension e WHERE e.extnamespace = n.oid)
+          AND (SELECT bool_and({objects.ALEMBICS}) FROM pg_class c WHERE c.relnamespace = n.oid AND c.relkind <> 'i') IS NOT TRUE
     """,
     "extension": "SELECT quote_ident(extname), 'extension ' || extversion FROM pg_extension WHERE extname <> 'plpgsql'",
     "table": f"""

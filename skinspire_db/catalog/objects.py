@@ -51,7 +51,13 @@ def application(oid: str, catalogue: str) -> str:
 USER_RELATION = f"{USER_SCHEMA} AND {no_extensions('c.oid', 'pg_class')}"  # a pg_class row c, the tools' too
 RELATION = application("c.oid", "pg_class")
 FUNCTION = application("p.oid", "pg_proc")  # a pg_proc row p
-NOT_ALEMBICS = "(n.nspname, c.relname) <> ('public', 'alembic_version')"
+# Alembic's table of revisions, whatever an application's env.py calls it: version_num is its only column.
+ALEMBICS = (
+    "(c.relkind = 'r' AND ((n.nspname, c.relname) = ('public', 'alembic_version') OR c.relnatts = 1 AND EXISTS ("
+    "SELECT FROM pg_attribute v WHERE v.attrelid = c.oid AND v.attnum = 1 AND v.attname = 'version_num'"
+    " AND v.atttypid = 'varchar'::regtype)))"
+)
+NOT_ALEMBICS = f"NOT {ALEMBICS}"
 APPLICATION_SCHEMAS = f"SELECT n.oid, n.nspname FROM pg_namespace n WHERE {application('n.oid', 'pg_namespace')}"  # noqa: S608
 
 # In the order in which they are dropped. CASCADE takes the later ones along with the earlier; IF EXISTS forgives that.
@@ -87,6 +93,15 @@ OBJECTS = f"""
 def all_objects(connection: Connection) -> list[tuple[str, str]]:
     """Everything of the application in the database: pairs of kind, as DROP calls it, and quoted name."""
     return [(kind, name) for kind, name in connection.execute(OBJECTS).fetchall()]
+
+
+def version_tables(connection: Connection) -> list[tuple[str, str]]:
+    """Schema and name of each table of Alembic's form: one, but where several applications share the database."""
+    query = f"""
+        SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE {ALEMBICS} AND {APPLICATION_SCHEMA} ORDER BY 1, 2
+    """  # noqa: S608
+    return [(schema, name) for schema, name in connection.execute(query.encode()).fetchall()]
 
 
 def count_tables(connection: Connection) -> int:

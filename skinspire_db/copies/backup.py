@@ -27,7 +27,7 @@ from skinspire_db.lifecycle.failures import translated
 from skinspire_db.lifecycle.operation import Job, Running
 from skinspire_db.lifecycle.read_only import present, read_only_connection
 from skinspire_db.lifecycle.result import Report
-from skinspire_db.migrations import position
+from skinspire_db.migrations import version_table
 from skinspire_db.objects import ledger
 from skinspire_db.postgres import connections, database_settings
 from skinspire_db.postgres.client_programs import client_tools, ended, remedy_of, said
@@ -151,7 +151,7 @@ def make(
                 tool_version=skinspire_db.__version__,
                 server_version=connection.info.server_version,
                 dump_version=client_tools(connection.info.server_version).major,
-                revisions=position.current(connection), triggers=_triggers(connection), size=size,
+                revisions=version_table.noted(connection), triggers=_triggers(connection), size=size,
                 properties=database_settings.read(connection), fingerprint=found.as_dict(),
                 files=files, reason=reason,
             )  # fmt: skip

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db.catalog import fingerprint
+from skinspire_db.catalog import fingerprint, objects
 from skinspire_db.config import content, environment
 from skinspire_db.config.environment import Environment
 from skinspire_db.content import files
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 METHODS = ("template", "stream")
 # The tools' own rows are copied also when other rows are left out: they say which triggers and revisions are there.
-ALWAYS = {'"skinspire_tools"."ledger"', '"public"."alembic_version"'}
+LEDGER = '"skinspire_tools"."ledger"'
 
 
 @dataclass(frozen=True)
@@ -365,7 +365,8 @@ def _wanted(connection: Connection, choice: Choice) -> list[copied_tables.Table]
     ]
     while more := {referenced for referring, referenced in needs if referring in chosen} - chosen:
         chosen |= more
-    return [table for table in found if table.quoted in chosen | ALWAYS]
+    chosen |= {LEDGER, *(sql.Identifier(*each).as_string() for each in objects.version_tables(connection))}
+    return [table for table in found if table.quoted in chosen]
 
 
 def _roles(connection: Connection, other: Connection) -> set[str]:

@@ -23,7 +23,9 @@ TABLES = f"""
     WHERE c.relkind = 'r' AND {objects.RELATION} AND {objects.NOT_ALEMBICS} ORDER BY c.relpages DESC, 1, 2
 """  # noqa: S608
 # The rows of other tables than the tools' and Alembic's, which an empty database has too.
-ROWS = re.compile(rb'(?:COPY|INSERT INTO) (?!"?skinspire_tools"?\.|(?:public\.)?alembic_version\b)', re.IGNORECASE)
+ROWS = re.compile(
+    rb'(?:COPY|INSERT INTO) (?!"?skinspire_tools"?\.|(?:public\.)?alembic_version\b|\S+ \(version_num\) )', re.IGNORECASE
+)
 
 
 def refuse(tools: ClientTools, archive: Archive, manifest: Manifest | None, running: Running, *, meant: bool) -> None:

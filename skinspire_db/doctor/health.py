@@ -172,9 +172,11 @@ def migrations(case: Case) -> str:
     """
     project = case.project_environment.project
     heads = revisions.heads(project)
-    at = position.current(case.open)
+    at = position.current(case.open, project)
     if at != heads:
-        pending = position.next_up(case.open, revisions.directory(project), None)  # raises MigrationInvalid with the remedy
+        pending = position.next_up(
+            case.open, project, revisions.directory(project), None
+        )  # raises MigrationInvalid with the remedy
         late = f", the next is {pending.revision}" if pending else ""
         raise Broken(f"at {', '.join(at) or 'no revision'}{late}", f"invoke db.prepare --env={case.name}")
     return f"at {', '.join(at) or 'no revision, as there is none'}"

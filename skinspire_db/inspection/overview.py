@@ -202,7 +202,7 @@ def note_the_stamp(connection: Connection, found: Inspection) -> None:
 
 def _state(connection: Connection, environment: Environment, notes: list[str]) -> Row:
     """Where the database stands: its revisions, and whether its triggers are as the files say; None where none can tell."""
-    at = position.current(connection)
+    at = position.current(connection, environment.project)
     state: Row = {"revisions": at, "at_head": None, "triggers_state": None}
     try:
         state["at_head"] = at == revisions.heads(environment.project)

@@ -113,7 +113,7 @@ def change(connection: Connection, project: Project, every: list[Difference], as
     gone = [key for key in signed if asked.forget and key not in there and asked.picks(key)]
     if asked.name is not None and not picked and not gone:
         raise UsageError(f"--name={asked.name} is the pattern of no such difference", remedy="invoke db.drift --env={env}")
-    if picked and position.current(connection) != revisions.heads(project):
+    if picked and position.current(connection, project) != revisions.heads(project):
         raise GuardRefused(
             "the database is not at the last revision: what the pending ones change would be accepted",
             remedy=position.way_on(connection, project),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db.catalog import objects
+from skinspire_db.catalog.definitions import plain
 from skinspire_db.errors import MigrationInvalid
 from skinspire_db.lifecycle.result import counted
 
@@ -45,7 +46,8 @@ def make(file: Path) -> None:
         context.impl.static_output(text)
         return
     connection: Any = op.get_bind().connection.driver_connection
-    held = [name for _, name in objects.all_objects(connection) if name != "public.alembic_version"]
+    of_alembic = {name for schema, table in objects.version_tables(connection) for name in (schema, f"{schema}.{table}")}
+    held = [name for _, name in objects.all_objects(connection) if plain(name) not in of_alembic]
     if held:
         raise MigrationInvalid(f"a baseline is made in an empty database, and this one holds {counted(len(held), 'object')}")
     former = connection.execute("SELECT pg_catalog.current_setting('search_path')").fetchone()

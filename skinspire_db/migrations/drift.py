@@ -291,7 +291,7 @@ def look(connection: Connection, target: Target, project: Project, wanted: Bluep
     if found:
         first = found[0]
         summary.drift = f"{counted(len(found), 'difference')}: {first.kind} {first.name}: {first.state}"
-        behind = position.current(connection) != revisions.heads(project)
+        behind = position.current(connection, project) != revisions.heads(project)
         collection = kinds.step_name(file.kind for file in files)
         summary.remedy = position.way_on(connection, project) if behind else _remedy(first, collection)
     return summary

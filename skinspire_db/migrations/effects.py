@@ -198,8 +198,9 @@ OBJECTS = f"""
     WHERE NOT EXISTS (SELECT FROM extended e WHERE (e.classid, e.objid) = (o.class, o.oid))
 """  # noqa: S608
 ROWS = f"""
-    SELECT sum(n_tup_ins)::bigint, sum(n_tup_upd)::bigint, sum(n_tup_del)::bigint FROM pg_stat_xact_user_tables
-    WHERE schemaname <> '{objects.TOOLS_SCHEMA}' AND (schemaname, relname) <> ('public', 'alembic_version')
+    SELECT sum(n_tup_ins)::bigint, sum(n_tup_upd)::bigint, sum(n_tup_del)::bigint FROM pg_stat_xact_user_tables s
+    JOIN pg_class c ON c.oid = s.relid JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE s.schemaname <> '{objects.TOOLS_SCHEMA}' AND {objects.NOT_ALEMBICS}
 """  # noqa: S608
 
 

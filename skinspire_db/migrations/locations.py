@@ -18,6 +18,7 @@ from skinspire_db.schema import models
 
 VERSIONS = "versions"
 INI = "alembic.ini"
+NAMES = ("script_location", "version_table", "version_table_schema")
 # How Alembic's settings separate folders, by the name of the separator; without one, by blanks and commas.
 SEPARATORS = {"os": re.escape(os.pathsep), "space": r"\s+", "newline": r"\n", ":": ":", ";": ";"}
 UNNAMED_SEPARATOR = r",\s*|\s+"
@@ -44,14 +45,8 @@ def own_folders(project: Project) -> list[Path]:
     Raises:
         InvalidSetting: one of the files cannot be read, or names folders of which none exists.
     """
-    named: Any = project.config.get("migrations")
-    settings = _alembic(project.root / INI) or _tool_alembic(project)
-    if named is None:
-        folder = _folder(project, settings.get("script_location") or "migrations")
-    else:
-        folder = _folder(project, str(named))
-        if not settings or _folder(project, settings.get("script_location", "")).resolve() != folder.resolve():
-            settings = _alembic(folder / INI)
+    named, settings = project.config.get("migrations"), alembic_settings(project)
+    folder = _folder(project, str(named) if named is not None else settings.get("script_location") or "migrations")
     found = [_folder(project, each) for each in settings.get("version_locations", ())]
     if found and not any(each.is_dir() for each in found):
         raise InvalidSetting(
@@ -59,6 +54,21 @@ def own_folders(project: Project) -> list[Path]:
             remedy="correct version_locations, or path_separator beside it, which says what stands between the folders",
         )
     return found or [folder / VERSIONS]
+
+
+def alembic_settings(project: Project) -> dict[str, Any]:
+    """What Alembic's own settings say of the project's history: folders, and the table of revisions.
+
+    Raises:
+        InvalidSetting: a file cannot be read.
+    """
+    named: Any = project.config.get("migrations")
+    settings = _alembic(project.root / INI) or _tool_alembic(project)
+    if named is not None:
+        folder = _folder(project, str(named))
+        if not settings or _folder(project, settings.get("script_location", "")).resolve() != folder.resolve():
+            return _alembic(folder / INI)
+    return settings
 
 
 def _folder(project: Project, name: str) -> Path:
@@ -82,7 +92,7 @@ def _alembic(file: Path) -> dict[str, Any]:
     separator = SEPARATORS.get(named.strip(), UNNAMED_SEPARATOR)
     locations = [each.strip() for each in re.split(separator, values.get("version_locations", "")) if each.strip()]
     found: dict[str, Any] = {"version_locations": locations} if locations else {}
-    return found | ({"script_location": values["script_location"]} if values.get("script_location") else {})
+    return found | {name: values[name] for name in NAMES if values.get(name)}
 
 
 def _tool_alembic(project: Project) -> dict[str, Any]:
@@ -93,6 +103,6 @@ def _tool_alembic(project: Project) -> dict[str, Any]:
         if isinstance(table, dict):
             here = str(project.root)
             locations = [str(each).replace("%(here)s", here) for each in table.get("version_locations", [])]
-            location = str(table.get("script_location", "")).replace("%(here)s", here)
-            return {"version_locations": locations} | ({"script_location": location} if location else {})
+            names = {name: str(table[name]).replace("%(here)s", here) for name in NAMES if table.get(name)}
+            return {"version_locations": locations} | names
     return {}

@@ -10,7 +10,7 @@ from skinspire_db.catalog import objects
 from skinspire_db.config.project import Project
 from skinspire_db.errors import MigrationInvalid, UsageError
 from skinspire_db.lifecycle.result import counted
-from skinspire_db.migrations import baseline, revisions
+from skinspire_db.migrations import baseline, revisions, version_table
 from skinspire_db.postgres import search_path
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ STAMP = (
 )
 ADOPT = "invoke db.adopt --env={env}"
 AHEAD = "git pull; or, where invoke db.drift --env={env} finds nothing, invoke migrate.stamp --env={env}"
-TABLE = "public.alembic_version"
 # Of these revisions the one that the tools applied last.
 LATEST = """
     SELECT split_part(step -> 'summary' ->> 'applied', ' ', 1) AS revision
@@ -57,30 +56,26 @@ class RevisionState:
         return dict(vars(self))
 
 
-def current(connection: Connection) -> list[str]:
+def current(connection: Connection, project: Project) -> list[str]:
     """The revisions that the database says it is at: none without Alembic's table, several where there are several heads."""
-    if connection.execute("SELECT to_regclass(%s)", (TABLE,)).fetchone() == (None,):
-        return []
-    return [name for (name,) in connection.execute(f"SELECT version_num FROM {TABLE} ORDER BY 1".encode()).fetchall()]  # noqa: S608
+    return version_table.read(connection, version_table.find(connection, project))
 
 
-def mark(connection: Connection, heads: list[str]) -> None:
+def mark(connection: Connection, project: Project, heads: list[str]) -> None:
     """Write that the database is at these revisions, whatever it was at before, into Alembic's own table.
 
     The table is made where it is missing, as Alembic makes it.
     """
-    connection.execute(
-        f"CREATE TABLE IF NOT EXISTS {TABLE} (version_num varchar(32) NOT NULL,"
-        " CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))".encode()
-    )
-    connection.execute(f"DELETE FROM {TABLE}".encode())  # noqa: S608
+    table = version_table.find(connection, project)
+    version_table.make(connection, table)
+    connection.execute(f"DELETE FROM {table.quoted}".encode())  # noqa: S608
     for head in heads:
-        connection.execute(f"INSERT INTO {TABLE} VALUES (%s)".encode(), (head,))  # noqa: S608
+        connection.execute(f"INSERT INTO {table.quoted} VALUES (%s)".encode(), (head,))  # noqa: S608
 
 
 def states(connection: Connection, project: Project, files: ScriptDirectory) -> list[RevisionState]:
     """Every revision, oldest first, then those that the database names and no file has."""
-    at = current(connection)
+    at = current(connection, project)
     known = {script.revision: script for script in files.walk_revisions()}
     applied = _applied(files, [revision for revision in at if revision in known])
     # What came before a file that is missing cannot be known.
@@ -99,14 +94,14 @@ def _applied(files: ScriptDirectory, at: list[str]) -> set[str]:
     return {script.revision for revision in at for script in files.iterate_revisions(revision, "base")}
 
 
-def refuse_unknown(connection: Connection, files: ScriptDirectory) -> None:
+def refuse_unknown(connection: Connection, project: Project, files: ScriptDirectory) -> None:
     """Refuse a database that is ahead of the code.
 
     Raises:
         MigrationInvalid: the database is at a revision that no file has.
     """
     known = {script.revision for script in files.walk_revisions()}
-    if ahead := [revision for revision in current(connection) if revision not in known]:
+    if ahead := [revision for revision in current(connection, project) if revision not in known]:
         raise MigrationInvalid(
             f"the database is at {', '.join(ahead)}, which no revision file has: it is ahead of this code",
             remedy=AHEAD,
@@ -115,7 +110,7 @@ def refuse_unknown(connection: Connection, files: ScriptDirectory) -> None:
 
 def way_on(connection: Connection, project: Project) -> str:
     """The remedy for a database that is not at the head: a command that will not be refused there."""
-    at = current(connection)
+    at = current(connection, project)
     if not at:
         return (
             _without_history(revisions.directory(project)) if _relations(connection) else "invoke migrate.upgrade --env={env}"
@@ -124,12 +119,13 @@ def way_on(connection: Connection, project: Project) -> str:
     return AHEAD if set(at) - known else "invoke migrate.upgrade --env={env}"
 
 
-def next_up(connection: Connection, files: ScriptDirectory, last: str | None) -> Script | None:
+def next_up(connection: Connection, project: Project, files: ScriptDirectory, last: str | None) -> Script | None:
     """The next revision to apply.
 
     Args:
         connection: the database.
-        files: the project's revisions.
+        project: the project.
+        files: its revisions.
         last: the revision at which the upgrade ends; None for the head.
 
     Returns:
@@ -139,8 +135,8 @@ def next_up(connection: Connection, files: ScriptDirectory, last: str | None) ->
         MigrationInvalid: the database is ahead of the code, or has tables and was made without migrations.
         UsageError: `last` is applied, and so are later ones.
     """
-    refuse_unknown(connection, files)
-    at = current(connection)
+    refuse_unknown(connection, project, files)
+    at = current(connection, project)
     if not at and (tables := _relations(connection)):
         raise MigrationInvalid(
             f"the database has {counted(len(tables), 'table')} and is at no revision: it was made without migrations",
@@ -156,15 +152,15 @@ def next_up(connection: Connection, files: ScriptDirectory, last: str | None) ->
     return steps[0].revision if steps else None
 
 
-def next_down(connection: Connection, files: ScriptDirectory) -> Script:
+def next_down(connection: Connection, project: Project, files: ScriptDirectory) -> Script:
     """The revision that a downgrade takes back: of several heads the one applied last, else the last in the files.
 
     Raises:
         UsageError: the database is at no revision.
         MigrationInvalid: the database is ahead of the code, or the revision has no downgrade().
     """
-    refuse_unknown(connection, files)
-    at = current(connection)
+    refuse_unknown(connection, project, files)
+    at = current(connection, project)
     if len(at) > 1 and connection.execute("SELECT to_regclass('skinspire_tools.journal')").fetchone() != (None,):
         at = [name for (name,) in connection.execute(LATEST, (at,)).fetchall()] or at
     script = next((each for each in files.walk_revisions() if each.revision in at), None)

@@ -16,7 +16,8 @@ from skinspire_db.config import project_code
 from skinspire_db.config.project import Project
 from skinspire_db.errors import MigrationFailed, MigrationInvalid, NotOurs, ProjectCodeEnded
 from skinspire_db.lifecycle.result import Summary
-from skinspire_db.migrations import effects, losses, named_types, obstacles, revisions
+from skinspire_db.migrations import effects, losses, named_types, obstacles, revisions, version_table
+from skinspire_db.migrations.version_table import VersionTable
 from skinspire_db.objects import ledger
 from skinspire_db.objects.dependents import Saved
 from skinspire_db.objects.refusals import shown
@@ -73,6 +74,8 @@ def apply(
 
     extensions.create(connection, extensions.wanted(project))
     make = MigrationStep.downgrade_from_script if down else MigrationStep.upgrade_from_script
+    table = version_table.find(connection, project)
+    version_table.make(connection, table)
     before = effects.state(connection)
     file = revisions.path(script, project)
     called: list[str] = []
@@ -93,7 +96,10 @@ def apply(
             step = make(files.revision_map, script)
             step.migration_fn = _of_application(step.migration_fn, connection)
             # Alembic's own statements need no search path; only the revision is the application's.
-            _run(project, files, lambda _heads, _context: [step], connection=alchemist, version_table_schema="public")
+            _run(
+                project, files, lambda _heads, _context: [step], connection=alchemist, version_table=table.name,
+                version_table_schema=table.schema,
+            )  # fmt: skip
             if called:
                 raise MigrationInvalid(f"it calls {called[0]}() of the driver's connection: a revision is one transaction")
         if _is_ended(connection):
@@ -142,7 +148,7 @@ def _refuse_transaction_control(_connection: Any, _cursor: Any, statement: str, 
         )
 
 
-def sql(project: Project, files: ScriptDirectory, start: str, last: str | None) -> str:
+def sql(project: Project, files: ScriptDirectory, table: VersionTable, start: str, last: str | None) -> str:
     """The SQL of the revisions after `start`, up to `last` or to the head; nothing is run."""
     written = io.StringIO()
     wanted = revisions.named(files, last).revision if last is not None else "heads"
@@ -150,7 +156,8 @@ def sql(project: Project, files: ScriptDirectory, start: str, last: str | None) 
         _run(
             project, files, lambda heads, _: files._upgrade_revs(wanted, heads), starting_rev=start, as_sql=True,
             dialect_name="postgresql", dialect_opts={"paramstyle": "named"}, output_buffer=written, literal_binds=True,
-            transaction_per_migration=True,
+            transaction_per_migration=True, version_table=table.name,
+            version_table_schema=None if table.schema == "public" else table.schema,
         )  # fmt: skip
     return written.getvalue()
 

@@ -77,7 +77,7 @@ def new(
     revisions.refuse_forks(project)
     _folder(project)  # Alembic writes into none that it has not seen
     files = revisions.directory(project)
-    refuse_behind(connection, files)
+    refuse_behind(connection, project, files)
     live = spelling.settled(definitions.snapshot(connection), expected)
     up = statements.lead(live, expected, lambda old, new: _casts(connection, old, new), fills=fills.fills(project))
     if not up:
@@ -110,13 +110,13 @@ def _changed_tables(live: Snapshot, expected: Snapshot) -> set[str]:
     return found
 
 
-def refuse_behind(connection: Connection, files: ScriptDirectory) -> None:
+def refuse_behind(connection: Connection, project: Project, files: ScriptDirectory) -> None:
     """Refuse a database that is behind: a new revision would repeat what a pending one does.
 
     Raises:
         MigrationInvalid: a revision is pending, or the database is ahead of the code.
     """
-    if pending := position.next_up(connection, files, None):
+    if pending := position.next_up(connection, project, files, None):
         raise MigrationInvalid(
             f"the database is behind: {pending.revision} is pending", remedy="invoke migrate.upgrade --env={env}, then again"
         )

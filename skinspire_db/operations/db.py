@@ -160,7 +160,7 @@ def _missing(context: Context, late: Callable[[Connection], set[str]]) -> set[st
     def look(connection: Connection) -> set[str]:
         if objects.count_tables(connection) == 0:
             return {"everything"}
-        behind = position.current(connection) != heads or extensions.missing(connection, needed)
+        behind = position.current(connection, context.project) != heads or extensions.missing(connection, needed)
         return {"upgrade"} if behind else late(connection)
 
     try:

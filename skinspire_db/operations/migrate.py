@@ -15,7 +15,7 @@ from skinspire_db.lifecycle import stamp as stamps
 from skinspire_db.lifecycle.pipeline import Look, Pipeline, Series, Step
 from skinspire_db.lifecycle.read_only import present, read_only_connection
 from skinspire_db.lifecycle.result import Summary, counted
-from skinspire_db.migrations import drift, lines, losses, origins, position, revisions, running, writing
+from skinspire_db.migrations import drift, lines, losses, origins, position, revisions, running, version_table, writing
 from skinspire_db.objects import adopted, install, kinds, proofs, tenant_roles, versions
 from skinspire_db.objects.dependents import Saved
 from skinspire_db.objects.files import SqlFile
@@ -50,7 +50,7 @@ def upgrade(environment: Environment, to: str | None = None) -> Series:
 
     def following() -> Pipeline | None:
         nonlocal first
-        script = look(environment, lambda connection: position.next_up(connection, files, to))
+        script = look(environment, lambda connection: position.next_up(connection, environment.project, files, to))
         backs_up, first = first, False
         if script is None:
             return _extensions(environment) if look(environment, missing) else None
@@ -106,7 +106,7 @@ def downgrade(environment: Environment, steps: str | int = 1) -> Series:
             )
 
     def last(connection: Connection) -> Script:
-        script = position.next_down(connection, files)
+        script = position.next_down(connection, environment.project, files)
         origins.refuse_others(connection, script)
         return script
 
@@ -136,7 +136,11 @@ def _revision(
 
     def run(connection: Connection) -> Summary:
         # Looked at again under the lock: another session may have been faster.
-        now = position.next_down(connection, files) if down else position.next_up(connection, files, script.revision)
+        now = (
+            position.next_down(connection, environment.project, files)
+            if down
+            else position.next_up(connection, environment.project, files, script.revision)
+        )
         if now is None or now.revision != script.revision:
             return Summary({"by_another_operation": f"{script.revision} {script.doc}"})
         return running.apply(connection, environment.project, files, script, down=down, saved=saved)
@@ -175,6 +179,7 @@ def status(environment: Environment) -> Look:
         heads = revisions.heads(environment.project)
         return Summary(
             numbers | {"heads": len(heads)},
+            [f"careful: {each}" for each in version_table.advice(connection, environment.project)],
             rows=[
                 {"revision": each.revision, "state": each.state, "what": each.message, "file": each.file} for each in states
             ],
@@ -191,7 +196,7 @@ def check(environment: Environment) -> Look:
     wanted = _wanted(environment)
 
     def pending(connection: Connection) -> Summary:
-        position.refuse_unknown(connection, files)
+        position.refuse_unknown(connection, environment.project, files)
         found = [each for each in position.states(connection, environment.project, files) if each.state == "pending"]
         summary = Summary({"pending": len(found)}, lines=[f"{each.revision} {each.message}" for each in found])
         if found:
@@ -242,7 +247,7 @@ def new(
         return Summary({"changes": written.changes}, lines=says, data=data)
 
     def behind(connection: Connection) -> None:
-        writing.refuse_behind(connection, revisions.directory(environment.project))
+        writing.refuse_behind(connection, environment.project, revisions.directory(environment.project))
 
     revisions.refuse_forks(environment.project)
     return Look("migrate.new", environment, (Step("compare", write, behind),), writes=True, tries=True)
@@ -269,8 +274,8 @@ def stamp(environment: Environment, to: str | None = None) -> Pipeline:
         marked = [] if to == "base" else [revisions.named(files, to).revision]
 
     def mark(connection: Connection) -> Summary:
-        before = position.current(connection)
-        position.mark(connection, marked)
+        before = position.current(connection, environment.project)
+        position.mark(connection, environment.project, marked)
         wrong = origins.disagreements(connection, target_of(environment), environment.project, files, marked)
         numbers: dict[str, int | str] = {"revision": ", ".join(marked) or "none", "before": ", ".join(before) or "none"}
         return Summary(numbers, lines=[f"careful: {each}" for each in wrong], data={"warnings": wrong})
@@ -291,18 +296,18 @@ def sql(environment: Environment, to: str | None = None) -> tuple[str, str]:
     """
     files = revisions.directory(environment.project)
 
-    def start(connection: Connection) -> str:
-        position.refuse_unknown(connection, files)
-        at = position.current(connection)
+    def start(connection: Connection) -> tuple[str, version_table.VersionTable]:
+        position.refuse_unknown(connection, environment.project, files)
+        at = position.current(connection, environment.project)
         if len(at) > 1:
             raise UsageError(
                 f"the database is at {len(at)} heads: {', '.join(at)}",
                 remedy="invoke migrate.merge, then invoke migrate.upgrade --env={env}",
             )
-        return at[0] if at else "base"
+        return at[0] if at else "base", version_table.find(connection, environment.project)
 
-    at = look(environment, start)
-    return target_of(environment).database, running.sql(environment.project, files, at, to)
+    at, table = look(environment, start)
+    return target_of(environment).database, running.sql(environment.project, files, table, at, to)
 
 
 def merge(environment: Environment, message: str | None, *, dry: bool = False) -> writing.Written | None:

@@ -95,4 +95,4 @@ def _current_revision(database: Database) -> str:
     with contextlib.closing(connections.connect(database.target, "tests")) as connection:
         connections.begin(connection, database.environment.policy)
         stamp.identify(connection, database.target)
-        return position.current(connection)[0]
+        return position.current(connection, database.environment.project)[0]

@@ -59,7 +59,7 @@ class Workbench:
                 connections.begin(connection, self.to.policy)
                 tables.reset(connection)
                 tables.create(connection, Blueprint.of(one))
-                position.mark(connection, revisions.directory(self.here).get_heads())
+                position.mark(connection, self.here, revisions.directory(self.here).get_heads())
                 connection.execute(rows.encode())
                 first = drift._make(self.to, Blueprint.of(one), [])
                 expected = drift._make(self.to, Blueprint.of(other), [])

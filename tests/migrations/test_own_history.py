@@ -12,8 +12,8 @@ from conftest import Project
 from migration_support import at, head
 
 from skinspire_db.config import project as settings
-from skinspire_db.errors import MigrationInvalid, UsageError
-from skinspire_db.migrations import lines, revisions
+from skinspire_db.errors import InvalidSetting, MigrationInvalid, UsageError
+from skinspire_db.migrations import lines, revisions, version_table
 
 MODELS = """
 from sqlalchemy import Column, Integer, MetaData, Table
@@ -80,6 +80,61 @@ def test_lines_that_begin_apart_each_have_a_head(make_project: Callable[..., Pro
     assert forked.code == 3 and "late" in forked.out + forked.err, "a new line is pending, and no fork"
     write(project.root / "db/history/versions", "fork", "one")
     assert "heads: fork, two" in project.forked("migrate.check").err.replace("two, fork", "fork, two")
+
+
+def of_own_table(make_project: Callable[..., Project], settings: str) -> Project:
+    """An application whose revisions one and two are applied, noted in meta.history by its own env.py."""
+    project = application(make_project, ["one", "two"], settings)
+    write(project.root / "migrations" / "versions", "one", None)
+    write(project.root / "migrations" / "versions", "two", "one")
+    tables = "CREATE TABLE one (id serial PRIMARY KEY); CREATE TABLE two (id serial PRIMARY KEY)"
+    noted = "CREATE TABLE meta.history (version_num varchar(32) CONSTRAINT history_pkc PRIMARY KEY)"
+    project.execute(f"{tables}; CREATE SCHEMA meta; {noted}; INSERT INTO meta.history VALUES ('two')")
+    return project
+
+
+def test_a_table_of_revisions_with_a_name_of_its_own(make_project: Callable[..., Project]) -> None:
+    """Without the setting it is found, and the setting is told; an adopted database keeps it, and gets no second one."""
+    project = of_own_table(make_project, "")
+    told = 'write version_table = "meta.history" into [tool.skinspire_db]'
+    adopted = project.invoke("db.adopt", f"--confirm={project.database}", "--json")
+    assert adopted.code == 0, adopted.out
+    status = project.invoke("migrate.status")
+    assert "2 applied" in status.out and told in status.out, status.out
+    assert project.invoke("migrate.check").code == 0, "neither the table nor its schema is a difference"
+    write(project.root / "migrations" / "versions", "three", "two")
+    assert project.invoke("migrate.upgrade").code == 0
+    assert project.query("SELECT version_num FROM meta.history") == [("three",)]
+    assert project.invoke("migrate.downgrade").code == 0
+    assert project.query("SELECT version_num FROM meta.history") == [("two",)]
+    assert project.query("SELECT to_regclass('public.alembic_version')") == [(None,)]
+    project.execute("INSERT INTO meta.history VALUES ('one')")
+    assert told in project.invoke("migrate.status").out
+    project.execute("UPDATE meta.history SET version_num = 'other' WHERE version_num = 'two'")
+    assert told not in project.invoke("migrate.status").out, "a table with other revisions is another application's"
+
+
+def test_the_table_of_revisions_that_settings_name(make_project: Callable[..., Project]) -> None:
+    project = application(make_project, ["one", "two"])
+    write(project.root / "migrations" / "versions", "one", None)
+    write(project.root / "migrations" / "versions", "two", "one")
+    (project.root / "alembic.ini").write_text(
+        "[alembic]\nscript_location = migrations\nversion_table = history\nversion_table_schema = meta\n"
+    )
+    for task in ("migrate.upgrade --to=one", "migrate.upgrade", "migrate.check", "migrate.stamp --to=one", "migrate.stamp"):
+        outcome = project.invoke(*task.split())
+        assert outcome.code == 0, (task, outcome.err)
+    assert project.query("SELECT version_num FROM meta.history") == [("two",)]
+    project.execute("UPDATE meta.history SET version_num = 'one'")
+    assert "UPDATE meta.history SET version_num='two'" in project.invoke("migrate.sql").out
+    assert project.invoke("migrate.upgrade").code == 1, "the tables are there"
+    setup = project.invoke("db.setup")
+    assert setup.code == 0 and project.query("SELECT version_num FROM meta.history") == [("two",)], setup.err
+    assert project.query("SELECT to_regclass('public.alembic_version')") == [(None,)]
+    folder = settings.Project(project.root, {"version_table": "own.noted"})
+    assert version_table.named(folder) == ("own", "noted"), "our own setting is above Alembic's"
+    with pytest.raises(InvalidSetting, match="is no name of a table"):
+        version_table.named(settings.Project(project.root, {"version_table": ["a"]}))
 
 
 def of_several_lines(project: Project) -> None:

@@ -132,7 +132,7 @@ def test_random_pairs_there_and_back(app: Project, monkeypatch: pytest.MonkeyPat
             connections.begin(connection, to.policy)
             tables.reset(connection)
             tables.create(connection, Blueprint.of(one))
-            position.mark(connection, revisions.directory(here).get_heads())
+            position.mark(connection, here, revisions.directory(here).get_heads())
             first = catalogue.snapshot(connection)
             expected = drift._make(to, Blueprint.of(other), [])
             monkeypatch.setattr(models, "metadata", lambda _: other)
