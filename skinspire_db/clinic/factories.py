@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import uuid
+from collections.abc import Iterator
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +28,11 @@ class Factory:
     """Makes people in a test's database, and commits them as the code under test would."""
 
     def __init__(self, database: ClinicDatabase) -> None:
+        self.database = database
         self.session = database.session
+        self.hospital_id = uuid.UUID(
+            database.hospital or reference.load()["hospital"]["hospital_id"]
+        )  # that rows are made for
         self.random_seed = int.from_bytes(hashlib.sha256(database.test.encode()).digest()[:4], "big")
         self.made = 0
 
@@ -38,7 +44,8 @@ class Factory:
         )
         branch = Branch(branch_id=self._key("branch", number), name="Main Branch")
         hospital.branches.append(branch)
-        return self._keep(hospital)  # type: ignore[no-any-return]
+        with self._working_for(hospital.hospital_id):
+            return self._keep(hospital)  # type: ignore[no-any-return]
 
     def patient(
         self, age: int | None = None, hospital: Hospital | None = None, user: bool = False, **columns: Any
@@ -47,7 +54,7 @@ class Factory:
 
         Args:
             age: In years, 0 to 90; None is a random one.
-            hospital: None is the seeded one.
+            hospital: None is the test's own, the seeded one where tenancy is off.
             user: Whether the patient has an account.
             columns: Values in place of the invented ones.
 
@@ -59,15 +66,16 @@ class Factory:
         # A person who was born on 1 January has this age all year long.
         born = None if age is None else date(date.today().year - age, 1, 1)
         values = person(self.random_seed, "patient", self._number(), born=born)
-        patient = Patient(**{
-            "patient_id": uuid.UUID(values.key), "mrn": values.code, "medical_info": values.details,
-            "blood_group": values.blood_group,
-            "emergency_contact": values.guardian and json.loads(values.guardian),
-            "preferences": json.loads(values.preferences),
-        } | self._shared(values, hospital, columns) | columns)  # fmt: skip
-        self._keep(patient)
-        if user:
-            self.user(of=patient)
+        with self._working_for(hospital.hospital_id if hospital else columns.get("hospital_id")):
+            patient = Patient(**{
+                "patient_id": uuid.UUID(values.key), "mrn": values.code, "medical_info": values.details,
+                "blood_group": values.blood_group,
+                "emergency_contact": values.guardian and json.loads(values.guardian),
+                "preferences": json.loads(values.preferences),
+            } | self._shared(values) | columns)  # fmt: skip
+            self._keep(patient)
+            if user:
+                self.user(of=patient)
         return patient
 
     def staff(self, kind: Kind = "nurse", hospital: Hospital | None = None, user: bool = False, **columns: Any) -> Staff:
@@ -75,7 +83,7 @@ class Factory:
 
         Args:
             kind: doctor, nurse, receptionist or pharmacy.
-            hospital: None is the seeded one.
+            hospital: None is the test's own, the seeded one where tenancy is off.
             user: Whether the staff member has an account.
             columns: Values in place of the invented ones.
 
@@ -85,13 +93,14 @@ class Factory:
         if kind not in KINDS or kind == "patient":
             raise UsageError(f"make_staff({kind!r}) is none of {', '.join(KINDS[:-1])}", remedy='make_staff("nurse")')
         values = person(self.random_seed, kind, self._number())
-        member = Staff(**{
-            "staff_id": uuid.UUID(values.key), "employee_code": values.code, "staff_type": kind,
-            "specialization": values.specialization, "professional_info": json.loads(values.details),
-        } | self._shared(values, hospital, columns) | columns)  # fmt: skip
-        self._keep(member)
-        if user:
-            self.user(of=member)
+        with self._working_for(hospital.hospital_id if hospital else columns.get("hospital_id")):
+            member = Staff(**{
+                "staff_id": uuid.UUID(values.key), "employee_code": values.code, "staff_type": kind,
+                "specialization": values.specialization, "professional_info": json.loads(values.details),
+            } | self._shared(values) | columns)  # fmt: skip
+            self._keep(member)
+            if user:
+                self.user(of=member)
         return member
 
     def doctor(self, hospital: Hospital | None = None, user: bool = False, **columns: Any) -> Staff:
@@ -113,6 +122,10 @@ class Factory:
             UsageError: for a role that does not exist, and for a person who has an account.
         """
         holder = of if of is not None else self.staff("receptionist", hospital)
+        with self._working_for(holder.hospital_id):
+            return self._user(holder, role, columns)
+
+    def _user(self, holder: Patient | Staff, role: str | None, columns: dict[str, Any]) -> User:
         kind = "patient" if isinstance(holder, Patient) else holder.staff_type
         name = role or ROLE_OF.get(kind)  # type: ignore[call-overload]
         query = select(RoleMaster).where(RoleMaster.role_name == name).order_by(RoleMaster.hospital_id.nulls_first())
@@ -132,21 +145,33 @@ class Factory:
         account.role_mappings.append(UserRoleMapping(role_id=role_row.role_id))
         return self._keep(account)  # type: ignore[no-any-return]
 
-    def _shared(self, values: Person, hospital: Hospital | None, columns: dict[str, Any]) -> dict[str, Any]:
+    def _shared(self, values: Person) -> dict[str, Any]:
         """The columns that patients and staff have in common."""
-        data = reference.load()
-        hospital_id = (
-            hospital.hospital_id if hospital else columns.get("hospital_id") or uuid.UUID(data["hospital"]["hospital_id"])
-        )
         query = (
-            select(Branch.branch_id).where(Branch.hospital_id == hospital_id).order_by(Branch.created_at, Branch.branch_id)
+            select(Branch.branch_id)
+            .where(Branch.hospital_id == self.hospital_id)
+            .order_by(Branch.created_at, Branch.branch_id)
         )
         return {
-            "hospital_id": hospital_id, "branch_id": self.session.scalars(query.limit(1)).first(), "title": values.title,
+            "hospital_id": self.hospital_id, "branch_id": self.session.scalars(query.limit(1)).first(), "title": values.title,
             "first_name": values.first_name, "last_name": values.last_name,
             "personal_info": json.loads(values.personal_info),
             "contact_info": json.loads(values.contact_info),
         }  # fmt: skip
+
+    @contextlib.contextmanager
+    def _working_for(self, hospital_id: uuid.UUID | None) -> Iterator[None]:
+        """Make rows for a hospital; None is the one that they are made for now."""
+        if hospital_id is None or hospital_id == self.hospital_id:
+            yield
+            return
+        former = self.session, self.hospital_id
+        with self.database.session_for(str(hospital_id)) as self.session:
+            self.hospital_id = hospital_id
+            try:
+                yield
+            finally:
+                self.session, self.hospital_id = former
 
     def _keep(self, entity: Any) -> Any:
         self.session.add(entity)

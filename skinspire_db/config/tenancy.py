@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import os
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +12,7 @@ from skinspire_db.config.project import Project
 from skinspire_db.errors import InvalidSetting
 
 CURRENT_HOSPITAL = "app.current_hospital"  # a setting of PostgreSQL's; the policies compare hospital_id with it
+ROLES_OF = "SKINSPIRE_TEST_ROLES_OF"  # the pytest plugin sets it: the clones of a template have its roles
 LONGEST = 63  # bytes of a name; PostgreSQL cuts what is longer, and two names could become one
 
 
@@ -76,12 +78,12 @@ class Roles:
     @property
     def application(self) -> str:
         """As `application_role`."""
-        return application_role(self.database)
+        return application_role(os.environ.get(ROLES_OF) or self.database)
 
     @property
     def system(self) -> str:
         """As `system_role`."""
-        return system_role(self.database)
+        return system_role(os.environ.get(ROLES_OF) or self.database)
 
 
 def _role(database: str, ending: str) -> str:

@@ -52,6 +52,13 @@ EXCESS = f"""
       AND (c.relkind = 'm' OR c.relkind IN ('r', 'p', 'v') AND a.privilege_type IN ('TRUNCATE', 'REFERENCES', 'TRIGGER'))
     GROUP BY 1
 """  # noqa: S608
+# A get_db_session block over all hospitals writes its reason into the journal.
+JOURNAL = """
+    SELECT format('GRANT USAGE ON SCHEMA skinspire_tools TO %%1$I; GRANT INSERT ON skinspire_tools.journal TO %%1$I', role)
+    FROM unnest(%(system)s::text[]) AS role
+    WHERE to_regclass('skinspire_tools.journal') IS NOT NULL AND NOT (has_schema_privilege(role, 'skinspire_tools', 'USAGE')
+        AND has_table_privilege(role, 'skinspire_tools.journal', 'INSERT'))
+"""
 LATER = f"""
     SELECT format('ALTER DEFAULT PRIVILEGES IN SCHEMA %%I GRANT %%s TO %%I', s.nspname, kind.may, role)
     FROM ({objects.APPLICATION_SCHEMAS}) AS s, unnest(%(roles)s::text[]) AS role,
@@ -139,10 +146,10 @@ def grant(connection: Connection, files: Iterable[SqlFile]) -> int:
     roles = _of(files)
     if roles is None:
         return 0
-    asked = {"roles": [roles.application, roles.system], "role": roles.application}
+    asked = {"roles": [roles.application, roles.system], "role": roles.application, "system": [roles.system]}
     found = [
         statement
-        for query in (LACKING, EXCESS, LATER)
+        for query in (LACKING, EXCESS, LATER, JOURNAL)
         for (statement,) in connection.execute(query.encode(), asked).fetchall()
     ]
     if found:

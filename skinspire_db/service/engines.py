@@ -82,9 +82,9 @@ class Service:
         return tenancy_settings.is_on(self.environment.project)
 
     @cached_property
-    def database(self) -> str:
-        """The database's name, by which its roles are named; a pooler may know it by another one."""
-        return target_of(self.environment, start=False).database
+    def roles(self) -> tenancy_settings.Roles:
+        """The database's roles, by the name that the tools know it by; a pooler may know it by another one."""
+        return tenancy_settings.Roles(target_of(self.environment, start=False).database)
 
     def identity(self, user: str, hospital: str | AllHospitals) -> Identity:
         """The identity of a block where tenancy is on.
@@ -97,13 +97,13 @@ class Service:
             HospitalNotSet: there is no hospital.
         """
         if isinstance(hospital, AllHospitals):
-            return Identity(user, "", tenancy_settings.system_role(self.database))
+            return Identity(user, "", self.roles.system)
         if not hospital:
             raise HospitalNotSet(
                 "tenancy is on, and no hospital is set",
                 remedy="call set_current_hospital() for the request, or write get_db_session(hospital=...)",
             )
-        return Identity(user, hospital, tenancy_settings.application_role(self.database))
+        return Identity(user, hospital, self.roles.application)
 
     @property
     def policy(self) -> Policy:

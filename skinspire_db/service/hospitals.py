@@ -24,13 +24,12 @@ if TYPE_CHECKING:
 KNOWN_SECONDS = 1.0  # for which a hospital counts as active after PostgreSQL was asked
 KNOWN_AT_MOST = 10_000  # hospitals that a process remembers
 CANNOT_TAKE_ROLE = ("22023", "42501")  # PostgreSQL's codes for SET ROLE: there is no such role, the login is no member
-# The table that most foreign keys of a column hospital_id refer to, by its key; and the condition that a hospital is active.
+# The table of hospitals, to which most foreign keys of a column hospital_id refer; its key; the condition that one is active.
 TENANTS = """
-    SELECT format('SELECT %s FROM %I.%I WHERE %I = \\:hospital',
-                  coalesce((SELECT string_agg(format('%I IS NOT %s', s.attname, (s.attname = 'is_deleted')::text), ' AND ')
-                            FROM pg_attribute s WHERE s.attrelid = c.oid AND s.attname IN ('is_active', 'is_deleted')
-                            AND s.atttypid = 'bool'::regtype AND NOT s.attisdropped), 'true'),
-                  n.nspname, c.relname, f.attname)
+    SELECT format('%I.%I', n.nspname, c.relname), quote_ident(f.attname),
+           coalesce((SELECT string_agg(format('%I IS NOT %s', s.attname, (s.attname = 'is_deleted')::text), ' AND ')
+                     FROM pg_attribute s WHERE s.attrelid = c.oid AND s.attname IN ('is_active', 'is_deleted')
+                     AND s.atttypid = 'bool'::regtype AND NOT s.attisdropped), 'true')
     FROM pg_constraint k JOIN pg_class c ON c.oid = k.confrelid JOIN pg_namespace n ON n.oid = c.relnamespace
     JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attname = 'hospital_id' AND k.conkey = ARRAY[a.attnum]
     JOIN pg_attribute f ON f.attrelid = c.oid AND k.confkey = ARRAY[f.attnum]
@@ -158,7 +157,8 @@ def check(service: Service, connection: sqlalchemy.Connection, identity: Identit
         return
     try:
         if service.hospital_query is None:
-            service.hospital_query = connection.scalar(sqlalchemy.text(TENANTS)) or ""
+            row = connection.execute(sqlalchemy.text(TENANTS)).first()
+            service.hospital_query = f"SELECT {row[2]} FROM {row[0]} WHERE {row[1]} = :hospital" if row else ""  # noqa: S608
         query = service.hospital_query
         active = not query or connection.scalar(sqlalchemy.text(query), {"hospital": uuid.UUID(identity.hospital)})
     except sqlalchemy.exc.DBAPIError as error:
@@ -205,7 +205,7 @@ def refuse_role(service: Service, identity: Identity, error: sqlalchemy.exc.DBAP
     Raises:
         PermissionMissing: it is.
     """
-    if getattr(error.orig, "sqlstate", None) in CANNOT_TAKE_ROLE:
+    if getattr(error.orig, "sqlstate", None) in CANNOT_TAKE_ROLE and identity.role in str(error.orig):
         raise PermissionMissing(
             f"tenancy is on, and the login of {service.environment.name} cannot take the role {identity.role}",
             remedy=f"invoke db.doctor --env={service.environment.name}",

@@ -27,9 +27,9 @@ class Identity(NamedTuple):
         """
         if self == NO_IDENTITY:
             return ()
-        role = [sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(self.role))] if self.role else []
+        role = [sql.SQL("SET LOCAL row_security = on"), sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(self.role))]
         settings = [
-            *role,
+            *(role if self.role else ()),
             sql.SQL('SET LOCAL app."current_user" = {}').format(sql.Literal(self.user)),
             sql.SQL("SET LOCAL app.current_hospital = {}").format(sql.Literal(self.hospital)),
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import secrets
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
+from skinspire_db.config import tenancy
 from skinspire_db.config.environment import Environment
 from skinspire_db.content.seeding import Options
 from skinspire_db.errors import ConnectionFailed, GuardRefused, PermissionMissing, UsageError
@@ -190,6 +192,7 @@ class DatabaseMaker:
 
     def close(self) -> None:
         """Close the connection; the next run drops what was not dropped."""
+        os.environ.pop(tenancy.ROLES_OF, None)
         with contextlib.suppress(psycopg.Error):
             self.watch.close()
 

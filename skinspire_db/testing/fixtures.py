@@ -22,10 +22,28 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def _skinspire_db(request: pytest.FixtureRequest) -> Iterator[None]:
     """The test's database, before all other fixtures."""
-    from skinspire_db.testing.choice import database_of
+    from skinspire_db.service import hospitals
+    from skinspire_db.testing.choice import RUN, database_of
 
     with database_of(request):
-        yield
+        database = request.config.stash[RUN].current
+        if database is None or not database.service().tenancy:
+            yield
+            return
+        try:
+            database.choose_hospital(request.getfixturevalue("db_hospital"))
+            yield
+        finally:
+            hospitals.set_current(None)
+
+
+@pytest.fixture
+def db_hospital(request: pytest.FixtureRequest) -> object:
+    """The hospital that a test works for where tenancy is on: the marker's, else the seeded one. A project's own fixture of
+    this name chooses another one, by its key.
+    """
+    marker = request.node.get_closest_marker("db_hospital")
+    return marker.args[0] if marker else None
 
 
 @pytest.fixture

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import queue
 import selectors
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
 import sqlalchemy
+from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from skinspire_db.errors import UsageError
 from skinspire_db.postgres.error_text import sentence
+from skinspire_db.service import hospitals
+from skinspire_db.service.identity import Identity
 from skinspire_db.testing.async_transaction import async_service_within
 from skinspire_db.testing.databases import Database
 from skinspire_db.testing.seeded import Unrestorable
@@ -47,6 +51,7 @@ class ClinicDatabase:
         self.environment: Environment = self.database.environment
         self._session: Session | None = None
         self._connection: Any = None
+        self.hospital = ""  # that the test works for, where tenancy is on
 
     @property
     def name(self) -> str:
@@ -70,7 +75,36 @@ class ClinicDatabase:
         """The test's own SQLAlchemy Session, closed at its end."""
         if self._session is None:
             self._session = self.service().options.session(bind=self._bind())
+            if self.service().tenancy:
+                _work_as(self._session, lambda: Identity("", self.hospital, self.service().roles.application))
         return self._session
+
+    @contextlib.contextmanager
+    def session_for(self, hospital: str) -> Iterator[Session]:
+        """The test's own session; for another hospital than the test's one over all hospitals, whose objects are detached.
+
+        Args:
+            hospital: The hospital that rows are added for.
+        """
+        if not self.service().tenancy or hospital == self.hospital:
+            yield self.session
+            return
+        with self.service().options.session(bind=self.engine, expire_on_commit=False) as session:
+            _work_as(session, lambda: Identity("", "", self.service().roles.system))
+            yield session
+            session.commit()
+
+    def choose_hospital(self, hospital: object) -> None:
+        """Let the test work for a hospital: its session, and the blocks of the code under test.
+
+        Args:
+            hospital: The key, or an object with a hospital_id; None is the only one that is seeded, or none.
+        """
+        self.hospital = hospitals.key_of(hospital)
+        if not self.hospital and (row := self.observer.execute(hospitals.TENANTS.encode()).fetchone()):
+            rows = self.observer.execute(f"SELECT {row[1]} FROM {row[0]} LIMIT 2".encode()).fetchall()  # noqa: S608
+            self.hospital = str(rows[0][0]) if len(rows) == 1 else ""
+        hospitals.set_current(self.hospital or None)
 
     @property
     def connection(self) -> Connection:
@@ -254,6 +288,15 @@ class InTransaction(ClinicDatabase):
     def _is_free(self) -> bool:
         """Whether the test's session is at no work: this is the test's thread, or that one waits for this one."""
         return threading.get_ident() == self._thread or is_waiting(self._thread)
+
+
+def _work_as(session: Session, identity: Callable[[], Identity]) -> None:
+    """Let each transaction of the session begin with this identity, as those of a get_db_session block do."""
+
+    @event.listens_for(session, "after_begin")
+    def take_identity(_: Session, __: Any, connection: sqlalchemy.Connection) -> None:
+        driver: Any = connection.connection.driver_connection
+        driver.settings = identity().settings()
 
 
 def is_waiting(thread: int) -> bool:

@@ -19,6 +19,7 @@ from skinspire_db.testing.choice import KEEP, MODES, RUN, errors_as_one_line, is
 from skinspire_db.testing.run import Run
 
 MARKER = 'db(mode): the test has a clinic database: "session" (rolled back; the default), "database" (real commits), "clone"'
+HOSPITAL_MARKER = "db_hospital(key): the hospital that the test works for, where tenancy is on; else the seeded one"
 INI = {
     "db_server": "URL of a server for the test databases; without one the checkout's own is used",
     "db_mode": 'the mode of tests that name none: "session", "database", "clone"; without it they have no database',
@@ -60,6 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     config.pluginmanager.register(fixtures, "skinspire_db.testing.fixtures")
     config.addinivalue_line("markers", MARKER)
+    config.addinivalue_line("markers", HOSPITAL_MARKER)
     mode = config.getini("db_mode")
     if mode and mode not in MODES:
         raise pytest.UsageError(f"db_mode = {mode} is none of {', '.join(MODES)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,10 +13,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 from psycopg import sql
 
 import skinspire_db
 from skinspire_db.catalog import objects
+from skinspire_db.config import tenancy
 from skinspire_db.content.seeding import Options
 from skinspire_db.errors import GuardRefused
 from skinspire_db.lifecycle import stamp, tool_schema
@@ -68,6 +71,8 @@ def ensure(
         SkinspireError: what db.setup raises, and UsageError when the application's rows cannot be added.
     """
     name = PREFIX + fingerprint(host, watch.info.server_version, options, rows.state(host.project))
+    if tenancy.is_on(host.project):
+        os.environ[tenancy.ROLES_OF] = name
     watch.execute("SET lock_timeout = 0")  # making it may take long; the lock of a process that dies is released
     watch.execute("SELECT pg_advisory_lock_shared(hashtextextended(%s, 0))", (name,))
     how = "reused"
@@ -137,6 +142,9 @@ def drop(watch: Connection, name: str) -> None:
     if watch.execute("SELECT datistemplate FROM pg_database WHERE datname = %s", (name,)).fetchone() == (True,):
         watch.execute(sql.SQL("ALTER DATABASE {} IS_TEMPLATE false").format(database))
     watch.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(database))
+    for role in (tenancy.application_role(name), tenancy.system_role(name)):
+        with contextlib.suppress(psycopg.errors.DependentObjectsStillExist):  # in a kept clone
+            watch.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(role)))
 
 
 @contextlib.contextmanager

@@ -18,8 +18,6 @@ from skinspire_db.config.tenancy import application_role, system_role
 from skinspire_db.postgres.cluster import Address
 
 A, B, CLOSED = (uuid.UUID(int=number, version=4) for number in (10, 11, 12))
-TENANTS = "SELECT c.relname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'hospital_id' WHERE relkind = 'r'"
-OWN = "hospital_id = nullif(current_setting('app.current_hospital', true), '')::uuid"
 
 
 @pytest.fixture(scope="module")
@@ -31,28 +29,15 @@ def tenants(server: Address, template: str, tmp_path_factory: pytest.TempPathFac
     project.env = {"DEV_DATABASE_URL": project.url(database, user=f"{database}_login", password=database)}
     project.env["DEV_ADMIN_URL"] = project.url(database)
     project.execute(f"CREATE DATABASE {database} TEMPLATE {template} STRATEGY FILE_COPY", "postgres")
-    project.execute(";".join(roles_and_policies(project, database)))
+    project.execute(f"CREATE ROLE {database}_login LOGIN NOINHERIT PASSWORD '{database}'")
+    installed = project.invoke("sql.install")
+    assert installed.code == 0, installed.err
     project.execute(";".join(rows()))
     yield project
     project.execute(f"DROP DATABASE {database} WITH (FORCE)", "postgres")
     roles = ", ".join((application_role(database), system_role(database), f"{database}_login"))
     project.execute(f"DROP ROLE {roles}", "postgres")
     shutil.rmtree(root)
-
-
-def roles_and_policies(project: Project, database: str) -> Iterator[str]:
-    application, system = application_role(database), system_role(database)
-    yield f"CREATE ROLE {application} NOLOGIN; CREATE ROLE {system} NOLOGIN"
-    yield f"CREATE ROLE {database}_login LOGIN NOINHERIT PASSWORD '{database}'"
-    yield f"GRANT {application}, {system} TO {database}_login"
-    yield f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {application}, {system}"
-    yield f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {application}, {system}"
-    yield f"GRANT USAGE ON SCHEMA skinspire_tools TO {system}; GRANT INSERT ON skinspire_tools.journal TO {system}"
-    for (table,) in project.query(TENANTS):
-        yield f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY"
-        yield f"CREATE POLICY own ON {table} TO {application} USING ({OWN}) WITH CHECK ({OWN})"
-        yield f"CREATE POLICY all_hospitals ON {table} TO {system} USING (true) WITH CHECK (true)"
-        yield f"CREATE POLICY system_rows ON {table} FOR SELECT TO {application} USING (hospital_id IS NULL)"
 
 
 def rows() -> Iterator[str]:

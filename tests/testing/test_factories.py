@@ -57,5 +57,5 @@ def test_people_are_the_same_in_every_run_of_a_test(db: ClinicDatabase, mode: st
     db.session.query(Patient).filter(Patient.patient_id.in_([each[0] for each in first])).delete()
     db.session.commit()
     assert some() == first
-    other: Any = SimpleNamespace(session=db.session, test="another test")
+    other: Any = SimpleNamespace(session=db.session, test="another test", hospital="")
     assert Factory(other).random_seed != Factory(db).random_seed
