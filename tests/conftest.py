@@ -89,6 +89,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.db_server = url(Address(**json.loads(given)), "postgres")
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more than cores: the tests wait for kills, time-outs and servers that start."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     seen: Counter[str] = Counter()
