@@ -36,7 +36,7 @@ def clear(connection: Connection, sql: str, ours: Collection[str]) -> list[Saved
     """
     saved: list[Saved] = []
     for statement in sql_text.split(sql_text.without_comments(sql), ";"):
-        for what, start in _needed(connection, statement):
+        for what, start in needed(connection, statement):
             if start and not (CASCADE.search(statement) and _are_others(connection, start, ours)):
                 saved += dependents.take_down(connection, start, ours, f"{what} cannot be changed under the views on it")
     return saved
@@ -47,7 +47,7 @@ def _are_others(connection: Connection, start: list[Address], ours: Collection[s
     return bool(dependents.unknown(connection, start, ours))
 
 
-def _needed(connection: Connection, statement: str) -> Iterator[tuple[str, list[Address]]]:
+def needed(connection: Connection, statement: str) -> Iterator[tuple[str, list[Address]]]:
     """What each part of a statement changes, in words, and the views and functions that read it."""
     if altered := ALTER_TABLE.match(statement):
         table = altered["table"]

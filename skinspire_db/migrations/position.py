@@ -120,16 +120,18 @@ def way_on(connection: Connection, project: Project) -> str:
 
 
 def next_up(connection: Connection, project: Project, files: ScriptDirectory, last: str | None) -> Script | None:
-    """The next revision to apply.
+    """The next revision to apply, the first that `pending` gives; None when all are applied."""
+    return next(iter(pending(connection, project, files, last)), None)
+
+
+def pending(connection: Connection, project: Project, files: ScriptDirectory, last: str | None) -> list[Script]:
+    """The revisions to apply, in their order.
 
     Args:
         connection: the database.
         project: the project.
         files: its revisions.
         last: the revision at which the upgrade ends; None for the head.
-
-    Returns:
-        The revision, or None when all are applied.
 
     Raises:
         MigrationInvalid: the database is ahead of the code, or has tables and was made without migrations.
@@ -149,7 +151,7 @@ def next_up(connection: Connection, project: Project, files: ScriptDirectory, la
         )
     with revisions.refusals():
         steps: list[Any] = list(files._upgrade_revs(wanted, tuple(at)))  # type: ignore[arg-type]
-    return steps[0].revision if steps else None
+    return [each.revision for each in steps]
 
 
 def next_down(connection: Connection, project: Project, files: ScriptDirectory) -> Script:

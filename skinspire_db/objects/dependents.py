@@ -125,27 +125,52 @@ def take_down(connection: Connection, start: Collection[Address], ours: Collecti
     Raises:
         NotOurs: Something that no SQL file made would have to go, too; all of it is named, and nothing was dropped.
     """
-    reached = _reached(connection, start)
-    if others := unknown(connection, start, ours):
-        raise NotOurs(
-            f"{because}: no SQL file made {', '.join(others)}",
-            remedy=_file_of(next((key for key, _ in reached if key and key not in (ours or ())), None)),
-        )
-    saved = {key: _saved(connection, key) for key, _ in reached if key}
+    saved = {each.key: each for each in planned(connection, start, ours, because)}
     return [saved[key] for key in reversed(live.drop(connection, saved))]
+
+
+def planned(
+    connection: Connection, start: Collection[Address], ours: Collection[str] | None, because: str, gone: Collection[str] = ()
+) -> list[Saved]:
+    """What `take_down` would drop, in the order in which it can be made again; nothing is changed.
+
+    Args:
+        connection: Where.
+        start: As for `take_down`.
+        ours: As for `take_down`.
+        because: As for `take_down`.
+        gone: What will not be there any more, as PostgreSQL describes it.
+
+    Raises:
+        NotOurs: As `take_down`.
+    """
+    if others := [each for each in unknown(connection, start, ours) if each not in gone]:
+        raise refusal(connection, start, ours, because, others)
+    keys = [key for key, described in reached(connection, start) if key and described not in gone]
+    # An object depends on fewer than what it is built on.
+    depth = {key: len(reached(connection, addresses(connection, [key]))) for key in keys}
+    return [_saved(connection, key) for key in sorted(keys, key=lambda key: -depth[key])]
+
+
+def refusal(
+    connection: Connection, start: Collection[Address], ours: Collection[str] | None, because: str, others: Collection[str]
+) -> NotOurs:
+    """The error for objects, described in `others`, that stand in the way and that no SQL file made."""
+    key = next((key for key, described in reached(connection, start) if key and described in others), None)
+    return NotOurs(f"{because}: no SQL file made {', '.join(others)}", remedy=_file_of(key))
 
 
 def unknown(connection: Connection, start: Collection[Address], ours: Collection[str] | None) -> list[str]:
     """Which of these objects, and of what depends on them, are no views or functions, or none of ours, described."""
-    reached = _reached(connection, start)
-    return [described for key, described in reached if not key or (ours is not None and key not in ours)]
+    found = reached(connection, start)
+    return [described for key, described in found if not key or (ours is not None and key not in ours)]
 
 
-def _reached(connection: Connection, start: Collection[Address]) -> list[tuple[str | None, str]]:
+def reached(connection: Connection, start: Collection[Address]) -> list[tuple[str | None, str]]:
     """The objects and all that depends on them: what the ledger would call each, if it is a view or function; described."""
-    addresses = list(start)
-    given = [catalogue for catalogue, _ in addresses], [oid for _, oid in addresses]
-    return search_path.rows(connection, REACHED, given) if addresses else []
+    places = list(start)
+    given = [catalogue for catalogue, _ in places], [oid for _, oid in places]
+    return search_path.rows(connection, REACHED, given) if places else []
 
 
 def _file_of(key: str | None) -> str:
@@ -161,6 +186,13 @@ def addresses(connection: Connection, keys: Iterable[str]) -> list[Address]:
     """Where the catalogue has the objects that exist."""
     wanted = set(keys)
     return [address for address, row in live.rows(connection).items() if row.key in wanted]
+
+
+def named(connection: Connection, name: str) -> list[Address]:
+    """Where the catalogue has the table or view with this name, as the application's statements have it."""
+    query = "SELECT 'pg_class'::regclass::oid, oid FROM pg_class WHERE oid = to_regclass(%s)"
+    with search_path.application(connection):
+        return [(catalogue, oid) for catalogue, oid in connection.execute(query, (name,)).fetchall()]
 
 
 def readers(

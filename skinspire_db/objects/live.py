@@ -85,6 +85,12 @@ def split(key: str) -> tuple[str, str]:
     return "function", key
 
 
+def word(key: str) -> str:
+    """What DROP calls an object of the ledger."""
+    kind = split(key)[0]
+    return "ROUTINE" if kind == "function" else kind.upper()
+
+
 def _printed(connection: Connection, keys: Iterable[str]) -> list[tuple[str, str, str, str]]:
     """Key, statement, owner and fingerprint of each of the objects that exist."""
     keys = sorted(keys)
@@ -186,11 +192,11 @@ def drop(connection: Connection, keys: Iterable[str]) -> list[str]:
     while left:
         stay: dict[str, psycopg.Error] = {}
         for key in left:
-            kind, name = split(key)
-            word = "ROUTINE" if kind == "function" else kind.upper()
             try:
                 with connection.transaction(), search_path.application(connection):  # a savepoint
-                    connection.execute(f"DROP {word} {name}".encode())  # regprocedure's and regclass's own quoting
+                    connection.execute(
+                        f"DROP {word(key)} {split(key)[1]}".encode()
+                    )  # regprocedure's and regclass's own quoting
                 dropped.append(key)
             except psycopg.errors.DependentObjectsStillExist as refused:
                 stay[key] = refused

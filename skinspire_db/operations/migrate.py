@@ -15,7 +15,18 @@ from skinspire_db.lifecycle import stamp as stamps
 from skinspire_db.lifecycle.pipeline import Look, Pipeline, Series, Step
 from skinspire_db.lifecycle.read_only import present, read_only_connection
 from skinspire_db.lifecycle.result import Summary, counted
-from skinspire_db.migrations import drift, lines, losses, origins, position, revisions, running, version_table, writing
+from skinspire_db.migrations import (
+    drift,
+    foresight,
+    lines,
+    losses,
+    origins,
+    position,
+    revisions,
+    running,
+    version_table,
+    writing,
+)
 from skinspire_db.objects import adopted, install, kinds, proofs, tenant_roles, versions
 from skinspire_db.objects.dependents import Saved
 from skinspire_db.objects.files import SqlFile
@@ -48,9 +59,17 @@ def upgrade(environment: Environment, to: str | None = None) -> Series:
     def missing(connection: Connection) -> list[str]:
         return extensions.missing(connection, extensions.wanted(environment.project))
 
+    def following_one(connection: Connection) -> Script | None:
+        return position.next_up(connection, environment.project, files, to)
+
+    def foreseen(connection: Connection) -> Script | None:
+        pending = position.pending(connection, environment.project, files, to)
+        foresight.refuse_unknown_views(connection, environment.project, files, pending)
+        return pending[0] if pending else None
+
     def following() -> Pipeline | None:
         nonlocal first
-        script = look(environment, lambda connection: position.next_up(connection, environment.project, files, to))
+        script = look(environment, foreseen if first else following_one)
         backs_up, first = first, False
         if script is None:
             return _extensions(environment) if look(environment, missing) else None
@@ -296,7 +315,7 @@ def sql(environment: Environment, to: str | None = None) -> tuple[str, str]:
     """
     files = revisions.directory(environment.project)
 
-    def start(connection: Connection) -> tuple[str, version_table.VersionTable]:
+    def start(connection: Connection) -> str:
         position.refuse_unknown(connection, environment.project, files)
         at = position.current(connection, environment.project)
         if len(at) > 1:
@@ -304,10 +323,17 @@ def sql(environment: Environment, to: str | None = None) -> tuple[str, str]:
                 f"the database is at {len(at)} heads: {', '.join(at)}",
                 remedy="invoke migrate.merge, then invoke migrate.upgrade --env={env}",
             )
-        return at[0] if at else "base", version_table.find(connection, environment.project)
+        return at[0] if at else "base"
 
-    at, table = look(environment, start)
-    return target_of(environment).database, running.sql(environment.project, files, table, at, to)
+    def written(connection: Connection) -> str:
+        text = running.sql(
+            environment.project, files, version_table.find(connection, environment.project), start(connection), to
+        )
+        return foresight.with_views(
+            connection, text, versions.current(environment.project, roles=tenant_roles.of(environment))
+        )
+
+    return target_of(environment).database, look(environment, written)
 
 
 def merge(environment: Environment, message: str | None, *, dry: bool = False) -> writing.Written | None:

@@ -267,19 +267,49 @@ def test_a_restored_view_is_no_drift(app: Project) -> None:
 def test_a_revision_under_a_view(app: Project) -> None:
     install(app)
     app.execute("COMMENT ON VIEW visits_open IS 'kept'")
-    revision(app, "wider", head(), "ALTER TABLE visits ALTER COLUMN status TYPE varchar(40), ALTER fee TYPE numeric(12, 2)")
+    revision(app, "early", head(), "CREATE TABLE early (id int)")
+    change = "ALTER TABLE visits ALTER COLUMN status TYPE varchar(40), ALTER fee TYPE numeric(12, 2)"
+    revision(app, "wider", "early", change)
     app.execute("CREATE VIEW theirs AS SELECT status FROM visits; CREATE VIEW on_ours AS SELECT state FROM visits_open")
     before = app.dump()
     outcome = app.invoke("migrate.upgrade")
     assert outcome.code == 2, outcome.err
     assert "view on_ours" in outcome.err and "view theirs" in outcome.err and "sql.new" in outcome.err
-    assert app.dump() == before
-    app.execute("DROP VIEW theirs, on_ours")
+    assert "nothing was changed" in outcome.err and app.dump() == before, "the first revision was not applied"
+    for task in (["--dry", "migrate.upgrade"], ["migrate.sql"]):
+        assert app.invoke(*task).code == 2
+    for drop in ("DROP VIEW theirs, on_ours", "DO $$ BEGIN DROP VIEW theirs, on_ours; END $$"):
+        revision(app, "early", head(), f"CREATE TABLE early (id int); {drop}")
+        assert app.invoke("--dry", "migrate.upgrade").code == 0, "it drops them itself"
+    app.execute("DROP VIEW theirs, on_ours; GRANT SELECT ON visits_open TO PUBLIC")
+    revision(app, "early", head(), "CREATE TABLE early (id int)")
+    by_hand(app)
     outcome = app.invoke("migrate.upgrade")
     assert outcome.code == 0, outcome.err
     assert "view visits_open dropped, and made again" in outcome.out
     assert set(states(app).values()) == {"INSTALLED"}
     assert app.query("SELECT obj_description('visits_open'::regclass), count(*) FROM visits_counted") == [("kept", 2)]
+
+
+def by_hand(app: Project) -> None:
+    """What migrate.sql writes, run by hand in a copy, does what migrate.upgrade does after it here."""
+    text = app.invoke("migrate.sql").out
+    assert text.index("DROP VIEW visits_open") < text.index("ALTER TABLE") < text.index("CREATE VIEW visits_open"), text
+    copy = f"{app.database}_by_hand"
+    app.execute(f'CREATE DATABASE "{copy}" TEMPLATE "{app.database}"', "postgres")
+    try:
+        with app.connect(copy) as connection:
+            connection.autocommit = True
+            connection.execute(text.encode())
+        views = "SELECT relname, relowner, relacl, pg_get_viewdef(oid) FROM pg_class WHERE relname LIKE 'visits%' ORDER BY 1"
+        made = app.query(views, copy)
+        assert app.query("SELECT obj_description('visits_open'::regclass), count(*) FROM visits_counted", copy) == [
+            ("kept", 2)
+        ]
+    finally:
+        app.execute(f'DROP DATABASE "{copy}" WITH (FORCE)', "postgres")
+    former = app.query(views)
+    assert [each[:3] for each in made] == [each[:3] for each in former]
 
 
 MODELS = """
