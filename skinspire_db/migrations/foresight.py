@@ -97,12 +97,13 @@ def with_views(connection: Connection, text: str, files: Iterable[SqlFile]) -> s
     taken: dict[str, Saved] = {}
     pieces = []
     for piece in sql_text.split(text, ";"):
-        statement = sql_text.without_comments(piece)
-        gone |= _drops(connection, statement)
-        found = {each.key: each for each in _in_the_way(connection, statement, ours, gone) if each.key not in taken}
+        found: dict[str, Saved] = {}
+        for statement in sql_text.statements(piece):
+            gone |= _drops(connection, statement)
+            found |= {each.key: each for each in _in_the_way(connection, statement, ours, gone) if each.key not in taken}
         before = [f"\n\nDROP {live.word(key)} {live.split(key)[1]}" for key in reversed(found)]
         after = []
-        if ENDS.fullmatch(statement):
+        if ENDS.fullmatch(sql_text.without_comments(piece)):
             after = [f"\n\n{each}" for saved in taken.values() for each in _made_again(saved, changed)]
             taken.clear()
         taken |= found

@@ -27,6 +27,7 @@ EMPTIES = re.compile(
     rf"\s*(?:DROP\s+TABLE\s+(?:IF\s+EXISTS\s+)?|TRUNCATE\s+(?:TABLE\s+)?(?:ONLY\s+)?)(?P<tables>{NAME}(?:\s*,\s*{NAME})*)",
     re.I,
 )
+COMPOSED = re.compile(r"\s*EXECUTE\b", re.I)
 # What each type can hold without a loss, beside its own kind: the type without its length.
 WIDER = {
     "smallint": {"integer", "bigint", "numeric", "real", "double precision"},
@@ -100,17 +101,15 @@ def of(connection: Connection, sql: str) -> list[str]:
 
     try:
         with connection.transaction(), search_path.application(connection):  # a savepoint
-            return [
-                loss
-                for statement in sql_text.split(sql_text.without_comments(sql), ";")
-                for loss in _of_statement(connection, statement)
-            ]
+            return [loss for statement in sql_text.statements(sql) for loss in _of_statement(connection, statement)]
     except psycopg.Error as error:
         return [f"what it loses could not be looked at: {error.diag.message_primary or type(error).__name__}"]
 
 
 def _of_statement(connection: Connection, sql: str) -> Iterator[str]:
-    if altered := ALTER_TABLE.match(sql):
+    if COMPOSED.match(sql):
+        yield "EXECUTE runs a statement that is not in the text: what that loses is not known"
+    elif altered := ALTER_TABLE.match(sql):
         for action in sql_text.split(sql[altered.end() :], ","):
             if retype := RETYPE.fullmatch(action.strip()):
                 yield from _retype(connection, altered["table"], retype)

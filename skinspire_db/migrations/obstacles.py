@@ -35,7 +35,7 @@ def clear(connection: Connection, sql: str, ours: Collection[str]) -> list[Saved
         NotOurs: A view or function that no SQL file made stands in the way; all such are named, and nothing was dropped.
     """
     saved: list[Saved] = []
-    for statement in sql_text.split(sql_text.without_comments(sql), ";"):
+    for statement in sql_text.statements(sql):
         for what, start in needed(connection, statement):
             if start and not (CASCADE.search(statement) and _are_others(connection, start, ours)):
                 saved += dependents.take_down(connection, start, ours, f"{what} cannot be changed under the views on it")

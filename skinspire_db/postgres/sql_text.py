@@ -20,6 +20,11 @@ COMMENT = re.compile(rb"/\*|\*/")
 ATOMIC = re.compile(r"\bBEGIN\s+ATOMIC\b", re.IGNORECASE)
 IN_ATOMIC = re.compile(r"(\bAS\s+|\.\s*)?\b(CASE|END)\b", re.IGNORECASE)  # as a column's name it opens and closes nothing
 
+STRING = r"([eE]?'(?:[^']|'')*'|(\$\w*\$).*?\2)"
+DO = re.compile(rf"\s*DO\s*(?:LANGUAGE\s+\w+\s*)?{STRING}", re.IGNORECASE | re.DOTALL)
+CHANGES = re.compile(r"\b(?:ALTER|DROP|TRUNCATE|EXECUTE(?!\s+(?:ON|FUNCTION|PROCEDURE)\b))\b", re.IGNORECASE)
+LITERAL = re.compile(rf"EXECUTE\s*{STRING}\s*", re.IGNORECASE | re.DOTALL)
+
 
 class Scanner:
     """Reads SQL piece by piece: `inside` is what began the string, name, body or comment that goes on, or empty."""
@@ -110,6 +115,29 @@ def split(sql: str, at: str) -> list[str]:
             pieces.append(sql[start:place])
             start = place + 1
     return [*pieces, sql[start:]]
+
+
+def statements(sql: str) -> Iterator[str]:
+    """The statements of SQL without their comments; after a DO block those that change tables in it, whether they run or not.
+
+    Of SQL that a block composes there is only EXECUTE and what it is composed of.
+    """
+    for statement in split(without_comments(sql), ";"):
+        yield statement
+        if block := DO.match(statement):
+            for piece in split(without_comments(_unquoted(block[1])), ";"):
+                if found := CHANGES.search(statements_only(piece)):
+                    changing = piece[found.start() :]
+                    literal = LITERAL.fullmatch(changing)
+                    yield from statements(_unquoted(literal[1])) if literal else [changing]
+
+
+def _unquoted(quoted: str) -> str:
+    """What stands in an SQL string."""
+    if quoted.startswith("$"):
+        tag = quoted.index("$", 1) + 1
+        return quoted[tag:-tag]
+    return quoted[quoted.index("'") + 1 : -1].replace("''", "'")
 
 
 def _blank(sql: str) -> str:

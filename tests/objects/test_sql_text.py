@@ -13,6 +13,7 @@ from migration_support import app, at, head, revision  # noqa: F401
 from skinspire_db.errors import SqlFileInvalid
 from skinspire_db.objects import files, install, status
 from skinspire_db.objects.making import Making
+from skinspire_db.postgres import sql_text
 
 HEADER = '/*\nversion = 1\nsummary = "s"\norder = 1\n*/\n'
 ATOMIC = "CREATE FUNCTION f(a int) RETURNS text LANGUAGE sql BEGIN ATOMIC {} END"
@@ -99,3 +100,18 @@ def test_a_trigger_on_what_is_named_and_is_no_table(
 def test_columns_bring_no_trigger_to_a_view(connection: psycopg.Connection[Any]) -> None:
     connection.execute(b"CREATE VIEW seen AS SELECT created_at, updated_at FROM patients")
     assert install.install(connection, files.read_files(files.folder())).numbers["attached"] == 0
+
+
+def test_the_statements_in_a_block() -> None:
+    text = """
+        SELECT 1; DO $$ DECLARE n int; BEGIN -- a comment; DROP TABLE none
+        IF EXISTS (SELECT FROM pg_class WHERE relname = 'DROP') THEN ALTER TABLE t ALTER c TYPE int USING CASE WHEN a THEN 1 END; END IF;
+        EXECUTE 'ALTER TABLE "u" DROP COLUMN a'; EXECUTE $q$DROP TABLE z$q$;
+        FOR r IN SELECT 1 LOOP EXECUTE format('ALTER TABLE %I DROP b', r); END LOOP; GRANT EXECUTE ON FUNCTION f() TO PUBLIC; END $$;
+        do language plpgsql 'BEGIN TRUNCATE w; EXECUTE ''DROP TABLE k''; END'; CREATE FUNCTION f() AS $$ DROP TABLE g $$
+    """
+    found = [each.strip() for each in sql_text.statements(text)]
+    assert [each for each in found if not each.lower().startswith(("do ", "select", "create"))] == [
+        "ALTER TABLE t ALTER c TYPE int USING CASE WHEN a THEN 1 END", 'ALTER TABLE "u" DROP COLUMN a', "DROP TABLE z",
+        "EXECUTE format('ALTER TABLE %I DROP b', r)", "TRUNCATE w", "DROP TABLE k",
+    ]  # fmt: skip
