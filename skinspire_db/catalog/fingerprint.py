@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db.catalog import definitions, objects
+from skinspire_db.catalog import definitions, objects, row_security
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.target import Target
 
@@ -59,7 +59,7 @@ REDIVIDED = """
 # A row's text depends on these.
 SPELLING = """
     SET LOCAL DateStyle = ISO; SET LOCAL IntervalStyle = postgres; SET LOCAL extra_float_digits = 1;
-    SET LOCAL bytea_output = hex
+    SET LOCAL bytea_output = hex; SET LOCAL row_security = on
 """
 CAST = re.compile(
     r"::(?:character varying|double precision|time(?:stamp)? with(?:out)? time zone|[\w.\"]+)(?:\([\d, ]+\))?(?:\[\])*"
@@ -125,6 +125,7 @@ def take(
 
     Raises:
         ConnectionFailed: the server does not answer; DatabaseMissing: it has no such database.
+        PermissionMissing: row security hides rows from the role.
         psycopg.Error: what PostgreSQL refuses.
     """
     own: Sessions = set()
@@ -308,6 +309,7 @@ def _begin(connection: Connection, target: Target, snapshot: str | None) -> str:
     """A transaction that sees one state of the database throughout; returns its snapshot's name for others."""
     connections.begin(connection, target.policy, brief=True, isolation="REPEATABLE READ READ ONLY", snapshot=snapshot)
     connection.execute(SPELLING)
+    row_security.require_all_rows(connection)
     row = None if snapshot else connection.execute("SELECT pg_export_snapshot()").fetchone()
     return str(row[0]) if row else str(snapshot)
 

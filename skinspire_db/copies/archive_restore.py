@@ -41,6 +41,9 @@ ENCODING = "SET client_encoding = "
 GRANTS = ("GRANT ", "REVOKE ", "ALTER DEFAULT PRIVILEGES ")
 # Settings that only newer servers have; a script sets those that its server has itself.
 NEWER_SETTING = re.compile(rf"SET ({'|'.join(SETTINGS)}) = ")
+# For an owner who is under the policies that it restores, and looks at the rows of foreign keys; that it sees them all, the
+# fingerprint makes sure of.
+UNDER_POLICIES = "--enable-row-security"
 SUPERUSER = "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
 
 
@@ -188,7 +191,8 @@ class ArchiveRestore:
                 sections = tuple(section for section in sections if section != "pre-data")
             if sections:
                 parts = (f"--section={section}" for section in sections)
-                self.tools.restore(self.lesser or self.aside, *options, *parts, *chosen, str(self.archive))
+                security = [] if self.lesser else [UNDER_POLICIES]
+                self.tools.restore(self.lesser or self.aside, *options, *parts, *security, *chosen, str(self.archive))
 
     def settle(self) -> list[str]:
         """Bring owners, grants, publications and policies that `run` left out, without absent roles.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import skinspire_db
 from skinspire_db.catalog import fingerprint
+from skinspire_db.catalog.row_security import require_all_rows
 from skinspire_db.config.environment import Environment
 from skinspire_db.config.project import write_atomically
 from skinspire_db.copies import backup_folder, copied_tables, dump_files, restorable
@@ -126,10 +127,12 @@ def make(
 
     Raises:
         StepFailed: with what pg_dump said, or with what a restore could not compute.
+        PermissionMissing: row security hides rows from the role.
         BackupInvalid: the folder cannot be written. In both cases nothing is left there.
     """
     with contextlib.closing(connections.connect(target, "backup.create")) as connection:
         snapshot = copied_tables.hold(connection, target)
+        under = require_all_rows(connection)
         for unknown in restorable.check(target):
             note(unknown)
         row = connection.execute("SELECT pg_database_size(current_database())").fetchone()
@@ -142,7 +145,7 @@ def make(
         with backup_folder.unfinished(folder, name) as path, fingerprint.meanwhile(sessions) as pool:
             look = partial(fingerprint.take, target, "backup.create", at=snapshot, jobs=jobs, watched=(sessions,))
             contents = pool.submit(look)
-            _dump(target, path / DATA, snapshot, jobs, size, report, connection.info.server_version)
+            _dump(target, path / DATA, snapshot, jobs, size, report, connection.info.server_version, under)
             sequences = dump_files.sequences(client_tools(connection.info.server_version), path / DATA, target)
             files = _files(path)
             found = dataclasses.replace(contents.result(), sequences=sequences)
@@ -160,10 +163,13 @@ def make(
     return backup_folder.read(folder / name)
 
 
-def _dump(target: Target, data: Path, snapshot: str, jobs: int, size: int, report: Report, server_version: int) -> None:
+def _dump(
+    target: Target, data: Path, snapshot: str, jobs: int, size: int, report: Report, server_version: int, under: bool
+) -> None:
     """Run pg_dump. One that was built without our compression refuses it before it connects, and runs again with gzip."""
     for compression in (COMPRESSION, "gzip"):
-        code, complaint = _run_pg_dump(target, data, snapshot, jobs, size, report, server_version, compression)
+        options = [f"--compress={compression}", *(["--enable-row-security"] if under else [])]
+        code, complaint = _run_pg_dump(target, data, snapshot, jobs, size, report, server_version, options)
         if code and b"build does not support compression" in complaint:
             continue
         if code:
@@ -172,10 +178,10 @@ def _dump(target: Target, data: Path, snapshot: str, jobs: int, size: int, repor
 
 
 def _run_pg_dump(
-    target: Target, data: Path, snapshot: str, jobs: int, size: int, report: Report, server_version: int, compression: str
+    target: Target, data: Path, snapshot: str, jobs: int, size: int, report: Report, server_version: int, options: list[str]
 ) -> tuple[int, bytes]:
     tools = client_tools(server_version)
-    options = [f"--jobs={jobs}", f"--compress={compression}", f"--snapshot={snapshot}", f"--file={data}"]
+    options = [f"--jobs={jobs}", f"--snapshot={snapshot}", f"--file={data}", *options]
     options += ["--format=directory", f"--lock-wait-timeout={round(target.policy.lock_timeout * 1000)}"]
     former = os.umask(0o077) if os.name == "posix" else None  # patients' data, for its owner's eyes only
     try:

@@ -14,7 +14,7 @@ from skinspire_db.catalog import fingerprint, objects
 from skinspire_db.config import content, environment
 from skinspire_db.config.environment import Environment
 from skinspire_db.content import files
-from skinspire_db.copies import copied_tables, streaming
+from skinspire_db.copies import copied_tables, own_roles, streaming
 from skinspire_db.copies.masking import masking
 from skinspire_db.copies.masking.masking import Masking
 from skinspire_db.copies.one_hospital import OneHospital
@@ -123,7 +123,8 @@ def copy(
     if method == "template" and not choice.exact:
         raise UsageError("a template is copied whole and as it is", remedy="--method=stream, or leave --method out")
     look = partial(_source, source, choice)
-    return Replacement("db.copy", target, partial(_build, source, choice), ("source", "copy", "compare"), look=look)
+    work = partial(own_roles.settled, target, partial(_build, source, choice))
+    return Replacement("db.copy", target, work, ("source", "copy", "compare"), look=look)
 
 
 def number_of_jobs(jobs: str | int) -> int:

@@ -12,7 +12,7 @@ from skinspire_db.catalog import fingerprint
 from skinspire_db.config import environment
 from skinspire_db.config.environment import Environment
 from skinspire_db.config.project import expanded
-from skinspire_db.copies import archive_restore, backup_folder, dump_files, empty_dump, plain_dump
+from skinspire_db.copies import archive_restore, backup_folder, dump_files, empty_dump, own_roles, plain_dump
 from skinspire_db.copies.absent_roles import MAPPED
 from skinspire_db.copies.backup_folder import Backup, Manifest
 from skinspire_db.copies.copy import need_room, number_of_jobs
@@ -74,7 +74,7 @@ def restore(
     else:
         backup = backup_folder.pick(where, target.name, file, WITHOUT)
         source = Source.of(backup)
-    work = partial(_build, source, backup, number_of_jobs(jobs), empty)
+    work = partial(own_roles.settled, target, partial(_build, source, backup, number_of_jobs(jobs), empty))
     arguments = (f" --file={quote(file)}" if file else "") + (" --empty" if empty else "")
     steps, look = ("check", "restore", "compare"), partial(_look, source, backup, empty)
     return Replacement("backup.restore", target, work, steps, danger=REPLACES, arguments=arguments, look=look)

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db.copies.archive_restore import ArchiveRestore, examined
+from skinspire_db.catalog.row_security import require_all_rows
+from skinspire_db.copies.archive_restore import UNDER_POLICIES, ArchiveRestore, examined
 from skinspire_db.copies.copied_tables import Table, quoted_name
 from skinspire_db.errors import StepFailed
 from skinspire_db.postgres import connections
@@ -37,7 +38,7 @@ SPELLING = (
 )
 # A scratch database that a crash takes along is no loss, so nothing waits for its WAL.
 QUICK = f"{SPELLING} -c synchronous_commit=off -c maintenance_work_mem=256MB -c lock_timeout=0"
-PLAIN = f"{SPELLING} -c row_security=off"
+PLAIN = f"{SPELLING} -c row_security="
 LOCKED = 100  # tables that one transaction fills; with those of others, three locks for each must have room in the server
 SMALL = 8 << 20  # bytes: tables of less go together, as text; two programs for each would take longer than their rows
 PUMPING: set[Any] = set()  # the connections whose bytes go through this process
@@ -117,7 +118,9 @@ class Stream:
         """The same copy, whose sessions have the settings that it needs."""
         # A session that wants to lock a table waits for our lock, and our readers would wait behind that session.
         wait_ms = round(self.source.policy.lock_timeout * 1000)
-        options = f"{PLAIN} -c lock_timeout={wait_ms}{_forever(self.connection.info.server_version)}"
+        # Off, PostgreSQL refuses to read a table whose policies bind this role, be it that they let it see all rows.
+        rows = "on" if require_all_rows(self.connection) else "off"
+        options = f"{PLAIN}{rows} -c lock_timeout={wait_ms}{_forever(self.connection.info.server_version)}"
         source, aside = with_options(self.source, options), with_options(self.aside, QUICK + _forever(self.version))
         return dataclasses.replace(self, source=source, aside=aside)
 
@@ -185,7 +188,7 @@ class _Restore:
             (self.folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogateescape")
             options = (f"--jobs={self.jobs}", "--section=post-data", f"--use-list={self.folder / name}")
             archive = self.definitions
-            archive.tools.restore(archive.aside, *options, *archive.options, str(archive.archive))
+            archive.tools.restore(archive.aside, *options, UNDER_POLICIES, *archive.options, str(archive.archive))
 
 
 def _entries(listing: str) -> dict[int, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from skinspire_db.catalog import objects
+from skinspire_db.catalog import objects, row_security
 from skinspire_db.errors import GuardRefused, SkinspireError
 from skinspire_db.lifecycle import lock, stamp
 from skinspire_db.lifecycle.result import counted
@@ -100,6 +100,7 @@ def admit(
     Raises:
         OperationLocked: another operation has the lock.
         GuardRefused: the database is not the environment's, or a confirmation is missing.
+        PermissionMissing: row security hides rows from the role.
         SkinspireError: what connections.require_direct() raises.
     """
 
@@ -113,7 +114,9 @@ def admit(
     if hold and not lock.try_take(connection):
         look()
         lock.take(connection, target)
-    return look()
+    filled = look()
+    row_security.require_all_rows(connection)  # an operation that changes a part of the rows would report all of them
+    return filled
 
 
 def consent_to_adopt(connection: Connection, target: Target, confirm: str | None) -> None:

@@ -24,7 +24,7 @@ from skinspire_db.config.project import Project
 from skinspire_db.lifecycle import scratch
 from skinspire_db.lifecycle.result import Summary, counted
 from skinspire_db.migrations import position, revisions
-from skinspire_db.objects import adopted, install, kinds, status
+from skinspire_db.objects import adopted, install, kinds, status, tenant_roles
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.target import Target
@@ -93,8 +93,11 @@ def expected(connection: Connection, target: Target, project: Project, wanted: B
     Raises:
         PermissionMissing: the role may not create databases.
     """
+    files = tenant_roles.made(connection, files)
     # The blueprint may come from a cache itself, and then no module that it depends on is loaded now.
-    of = json.dumps([vars(wanted), [file.sha256 for file in files], connection.info.server_version])
+    of = json.dumps(
+        [vars(wanted), [(file.sha256, file.roles and file.roles.database) for file in files], connection.info.server_version]
+    )
 
     def make() -> Any:
         return _make(target, wanted, files, project).as_json()

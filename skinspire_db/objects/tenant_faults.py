@@ -85,6 +85,9 @@ def of_database(connection: Connection, roles: Roles, files: list[SqlFile]) -> l
     if missing := [role for role in (roles.application, roles.system) if role not in present]:
         return [Fault(f"there is no role {missing[0]}", _ask(tenant_roles.statements(connection, roles)))]
     found = list(_of_roles(connection, roles))
+    own = str(connection.info.user)
+    if missing := [each for each in tenant_roles.statements(connection, roles) if f" TO {tenant_roles.quoted(own)}" in each]:
+        found.append(Fault(f"the tools' role {own} cannot take the roles of tenancy", _ask(missing)))
     filed = [file for file in files if file.policies]
     lacks = needs.lacks(connection, filed)
     found += [Fault(f"{file.name} is not applicable: {lacks[file.name]}", TABLES) for file in filed if file.name in lacks]

@@ -59,6 +59,12 @@ JOURNAL = """
     WHERE to_regclass('skinspire_tools.journal') IS NOT NULL AND NOT (has_schema_privilege(role, 'skinspire_tools', 'USAGE')
         AND has_table_privilege(role, 'skinspire_tools.journal', 'INSERT'))
 """
+# The roles of the policies that are for another database's system role, and the application's beside it.
+FORMER = """
+    SELECT r.rolname::text FROM pg_roles r WHERE r.rolname IN (
+        SELECT unnest(ARRAY[s.rolname, regexp_replace(s.rolname, '_system$', '_app')]) FROM pg_policy p JOIN pg_roles s
+        ON s.oid = ANY (p.polroles) WHERE s.rolname ~ '_system$' AND s.rolname <> %s)
+"""
 LATER = f"""
     SELECT format('ALTER DEFAULT PRIVILEGES IN SCHEMA %%I GRANT %%s TO %%I', s.nspname, kind.may, role)
     FROM ({objects.APPLICATION_SCHEMAS}) AS s, unnest(%(roles)s::text[]) AS role,
@@ -156,6 +162,43 @@ def grant(connection: Connection, files: Iterable[SqlFile]) -> int:
         connection.execute("; ".join(found).encode())
     row_security.require_all_rows(connection)
     return len(found)
+
+
+def made(connection: Connection, files: Iterable[SqlFile]) -> list[SqlFile]:
+    """The files without policy files whose roles do not exist: a look makes none.
+
+    Args:
+        connection: the database.
+        files: the project's SQL files.
+    """
+    present = _present(connection)
+    return [
+        file
+        for file in files
+        if file.kind is not POLICY or (file.roles and {file.roles.application, file.roles.system} <= present.keys())
+    ]
+
+
+def take_away(connection: Connection, roles: Roles) -> None:
+    """Take from the roles of the database that this one was copied from what was granted to them.
+
+    Args:
+        connection: the copy; in the caller's transaction.
+        roles: its own roles, which keep theirs.
+    """
+    from psycopg import sql
+
+    schemas = [name for _, name in connection.execute(objects.APPLICATION_SCHEMAS.encode()).fetchall()]
+    others = [name for (name,) in connection.execute(FORMER, (roles.system,)).fetchall()]
+    statement = sql.SQL(
+        "REVOKE ALL ON ALL TABLES IN SCHEMA {0} FROM {1}; REVOKE ALL ON ALL SEQUENCES IN SCHEMA {0} FROM {1};"
+        " REVOKE ALL ON ALL ROUTINES IN SCHEMA {0} FROM {1}; REVOKE ALL ON SCHEMA {0} FROM {1};"
+        " ALTER DEFAULT PRIVILEGES IN SCHEMA {0} REVOKE ALL ON TABLES FROM {1};"
+        " ALTER DEFAULT PRIVILEGES IN SCHEMA {0} REVOKE ALL ON SEQUENCES FROM {1}"
+    )
+    for schema in schemas:
+        for role in others:
+            connection.execute(statement.format(sql.Identifier(schema), sql.Identifier(role)))
 
 
 def _of(files: Iterable[SqlFile]) -> Roles | None:

@@ -1,0 +1,45 @@
+"""The roles of tenancy in a database that was copied or restored from another one: its policies and rights name its own."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+from skinspire_db.config.environment import Environment
+from skinspire_db.lifecycle.operation import Running
+from skinspire_db.objects import install, ledger, tenant_roles, versions
+from skinspire_db.objects.kinds import POLICY
+from skinspire_db.postgres import connections
+from skinspire_db.postgres.target import Target
+
+
+def settled(environment: Environment, work: Callable[[Running], Target], running: Running) -> Target:
+    """Build a database aside, and give it the roles of the environment whose database it will be.
+
+    A project with tenancy makes anew the policies that name the roles of another database, or that were left out because such
+    a role is not on this server. What the copy has never had, it does not get.
+
+    Args:
+        environment: whose database is replaced.
+        work: builds the new one, and compares it with what it is a copy of.
+        running: the operation.
+
+    Returns:
+        Where the new database is.
+
+    Raises:
+        SkinspireError: what `work` and an install raise.
+    """
+    aside = work(running)
+    roles = tenant_roles.of(environment)
+    if roles is None:
+        return aside
+    with contextlib.closing(connections.connect(aside, running.operation)) as connection:
+        connections.begin(connection, aside.policy)
+        entries = ledger.read(connection)
+        files = [file for file in versions.current(environment.project, (POLICY,), roles=roles) if file.name in entries]
+        if files:
+            tenant_roles.take_away(connection, roles)
+            install.install(connection, files, others=False, kinds=(POLICY,))
+            connection.commit()
+    return aside
