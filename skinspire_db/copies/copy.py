@@ -160,7 +160,7 @@ def _source(source: Environment, choice: Choice, running: Running) -> tuple[Targ
         stamp.identify(connection, start)
         if choice.masking:
             guard.require_source(running.operation, start, running.target, running.confirm)
-            choice.masking.plan(connection, source.name)
+            choice.masking.plan(connection, start)
         near = _same_server(connection, running.target)
         size = _look(connection, start, running, near)
         why = _why_no_template(connection, near) if choice.exact else "not all of it is copied as it is"
@@ -265,7 +265,7 @@ def _stream(running: Running, source: Environment, start: Target, connection: Co
             wanted = alone.reading(wanted)
             _note_whole(connection, alone, running)
         if choice.masking:
-            plan = choice.masking.plan(connection, start.environment)
+            plan = choice.masking.plan(connection, start)
             wanted = [plan.table(table) for table in wanted]
             read_from, options["comments"] = choice.masking.read_through(start), False
         # A row whose columns were read through expressions has another hash.

@@ -36,15 +36,19 @@ KEYS = f"""
            ARRAY(SELECT pg_get_indexdef(x.indexrelid, k, true) FROM generate_series(1, x.indnkeyatts) AS k),
            pg_get_expr(x.indpred, c.oid), x.indexprs IS NOT NULL,
            ARRAY(SELECT d.refobjsubid FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = x.indexrelid AND d.refobjid = c.oid),
-           x.indnullsnotdistinct
+           x.indnullsnotdistinct, x.indisexclusion
     FROM pg_index x JOIN pg_class c ON c.oid = x.indrelid JOIN pg_class i ON i.oid = x.indexrelid
     JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE (x.indisunique OR x.indisexclusion) AND c.relkind = 'r' AND {USER_RELATION}
 """
+# Without those that call functions of the database's owner, which would run with our rights.
 CHECKS = f"""
     SELECT c.oid, k.conname, k.conkey::int2[], pg_get_expr(k.conbin, c.oid)
     FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE k.contype = 'c' AND c.relkind = 'r' AND k.conkey IS NOT NULL AND {USER_RELATION}
+    WHERE k.contype = 'c' AND c.relkind = 'r' AND k.conkey IS NOT NULL AND {USER_RELATION} AND NOT EXISTS (
+        SELECT FROM pg_depend d WHERE d.classid = 'pg_constraint'::regclass AND d.objid = k.oid
+            AND d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass)
+            AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = d.refclassid AND e.objid = d.refobjid AND e.deptype = 'e'))
     UNION ALL
     SELECT c.oid, 'the bounds of the partition', ARRAY(SELECT a.attnum FROM pg_attribute a JOIN pg_attribute u ON u.attname = a.attname
                JOIN pg_partitioned_table p ON p.partrelid = u.attrelid AND u.attnum = ANY (p.partattrs::int2[])
@@ -123,6 +127,7 @@ class Key:
     has_expressions: bool
     reads: frozenset[int]
     nulls_equal: bool
+    excludes: bool
 
 
 @dataclass(frozen=True)
@@ -173,8 +178,8 @@ def read(connection: Connection) -> Catalogue:
         columns[oid, number] = Column((oid, number), schema, table, *rest)
     found = Catalogue(types, columns)
     keys, checks = defaultdict(list), defaultdict(list)
-    for oid, name, plain, items, predicate, expressions, reads, equal in rows(KEYS):
-        keys[oid].append(Key(name, tuple(plain), tuple(items), predicate, expressions, frozenset(reads) - {0}, equal))
+    for oid, name, plain, items, predicate, expressions, reads, equal, excludes in rows(KEYS):
+        keys[oid].append(Key(name, tuple(plain), tuple(items), predicate, expressions, frozenset(reads) - {0}, equal, excludes))
     for oid, name, numbers, condition in rows(CHECKS):
         if condition:
             checks[oid].append(Check(name, tuple(numbers), condition))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from skinspire_db.config.project import Project
 from skinspire_db.copies import streaming
 from skinspire_db.copies.copied_tables import Table, quoted_name
-from skinspire_db.copies.masking import catalogue, plan, rules
+from skinspire_db.copies.masking import catalogue, fitting, plan, rules
 from skinspire_db.copies.masking.plan import Plan
 from skinspire_db.errors import UsageError
 from skinspire_db.lifecycle import stamp
@@ -60,15 +60,23 @@ class Masking:
             )
         return cls(project, plan.secret_of(value))
 
-    def plan(self, connection: Connection, source: str) -> Plan:
+    def plan(self, connection: Connection, source: Target) -> Plan:
         """The plan for the database of this connection, which is in a transaction of connections.begin().
+
+        Args:
+            connection: the source.
+            source: where it is, for a session of its own with the secret, on which the masks are tried.
 
         Raises:
             UsageError: it cannot be masked; with the column and why.
             SqlFileInvalid: the rules cannot be used.
         """
         made = plan.make(catalogue.read(connection), rules.read(self.project))
-        made.require(source)
+        if not made.refusals:
+            with contextlib.closing(connections.connect(self.read_through(source), "copy")) as trial:
+                connections.begin(trial, source.policy, brief=True, isolation="REPEATABLE READ READ ONLY")
+                fitting.fit(trial, made)
+        made.require(source.environment)
         return made
 
     def read_through(self, target: Target) -> Target:

@@ -12,7 +12,7 @@ TEXTS = {"text", "varchar", "bpchar", "citext", "name"}
 WHOLE = {"int2", "int4", "int8"}
 # Types whose every value becomes one value, and that value as a literal of theirs.
 CONSTANTS = {
-    "time": "00:00", "timetz": "00:00+00", "interval": "0", "xml": "<masked/>", "tsvector": "", "tsquery": "", "hstore": "",
+    "timetz": "00:00+00", "interval": "1 hour", "xml": "<masked/>", "tsvector": "", "tsquery": "", "hstore": "",
     "oid": "0", "char": "x", "point": "(0,0)", "box": "(0,0),(0,0)", "lseg": "[(0,0),(0,0)]", "line": "{1,0,0}", "path": "((0,0))",
     "polygon": "((0,0))", "circle": "<(0,0),0>", "ltree": "masked", "lquery": "masked", "ltxtquery": "masked", "cube": "(0)", "seg": "0",
     "jsonpath": "$", "pg_lsn": "0/0", "xid": "0", "xid8": "0", "cid": "0", "tid": "(0,0)", "isbn": "0-00-000000-0",
@@ -97,6 +97,8 @@ def of_base(known: str, modifier: int, value: str, wish: Wish, name: str = "") -
         if wish.unique:
             return "shift", expressions.shifted(value, "''", "day" if known == "date" else "second")
         return "date", f"date_trunc('year', ({value})::timestamp)" if known == "date" else f"date_trunc('year', {value})"
+    if known == "time":
+        return "hour", f"date_trunc('hour', ({value})::interval)"
     if known == "bytea":
         hashed = f"sha256({expressions.SECRET} || {value})"
         return "bytes", hashed if wish.unique else expressions.bytes_(value)
