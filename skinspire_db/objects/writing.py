@@ -58,7 +58,7 @@ def skeleton(project: Project, kind: Kind, name: str, *, dry: bool = False) -> W
     Raises:
         UsageError: There is a file of that name, or the name is none for a file.
     """
-    file = _new(project, kind, name)
+    file = new_file(project, kind, name)
     header, body = SKELETONS[kind]
     text = f'/*\nversion = 1\nsummary = "what {name} is for"\n{header.format(name=name)}*/\n' + body.format(name=name)
     if not dry:
@@ -73,7 +73,7 @@ def from_database(connection: Connection, project: Project, kind: Kind, name: st
         UsageError: There is no such object, a file makes it already, or there is a file of that name.
     """
     plain = re.sub(r'^"?public"?\.', "", name)
-    file = _new(project, kind, re.sub(r"[^a-z0-9_]+", "_", plain.lower()).strip("_") or "unnamed")
+    file = new_file(project, kind, re.sub(r"[^a-z0-9_]+", "_", plain.lower()).strip("_") or "unnamed")
     schema = plain.rpartition(".")[0] or "public"
     given = {"name": plain, "schema": schema}
     keys = [key for (key,) in search_path.rows(connection, NAMED if kind is FUNCTION else NAMED_VIEW, given)]
@@ -96,12 +96,12 @@ def from_database(connection: Connection, project: Project, kind: Kind, name: st
     return Written(file.name, file.path, keys)
 
 
-def _new(project: Project, kind: Kind, stem: str) -> SqlFile:
+def new_file(project: Project, kind: Kind, stem: str) -> SqlFile:
     """The file to be, in the last of the project's folders."""
     if not re.fullmatch(r"[a-z_][a-z0-9_]*", stem):
         raise UsageError(f"{stem!r} is no name for an SQL file", remedy="use a-z, 0-9 and _")
     folder = versions.own_folder(project)
-    path = folder / kind.folder / f"{stem}.sql"
+    path = folder / kind.folder / f"{stem}{kind.suffix}"
     if path.exists() or kind.name_of(stem) in versions.paths(project):
         raise UsageError(
             f"there is an SQL file {kind.name_of(stem)} already", remedy=f"edit it, then invoke sql.bump --name={stem}"

@@ -179,7 +179,9 @@ def read(connection: Connection) -> Catalogue:
     found = Catalogue(types, columns)
     keys, checks = defaultdict(list), defaultdict(list)
     for oid, name, plain, items, predicate, expressions, reads, equal, excludes in rows(KEYS):
-        keys[oid].append(Key(name, tuple(plain), tuple(items), predicate, expressions, frozenset(reads) - {0}, equal, excludes))
+        keys[oid].append(
+            Key(name, tuple(plain), tuple(items), predicate, expressions, frozenset(reads) - {0}, equal, excludes)
+        )
     for oid, name, numbers, condition in rows(CHECKS):
         if condition:
             checks[oid].append(Check(name, tuple(numbers), condition))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from skinspire_db.catalog import objects
@@ -47,17 +48,28 @@ def _concerns(plan: Plan, table: int, numbers: tuple[int, ...]) -> bool:
     return all(masks) and any(mask.changes for mask in masks if mask)
 
 
-def _holds(connection: Connection, plan: Plan, columns: list[Column], check: Check, instead: Alternative | None = None) -> bool:
-    query = f"SELECT coalesce(bool_and(({check.condition}) IS NOT FALSE), true) FROM ({_rows(plan, columns, instead or {}, SAMPLE)}) AS m"
+def _holds(
+    connection: Connection, plan: Plan, columns: list[Column], check: Check, instead: Alternative | None = None
+) -> bool:
+    query = f"SELECT coalesce(bool_and(({check.condition}) IS NOT FALSE), true) FROM ({rows(plan, columns, instead or {}, SAMPLE)}) AS m"
     return _tried(connection, query) is True
 
 
-def _rows(plan: Plan, columns: list[Column], instead: Alternative, limit: int = 0) -> str:
-    """The rows of a table as they would be copied."""
+def rows(plan: Plan, columns: list[Column], instead: Alternative, limit: int = 0, *, text: bool = False) -> str:
+    """The query of the rows of a table as they would be copied.
+
+    Args:
+        plan: their masks.
+        columns: the columns of one table.
+        instead: masks that are tried in place of the plan's.
+        limit: how many rows; 0 for all.
+        text: all values as text.
+    """
     shown = []
     for column in columns:
         mask = instead.get(column.place) or plan.masks[column.place]
-        shown.append(f"({mask.sql})::{column.declared} AS {objects.quoted_name(column.name)}")
+        as_text = "::text" if text else ""
+        shown.append(f"({mask.sql})::{column.declared}{as_text} AS {objects.quoted_name(column.name)}")
     table = objects.quoted_name(columns[0].schema, columns[0].table)
     return f"SELECT {', '.join(shown)} FROM ONLY {table} AS t" + (f" LIMIT {limit}" if limit else "")
 
@@ -77,12 +89,22 @@ def _tried(connection: Connection, query: str) -> object:
 def _adapt(connection: Connection, plan: Plan, columns: list[Column], check: Check) -> None:
     """Give columns of a condition other masks, under which it and the other conditions of the table hold."""
     table = columns[0].place[0]
-    others = [each for each in plan.catalogue.checks.get(table, ()) if set(each.columns) & set(check.columns) and _concerns(plan, table, each.columns)]
+    others = [
+        each
+        for each in plan.catalogue.checks.get(table, ())
+        if set(each.columns) & set(check.columns) and _concerns(plan, table, each.columns)
+    ]
     for instead in _alternatives(connection, plan, columns, check):
-        if all(_holds(connection, plan, columns, each, instead) for each in (check, *(each for each in others if each is not check))):
-            plan.masks |= instead
+        if all(
+            _holds(connection, plan, columns, each, instead)
+            for each in (check, *(each for each in others if each is not check))
+        ):
+            plan.masks |= {place: replace(mask, origin=plan.masks[place].origin) for place, mask in instead.items()}
             return
-    fixed = next((plan.masks[table, n].origin for n in check.columns if plan.masks[table, n].origin and plan.masks[table, n].changes), "")
+    fixed = next(
+        (plan.masks[table, n].origin for n in check.columns if plan.masks[table, n].origin and plan.masks[table, n].changes),
+        "",
+    )
     names = ", ".join(column.name for column in columns if column.place[1] in check.columns)
     plan.refusals.append(
         (f"{fixed}: " if fixed else "") + f"masked rows of {columns[0].table_name} would break {check.name}, on {names}"
@@ -92,7 +114,11 @@ def _adapt(connection: Connection, plan: Plan, columns: list[Column], check: Che
 def _alternatives(connection: Connection, plan: Plan, columns: list[Column], check: Check) -> Iterator[Alternative]:
     """Other masks for the columns of a condition that have no rule, the ones that tell most of the column's shape first."""
     free = [column for column in columns if column.place[1] in check.columns and _is_free(plan, column)]
-    dates = {column.place: _as_unique(plan, column) for column in free if types.resolved(plan.catalogue, column.type).known in named.FITS["date"]}
+    dates = {
+        column.place: _as_unique(plan, column)
+        for column in free
+        if types.resolved(plan.catalogue, column.type).known in named.FITS["date"]
+    }
     if dates:
         yield dates
     makers: list[Callable[[Column], Mask | None]] = [
@@ -111,7 +137,7 @@ def _alternatives(connection: Connection, plan: Plan, columns: list[Column], che
 
 
 def _is_free(plan: Plan, column: Column) -> bool:
-    return all(not plan.masks[place].origin for place in plan.groups[column.place])
+    return all(plan.masks[place].by_type for place in plan.groups[column.place])
 
 
 def _as_unique(plan: Plan, column: Column) -> Mask:
@@ -159,6 +185,5 @@ def _doubles(connection: Connection, plan: Plan, columns: list[Column], key: Key
     nulls = "" if key.nulls_equal else " AND ".join(f"({item}) IS NOT NULL" for item in key.items)
     where = " AND ".join(f"({each})" for each in (key.predicate, nulls) if each) or "true"
     items = ", ".join(f"({item})" for item in key.items)
-    rows = _rows(plan, columns, {})
-    query = f"SELECT EXISTS (SELECT FROM ({rows}) AS m WHERE {where} GROUP BY {items} HAVING count(*) > 1)"
+    query = f"SELECT EXISTS (SELECT FROM ({rows(plan, columns, {})}) AS m WHERE {where} GROUP BY {items} HAVING count(*) > 1)"
     return not key.excludes and _tried(connection, query) is not False

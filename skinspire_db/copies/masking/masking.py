@@ -84,6 +84,31 @@ class Masking:
         return streaming.with_options(target, plan.setting(self.secret))
 
 
+def preview(masking: Masking, target: Target, made: Plan, table: str, limit: int) -> list[dict[str, object]]:
+    """The first rows of a table as a copy would have them.
+
+    Args:
+        masking: has the secret.
+        target: the database.
+        made: its plan.
+        table: the table's name, as rules write it.
+        limit: how many rows.
+
+    Raises:
+        UsageError: there is no such table.
+    """
+    columns = [column for column in made.catalogue.columns.values() if column.table_name == table]
+    if not columns:
+        raise UsageError(
+            f"there is no table {table}", remedy=f"invoke db.inspect --env={target.environment} --section=tables"
+        )
+    with contextlib.closing(connections.connect(masking.read_through(target), "mask.preview")) as connection:
+        connections.begin(connection, target.policy, brief=True, isolation="REPEATABLE READ READ ONLY")
+        # As text: a type of an extension's has no other form here.
+        rows = connection.execute(fitting.rows(made, columns, {}, limit, text=True).encode()).fetchall()
+    return [dict(zip((column.name for column in columns), row, strict=True)) for row in rows]
+
+
 def follow_sequences(aside: Target, made: Plan, wanted: list[Table]) -> dict[str, list[Any]]:
     """Set sequences behind the masked numbers of their columns.
 

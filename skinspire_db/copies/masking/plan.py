@@ -31,12 +31,14 @@ class Mask:
         sql: the expression.
         origin: where the rule is, "" for a default.
         injective: two values never become one.
+        by_type: it is the type's, and another one may take its place where a condition needs that.
     """
 
     name: str
     sql: str
     origin: str = ""
     injective: bool = False
+    by_type: bool = False
 
     @property
     def changes(self) -> bool:
@@ -161,7 +163,7 @@ def _mask_group(plan: Plan, columns: list[Column], wish: Wish, nulls_equal: set[
     rule = next(iter(shared.values()), None)
     for column in columns:
         own = rules.get(column.place, rule)
-        if column.schema == TOOLS or (column.schema, column.table) == ("public", "alembic_version"):
+        if is_tools(column):
             own = Rule("keep", {}, "the tools' own tables")
         plan.masks[column.place] = _by_rule(plan, column, own, wish, nulls_equal) if own else _by_default(plan, column, wish)
 
@@ -172,6 +174,8 @@ def _by_rule(plan: Plan, column: Column, rule: Rule, wish: Wish, nulls_equal: se
         return Mask("null", "NULL", rule.origin)
     if rule.mask == "null" and (column.not_null or (column.place in nulls_equal)):
         plan.refusals.append(f"{rule.origin}: {column.full} cannot be null")
+    if rule.mask == "default" or (rule.mask == "choice" and "values" not in rule.options):
+        return replace(_by_default(plan, column, wish), origin=rule.origin)
     by = None
     if rule.mask == "shift" and (person := rule.options.get("by")):
         other = next((c for c in plan.catalogue.columns.values() if (c.place[0], c.name) == (column.place[0], person)), None)
@@ -192,16 +196,16 @@ def _by_default(plan: Plan, column: Column, wish: Wish) -> Mask:
     found = types.default(plan.catalogue, column.type, column.modifier, column.quoted, wish)
     if found:
         injective = found[0].removesuffix("[]") in named.INJECTIVE | {"choice"} or (found[0] == "bytes" and wish.unique)
-        return Mask(found[0], found[1], "", injective)
+        return Mask(found[0], found[1], "", injective, by_type=True)
     if column.not_null:
         plan.refusals.append(f"{column.full} is of type {column.declared}, which no mask is known for, and cannot be null")
-    return Mask("null", "NULL")
+    return Mask("null", "NULL", by_type=True)
 
 
 def of_list(column: Column, literals: list[str]) -> Mask:
     """The mask of a column that takes nothing but the listed values."""
     array = f"ARRAY[{', '.join(map(named.literal, literals))}]::text[]"
-    return Mask("choice", named.chosen(column.quoted, array, len(literals)), "", injective=True)
+    return Mask("choice", named.chosen(column.quoted, array, len(literals)), "", injective=True, by_type=True)
 
 
 def listed(checks: Iterable[Check], column: Column) -> list[str]:
@@ -250,6 +254,11 @@ def _refuse_dropped(plan: Plan) -> None:
                 f"{one.table_name} refers to {other.table_name}, whose rows stay away, by {name}: name it in drop_rows, or give"
                 f" {one.full} the mask null"
             )
+
+
+def is_tools(column: Column) -> bool:
+    """Whether a column is of the tools' own tables, or of Alembic's."""
+    return column.schema == TOOLS or (column.schema, column.table) == ("public", "alembic_version")
 
 
 def secret_of(value: str | None = None) -> str:

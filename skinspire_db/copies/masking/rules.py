@@ -17,9 +17,9 @@ from skinspire_db.schema import models
 MASKS = (
     "keep", "null", "constant", "first_name", "last_name", "full_name", "phone", "email", "address", "text", "number", "date",
     "shift", "uuid", "digits", "json", "password", "choice",
+    "default",
 )  # fmt: skip
 OPTIONS = {"constant": {"value"}, "shift": {"by"}, "json": {"paths"}, "choice": {"values"}}
-SHOWN = 'first_name = "first_name"'
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def _table_name(schema: str | None, table: str) -> str:
 
 
 def _invalid(where: str, what: str) -> SqlFileInvalid:
-    return SqlFileInvalid(f"{where}: {what}", remedy=f"masks are {', '.join(MASKS)}; write {SHOWN}")
+    return SqlFileInvalid(f"{where}: {what}", remedy=f"correct the rules in sql/masks; masks are {', '.join(MASKS)}")
 
 
 def _read_file(rules: Rules, file: SqlFile) -> None:
@@ -84,7 +84,7 @@ def _read_file(rules: Rules, file: SqlFile) -> None:
     if not isinstance(dropped, list) or not all(isinstance(each, str) for each in dropped):
         raise refused("drop_rows is no list of tables", "drop_rows")
     for each in dropped:
-        rules.drop_rows[each.removeprefix("public.")] = f"{file.path}"
+        rules.drop_rows[each.removeprefix("public.")] = f"{file.name}.toml"
     tables = fields.pop("tables", {})
     if unknown := set(fields) - {"version", "summary"}:
         raise refused(
@@ -95,7 +95,7 @@ def _read_file(rules: Rules, file: SqlFile) -> None:
     for table, columns in tables.items():
         for column, given in columns.items():
             key = table.removeprefix("public."), column
-            _add(rules, key, given, f"{file.path}", lambda text, column=column: refused(text, column))
+            _add(rules, key, given, f"{file.name}.toml", lambda text, column=column: refused(text, column))
 
 
 def _add(rules: Rules, key: tuple[str, str], given: Any, origin: str, refused: Any) -> None:
@@ -114,8 +114,8 @@ def _add(rules: Rules, key: tuple[str, str], given: Any, origin: str, refused: A
         raise refused(f"{name}: there is no mask {mask}")
     if unknown := set(options) - OPTIONS.get(mask, set()):
         raise refused(f"{name}: {mask} has no option {min(unknown)}")
-    if mask == "choice" and not (isinstance(options.get("values"), list) and options["values"]):
-        raise refused(f'{name}: choice needs values = ["one", "another"]')
+    if "values" in options and not (isinstance(options["values"], list) and options["values"]):
+        raise refused(f'{name}: choice takes values = ["one", "another"]')
     if mask == "constant" and "value" not in options:
         raise refused(f'{name}: constant needs value = "..."')
     if mask == "json" and not isinstance(options.get("paths", {}), dict):
