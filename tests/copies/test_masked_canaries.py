@@ -38,6 +38,8 @@ def test_the_search_finds_a_token_in_every_encoding() -> None:
 def canaries(project: Project) -> Canaries:
     """The canaries in the project's test database."""
     found, test = Canaries(), database(project, "TEST")
+    (project.root / "shop.py").write_text("from sqlalchemy.orm import DeclarativeBase\n\n\nclass Base(DeclarativeBase): ...\n")
+    (project.root / "pyproject.toml").write_text('[tool.skinspire_db]\nmetadata = ["shop:Base"]\n')
     project.execute(f'CREATE DATABASE "{test}"', "postgres")
     with psycopg.connect(**project.address.parameters, dbname=test) as connection:
         for statement in found.statements(ROWS):
@@ -77,3 +79,12 @@ def test_a_plain_copy_brings_every_canary(project: Project, canaries: Canaries, 
     inside = set().union(*canaries.search_files(elsewhere.home).values())
     assert set(canaries.places.values()) - inside == set()
     assert {f"{type_}, raw" for type_ in (*canaries.bytes, "bigint", "numeric")} - inside == set()
+
+
+@pytest.mark.slow
+def test_a_masked_copy_brings_none(project: Project, canaries: Canaries, elsewhere: EmbeddedServer) -> None:
+    outcome = project.invoke("db.copy", "--source=test", "--target=dev", "--masked")
+    assert outcome.code == 0, outcome.err
+    assert canaries.search_text(written(elsewhere, project.database)) == set()
+    assert canaries.search_files(elsewhere.home) == {}
+    assert canaries.search(f"{outcome.out}{outcome.err}".encode()) == set()

@@ -12,7 +12,7 @@ TEXTS = {"text", "varchar", "bpchar", "citext", "name"}
 WHOLE = {"int2", "int4", "int8"}
 # Types whose every value becomes one value, and that value as a literal of theirs.
 CONSTANTS = {
-    "timetz": "00:00+00", "interval": "1 hour", "xml": "<masked/>", "tsvector": "", "tsquery": "", "hstore": "",
+    "timetz": "00:00+00", "interval": "1 hour", "xml": "<masked/>", "tsvector": "", "tsquery": "masked", "hstore": "",
     "oid": "0", "char": "x", "point": "(0,0)", "box": "(0,0),(0,0)", "lseg": "[(0,0),(0,0)]", "line": "{1,0,0}", "path": "((0,0))",
     "polygon": "((0,0))", "circle": "<(0,0),0>", "ltree": "masked", "lquery": "masked", "ltxtquery": "masked", "cube": "(0)", "seg": "0",
     "jsonpath": "$", "pg_lsn": "0/0", "xid": "0", "xid8": "0", "cid": "0", "tid": "(0,0)", "isbn": "0-00-000000-0",
@@ -140,7 +140,9 @@ def _array(catalogue: Catalogue, type_: Type, modifier: int, value: str, wish: W
     if item is None:
         return "empty", expressions.constant(value, f"'{{}}'::{type_.name}")
     element = catalogue.types[type_.element].name
-    items = f"SELECT array_agg(({item[1]})::{element} ORDER BY e{depth}.i) FROM unnest({value}) WITH ORDINALITY AS e{depth} (e, i)"
+    # unnest() in FROM would take a composite element apart.
+    numbered = f"(SELECT s.e, row_number() OVER () FROM (SELECT unnest({value}) AS e) AS s) AS e{depth} (e, i)"
+    items = f"SELECT array_agg(({item[1]})::{element} ORDER BY e{depth}.i) FROM {numbered}"
     masked = f"coalesce(({items}), '{{}}')"
     return f"{item[0]}[]", expressions.constant(value, f"({masked})::{type_.name}")
 
