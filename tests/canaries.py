@@ -121,8 +121,14 @@ class Canaries:
 
     def columns(self) -> dict[str, tuple[str, Callable[[str], str]]]:
         """Name -> type, and what makes a value for a place."""
-        whole, part = self.source.randrange, lambda: self.source.randrange(1_000_001, 9_999_999)
-        token, document = self.token, lambda place, depth=5: json.dumps(self.document(place, depth))
+        whole, token = self.source.randrange, self.token
+
+        def part() -> int:
+            return whole(1_000_001, 9_999_999)
+
+        def document(place: str, depth: int = 5) -> str:
+            return json.dumps(self.document(place, depth))
+
         return {
             "text": ("text", token), "varchar": ("varchar(40)", token), "char": ("char(30)", token), "name": ("name", token),
             "collated": ('text COLLATE "C"', token), "citext": ("citext", lambda p: token(p).title()),

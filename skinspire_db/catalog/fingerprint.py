@@ -106,6 +106,7 @@ def take(
     where: Mapping[str, str] | None = None,
     counted: frozenset[str] = frozenset(),
     comments: bool = True,
+    together: Mapping[str, str] | None = None,
     known: Rows | None = None,
     watched: tuple[Sessions, ...] = (),
 ) -> Fingerprint:
@@ -120,6 +121,7 @@ def take(
         where: quoted name -> the condition of the rows that are read, in SQL where the table is `t`.
         counted: the quoted names of tables whose rows are counted and not hashed.
         comments: definitions count with their comments.
+        together: more partitions whose rows can be in another one in a copy, as `redivided` has them.
         known: the rows of tables that need not be read again.
         watched: sets that hold the connections while they hash tables; see `meanwhile`.
 
@@ -135,7 +137,7 @@ def take(
         tables = pool.submit(rows, target, operation, at=snapshot, watched=(*watched, own), **options)
         sequences = _values(first, [objects.quoted_name(*each) for each in first.execute(SEQUENCES).fetchall()])
         described = {key: digest(str(value)) for key, value in definitions.snapshot(first, comments=comments).items()}
-        found = _together(tables.result(), redivided(first))
+        found = _together(tables.result(), redivided(first) | dict(together or {}))
         first.rollback()
         return Fingerprint(found, sequences, described, first.info.server_version // 10_000)
 

@@ -27,6 +27,16 @@ TABLES = """
     WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND {relations}
     ORDER BY 4 DESC, 2, 3
 """
+# The columns by whose hash a partition or one that it is in is chosen, and the topmost table.
+HASHED = """
+    SELECT n.nspname, c.relname, a.attname, rn.nspname, r.relname
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace CROSS JOIN LATERAL pg_partition_ancestors(c.oid) AS up (oid)
+    JOIN pg_partitioned_table p ON p.partrelid = up.oid AND p.partstrat = 'h'
+    JOIN pg_attribute u ON u.attrelid = up.oid AND u.attnum = ANY (p.partattrs::int2[])
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = u.attname
+    JOIN pg_class r ON r.oid = pg_partition_root(c.oid) JOIN pg_namespace rn ON rn.oid = r.relnamespace
+    WHERE c.relkind = 'r' AND c.relispartition
+"""
 
 
 @dataclass(frozen=True)
@@ -102,6 +112,23 @@ def tables(connection: Connection) -> list[Table]:
             TABLES.format(oids=OIDS.format(kinds="'c'"), relations=objects.USER_RELATION).encode()
         ).fetchall()
     ]
+
+
+def redivided_by(connection: Connection, read: list[Table]) -> list[Table]:
+    """The tables, where those that are partitions by the hash of a column that is read through an expression are filled
+    through the topmost table: their rows can belong into another partition.
+
+    Args:
+        connection: the source.
+        read: the tables.
+    """
+    hashed = {row[:3]: quoted_name(*row[3:]) for row in connection.execute(HASHED.encode()).fetchall()}
+    found = []
+    for table in read:
+        places = [(table.schema, table.name, column) for column in table.reading.expressions]
+        root = next((hashed[place] for place in places if place in hashed), table.root)
+        found.append(dataclasses.replace(table, root=root))
+    return found
 
 
 def hold(connection: Connection, target: Target) -> str:

@@ -266,13 +266,17 @@ def _stream(running: Running, source: Environment, start: Target, connection: Co
             _note_whole(connection, alone, running)
         if choice.masking:
             plan = choice.masking.plan(connection, start)
-            wanted = [plan.table(table) for table in wanted]
-            read_from, options["comments"] = choice.masking.read_through(start), False
+            wanted = copied_tables.redivided_by(connection, [plan.table(table) for table in wanted])
+            read_from = choice.masking.read_through(start)
         # A row whose columns were read through expressions has another hash.
         options["counted"] = frozenset(table.quoted for table in wanted if table.reading.expressions)
-        only = None if choice.whole else {table.quoted for table in wanted}
+        only = None if choice.exact else {table.quoted for table in wanted}
         where = {table.quoted: table.reading.where for table in wanted if table.reading.where}
-        before = looks.submit(fingerprint.take, start, at=snapshot, only=only, where=where, **options)
+        whole: dict[str, Any] = {
+            "together": {table.quoted: table.root for table in wanted if table.root},
+            "comments": not plan,
+        }
+        before = looks.submit(fingerprint.take, start, at=snapshot, only=only, where=where, **options, **whole)
         aside = running.scratch(locale=database_settings.locale(connection))
         patient = streaming.with_options(aside, "-c idle_session_timeout=0")
         witness = running.stack.enter_context(contextlib.closing(connections.connect(patient, running.operation)))
@@ -297,7 +301,7 @@ def _stream(running: Running, source: Environment, start: Target, connection: Co
         summary.numbers |= {"masked_columns": sum(len(each.reading.expressions) for each in wanted)} if plan else {}
     with running.step("compare") as summary:
         known = {name: row for each in looked for name, row in each.result().items()}
-        after = fingerprint.take(aside, running.operation, only=only, counted=options["counted"], known=known)
+        after = fingerprint.take(aside, running.operation, only=only, counted=options["counted"], known=known, **whole)
         # Where roles were mapped or left out, owners and grants cannot be the same.
         of = ("tables", "sequences", "unowned") if notes else ("tables", "sequences", "definitions")
         _compare(replace(before.result(), sequences=sequences), after, summary, of)

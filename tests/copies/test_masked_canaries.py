@@ -38,7 +38,9 @@ def test_the_search_finds_a_token_in_every_encoding() -> None:
 def canaries(project: Project) -> Canaries:
     """The canaries in the project's test database."""
     found, test = Canaries(), database(project, "TEST")
-    (project.root / "shop.py").write_text("from sqlalchemy.orm import DeclarativeBase\n\n\nclass Base(DeclarativeBase): ...\n")
+    (project.root / "shop.py").write_text(
+        "from sqlalchemy.orm import DeclarativeBase\n\n\nclass Base(DeclarativeBase): ...\n"
+    )
     (project.root / "pyproject.toml").write_text('[tool.skinspire_db]\nmetadata = ["shop:Base"]\n')
     project.execute(f'CREATE DATABASE "{test}"', "postgres")
     with psycopg.connect(**project.address.parameters, dbname=test) as connection:
