@@ -152,8 +152,11 @@ class SqlFile:
         """The line of this file that PostgreSQL's error context leads to, the innermost if several; None if none does."""
         for name, line in IN_FUNCTION.findall(context):
             made = rf'\bFUNCTION\s+(?:"?\w+"?\.)?"?{re.escape(name)}"?\s*\(.*?(\$\w*\$)'
-            if body := re.search(made, self.text, re.DOTALL | re.IGNORECASE):
-                return self.text[: body.start(1)].count("\n") + int(line)
+            if name == "inline_code_block":
+                made = r"\bDO\s*(?:LANGUAGE\s+\w+\s*)?(\$\w*\$).*?\1"
+            bodies = list(re.finditer(made, self.text, re.DOTALL | re.IGNORECASE))
+            if len(bodies) == 1 or (bodies and name != "inline_code_block"):  # of several blocks it may be any
+                return self.text[: bodies[0].start(1)].count("\n") + int(line)
         return None
 
 

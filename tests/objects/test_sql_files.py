@@ -146,6 +146,7 @@ def test_a_file_that_is_gone_takes_its_objects_along(app: Project) -> None:
     [
         ({"views/bad": "CREATE VIEW bad AS\nSELECT nonesuch FROM visits;"}, 1, 'bad.sql:6: column "nonesuch" does not exist'),
         ({"views/bad": "CREATE VIEW bad AS SELEC 1;"}, 1, "bad.sql:5: syntax error"),
+        ({"views/bad": "DO $$ BEGIN\n\nCREATE VIEW bad AS SELECT nonesuch FROM visits; END $$;"}, 1, 'bad.sql:7: column "nonesuch"'),
         (
             {"views/a": "CREATE VIEW a AS SELECT one FROM b;", "views/b": "CREATE VIEW b AS SELECT 1 AS one FROM a;"},
             1,
