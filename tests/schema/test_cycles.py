@@ -19,7 +19,7 @@ order = [table.name for table in metadata.sorted_tables]  # an application's own
 
 
 @pytest.mark.slow
-def test_a_circle_is_a_note_of_create_and_of_no_other_command(make_project: Callable[..., Project]) -> None:
+def test_a_circle_is_a_note_of_create_and_migrate_new_and_of_no_other_command(make_project: Callable[..., Project]) -> None:
     module = f"circle_{secrets.token_hex(4)}"
     project = make_project(f'metadata = ["{module}:metadata"]\n')
     (project.root / f"{module}.py").write_text(MODELS)
@@ -33,3 +33,8 @@ def test_a_circle_is_a_note_of_create_and_of_no_other_command(make_project: Call
     for task in ("db.create --update-only", "db.drift", "db.verify"):
         outcome = project.forked(*task.split())
         assert "SAWarning" not in outcome.err and "cycle" not in outcome.out + outcome.err, task
+    project.execute("DROP TABLE hens, eggs CASCADE")
+    written = project.forked("migrate.new", "-m", "hens and eggs")
+    assert written.code == 0 and written.err == "" and written.out.count("note: Cannot correctly sort tables") == 1, (
+        written.err
+    )
