@@ -262,7 +262,7 @@ def _stream(running: Running, source: Environment, start: Target, connection: Co
         wanted = _wanted(connection, choice)
         alone = choice.hospital and _one_hospital(connection, choice.hospital, source)
         if alone:
-            wanted = alone.reading(wanted)
+            wanted = alone.reading(connection, wanted)
             _note_whole(connection, alone, running)
         if choice.masking:
             plan = choice.masking.plan(connection, start)
