@@ -16,7 +16,7 @@ from skinspire_db.config.environment import Environment
 from skinspire_db.content import files
 from skinspire_db.copies import copied_tables, own_roles, streaming
 from skinspire_db.copies.masking import masking
-from skinspire_db.copies.masking.masking import Masking
+from skinspire_db.copies.masking.masking import MaskedStream, Masking
 from skinspire_db.copies.one_hospital import OneHospital
 from skinspire_db.errors import DatabaseMissing, GuardRefused, StepFailed, UsageError
 from skinspire_db.lifecycle import guard, stamp
@@ -37,9 +37,7 @@ LEDGER = '"skinspire_tools"."ledger"'
 
 @dataclass(frozen=True)
 class Choice:
-    """What was asked for: `method` is None where the tool chooses, `tables` empty for all, `hospital` None for all, `masking`
-    None for rows as they are.
-    """
+    """What was asked for; `method` is None where the tool chooses, `masking` for rows as they are, the others for all."""
 
     method: str | None
     schema_only: bool
@@ -256,7 +254,8 @@ def _stream(running: Running, source: Environment, start: Target, connection: Co
     sessions: fingerprint.Sessions = set()
     looks = running.stack.enter_context(fingerprint.meanwhile(sessions, workers=2))
     options: dict[str, Any] = {"operation": running.operation, "jobs": 1, "watched": (sessions,)}
-    plan, read_from = None, start
+    masked, read_from = None, start
+    searched: dict[str, Future[None]] = {}
     with running.step("copy") as summary:
         snapshot = copied_tables.hold(connection, start)
         wanted = _wanted(connection, choice)
@@ -265,8 +264,8 @@ def _stream(running: Running, source: Environment, start: Target, connection: Co
             wanted = alone.reading(connection, wanted)
             _note_whole(connection, alone, running)
         if choice.masking:
-            plan = choice.masking.plan(connection, start)
-            wanted = copied_tables.redivided_by(connection, [plan.table(table) for table in wanted])
+            masked = MaskedStream.of(choice.masking, connection, start, wanted)
+            wanted = copied_tables.redivided_by(connection, masked.wanted)
             read_from = choice.masking.read_through(start)
         # A row whose columns were read through expressions has another hash.
         options["counted"] = frozenset(table.quoted for table in wanted if table.reading.expressions)
@@ -274,7 +273,7 @@ def _stream(running: Running, source: Environment, start: Target, connection: Co
         where = {table.quoted: table.reading.where for table in wanted if table.reading.where}
         whole: dict[str, Any] = {
             "together": {table.quoted: table.root for table in wanted if table.root},
-            "comments": not plan,
+            "comments": not masked,
         }
         before = looks.submit(fingerprint.take, start, at=snapshot, only=only, where=where, **options, **whole)
         aside = running.scratch(locale=database_settings.locale(connection))
@@ -284,21 +283,24 @@ def _stream(running: Running, source: Environment, start: Target, connection: Co
         looked: list[Future[fingerprint.Rows]] = []
         stream = streaming.Stream(
             read_from, connection, snapshot, aside, witness.info.server_version, frozenset(present), choice.jobs,
-            comments=not plan,
+            comments=not masked,
         )  # fmt: skip
-        sequences, notes = stream.run(
-            wanted,
-            running.report.transfer,
-            lambda names: looked.append(looks.submit(fingerprint.rows, aside, only=names, **options)),
-            large_objects=choice.exact,
-        )
+
+        def filled(names: set[str]) -> None:
+            looked.append(looks.submit(fingerprint.rows, aside, only=names, **options))
+            if masked:
+                tables = [table for table in wanted if table.quoted in names]
+                share = looks.submit(masked.search.look, aside, running.operation, tables, sessions)
+                searched.update(dict.fromkeys(names, share))
+
+        sequences, notes = stream.run(wanted, running.report.transfer, filled, large_objects=choice.exact)
         for note in notes:
             running.note(note)
-        if plan:
-            sequences |= masking.follow_sequences(aside, plan, wanted)
+        if masked:
+            sequences |= masking.follow_sequences(aside, masked.plan, wanted)
         _copy_properties(start, aside, running)
         summary.numbers = {"method": "stream", "tables": len(wanted), "jobs": choice.jobs}
-        summary.numbers |= {"masked_columns": sum(len(each.reading.expressions) for each in wanted)} if plan else {}
+        summary.numbers |= {"masked_columns": masked.columns} if masked else {}
     with running.step("compare") as summary:
         known = {name: row for each in looked for name, row in each.result().items()}
         after = fingerprint.take(aside, running.operation, only=only, counted=options["counted"], known=known, **whole)
@@ -306,7 +308,7 @@ def _stream(running: Running, source: Environment, start: Target, connection: Co
         of = ("tables", "sequences", "unowned") if notes else ("tables", "sequences", "definitions")
         _compare(replace(before.result(), sequences=sequences), after, summary, of)
         # Masked keys of hospitals are other ones: there the rows' number, by the same condition, is what was compared.
-        if alone and not plan and (strangers := alone.strangers(witness)):
+        if alone and not masked and (strangers := alone.strangers(witness)):
             raise StepFailed(
                 f"the copy holds rows of other hospitals: {', '.join(strangers)}", remedy="this is a fault of the tools"
             )
@@ -314,8 +316,11 @@ def _stream(running: Running, source: Environment, start: Target, connection: Co
         connection.rollback()
         connections.settle(witness)
         witness.close()
-    if plan:
-        masking.mark(aside, start.environment, plan)
+    if masked:
+        with running.step("search") as summary:
+            for share in searched.values():
+                share.result()
+            masked.settle(aside, start.environment, running.operation, set(searched), summary)
     return aside
 
 

@@ -113,3 +113,17 @@ def test_a_rule_that_cannot_hold_is_refused_before_the_copy(live: Project) -> No
         arguments = ("--source=live", "--target=dev", "--masked", f"--confirm={source(live)}")
         outcome = live.invoke("--dry", "db.copy", *arguments)
         assert outcome.code in (1, 2) and says in outcome.err and "sql/masks" in outcome.err, outcome.err
+
+
+@pytest.mark.slow
+def test_a_value_of_a_masked_column_that_is_kept_in_another_one_stops_the_copy(live: Project) -> None:
+    live.execute("UPDATE patients SET medical_info = 'Bhattacharya' WHERE mrn = 'T000003'", source(live))
+    rules(live, '[tables.patients]\nmedical_info = "keep"')
+    outcome = masked(live, "--json")
+    assert outcome.code == 1 and "1 value of patients.last_name, in patients.medical_info" in outcome.json["error"]["message"]
+    assert live.query(f"SELECT FROM pg_database WHERE datname ~ '^{live.database}'", "postgres") == [], "no part of a copy"
+    live.execute("UPDATE patients SET medical_info = 'nothing known' WHERE mrn = 'T000003'", source(live))
+    outcome = masked(live, "--json")
+    assert outcome.code == 0, outcome.err
+    found = next(step["summary"] for step in outcome.json["steps"] if step["name"] == "search")
+    assert found["values_found"] == 0 and found["values_looked_for"] > 200

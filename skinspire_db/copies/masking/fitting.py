@@ -51,6 +51,7 @@ def _concerns(plan: Plan, table: int, numbers: tuple[int, ...]) -> bool:
 def _holds(
     connection: Connection, plan: Plan, columns: list[Column], check: Check, instead: Alternative | None = None
 ) -> bool:
+    columns = [column for column in columns if column.place[1] in check.columns]
     query = f"SELECT coalesce(bool_and(({check.condition}) IS NOT FALSE), true) FROM ({rows(plan, columns, instead or {}, SAMPLE)}) AS m"
     return _tried(connection, query) is True
 
@@ -185,5 +186,6 @@ def _doubles(connection: Connection, plan: Plan, columns: list[Column], key: Key
     nulls = "" if key.nulls_equal else " AND ".join(f"({item}) IS NOT NULL" for item in key.items)
     where = " AND ".join(f"({each})" for each in (key.predicate, nulls) if each) or "true"
     items = ", ".join(f"({item})" for item in key.items)
+    columns = [column for column in columns if column.place[1] in key.reads | set(key.columns)]
     query = f"SELECT EXISTS (SELECT FROM ({rows(plan, columns, {})}) AS m WHERE {where} GROUP BY {items} HAVING count(*) > 1)"
     return not key.excludes and _tried(connection, query) is not False

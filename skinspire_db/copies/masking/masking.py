@@ -12,6 +12,7 @@ from skinspire_db.copies import streaming
 from skinspire_db.copies.copied_tables import Table, quoted_name
 from skinspire_db.copies.masking import catalogue, fitting, plan, rules
 from skinspire_db.copies.masking.plan import Plan
+from skinspire_db.copies.masking.search import Search
 from skinspire_db.errors import UsageError
 from skinspire_db.lifecycle import stamp
 from skinspire_db.postgres import connections
@@ -143,10 +144,61 @@ def follow_sequences(aside: Target, made: Plan, wanted: list[Table]) -> dict[str
     return moved
 
 
-def mark(aside: Target, source: str, made: Plan) -> None:
-    """Stamp the filled database as masked from a source, under these rules."""
-    with contextlib.closing(connections.connect(aside, "copy")) as connection:
-        connections.begin(connection, aside.policy, brief=True)
-        connection.execute("SET TRANSACTION READ WRITE")
-        stamp.mark_masked(connection, aside.environment, source, made.rules.versions)
-        connection.commit()
+@dataclass
+class MaskedStream:
+    """What a stream of masked rows does beside one of plain rows.
+
+    Attributes:
+        plan: the masks.
+        search: looks for values of the source in the copy.
+        wanted: the tables, read through the masks.
+    """
+
+    plan: Plan
+    search: Search
+    wanted: list[Table]
+
+    @classmethod
+    def of(cls, masking: Masking, connection: Connection, source: Target, wanted: list[Table]) -> MaskedStream:
+        """Plan the masks, and gather what is looked for, in the transaction that holds the source's tables.
+
+        Args:
+            masking: what was asked for.
+            connection: holds the tables.
+            source: where it is connected to.
+            wanted: the tables to copy.
+
+        Raises:
+            UsageError: they cannot be masked.
+        """
+        made = masking.plan(connection, source)
+        masked = [made.table(table) for table in wanted]
+        search = Search(made)
+        search.gather(connection, masked)
+        return cls(made, search, masked)
+
+    @property
+    def columns(self) -> int:
+        """How many columns are masked."""
+        return sum(len(table.reading.expressions) for table in self.wanted)
+
+    def settle(self, aside: Target, source: str, operation: str, searched: set[str], summary: Any) -> None:
+        """Search what was not searched yet, and mark the copy as masked.
+
+        Args:
+            aside: the copy.
+            source: the environment that it is of.
+            operation: for whom.
+            searched: the quoted names of tables that were searched when they were filled.
+            summary: of the step; gets the numbers of values.
+
+        Raises:
+            StepFailed: a value of the source is in it.
+        """
+        self.search.look(aside, operation, [table for table in self.wanted if table.quoted not in searched])
+        self.search.judge(summary)
+        with contextlib.closing(connections.connect(aside, operation)) as connection:
+            connections.begin(connection, aside.policy, brief=True)
+            connection.execute("SET TRANSACTION READ WRITE")
+            stamp.mark_masked(connection, aside.environment, source, self.plan.rules.versions)
+            connection.commit()

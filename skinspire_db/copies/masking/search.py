@@ -1,0 +1,150 @@
+"""The search of a masked copy for values of the source: it looks at all columns of the copy, and knows of no mask.
+
+Only hashes leave the source's server, under a seed that is made for each search.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from skinspire_db.copies.copied_tables import Table
+from skinspire_db.copies.masking import types
+from skinspire_db.copies.masking.catalogue import Column
+from skinspire_db.copies.masking.plan import Plan, is_tools
+from skinspire_db.errors import StepFailed
+from skinspire_db.lifecycle.result import counted
+from skinspire_db.postgres import connections
+from skinspire_db.postgres.target import Target
+
+if TYPE_CHECKING:
+    from skinspire_db.postgres.connections import Connection
+
+MOST = 5000  # values of each column
+ROWS = 20000  # rows of each column that they are taken from
+SHORTEST = 6  # characters
+# A date, a time of day, or a number of less than ten digits is met by chance: one masked value is another one's own.
+BY_CHANCE = r"^[\d\s:.,+\-/()]*$"
+DIGITS = 10
+WORD = r"[[:alpha:]]{8}"  # what holds a word of eight letters is met by no chance; of others, a few may be
+WORDS = {"json", "jsonb"}
+
+
+@dataclass
+class Search:
+    """What is looked for, and what was found.
+
+    Attributes:
+        seed: of the hashes.
+        columns: the columns whose values are looked for.
+        hashes: of each of them, hash -> whether a single one found is a leak.
+        found: by column that was looked for and column of the copy, how many values were found there.
+    """
+
+    plan: Plan
+    seed: int = field(default_factory=lambda: secrets.randbits(63))
+    columns: list[Column] = field(default_factory=list)
+    hashes: list[dict[int, bool]] = field(default_factory=list)
+    found: list[tuple[int, Column, int, int]] = field(default_factory=list)
+
+    @property
+    def looked_for(self) -> int:
+        """How many values are looked for."""
+        return sum(map(len, self.hashes))
+
+    def gather(self, connection: Connection, wanted: Iterable[Table]) -> None:
+        """Hash values of the source, in the transaction of this connection.
+
+        Args:
+            connection: the source.
+            wanted: the tables that are copied.
+        """
+        for table, columns in self._of(wanted):
+            masked = [
+                c
+                for c in columns
+                if self.plan.masks[c.place].changes and self.plan.masks[c.place].name not in ("choice", "constant")
+            ]
+            for column in masked:
+                usable = f"length(x) >= {SHORTEST} AND NOT (x ~ '{BY_CHANCE}' AND (length(regexp_replace(x, '\\D', '', 'g')) < {DIGITS} OR x ~ '^\\d+-01-01'))"
+                texts = f"SELECT {self._text(column)} AS x FROM ONLY {table.quoted} AS t WHERE {column.quoted} IS NOT NULL LIMIT {ROWS}"
+                query = f"SELECT DISTINCT {self._hash('x')}, x ~ '{WORD}' FROM ({texts}) AS s WHERE {usable} LIMIT {MOST}"
+                self.columns.append(column)
+                self.hashes.append(dict(connection.execute(query.encode()).fetchall()))
+
+    def look(self, aside: Target, operation: str, wanted: Iterable[Table], watched: set[Any] | None = None) -> None:
+        """Look for them in tables of the copy.
+
+        Args:
+            aside: the copy.
+            operation: for whom, as the session's application_name says.
+            wanted: the tables.
+            watched: holds the connection meanwhile, so that it can be cancelled.
+        """
+        sessions: set[Any] = set() if watched is None else watched
+        with contextlib.closing(connections.connect(aside, operation)) as connection, contextlib.ExitStack() as stack:
+            sessions.add(connection)
+            stack.callback(sessions.discard, connection)
+            connections.begin(connection, aside.policy, brief=True)
+            connection.execute("SET TRANSACTION READ WRITE")
+            connection.execute("CREATE TEMP TABLE looked_for (hash int8, number int4, certain bool) ON COMMIT DROP")
+            with connection.cursor().copy("COPY looked_for FROM STDIN") as copy:
+                for number, hashes in enumerate(self.hashes):
+                    for each, certain in hashes.items():
+                        copy.write_row((each, number, certain))
+            connection.execute("ANALYZE looked_for")
+            for table, columns in self._of(wanted):
+                if shown := [(number, column) for number, column in enumerate(columns) if self._resolved(column) != "bool"]:
+                    cells = ", ".join(f"({number}, {self._hash(self._text(column))})" for number, column in shown)
+                    query = (
+                        "SELECT v.number, l.number, count(DISTINCT l.hash), count(DISTINCT l.hash) FILTER (WHERE l.certain)"
+                        f" FROM {table.quoted} AS t CROSS JOIN LATERAL (VALUES {cells}) AS v (number, hash)"
+                        " JOIN pg_temp.looked_for AS l ON l.hash = v.hash GROUP BY 1, 2"
+                    )
+                    for number, looked_for, some, certain in connection.execute(query.encode()).fetchall():
+                        self.found.append((looked_for, columns[number], some, certain))
+            connection.rollback()
+
+    def judge(self, summary: Any) -> None:
+        """Say how many values were looked for and found.
+
+        Args:
+            summary: of the step.
+
+        Raises:
+            StepFailed: some were found.
+        """
+        leaks = [each for each in self.found if each[3] or each[2] > 2 + len(self.hashes[each[0]]) / 50]
+        summary.numbers |= {"values_looked_for": self.looked_for, "values_found": sum(each[3] or each[2] for each in leaks)}
+        summary.lines += [] if leaks else ["none of them is in the copy"]
+        if leaks:
+            number, column, some, certain = max(leaks, key=lambda each: each[2])
+            of = self.columns[number].full
+            raise StepFailed(
+                f"the copy holds {counted(certain or some, 'value')} of {of}, in {column.full}: nothing is swapped in",
+                remedy=f"mask {column.full} in sql/masks, or declare {of} as safe: keep",
+            )
+
+    def _of(self, wanted: Iterable[Table]) -> Iterable[tuple[Table, list[Column]]]:
+        """The tables with their columns; the tools' own hold what the project's files say."""
+        columns: dict[tuple[str, str], list[Column]] = defaultdict(list)
+        for column in self.plan.catalogue.columns.values():
+            columns[column.schema, column.table].append(column)
+        for table in wanted:
+            mine = columns.get((table.schema, table.name), [])
+            if mine and not is_tools(mine[0]) and mine[0].table_name not in self.plan.dropped:
+                yield table, mine
+
+    def _resolved(self, column: Column) -> str:
+        return types.resolved(self.plan.catalogue, column.type).known
+
+    def _text(self, column: Column) -> str:
+        """The value as text; format() calls no cast that an owner has made."""
+        return f"rtrim(format('%s', {column.quoted}))"
+
+    def _hash(self, text: str) -> str:
+        return f'hashtextextended(({text}) COLLATE "C", {self.seed})'
