@@ -97,6 +97,8 @@ def differences(subject: Subject) -> Summary:
     places = Counter(_table_of(each) for each in found)
     lines = listed("by kind", (f"{count} {kind}" for kind, count in kinds.most_common()))
     lines += listed("by table", (f"{table} {count}" for table, count in places.most_common() if table))
+    refused = [each.title.removesuffix(" is refused") for each in found if each.state == "refused"]
+    lines += listed("faults of the models, which PostgreSQL refuses and the comparison leaves out", refused)
     lines.append("adopting writes each into the file of accepted differences; invoke db.drift names them one by one")
     data = {"differences": [each.as_dict() for each in found], "kinds": dict(kinds), "places": dict(places)}
     return Summary({"differences": len(found)}, lines, data=data)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, replace
 from typing import TYPE_CHECKING, Any
 
@@ -30,26 +30,32 @@ CONSTANT = re.compile(
 
 
 class Expected(dict[str, Definition]):
-    """A snapshot as the models and files would make it; `spellings` are other words of PostgreSQL's for the same, by key."""
+    """A snapshot as the models and files would make it; `spellings` are other words of PostgreSQL's for the same, by key.
 
-    def __init__(self, of: Snapshot, spellings: Mapping[str, list[Definition]]) -> None:
+    `faults` is what PostgreSQL refuses of the models, and is not in the snapshot: (kind, name, definition, reason) of each.
+    """
+
+    def __init__(self, of: Snapshot, spellings: Mapping[str, list[Definition]], faults: Iterable[Sequence[str]] = ()) -> None:
         super().__init__(of)
         self.spellings = spellings
+        self.faults = [tuple(each) for each in faults]
 
     def as_json(self) -> Any:
         """The snapshot as values that JSON has, for `of_json`."""
         return [
             {key: astuple(each) for key, each in self.items()},
             {key: [astuple(each) for each in found] for key, found in self.spellings.items()},
+            self.faults,
         ]
 
     @classmethod
     def of_json(cls, value: Any) -> Expected:
         """The snapshot from what `as_json` made."""
-        one, spellings = value
+        one, spellings, faults = value
         return cls(
             {key: fields.definition(key, values) for key, values in one.items()},
             {key: [fields.definition(key, values) for values in found] for key, found in spellings.items()},
+            faults,
         )
 
 

@@ -10,7 +10,7 @@ import contextlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import astuple, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db.catalog import fingerprint, spelling
@@ -30,6 +30,7 @@ from skinspire_db.postgres import connections
 from skinspire_db.postgres.target import Target
 from skinspire_db.schema import tables
 from skinspire_db.schema.blueprint import Blueprint
+from skinspire_db.schema.refused import Fault
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
@@ -48,7 +49,7 @@ class Difference:
     Attributes:
         kind: as in `definitions.QUERIES`.
         name: its quoted name.
-        state: "missing", "extra" or "differs".
+        state: "missing", "extra" or "differs"; "refused" for a fault of the models that PostgreSQL does not take anywhere.
         live: its definition in the database; "" where it is missing.
         wanted: its definition by the models and files; "" where it is extra.
         what: the properties that differ, such as "type" or "default" of a column, each with its value in the database and by
@@ -116,10 +117,11 @@ def _make(target: Target, wanted: Blueprint, files: list[SqlFile], project: Proj
             connection.commit()
             connections.begin(connection, target.policy)
 
-        tables.create(connection, wanted, settle, project)
+        faults: list[Fault] = []
+        tables.create(connection, wanted, settle, project, faults)
         install.install(connection, files)
         made = snapshot(connection)
-        return Expected(made, spelling.again(connection, made))
+        return Expected(made, spelling.again(connection, made), [astuple(each) for each in faults])
 
 
 def compare(live: Snapshot, wanted: Snapshot, leave_alone: set[str]) -> Iterator[Difference]:
@@ -193,7 +195,7 @@ def accept(live: Snapshot, wanted: Expected, signed: Mapping[str, Accepted]) -> 
                 right[key] = live[key]
             else:
                 del right[key]
-    return Expected(right, {key: words for key, words in wanted.spellings.items() if key in right})
+    return Expected(right, {key: words for key, words in wanted.spellings.items() if key in right}, wanted.faults)
 
 
 def is_accepted(difference: Difference, signed: Mapping[str, Accepted]) -> bool:
@@ -250,10 +252,18 @@ def differences(
         states = status.status(connection, files)
         as_made = {each.object.rpartition("view ")[2] for each in states if each.state == "INSTALLED"}
         found = [each for each in found if not (_is_worded_otherwise(each) and each.name.removeprefix("public.") in as_made)]
-    return found + [
-        Difference("file", file.name, "missing", "", f"version {file.version}: {file.summary}")
-        for file in absent + adopted.unrecorded(connection, files)
+    refused = [
+        Difference(kind, name, "refused", "", f"{definition}\nPostgreSQL refuses it: {reason}")
+        for kind, name, definition, reason in made.faults
     ]
+    return (
+        refused
+        + found
+        + [
+            Difference("file", file.name, "missing", "", f"version {file.version}: {file.summary}")
+            for file in absent + adopted.unrecorded(connection, files)
+        ]
+    )
 
 
 def _is_worded_otherwise(difference: Difference) -> bool:
@@ -289,7 +299,9 @@ def look(connection: Connection, target: Target, project: Project, wanted: Bluep
         summary.numbers["accepted"] = len(every) - len(found)
     for each in found:
         summary.lines.append(each.title)
-        if each.state == "differs":
+        if each.state == "refused":
+            summary.lines.append(f"  + {_short(each.wanted)}")
+        elif each.state == "differs":
             summary.lines += [f"  - {_short(each.live)}", f"  + {_short(each.wanted)}"]
     if found:
         first = found[0]
@@ -307,6 +319,8 @@ def _gone(keys: list[str]) -> list[str]:
 
 
 def _remedy(first: Difference, collection: str) -> str:
+    if first.state == "refused":
+        return "correct the model that says so, then invoke db.drift --env={env}"
     if first.kind == "extension" and first.state == "missing":
         return "invoke migrate.upgrade --env={env}"
     if first.kind in WRITTEN:

@@ -68,7 +68,7 @@ def together(errors: Sequence[NotOurs]) -> NotOurs:
     if len(errors) == 1:
         return errors[0]
     error = NotOurs("", remedy=errors[0].remedy)
-    error.names = [name for each in errors for name in each.names]
+    error.names = [name for each in errors for name in each.names or [each.message.partition(" exists already")[0]]]
     error.message = f"{_exist(error.names, '')}, and no file of the project made them"
     return error
 

@@ -260,9 +260,11 @@ def new(
             says = [_by_hand(each, environment) for each in left]
             says += ["accepted differences are left out: --accepted takes them in"] if signed else []
             return Summary({"changes": 0}, lines=says, data={"revision": None, "file": None, "warnings": left})
+        faults = [f"{kind} {name}: {reason}" for kind, name, _, reason in expected.faults]
+        warnings = [*written.warnings, *(f"PostgreSQL refuses it, and it is left out: {each}" for each in faults)]
         notes = [f"note: {each}" for each in Blueprint.of_project(environment.project).notes]
-        says = [written.file, *(f"careful: {each}" for each in written.warnings), *notes]
-        data = {"revision": written.revision, "file": written.file, "warnings": written.warnings}
+        says = [written.file, *(f"careful: {each}" for each in warnings), *notes]
+        data = {"revision": written.revision, "file": written.file, "warnings": warnings}
         return Summary({"changes": written.changes}, lines=says, data=data)
 
     def behind(connection: Connection) -> None:

@@ -84,7 +84,11 @@ class Blueprint:
         Args:
             signed: the keys of the accepted differences.
         """
-        tables = {name: columns for name, columns in self.columns.items() if f"table {name} missing" not in signed}
+
+        def without(what: str) -> bool:
+            return f"{what} missing" in signed or f"{what} refused" in signed
+
+        tables = {name: columns for name, columns in self.columns.items() if not without(f"table {name}")}
         columns = {
             table: {
                 name: (
@@ -92,16 +96,16 @@ class Blueprint:
                     None if f"column {table}.{name} not null" in signed else nullable,
                 )
                 for name, (kind, nullable) in listed.items()
-                if f"column {table}.{name} missing" not in signed
+                if not without(f"column {table}.{name}")
             }
             for table, listed in tables.items()
         }
         names = [
             [table, name]
             for table, name in self.names
-            if table in tables and not any(f"{kind} {name} on {table} missing" in signed for kind in ("constraint", "index"))
+            if table in tables and not any(without(f"{kind} {name} on {table}") for kind in ("constraint", "index"))
         ]
-        views = [name for name in self.views if f"view {name} missing" not in signed]
+        views = [name for name in self.views if not without(f"view {name}")]
         return replace(self, columns=columns, names=names, views=views)
 
 

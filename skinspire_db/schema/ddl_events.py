@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db.config.project import Project
@@ -85,5 +86,7 @@ def _is_function(listener: Any) -> bool:
     """Whether a listener is the application's own; SQLAlchemy's make enums, domains and sequences."""
     from sqlalchemy.schema import ExecutableDDLElement
 
+    while isinstance(listener, partial):  # as SQLAlchemy 2.1 makes of an enum's
+        listener = listener.func
     origin = getattr(listener, "__module__", None) or type(listener).__module__
     return not isinstance(listener, ExecutableDDLElement) and not str(origin).startswith("sqlalchemy.")

@@ -14,9 +14,10 @@ from skinspire_db.lifecycle import tool_schema
 from skinspire_db.lifecycle.result import Summary, counted
 from skinspire_db.postgres import search_path
 from skinspire_db.postgres.error_text import sentence
-from skinspire_db.schema import ddl_events, extensions
+from skinspire_db.schema import ddl_events, extensions, refused
 from skinspire_db.schema.blueprint import Blueprint, compiled, create_statements, dialect, name_of, named_constraints, tables
 from skinspire_db.schema.models import metadata
+from skinspire_db.schema.refused import Fault
 
 if TYPE_CHECKING:
     from sqlalchemy import MetaData
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
 BATCH = 200  # statements; each takes some locks, and a server may have room for 6,400
+LISTENERS = "of the models that listens to before_create or after_create"
 SHOWN = 160  # characters of a statement that was refused
 TYPE_OR_SEQUENCE = re.compile(r'CREATE (TYPE|DOMAIN|SEQUENCE) ((?:"(?:[^"]|"")+"|[\w$]+|\.)+)')
 DROP_ORDER = ("VIEW", "MATERIALIZED VIEW", "TABLE", "FOREIGN TABLE", "SEQUENCE", "ROUTINE", "DOMAIN", "TYPE", "SCHEMA")
@@ -78,7 +80,11 @@ def refuse_tables(connection: Connection) -> None:
 
 
 def create(
-    connection: Connection, wanted: Blueprint, between: Callable[[], object] | None = None, project: Project | None = None
+    connection: Connection,
+    wanted: Blueprint,
+    between: Callable[[], object] | None = None,
+    project: Project | None = None,
+    faults: list[Fault] | None = None,
 ) -> Summary:
     """Make the models' tables in an empty database.
 
@@ -88,6 +94,7 @@ def create(
         between: called every BATCH statements; it may commit. One transaction for thousands of tables holds a lock for each
             of their indexes, which a scratch database does not need.
         project: whose models have functions that listen to the creation of their tables, and are called then.
+        faults: gets what PostgreSQL refuses, which is left out then; None for an error in its place.
 
     Raises:
         Refused: there are tables already; nothing is changed then.
@@ -98,11 +105,26 @@ def create(
     extensions.create(connection, wanted.extensions)
     if wanted.functions and project:
         loaded = metadata(project)
-        ddl_events.create_all(connection, project, loaded, tables(loaded), missing=False)
-        return Summary({"tables_created": len(wanted.columns), "indexes_created": wanted.indexes})
+        connection.execute(b"SAVEPOINT models")
+        try:
+            ddl_events.create_all(connection, project, loaded, tables(loaded), missing=False)
+        except StepFailed as error:
+            if faults is None:
+                raise
+            connection.execute(b"ROLLBACK TO SAVEPOINT models; RELEASE SAVEPOINT models")
+            faults.append(Fault("function", LISTENERS, "not called, as they end with an error", error.message))
+        else:
+            return Summary({"tables_created": len(wanted.columns), "indexes_created": wanted.indexes})
     batch = BATCH if between else len(wanted.statements) or 1
     for start in range(0, len(wanted.statements), batch):
-        _execute(connection, wanted.statements[start : start + batch])
+        statements = wanted.statements[start : start + batch]
+        try:
+            _execute(connection, statements)
+        except StepFailed:
+            if faults is None:
+                raise
+            connection.execute(b"ROLLBACK TO SAVEPOINT statements; RELEASE SAVEPOINT statements")
+            faults += refused.make(connection, statements)
         if between:
             between()
     return Summary({"tables_created": len(wanted.columns), "indexes_created": wanted.indexes})

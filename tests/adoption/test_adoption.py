@@ -169,3 +169,37 @@ def test_rows_that_lead_to_another_hospital_are_counted(old_clinic: Project) -> 
     }
     assert bills > 0 and found["bills", "patient_id to patients"] == bills, found
     assert found["notes", "bill_id to bills and patient_id to patients"] == bills, found
+
+
+@pytest.mark.slow
+def test_a_fault_of_the_models_hides_no_other_difference(old_clinic: Project) -> None:
+    """What PostgreSQL refuses of them is named and accepted as such; the comparison of the rest is true."""
+    before = old_clinic.forked("db.adopt", "--json").json["differences"]
+    models = old_clinic.root / "app" / "models.py"
+    key = '    name_key = Column(String(80), ForeignKey("vendors.name", name="slips_name_key"))\n\n\nclass Vendor('
+    models.write_text(models.read_text().replace("\n\nclass Vendor(", key, 1))
+    outcome = old_clinic.forked("db.adopt", "--json")
+    found = outcome.json
+    assert outcome.code == 3, found["error"]
+    new = [each for each in found["differences"] if each not in before]
+    assert [(each["kind"], each["name"], each["state"]) for each in new] == [
+        ("constraint", "slips_name_key on public.slips", "refused"), ("column", "public.slips.name_key", "missing"),
+    ]  # fmt: skip
+    assert len(new) + len(before) == len(found["differences"])
+    [line] = [line for line in found["steps"][2]["lines"] if line.startswith("faults of the models")]
+    assert line.endswith("constraint slips_name_key on public.slips")
+    adopt(old_clinic)
+    old_clinic.execute("CREATE INDEX by_hand ON vendors (name)")
+    drift = old_clinic.forked("db.drift", "--json")
+    assert drift.code == 3 and [each["name"] for each in drift.json["drift"]] == ["by_hand on public.vendors"], drift.out
+    old_clinic.execute("DROP INDEX by_hand")
+    assert old_clinic.forked("db.verify").code == 0 and old_clinic.forked("db.prepare").code == 0
+    file = old_clinic.root / "accepted.toml"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(line for line in lines if "public.slips" not in line))
+    drift = old_clinic.forked("db.drift")
+    assert drift.code == 3 and "constraint slips_name_key on public.slips: refused -> correct the model" in drift.err
+    written = old_clinic.forked("migrate.new", "--message=slips")
+    assert written.code == 0 and "PostgreSQL refuses it, and it is left out: constraint slips_name_key" in written.out
+    made = old_clinic.forked("db.setup", "--env=test")  # the models alone make no database
+    assert made.code == 1 and "no unique constraint matching" in made.err

@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import psycopg
 import pytest
-from sqlalchemy import BigInteger, Column, ForeignKey, Integer, MetaData, String, Table, Text, Uuid
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import DOMAIN, ENUM
 
 from skinspire_db.errors import ModelsInvalid
+from skinspire_db.schema import refused
+from skinspire_db.schema.blueprint import Blueprint
 from skinspire_db.schema.model_faults import refuse_loose_ends
 
 
@@ -35,3 +54,43 @@ def test_types_that_postgresql_compares_are_no_fault() -> None:
     refuse_loose_ends(
         models(Column("a", Text, ForeignKey("users.user_id")), Column("b", BigInteger, ForeignKey("users.number")))
     )
+
+
+def test_only_what_postgresql_refuses_is_left_out(connection: psycopg.Connection[Any]) -> None:
+    """Each kind of object: the rest of its table is made, and what depends on it is named, too."""
+    metadata = MetaData(schema="faulty")
+    Table("a", metadata, Column("id", Integer, primary_key=True), Column("number", Integer), Column("text, (odd", Text))
+    Table(
+        "b",
+        metadata,
+        Column("id", Integer, primary_key=True),
+        Column("loose", Integer, ForeignKey("faulty.a.number")),
+        Column("named", Integer, ForeignKey("faulty.a.number", name="named_key")),
+        Column("bound", Integer, ForeignKey("faulty.a.number", name="late_key", use_alter=True)),
+        Column("good", Integer, ForeignKey("faulty.a.id")),
+        Column("price", Integer, server_default=text("no_such_function(1, 2)")),
+        Column("word", ENUM("x", name="word_kind", schema="faulty")),
+        Column("pin", DOMAIN("pin", Integer, check=text("no_such_function(VALUE)"), schema="faulty")),
+        CheckConstraint("no_such_column > 0", name="checked"),
+        CheckConstraint("id > 0", name="sound"),
+        Index("by_nothing", text("no_such_column")),
+        Index("by_good", "good"),
+    )
+    faults = refused.make(connection, Blueprint.of(metadata, []).statements)
+    assert sorted(f"{each.kind} {each.name}" for each in faults) == [
+        "column faulty.b.pin",
+        "column faulty.b.price",
+        "constraint FOREIGN KEY(loose) REFERENCES faulty.a (number) on faulty.b",
+        "constraint checked on faulty.b",
+        "constraint late_key on faulty.b",
+        "constraint named_key on faulty.b",
+        "index by_nothing on faulty.b",
+        "type faulty.pin",
+    ]
+    [said] = [each for each in faults if each.name == "named_key on faulty.b"]
+    assert "no unique constraint matching" in str(said) and said.definition.startswith("FOREIGN KEY(named)")
+    columns = "SELECT array_agg(attname::text ORDER BY attnum) FROM pg_attribute WHERE attrelid = 'faulty.b'::regclass AND attnum > 0"
+    assert connection.execute(columns.encode()).fetchone() == (["id", "loose", "named", "bound", "good", "word"],)
+    names = "SELECT count(*) FROM pg_constraint WHERE conrelid = 'faulty.b'::regclass AND contype IN ('p', 'f', 'c')"
+    assert connection.execute(names.encode()).fetchone() == (3,)
+    assert connection.execute(b"SELECT to_regclass('faulty.by_good') IS NOT NULL").fetchone() == (True,)
