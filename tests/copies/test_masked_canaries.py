@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import random
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -13,7 +15,15 @@ from canaries import Canaries
 from conftest import Project, dump, throw_away_home
 from support import database
 
+from skinspire_db.config import environment
+from skinspire_db.config import project as settings
+from skinspire_db.copies import copied_tables
+from skinspire_db.copies.masking import expressions, plan, types
+from skinspire_db.copies.masking.masking import Masking
+from skinspire_db.errors import UsageError
+from skinspire_db.postgres.connections import begin
 from skinspire_db.postgres.embedded_server import EmbeddedServer
+from skinspire_db.postgres.target import target_of
 
 ROWS = 40
 
@@ -90,3 +100,70 @@ def test_a_masked_copy_brings_none(project: Project, canaries: Canaries, elsewhe
     assert canaries.search_text(written(elsewhere, project.database)) == set()
     assert canaries.search_files(elsewhere.home) == {}
     assert canaries.search(f"{outcome.out}{outcome.err}".encode()) == set()
+
+
+@pytest.fixture
+def read(project: Project, canaries: Canaries, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, list[bytes]]]:
+    """What the reading programs of a masked copy print: for each table its rows, as text."""
+    for name, value in {"SKINSPIRE_PROJECT": str(project.root), **project.env}.items():
+        monkeypatch.setenv(name, value)
+    settings._tool_table.cache_clear()
+    source = environment.resolve("test")
+    target = target_of(source)
+
+    def rows(secret: str = "s" * 64) -> dict[str, list[bytes]]:
+        masking = Masking(source.project, plan.secret_of(secret))
+        with psycopg.connect(**project.address.parameters, dbname=database(project, "TEST")) as connection:
+            begin(connection, target.policy)
+            connection.execute(f"SET LOCAL {expressions.SETTING} = '{masking.secret}'".encode())
+            made = masking.plan(connection, target)
+            found = {}
+            for table in copied_tables.tables(connection):
+                with connection.cursor().copy(replace(made.table(table), binary=False).read.encode()) as copy:
+                    found[table.quoted] = b"".join(map(bytes, copy)).splitlines()
+        return found
+
+    return rows
+
+
+@pytest.mark.slow
+def test_masks_depend_on_the_secret_and_on_the_value_alone(read: Callable[..., dict[str, list[bytes]]]) -> None:
+    first, again, other = read(), read(), read("t" * 64)
+    assert first == again, "the same secret gives the same bytes"
+    assert {table: len(rows) for table, rows in first.items()} == {table: len(rows) for table, rows in other.items()}
+    key, elsewhere = ({row.split(b"\t")[0] for row in each['"public"."computed"']} for each in (first, other))
+    assert len(key) == len(elsewhere) == ROWS and not key & elsewhere, (
+        "as many values as before, and none of another secret's"
+    )
+    child = [row.split(b"\t") for row in first['"public"."child"']]
+    assert {row[0] for row in child} == {row[2] for row in child} == key, "the same value has the same mask everywhere"
+
+
+@pytest.mark.slow
+def test_the_canaries_find_what_a_broken_mask_lets_through(
+    project: Project, canaries: Canaries, read: Callable[..., dict[str, list[bytes]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found() -> set[str]:
+        return canaries.search_text(b"\n".join(row for rows in read().values() for row in rows))
+
+    assert found() == set()
+    for kept in ("text", "citext", "jsonb", "bytea", "uuid", "xml", "inet", "int8", "numeric", "timestamp", "hstore"):
+        with monkeypatch.context() as broken:
+            broken.setattr(types, "KEPT", types.KEPT | {kept})
+            assert found(), f"{kept} is kept, and nothing is found"
+    with monkeypatch.context() as broken:  # what is not resolved is not known, and what is not known is never let through
+        broken.setattr(types, "TEXTS", types.TEXTS - {"citext"})
+        with pytest.raises(UsageError, match=r"strict.citext.* is of type .*citext, which no mask is known for"):
+            read()
+        project.execute(
+            "ALTER TABLE strict ALTER citext DROP NOT NULL, ALTER citexts DROP NOT NULL", database(project, "TEST")
+        )
+        assert found() == set()
+    # A rule that keeps a column lets it through; without the rule the default masks it.
+    rule = project.root / "sql" / "masks" / "shop.toml"
+    rule.parent.mkdir(parents=True)
+    rule.write_text('version = 1\nsummary = "x"\n[tables.loose]\nvarchar = "keep"\n')
+    assert project.invoke("sql.bump", "--name=masks/shop").code == 0
+    assert found() == {"loose.varchar", "a token"}
+    shutil.rmtree(project.root / "sql")
+    assert found() == set()
