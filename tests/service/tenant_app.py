@@ -26,18 +26,24 @@ def tenants(server: Address, template: str, tmp_path_factory: pytest.TempPathFac
     root = tmp_path_factory.mktemp("tenants")
     (root / "pyproject.toml").write_text("[tool.skinspire_db]\ntenancy = true\n" + POOL)
     project, database = Project(root, server), f"tenants_{token_hex(4)}"
-    project.env = {"DEV_DATABASE_URL": project.url(database, user=f"{database}_login", password=database)}
-    project.env["DEV_ADMIN_URL"] = project.url(database)
-    project.execute(f"CREATE DATABASE {database} TEMPLATE {template} STRATEGY FILE_COPY", "postgres")
-    project.execute(f"CREATE ROLE {database}_login LOGIN NOINHERIT PASSWORD '{database}'")
-    installed = project.invoke("sql.install")
-    assert installed.code == 0, installed.err
-    project.execute(";".join(rows()))
+    prepare(project, database, f"TEMPLATE {template} STRATEGY FILE_COPY")
     yield project
     project.execute(f"DROP DATABASE {database} WITH (FORCE)", "postgres")
     roles = ", ".join((application_role(database), system_role(database), f"{database}_login"))
     project.execute(f"DROP ROLE {roles}", "postgres")
     shutil.rmtree(root)
+
+
+def prepare(project: Project, database: str, how: str = "") -> None:
+    """A database with the core, the rows of rows(), the policies, and a login of the application's without rights of its own."""
+    project.env = {"DEV_DATABASE_URL": project.url(database, user=f"{database}_login", password=database)}
+    project.env["DEV_ADMIN_URL"] = project.url(database)
+    project.execute(f"CREATE ROLE {database}_login LOGIN NOINHERIT PASSWORD '{database}'", "postgres")
+    if how:
+        project.execute(f"CREATE DATABASE {database} {how}", "postgres")
+    made = project.invoke("sql.install" if how else "db.setup")
+    assert made.code == 0, made.err
+    project.execute(";".join(rows()))
 
 
 def rows() -> Iterator[str]:
@@ -49,6 +55,15 @@ def rows() -> Iterator[str]:
         yield (
             "INSERT INTO patients (hospital_id, branch_id, mrn, first_name, personal_info, contact_info)"
             f" SELECT '{hospital}', '{hospital}', 'M' || n, 'P{number}', '{{}}', '{{}}' FROM generate_series(1, 3) n"
+        )
+        yield (
+            f"INSERT INTO users (user_id, hospital_id, entity_type, entity_id) SELECT '900000000{number}', '{hospital}', 'patient',"
+            f" patient_id FROM patients WHERE hospital_id = '{hospital}' AND mrn = 'M1'"
+        )
+        yield f"INSERT INTO user_sessions (user_id, token, expires_at) VALUES ('900000000{number}', 'x{number}', now())"
+        yield (
+            "INSERT INTO login_history (user_id, session_id, login_time, status) SELECT user_id, session_id, now(), 'failed'"
+            f" FROM user_sessions WHERE hospital_id = '{hospital}'"
         )
 
 

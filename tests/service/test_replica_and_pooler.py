@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,11 +14,13 @@ import pytest
 from conftest import Project
 from service_app import POOL, add, app, checked_out, service  # noqa: F401
 from sqlalchemy import select, text
-from sqlalchemy.exc import InternalError
+from sqlalchemy.exc import InternalError, ProgrammingError
+from tenant_app import A, B, hospitals_of, tenants  # noqa: F401
 
 from skinspire_db.clinic.models import Hospital
 from skinspire_db.database_service import (
     close_db_connections,
+    get_db_engine,
     get_db_session,
 )
 from skinspire_db.service import engines
@@ -56,23 +59,9 @@ PGBOUNCER = shutil.which("pgbouncer") or shutil.which("/usr/sbin/pgbouncer")
 @pytest.mark.skipif(not PGBOUNCER, reason="PgBouncer is not installed (Debian: apt-get install pgbouncer)")
 def test_through_pgbouncer_in_transaction_mode(app: Project, service: Callable[[Project], Project], tmp_path: Path) -> None:
     """Two server connections for eight threads: each transaction may land on either."""
-    port = free_port()
-    (tmp_path / "users.txt").write_text(f'"{app.address.user}" "{app.address.password}"\n')
-    (tmp_path / "pgbouncer.ini").write_text(
-        f"[databases]\n* = host=127.0.0.1 port={app.address.port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n"
-        f"auth_type = plain\nauth_file = {tmp_path}/users.txt\npool_mode = transaction\ndefault_pool_size = 2\n"
-        "unix_socket_dir =\n"
-    )
-    command = [str(PGBOUNCER), str(tmp_path / "pgbouncer.ini")]
-    if os.geteuid() == 0:
-        for folder in (tmp_path, *tmp_path.parents[:2]):
-            folder.chmod(0o755)
-        command[1:1] = ["-u", "nobody"]
-        shutil.chown(tmp_path / "users.txt", "nobody")
-    bouncer = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    try:
-        (app.root / "pyproject.toml").write_text(POOL + "transaction_pooler = true\n")
-        direct = dict(app.env)
+    (app.root / "pyproject.toml").write_text(POOL + "transaction_pooler = true\n")
+    direct = dict(app.env)
+    with pgbouncer(app, tmp_path) as port:
         app.env["DEV_DATABASE_URL"] = app.url(app.database, port=port)
         service(app)
 
@@ -90,6 +79,53 @@ def test_through_pgbouncer_in_transaction_mode(app: Project, service: Callable[[
         assert app.query(
             "SELECT count(*) FROM hospitals WHERE 'thread ' || split_part(substr(name, 3), '/', 1) = created_by"
         ) == [(160,)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PGBOUNCER, reason="PgBouncer is not installed (Debian: apt-get install pgbouncer)")
+def test_hospitals_through_pgbouncer(
+    tenants: Project, service: Callable[[Project], Project], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Role and hospital are each transaction's: none is left for the next one on the server's connection."""
+    (tenants.root / "pyproject.toml").write_text(f"[tool.skinspire_db]\ntenancy = true\n{POOL}transaction_pooler = true\n")
+    database = tenants.env["DEV_ADMIN_URL"].rpartition("/")[2]
+    login = {"user": f"{database}_login", "password": database}
+    with pgbouncer(tenants, tmp_path, login) as port:
+        monkeypatch.setitem(tenants.env, "DEV_DATABASE_URL", tenants.url(database, port=port, **login))
+        service(tenants)
+
+        def work(number: int) -> None:
+            for hospital in (A, B) * 10:
+                with get_db_session(hospital=hospital, read_only=number % 2 == 0) as session:
+                    assert hospitals_of(session) == {hospital}
+                with pytest.raises(ProgrammingError, match="permission denied"), get_db_engine().connect() as connection:
+                    connection.execute(text("SELECT FROM patients"))
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(work, range(8)))
+        close_db_connections()
+
+
+@contextlib.contextmanager
+def pgbouncer(app: Project, folder: Path, login: dict[str, str] | None = None) -> Iterator[int]:
+    """PgBouncer in transaction mode before the project's server; gives its port."""
+    port = free_port()
+    login = login or {"user": app.address.user, "password": app.address.password}
+    (folder / "users.txt").write_text('"{user}" "{password}"\n'.format(**login))
+    (folder / "pgbouncer.ini").write_text(
+        f"[databases]\n* = host=127.0.0.1 port={app.address.port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n"
+        f"auth_type = plain\nauth_file = {folder}/users.txt\npool_mode = transaction\ndefault_pool_size = 2\n"
+        "unix_socket_dir =\n"
+    )
+    command = [str(PGBOUNCER), str(folder / "pgbouncer.ini")]
+    if os.geteuid() == 0:
+        for each in (folder, *folder.parents[:2]):
+            each.chmod(0o755)
+        command[1:1] = ["-u", "nobody"]
+        shutil.chown(folder / "users.txt", "nobody")
+    bouncer = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        yield port
     finally:
         bouncer.terminate()
         bouncer.communicate()

@@ -48,6 +48,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("flask_shop", "shop:db.Model", "", 5),
         ("flask_shop", "shop:db", "", 5),
         ("async_shop", "shop:Base", "", 21),
+        ("async_hospitals", "shop:Base", "tenancy = true", 3),
         ("client_shop", "shop:db", "", 8),
         ("sqlmodel_shop", "shop:SQLModel", '[tool.skinspire_db.service]\nsession_class = "sqlmodel:Session"', 4),
     ],
