@@ -79,6 +79,15 @@ def check(ctx: Context, env: str | None = None, json: bool = False) -> None:
     console.operate(ctx, env, lambda context: migrate.check(context.environment), json=json)
 
 
+@task(help=ENV | JSON)
+def lint(ctx: Context, env: str | None = None, json: bool = False) -> None:
+    """Show what is risky about the pending revisions; exit code 3 where something is."""
+    from skinspire_db.operations import migrate
+    from skinspire_db.terminal import console
+
+    console.operate(ctx, env, lambda context: migrate.lint(context.environment), json=json)
+
+
 @task(help=ENV | TO | CONFIRM | JSON)
 def stamp(
     ctx: Context, env: str | None = None, to: str | None = None, confirm: str | None = None, json: bool = False

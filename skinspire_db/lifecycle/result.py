@@ -105,7 +105,8 @@ class Summary:
     """What a step did. `numbers` goes into the journal and `--json`; `lines` are for a reader, e.g. what was added.
 
     A step that looks also answers `rows`, a table for a reader, `data`, the same for `--json`, and `drift`, a sentence when
-    it found something pending or drifted (exit code 3), with `remedy`, the command that mends it.
+    it found something pending or drifted (exit code 3), with `remedy`, the command that mends it. `noted` is for the journal
+    and `--json` alone.
     """
 
     numbers: dict[str, int | str] = field(default_factory=dict)
@@ -114,6 +115,7 @@ class Summary:
     sign_in: list[SignIn] = field(default_factory=list)
     rows: list[dict[str, object]] = field(default_factory=list)
     data: dict[str, Any] = field(default_factory=dict)
+    noted: dict[str, str] = field(default_factory=dict)
     drift: str = ""
     remedy: str | None = None
 
@@ -148,6 +150,7 @@ class StepResult:
         shown: dict[str, Any] = {
             "name": self.name, "ok": self.ok, "seconds": round(self.seconds, 3), "summary": self.summary.numbers,
         }  # fmt: skip
+        shown |= self.summary.noted
         if self.summary.lines:
             shown["lines"] = self.summary.lines
         if self.summary.checks:

@@ -89,6 +89,14 @@ def states(connection: Connection, project: Project, files: ScriptDirectory) -> 
     return with_files + [RevisionState(revision, "unknown", "", "") for revision in at if revision not in known]
 
 
+def applied(connection: Connection, project: Project, files: ScriptDirectory) -> list[Script]:
+    """The revisions that are applied and have files, the newest first."""
+    every = list(files.walk_revisions())
+    at = set(current(connection, project)) & {script.revision for script in every}
+    names = _applied(files, sorted(at))
+    return [script for script in every if script.revision in names]
+
+
 def _applied(files: ScriptDirectory, at: list[str]) -> set[str]:
     """These revisions, which have files, and all that came before them."""
     return {script.revision for revision in at for script in files.iterate_revisions(revision, "base")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import inspect
 import io
 import re
@@ -119,7 +120,9 @@ def apply(
     numbers, lines = effects.between(effects.without(before, taken), effects.state(connection))
     lines += [f"{shown(each.key)} dropped, and made again in the next step" for each in saved or ()]
     lines += [f"careful: {each}" for each in lost]
-    return Summary({"taken_back" if down else "applied": f"{script.revision} {script.doc}".strip()} | numbers, lines=lines)
+    noted = {} if down else {"file_sha256": digest(script)}
+    what = {"taken_back" if down else "applied": f"{script.revision} {script.doc}".strip()}
+    return Summary(what | numbers, lines=lines, noted=noted)
 
 
 def _is_ended(connection: Connection) -> bool:
@@ -162,11 +165,16 @@ def sql(project: Project, files: ScriptDirectory, table: VersionTable, start: st
     return written.getvalue()
 
 
-def statements(project: Project, files: ScriptDirectory, script: Script) -> str | None:
-    """The SQL of one revision, not run; None when it needs a database to read from."""
+def digest(script: Script) -> str:
+    """The hash of a revision's file, whatever its line ends are."""
+    return hashlib.sha256(Path(script.path).read_bytes().replace(b"\r\n", b"\n")).hexdigest()
+
+
+def statements(project: Project, files: ScriptDirectory, script: Script, written: io.StringIO | None = None) -> str | None:
+    """The SQL of one revision, not run; None when it needs a database to read from. `written` gets it as it comes."""
     from alembic.runtime.migration import MigrationStep
 
-    written = io.StringIO()
+    written = written or io.StringIO()
     try:
         _run(
             project, files, lambda _heads, _: [MigrationStep.upgrade_from_script(files.revision_map, script)], as_sql=True,

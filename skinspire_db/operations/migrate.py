@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from skinspire_db.catalog import definitions
 from skinspire_db.config import accepted
@@ -27,6 +27,7 @@ from skinspire_db.migrations import (
     version_table,
     writing,
 )
+from skinspire_db.migrations import lint as linting
 from skinspire_db.objects import adopted, install, kinds, proofs, tenant_roles, versions
 from skinspire_db.objects.dependents import Saved
 from skinspire_db.objects.files import SqlFile
@@ -155,11 +156,8 @@ def _revision(
 
     def run(connection: Connection) -> Summary:
         # Looked at again under the lock: another session may have been faster.
-        now = (
-            position.next_down(connection, environment.project, files)
-            if down
-            else position.next_up(connection, environment.project, files, script.revision)
-        )
+        ahead = None if down else position.next_up(connection, environment.project, files, script.revision)
+        now = position.next_down(connection, environment.project, files) if down else ahead
         if now is None or now.revision != script.revision:
             return Summary({"by_another_operation": f"{script.revision} {script.doc}"})
         return running.apply(connection, environment.project, files, script, down=down, saved=saved)
@@ -229,6 +227,17 @@ def check(environment: Environment) -> Look:
     return Look("migrate.check", environment, (Step("revisions", pending), Step("drift", models)))
 
 
+def lint(environment: Environment) -> Look:
+    """What is risky about the pending revisions, and which applied ones have other files now: exit code 3 for a finding."""
+    files = revisions.directory(environment.project)
+    linting.require()
+
+    def look(connection: Connection) -> Summary:
+        return linting.look(connection, environment.project, files)
+
+    return Look("migrate.lint", environment, (Step("lint", look),))
+
+
 def new(
     environment: Environment, message: str | None, *, keep: bool = False, all_of_it: bool = False, head: str | None = None
 ) -> Look:
@@ -264,7 +273,10 @@ def new(
         warnings = [*written.warnings, *(f"PostgreSQL refuses it, and it is left out: {each}" for each in faults)]
         notes = [f"note: {each}" for each in Blueprint.of_project(environment.project).notes]
         says = [written.file, *(f"careful: {each}" for each in warnings), *notes]
-        data = {"revision": written.revision, "file": written.file, "warnings": warnings}
+        data: dict[str, Any] = {"revision": written.revision, "file": written.file, "warnings": warnings}
+        found = linting.of_new(connection, environment.project, written.revision)
+        data["lint"] = [vars(each) for each in found]
+        says += [f"lint: {each}" for each in found]
         return Summary({"changes": written.changes}, lines=says, data=data)
 
     def behind(connection: Connection) -> None:
