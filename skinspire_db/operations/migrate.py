@@ -232,10 +232,8 @@ def lint(environment: Environment) -> Look:
     files = revisions.directory(environment.project)
     linting.require()
 
-    def look(connection: Connection) -> Summary:
-        return linting.look(connection, environment.project, files)
-
-    return Look("migrate.lint", environment, (Step("lint", look),))
+    step = Step("lint", lambda connection: linting.look(connection, environment.project, files))
+    return Look("migrate.lint", environment, (step,))
 
 
 def new(
