@@ -154,7 +154,15 @@ def describe(name: str | None = None) -> list[Setting]:
                 shown.append(Setting(more.name, hide_password(more.value), more.source))
     for setting in ("SKINSPIRE_PG_BIN", "SKINSPIRE_PG_HOME", "SKINSPIRE_PG_ACCOUNT"):
         shown.append(project.setting(setting))
-    for key in ("metadata", "migrations", "version_table", "disabled_triggers", "required_triggers", "function_schema"):
+    for key in (
+        "metadata",
+        "migrations",
+        "version_table",
+        "disabled_triggers",
+        "required_triggers",
+        "function_schema",
+        "tenancy",
+    ):
         declared = project.config.get(key)
         shown.append(
             Setting(key, None if declared is None else str(declared), "default" if declared is None else "pyproject.toml")

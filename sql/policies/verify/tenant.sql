@@ -1,4 +1,5 @@
--- Proves what sql/policies/tenant.sql says: as the application's role, on tables whose rows are found without reading all of them.
+-- Proves what sql/policies/tenant.sql says: as the application's role, on a hundred tables whose rows are found without reading
+-- all of them.
 SET LOCAL search_path = pg_catalog, pg_temp;
 DO $$
 DECLARE
@@ -7,6 +8,7 @@ DECLARE
     each record;
     seen boolean;
     hospital text;
+    looked_at integer := 0;
 BEGIN
     FOR each IN
         SELECT format('%I.%I', n.nspname, c.relname) AS quoted, c.oid, c.relrowsecurity AND c.relforcerowsecurity AS forced,
@@ -20,7 +22,8 @@ BEGIN
         PERFORM pg_temp.expect(each.forced, 'row security is not forced on ' || each.quoted);
         PERFORM pg_temp.expect(NOT has_table_privilege(application, each.oid, 'TRUNCATE, REFERENCES, TRIGGER'),
             application || ' may truncate, refer to or make triggers on ' || each.quoted);
-        CONTINUE WHEN NOT each.quick;
+        CONTINUE WHEN NOT each.quick OR looked_at >= 100;
+        looked_at := looked_at + 1;
         EXECUTE format('SET LOCAL ROLE %I', application);
         FOREACH hospital IN ARRAY ARRAY['', gen_random_uuid()::text] LOOP
             PERFORM set_config('app.current_hospital', hospital, true);
