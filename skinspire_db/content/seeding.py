@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from skinspire_db.catalog import objects
 from skinspire_db.config import content, project_code
@@ -15,8 +15,9 @@ from skinspire_db.config.policy import Policy
 from skinspire_db.content import files, reference
 from skinspire_db.content.files import ReferenceFile, Row, TableRows
 from skinspire_db.content.relations import Place
-from skinspire_db.errors import GuardRefused, StepFailed, UsageError
+from skinspire_db.errors import GuardRefused, InvalidSetting, StepFailed, UsageError
 from skinspire_db.lifecycle import own_code
+from skinspire_db.lifecycle.failures import AS_IT_WAS
 from skinspire_db.lifecycle.result import Summary, counted
 from skinspire_db.schema import inserting, models
 from skinspire_db.schema.alchemy import over
@@ -85,7 +86,7 @@ class Seeding:
     @contextlib.contextmanager
     def session(self) -> Iterator[Session]:
         """A SQLAlchemy Session in the pipeline's transaction, which it cannot end; flushed after the block."""
-        from sqlalchemy.exc import DBAPIError
+        from sqlalchemy.exc import StatementError
         from sqlalchemy.orm import Session
 
         try:
@@ -95,7 +96,7 @@ class Seeding:
             ):
                 yield session
                 session.flush()
-        except DBAPIError as error:  # its text holds the values of rows
+        except StatementError as error:  # its text holds the values of rows
             raise error.orig or error from None
 
 
@@ -228,6 +229,7 @@ def plan(connection: Connection | None, source: Content, options: Options) -> li
         phrases += [f"add {counted(added, 'row')} to {table}"] if added else []
         phrases += [f"change {counted(changed, 'row')} of {table}"] if changed else []
     if source.people and not options.reference_only:
+        _function(source, source.people)
         phrases.append(f"invent people by {source.people}")
     return phrases
 
@@ -271,17 +273,39 @@ def refuse_without_tables(connection: Connection) -> None:
 
 def _invent(connection: Connection, source: Content, seeding: Seeding, summary: Summary) -> None:
     assert source.people
-    project = source.environment.project
-    function: Any = project_code.attribute(project, source.people, "correct people in pyproject.toml")
-    made = own_code.run(lambda _: _answer(function(connection, seeding)), source.people, project, connection)
+    function = _function(source, source.people)
+
+    def invent(_: Connection) -> Any:
+        return _answer(function(connection, seeding), name)
+
+    name, project = source.people, source.environment.project
+    made = own_code.run(invent, name, project, connection)
     summary.numbers |= made.numbers
     summary.lines += made.lines
     summary.sign_in += made.sign_in
 
 
-def _answer(answered: Any) -> Any:
+def _function(source: Content, name: str) -> Callable[[Connection, Seeding], Any]:
+    """The function that `people` names. Raises InvalidSetting where it names none."""
+    found = project_code.attribute(source.environment.project, name, "correct people in pyproject.toml")
+    if not callable(found):
+        raise InvalidSetting(
+            f"people in pyproject.toml: {name} is a {type(found).__name__}, not a function",
+            remedy="name a function of (connection, seeding), as docs/content.md shows, or write people = false",
+        )
+    return cast("Callable[[Connection, Seeding], Any]", found)
+
+
+def _answer(answered: Any, name: str) -> Any:
     """What a function of people answers, as a Summary where it is numbers by name."""
-    return Summary({str(key): value for key, value in answered.items()}) if isinstance(answered, Mapping) else answered
+    if not isinstance(answered, Mapping):
+        return answered
+    if wrong := [key for key, value in answered.items() if not isinstance(value, int)]:
+        raise StepFailed(
+            f"{name} answers a {type(answered[wrong[0]]).__name__} for {wrong[0]}, not a number; {AS_IT_WAS}",
+            remedy='answer numbers by name, as {"beds": 12}, a Summary, or None',
+        )
+    return Summary({str(key): value for key, value in answered.items()})
 
 
 def _analyze_new(connection: Connection) -> None:

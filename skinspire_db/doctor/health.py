@@ -95,14 +95,19 @@ def stamp(case: Case) -> str:
         What was found, for a reader.
 
     Raises:
-        Broken: it holds no tables, or the role may not read the stamp.
-        GuardRefused: it has another stamp, or tables without one.
+        Broken: it holds no tables, is not adopted, or the role may not read the stamp.
+        GuardRefused: it has another stamp, or lost it.
     """
     import psycopg
 
     try:
-        filled = stamps.identify(case.open, case.to)  # raises GuardRefused with the remedy
         found = stamps.read(case.open)
+        if found is None and (count := len(objects.all_objects(case.open))) and not _has_history(case):
+            raise Broken(
+                f"{case.to} holds {counted(count, 'object')}, no stamp and no revision: others made it, it is not adopted",
+                f"invoke db.adopt --env={case.name}",
+            )
+        filled = stamps.identify(case.open, case.to)  # raises GuardRefused with the remedy
     except psycopg.errors.InsufficientPrivilege:
         case.open.rollback()
         schema_name, role = objects.TOOLS_SCHEMA, _quoted(case, case.to.user)
@@ -114,6 +119,11 @@ def stamp(case: Case) -> str:
     if found is None or not filled:
         raise Broken(f"{case.to.database} holds no tables", f"invoke db.setup --env={case.name}")
     return f"{found.environment}, identity {found.identity}"
+
+
+def _has_history(case: Case) -> bool:
+    """Whether it says at which revision it is, as one that only has lost its stamp."""
+    return bool(position.current(case.open, case.project_environment.project))
 
 
 def rights(case: Case) -> str:

@@ -13,9 +13,13 @@ from skinspire_db.errors import SkinspireError, StepFailed
 from skinspire_db.lifecycle.failures import AS_IT_WAS
 from skinspire_db.lifecycle.result import Summary
 from skinspire_db.postgres import search_path
+from skinspire_db.postgres.error_text import sentence
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
+
+# The classes of SQLSTATE that are the code's own fault: values, constraints, names and syntax; not locks or the server.
+OF_THE_CODE = ("22", "23", "42")
 
 
 @contextlib.contextmanager
@@ -59,12 +63,21 @@ def run(function: Callable[[Connection], Summary | None], name: str, project: Pr
     try:
         with in_one_transaction(connection, name), search_path.application(connection), project_code.running(project):
             done = function(connection)
-    except (SkinspireError, psycopg.Error):
+    except SkinspireError:
         raise
     except Exception as error:
-        raise StepFailed(f"{name}: {type(error).__name__}: {error}; {AS_IT_WAS}") from error
+        cause = getattr(error, "orig", None) or error  # SQLAlchemy's own text holds the values of rows
+        said = f"{type(cause).__name__}: {' '.join(str(cause).split())}"
+        if isinstance(cause, psycopg.Error):
+            if (cause.sqlstate or "")[:2] not in OF_THE_CODE or cause.sqlstate == "42501":
+                raise cause from None
+            said = sentence(cause)
+        raise StepFailed(f"{name}: {said}; {AS_IT_WAS}", remedy=f"correct {name}; invoke -d shows where") from error
     if inspect.iscoroutine(done):
         done.close()
     if done is not None and not isinstance(done, Summary):
-        raise StepFailed(f"{name} answers a {type(done).__name__}, not a Summary or None; {AS_IT_WAS}")
+        raise StepFailed(
+            f"{name} answers a {type(done).__name__}, not a Summary or None; {AS_IT_WAS}",
+            remedy=f"return a Summary or None from {name}",
+        )
     return done or Summary()

@@ -148,9 +148,12 @@ def pending(connection: Connection, project: Project, files: ScriptDirectory, la
     refuse_unknown(connection, project, files)
     at = current(connection, project)
     if not at and (tables := _relations(connection)):
+        remedy = _without_history(files)
+        adopted = " and is not adopted" if remedy == ADOPT else ""
         raise MigrationInvalid(
-            f"the database has {counted(len(tables), 'table')} and is at no revision: it was made without migrations",
-            remedy=_without_history(files),
+            f"the database has {counted(len(tables), 'table')} and is at no revision: it was made without migrations"
+            f"{adopted}",
+            remedy=remedy,
         )
     wanted = revisions.named(files, last).revision if last is not None else "heads"
     if last is not None and wanted not in at and wanted in _applied(files, at):

@@ -48,8 +48,10 @@ def more_connections(error: psycopg.Error) -> str:
 
 
 def sentence(error: psycopg.Error) -> str:
-    """What PostgreSQL said, in one line, without DETAIL, which can hold patients' data."""
+    """What PostgreSQL said, in one line, without DETAIL and the value that is wrong, which can be patients' data."""
     text = error.diag.message_primary or str(error).strip() or type(error).__name__
+    if (error.sqlstate or "").startswith("22"):
+        text = re.sub(r': ".*"$|(?<=^value) ".*?"(?= is )', "", text, flags=re.DOTALL)
     setting = short_of_locks(error.diag.message_hint or "")
     return " ".join(text.split()) + (f" ({setting} is too small for so many tables)" if setting else "")
 

@@ -101,7 +101,8 @@ def for_environment(env: str | None) -> ServedDatabase | None:
     if may_reach == NONE:
         raise GuardRefused(
             "in a test run the database is reached only from a test that has one",
-            remedy="let the test use db_session, db_database or db_clone, or mark it with @pytest.mark.db",
+            remedy="let the test use db_session, db_database or db_clone, or mark it with @pytest.mark.db;"
+            " a fixture of a module or the run adds rows by db_module_rows or db_run_rows",
         )
     if may_reach is not None and env is not None and environment.resolve_name(env) != may_reach:
         raise GuardRefused(

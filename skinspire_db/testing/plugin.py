@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Generator
@@ -31,6 +32,9 @@ INI = {
 
 
 FORMER = pytest.StashKey[test_override.State]()
+
+# pytest's words for a fixture of a module, a class or the run that asks for one of a test.
+WIDER = re.compile(r"ScopeMismatch: You tried to access the function scoped fixture (\w+) with a (\w+) scoped request")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -177,6 +181,11 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if call.excinfo is not None and not _uses_skinspire_db() and is_ours(getattr(call.excinfo.value, "argname", "")):
         report.longrepr = _no_table(str(call.excinfo.value.argname), item.config.rootpath)  # type: ignore[attr-defined]
         return report
+    if call.excinfo is not None and (found := WIDER.match(str(call.excinfo.value))) and is_ours(found[1]):
+        report.longrepr = (
+            f"{found[1]} is the database of one test, and this fixture is for a whole {found[2]}"
+            " -> add rows by db_module_rows or db_run_rows, or let the fixture be of one test"
+        )
     run = item.config.stash[RUN]
     failed = report.failed and report.when in ("setup", "call")  # at teardown the database is gone already
     if failed and run.current is not None and item.config.getoption("keep_failed_db"):

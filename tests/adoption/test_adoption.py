@@ -89,16 +89,43 @@ def test_the_baseline_makes_the_schema_in_an_empty_database(old_clinic: Project)
 
 
 @pytest.mark.slow
-def test_a_second_database_that_is_not_as_the_baseline_says(old_clinic: Project) -> None:
-    """The baseline is noted as applied there too, and what it says and the database has not is told."""
+def test_a_second_database_is_compared_with_the_baseline(old_clinic: Project) -> None:
+    """The baseline is noted as applied there too; where what it says is there, nothing is told, and else each difference."""
     adopt(old_clinic)
+    file = old_clinic.root / "accepted.toml"
+    accepted = file.read_text()
     name = old_clinic.env["TEST_DATABASE_URL"].rpartition("/")[2]
-    old_clinic.execute(f"CREATE DATABASE {name}", "postgres")
-    old_clinic.execute(OLD_CLINIC.joinpath("old_clinic.sql").read_text(encoding="utf-8"), name)
-    old_clinic.execute("ALTER TABLE zz_restore_probe ADD COLUMN by_hand int", name)
-    outcome = old_clinic.forked("db.adopt", "--env=test", f"--confirm={name}", "--json")
-    assert outcome.code == 0, outcome.err
-    assert outcome.json["warnings"] == ["not as the revision leaves it: column public.zz_restore_probe.by_hand is extra"]
+    by_hand = (
+        "ALTER TABLE zz_restore_probe ADD COLUMN by_hand int; DROP TABLE vendors; ALTER TABLE bills ALTER memo TYPE text"
+    )
+    for change, warnings in (
+        ("", None),
+        (
+            by_hand,
+            [
+                f"not as the revision leaves it: {what}"
+                for what in (
+                    "column public.bills.memo differs",
+                    "column public.zz_restore_probe.by_hand is extra",
+                    "table public.vendors is missing",
+                )
+            ],
+        ),
+    ):
+        old_clinic.execute(f"DROP DATABASE IF EXISTS {name}", "postgres")
+        old_clinic.execute(f"CREATE DATABASE {name}", "postgres")
+        old_clinic.execute(OLD_CLINIC.joinpath("old_clinic.sql").read_text(encoding="utf-8"), name)
+        if change:
+            old_clinic.execute("DROP VIEW open_bills_view", name)
+            old_clinic.execute(change, name)
+        assert "it is not adopted" in old_clinic.forked("db.doctor", "--env=test").err
+        outcome = old_clinic.forked("db.adopt", "--env=test", f"--confirm={name}", "--json")
+        assert outcome.code == 0, outcome.err
+        assert outcome.json.get("warnings") == warnings
+        assert (file.read_text() == accepted) is not bool(change)
+        drift = old_clinic.forked("db.drift", "--env=test", "--json")
+        assert (drift.code, drift.json["drift"]) == (0, []), drift.out
+    assert old_clinic.forked("db.drift", "--env=dev").code == 0  # what the second one accepts holds for the first as before
 
 
 @pytest.mark.slow

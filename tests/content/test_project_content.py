@@ -179,6 +179,43 @@ def test_settings_that_mean_nothing_and_people_that_are_not_there(app: Project) 
     assert "nothing to do" in done(app, "db.prepare")
 
 
+BROKEN_PEOPLE = {  # what follows `def people(connection, seeding):` -> what is said
+    "return [1]": "answers a list, not a Summary or None",
+    "return {'beds': 'many'}": "answers a str for beds, not a number",
+    "raise ValueError('two\\nlines')": "ValueError: two lines",
+    "return seeding.nothing": "AttributeError: 'Seeding' object has no attribute 'nothing'",
+    "with seeding.session() as session:\n        session.query(Ward).filter_by(code='none').one()": "NoResultFound: No row was found",
+    "with seeding.session() as session:\n        session.add(Ward(code='private', ward_id='private'))": "invalid input syntax for type uuid;",
+    "yield 1": "answers a generator",
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_people_that_cannot_be_invented(app: Project) -> None:
+    """Each case is one line with a remedy, shows no values, and leaves the database as it was."""
+    pyproject, module = app.root / "pyproject.toml", next(app.root.glob("wards_*.py"))
+    text, models = pyproject.read_text(), module.read_text()
+    done(app, "db.setup --patients=3")
+    before = app.dump()
+    for named, says in (
+        (f"{module.stem}:Ward.metadata", "is a MetaData, not a function"),
+        (f"{module.stem}:nobody", "no attribute 'nobody'"),
+    ):
+        pyproject.write_text(text.replace(f"{module.stem}:people", named))
+        for dry in ("", " --dry"):
+            told = done(app, f"db.seed --patients=9{dry}", 2)
+            assert says in told and " -> " in told and told.count("error:") == 1, told
+    pyproject.write_text(text)
+    for body, says in BROKEN_PEOPLE.items():
+        module.write_text(models[: models.index("def people(")] + f"def people(connection, seeding):\n    {body}\n")
+        outcome = app.forked("db.seed", "--patients=9")
+        assert (outcome.code, outcome.err.count("\n"), says in outcome.err, " -> " in outcome.err) == (1, 1, True, True), (
+            outcome.err
+        )
+        assert "private" not in outcome.err
+    assert app.dump() == before
+
+
 @pytest.mark.slow
 def test_an_error_of_people_shows_no_values(app: Project) -> None:
     module = next(app.root.glob("wards_*.py"))

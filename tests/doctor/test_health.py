@@ -97,6 +97,15 @@ def test_no_stamp(clinic: Project) -> None:
     healthy(clinic)
 
 
+def test_a_database_of_another_make(project: Project) -> None:
+    project.execute(f'CREATE DATABASE "{project.database}"', "postgres")
+    project.execute("CREATE TABLE theirs (id int)")
+    assert broken(project, "stamp", "holds 1 object, no stamp and no revision: others made it, it is not adopted") == (
+        "invoke db.adopt --env=dev"
+    )
+    assert project.invoke("db.adopt").code in (2, 3)  # the report, or what is wrong with the history; never a change
+
+
 def test_an_empty_database(project: Project) -> None:
     project.execute(f'CREATE DATABASE "{project.database}"', "postgres")
     follow(project, broken(project, "stamp", "holds no tables"))

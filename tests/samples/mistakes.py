@@ -39,6 +39,25 @@ def test_late(request):
     request.getfixturevalue("db_session")
 
 
+@pytest.fixture(scope="module")
+def wide(db_session):
+    return db_session
+
+
+def test_wide(wide):
+    pass
+
+
+@pytest.fixture(scope="module")
+def reaching():
+    with get_db_session() as session:
+        return session.execute(text("SELECT 1")).scalar()
+
+
+def test_reaching(reaching, db_session):
+    pass
+
+
 def test_age(make_patient):
     make_patient(age=200)
 

@@ -38,13 +38,15 @@ def test_nothing_is_started_for_tests_without_a_database(app: Sample, monkeypatc
 def test_what_a_person_can_get_wrong(app: Sample) -> None:
     app.copy("mistakes")
     result = app.run("-p", "no:randomly", "-p", "no:threadexception", "-rA")
-    result.assert_outcomes(passed=4, failed=9, errors=5)
+    result.assert_outcomes(passed=4, failed=9, errors=7)
     text = result.stdout.str()
     for line in (
         "a test has one kind of database, not clone and session -> choose one",
         "@pytest.mark.db('transaction') is none of session, database, clone -> @pytest.mark.db(\"session\")",
         "a db_session test may not leave its transaction: it ended the test's transaction with a COMMIT or ROLLBACK of its own -> use db_database",
         'db_session is asked for too late -> name it in the test\'s arguments, or mark it @pytest.mark.db("session")',
+        "db_session is the database of one test, and this fixture is for a whole module -> add rows by db_module_rows or db_run_rows",
+        "a fixture of a module or the run adds rows by db_module_rows or db_run_rows",
         "make_patient(age=200): an age is 0 to 90 -> make_patient(age=30)",
         "make_user(role='Wizard'): there is no such role -> use one of: ",
         "has an account already -> session.get(User, ...) is that one",
