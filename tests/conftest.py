@@ -143,15 +143,19 @@ class Outcome:
 
 
 class WarmPython:
-    """tests/warm_python.py, which runs one program after the other."""
+    """tests/warm_python.py, which runs one program after the other.
 
-    def __init__(self) -> None:
+    Args:
+        python: The interpreter, of an environment that has the library.
+        also: Code that it runs first: imports of what an application's programs load.
+        environment: Variables that it starts with, beside this process's.
+    """
+
+    def __init__(self, python: Path, also: str = "", **environment: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).parent / "warm_python.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+            [python, str(Path(__file__).parent / "warm_python.py"), also], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=os.environ | environment,
+        )  # fmt: skip
 
     def run(self, **program: Any) -> int:
         """Run a program to its end; its exit code."""
@@ -167,7 +171,7 @@ class WarmPython:
 @functools.cache
 def warm_python() -> WarmPython:
     """The one of this worker; it ends with it."""
-    return WarmPython()
+    return WarmPython(Path(sys.executable))
 
 
 @dataclass
@@ -221,13 +225,17 @@ class Project:
         """
         if not hasattr(os, "fork"):
             return self.process(*arguments)
+        return self.forked_by(warm_python(), *self.command(*arguments)[2:])
+
+    def forked_by(self, python: WarmPython, *program: str, environment: dict[str, str] | None = None) -> Outcome:
+        """Run a program, a module or a script with its arguments, in a fork."""
         with tempfile.TemporaryDirectory() as folder:
             out, err = Path(folder, "out"), Path(folder, "err")
             for file in (out, err):
                 file.touch()
-            code = warm_python().run(
-                arguments=self.command(*arguments)[2:],
-                environment=self.environment,
+            code = python.run(
+                arguments=program,
+                environment=environment or self.environment,
                 folder=str(self.root),
                 out=str(out),
                 err=str(err),

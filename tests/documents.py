@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import re
 import shlex
 import socket
@@ -36,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from conftest import CHECKOUT, Outcome, Project
+from conftest import CHECKOUT, Outcome, Project, warm_python
 
 from skinspire_db.service.test_override import MAY_REACH
 
@@ -174,6 +175,9 @@ class Walk:
         plain = not re.search(r"[|<>&;$`]", command) and command.startswith("invoke ")
         if plain and not any(self.project.root.rglob("*.py")):
             return self.project.invoke(*shlex.split(command)[1:])
+        if plain and hasattr(os, "fork"):
+            arguments = self.project.command(*shlex.split(command)[1:])[2:]
+            return self.project.forked_by(warm_python(), *arguments, environment=self.environment)
         own = (self.project.root / "tasks.py").exists()
         root = "" if own else f"-r {shlex.quote(str(CHECKOUT))}"
         python = shlex.quote(sys.executable)

@@ -1,6 +1,6 @@
 """A Python that has loaded the library, and runs each of its programs in a fork: a process of its own without a second of imports.
 
-It reads a line of JSON for each program from stdin, and answers with its exit code on stdout. What an application's models may change is
+Its argument is code that it runs first. It reads a line of JSON for each program from stdin, and answers with its exit code on stdout. What an application's models may change is
 not loaded before the fork: the clinic, which is one of the applications.
 """
 
@@ -35,7 +35,7 @@ def load() -> None:
 
 
 def run(arguments: list[str], environment: dict[str, str], folder: str, out: str, err: str) -> None:
-    """Be `python -m MODULE ARGUMENTS` from here to the end of this process."""
+    """Be `python -m MODULE ARGUMENTS`, or `python SCRIPT ARGUMENTS`, from here to the end of this process."""
     for descriptor, (path, mode) in enumerate(((os.devnull, os.O_RDONLY), (out, os.O_WRONLY), (err, os.O_WRONLY))):
         opened = os.open(path, mode)
         os.dup2(opened, descriptor)
@@ -43,11 +43,16 @@ def run(arguments: list[str], environment: dict[str, str], folder: str, out: str
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    sys.path[0] = folder
+    script = Path(arguments[0])
+    first = str(script.parent) if script.is_absolute() else folder
+    sys.path[:1] = [first, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
     sys.argv = arguments
     code = 0
     try:
-        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+        if script.is_absolute():
+            runpy.run_path(arguments[0], run_name="__main__")
+        else:
+            runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException:
@@ -61,6 +66,7 @@ def run(arguments: list[str], environment: dict[str, str], folder: str, out: str
 def main() -> None:
     """Serve until stdin ends."""
     load()
+    exec(sys.argv[1], {})
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
@@ -70,5 +76,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(CHECKOUT))
+    sys.path[0] = str(CHECKOUT)
     main()

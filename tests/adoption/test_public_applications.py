@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CHECKOUT, Project
+from conftest import CHECKOUT, Project, WarmPython
+from environments import new_environment
 
 KEYSTONE = """
 import importlib
@@ -82,34 +82,17 @@ class Installed:
     application: Application
     project: Project
     scripts: Path
+    python: WarmPython
 
     def run(self, *arguments: str) -> Any:
-        """Run a command of the tools there; its JSON. The application's own warnings are its own."""
-        done = subprocess.run(
-            [self.scripts / "skinspire-db", *arguments, "--json"], cwd=self.project.root, capture_output=True, text=True, timeout=300,
-            env=self.project.environment | {"PYTHONWARNINGS": "ignore"},
-        )  # fmt: skip
-        assert "Traceback" not in done.stderr, done.stderr
-        return json.loads(done.stdout)
+        """Run a command of the tools there, in a fork that has the application's modules; its JSON. Their warnings are their own."""
+        outcome = self.project.forked_by(self.python, str(self.scripts / "skinspire-db"), *arguments, "--json")
+        return json.loads(outcome.out)
 
 
 def install(application: Application, project: Project, home: Path) -> Installed:
     """Install the application and the tools from the package index, and write its project folder."""
-    subprocess.run([sys.executable, "-m", "venv", home], check=True)
-    scripts = home / ("Scripts" if sys.platform == "win32" else "bin")
-    command = [
-        str(scripts / "python"),
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "-e",
-        f"{CHECKOUT}[embedded]",
-        application.package,
-        "psycopg2-binary",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=540)
-    assert done.returncode == 0, f"{application.package} cannot be installed from the package index: {done.stderr[-2000:]}"
+    scripts = new_environment(home, "-e", f"{CHECKOUT}[embedded]", application.package, "psycopg2-binary", compiled=False)
     where = subprocess.run(
         [scripts / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
         capture_output=True,
@@ -121,7 +104,8 @@ def install(application: Application, project: Project, home: Path) -> Installed
     (project.root / "pyproject.toml").write_text(
         f'[tool.skinspire_db]\nmetadata = ["its_models:{application.base}"]\nmigrations = {json.dumps(str(migrations))}\n'
     )
-    return Installed(application, project, scripts)
+    python = WarmPython(scripts / "python", application.models, PYTHONWARNINGS="ignore")
+    return Installed(application, project, scripts, python)
 
 
 def make_its_database(installed: Installed) -> None:
@@ -147,6 +131,14 @@ def test_a_public_application_comes_under_the_tools(
 ) -> None:
     """Its history to the head, the report, adopted, drift true, a revision there and back, prepare."""
     installed = install(application, make_project(), tmp_path / "venv")
+    try:
+        comes_under_the_tools(installed)
+    finally:
+        installed.python.end()
+
+
+def comes_under_the_tools(installed: Installed) -> None:
+    """Make its database, and run the tools on it."""
     project, run = installed.project, installed.run
     make_its_database(installed)
     rows, at = project.query(ROWS), project.query("SELECT * FROM alembic_version ORDER BY 1")

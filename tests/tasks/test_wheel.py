@@ -3,12 +3,12 @@
 import json
 import os
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 from conftest import CHECKOUT
+from environments import new_environment
 
 TASKS = "from skinspire_db.tasks import collections\n\nns = collections(globals())\n"
 MODELS = """
@@ -53,11 +53,7 @@ def test_an_application_in_a_clean_environment(kind: str, tmp_path: Path) -> Non
     """Setup, prepare, a revision, a backup and a copy from the application's folder; all of its own is there."""
     built = build(kind, tmp_path)
     home, app = tmp_path / "venv", tmp_path / "my app"
-    subprocess.run([sys.executable, "-m", "venv", home], check=True)
-    scripts = home / ("Scripts" if sys.platform == "win32" else "bin")
-    install = [str(scripts / "python"), "-m", "pip", "install", "--quiet", f"{built}[embedded]"]
-    done = subprocess.run(install, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr
+    scripts = new_environment(home, f"{built}[embedded]")
     app.mkdir()
     (app / "pyproject.toml").write_text(PYPROJECT)
     clean = {

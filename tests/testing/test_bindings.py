@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import CHECKOUT, url
+from environments import new_environment
 
 from skinspire_db.postgres.cluster import Address
 from skinspire_db.service import test_override
@@ -30,15 +31,8 @@ PACKAGES = ("sqlalchemy<2.1", "flask-sqlalchemy", "sqlmodel", "pytest-flask", "f
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("bindings") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", home], check=True)
-    made = home / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-    done = subprocess.run(
-        [made, "-m", "pip", "install", "--quiet", "-e", f"{CHECKOUT}[testing]", *PACKAGES],
-        capture_output=True, text=True, timeout=500,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return made
+    scripts = new_environment(tmp_path_factory.mktemp("bindings") / "venv", "-e", f"{CHECKOUT}[testing]", *PACKAGES)
+    return scripts / ("python.exe" if sys.platform == "win32" else "python")
 
 
 @pytest.mark.slow
