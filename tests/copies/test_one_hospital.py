@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from conftest import Project
 from support import database
@@ -147,3 +149,41 @@ def test_what_cannot_be_copied_alone(shapes: Project) -> None:
     for table in ("ward", '"Odd ""1"" table"', "heir", "users", "patients"):
         shapes.execute(f"ALTER TABLE {table} RENAME hospital_id TO clinic", test)
     assert "no table of the source has a column hospital_id" in refused("A")
+
+
+@pytest.mark.slow
+def test_one_hospital_of_a_protected_environment(make_project: Callable[..., Project]) -> None:
+    """Masked only; rules of a partitioned table are its partitions'."""
+    project = make_project("")
+    (project.root / "pyproject.toml").write_text(
+        '[tool.skinspire_db]\nmetadata = ["shop:Base"]\n[tool.skinspire_db.environments.live]\nextends = "prod"\nsslmode = "disable"\n'
+    )
+    (project.root / "shop.py").write_text(
+        "from sqlalchemy.orm import DeclarativeBase\n\n\nclass Base(DeclarativeBase): ...\n"
+    )
+    project.env["LIVE_DATABASE_URL"] = project.env["TEST_DATABASE_URL"].replace("/test_", "/live_")
+    live = database(project, "LIVE")
+    project.execute(f'CREATE DATABASE "{live}"', "postgres")
+    for part in SHAPES.split("\n\n"):
+        project.execute(part, live)
+    assert project.invoke("env.stamp", "--env=live", f"--confirm={live}").code == 0
+    copy = ("db.copy", "--source=live", "--target=dev", "--hospital=A", f"--confirm={live}")
+    outcome = project.invoke(*copy)
+    assert outcome.code == 2 and "live is protected" in outcome.err
+    outcome = project.invoke(*copy, "--masked")
+    assert outcome.code == 2 and "masked rows of patients_a would break the bounds of the partition" in outcome.err, (
+        outcome.err
+    )
+    masks = project.root / "sql" / "masks"
+    masks.mkdir(parents=True)
+    rules = 'version = 1\nsummary = "x"\n[tables.hospitals]\nid = "keep"\n[tables.patients]\nnote = "constant"\n'
+    (masks / "own.toml").write_text(rules.replace('"constant"', '{ mask = "constant", value = "invented" }'))
+    assert project.invoke("sql.bump", "--name=masks/own").code == 0
+    outcome = project.invoke(*copy, "--masked")
+    assert outcome.code == 0, outcome.err
+    before, after = notes(project, live), notes(project, project.database)
+    assert {table: sum(note in ("A", "S") for note in found) for table, found in before.items()} == {
+        table: len(found) for table, found in after.items()
+    }
+    assert after["patients_a"] == ["invented", "invented"] and project.query("SELECT id FROM hospitals") == [("A",)]
+    assert not {"A", "S"} & {note for found in after.values() for note in found}

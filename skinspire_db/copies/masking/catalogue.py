@@ -41,7 +41,8 @@ KEYS = f"""
     JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE (x.indisunique OR x.indisexclusion) AND c.relkind = 'r' AND {USER_RELATION}
 """
-# Without those that call functions of the database's owner, which would run with our rights.
+# Without those that call functions of the database's owner, which would run with our rights, and without the bounds of
+# partitions by hash, whose rows go to where they belong.
 CHECKS = f"""
     SELECT c.oid, k.conname, k.conkey::int2[], pg_get_expr(k.conbin, c.oid)
     FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -55,6 +56,7 @@ CHECKS = f"""
                WHERE a.attrelid = c.oid AND p.partrelid IN (SELECT relid FROM pg_partition_ancestors(c.oid))),
            pg_get_partition_constraintdef(c.oid)
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r' AND c.relispartition AND {USER_RELATION}
+        AND NOT EXISTS (SELECT FROM pg_partition_ancestors(c.oid) AS up JOIN pg_partitioned_table p ON p.partrelid = up.relid AND p.partstrat = 'h')
 """
 REFERENCES = """
     SELECT k.conname, k.conrelid, k.conkey::int2[], k.confrelid, k.confkey::int2[] FROM pg_constraint k WHERE k.contype = 'f'
@@ -64,6 +66,11 @@ PARENTS = """
     SELECT a.attrelid, a.attnum, b.attrelid, b.attnum FROM pg_inherits i JOIN pg_attribute a ON a.attrelid = i.inhrelid
     JOIN pg_attribute b ON b.attrelid = i.inhparent AND b.attname = a.attname
     WHERE a.attnum > 0 AND NOT a.attisdropped
+"""
+PARTS = """
+    SELECT rn.nspname, r.relname, n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    CROSS JOIN LATERAL pg_partition_ancestors(c.oid) AS up (oid) JOIN pg_class r ON r.oid = up.oid AND r.relkind = 'p'
+    JOIN pg_namespace rn ON rn.oid = r.relnamespace WHERE c.relkind = 'r' AND c.relispartition ORDER BY c.oid
 """
 
 Place = tuple[int, int]  # a table's oid and a column's number
@@ -108,7 +115,7 @@ class Column:
     @property
     def table_name(self) -> str:
         """The table's name, with its schema unless that is public."""
-        return self.table if self.schema == "public" else f"{self.schema}.{self.table}"
+        return table_name(self.schema, self.table)
 
     @property
     def quoted(self) -> str:
@@ -149,6 +156,7 @@ class Catalogue:
     checks: dict[int, list[Check]] = field(default_factory=dict)
     references: list[tuple[str, list[tuple[Place, Place]]]] = field(default_factory=list)
     parents: list[tuple[Place, Place]] = field(default_factory=list)
+    parts: dict[str, list[str]] = field(default_factory=dict)
 
     def tables(self) -> dict[int, list[Column]]:
         """The columns of each table, by the table's oid."""
@@ -156,6 +164,11 @@ class Catalogue:
         for column in self.columns.values():
             found[column.place[0]].append(column)
         return found
+
+
+def table_name(schema: str, table: str) -> str:
+    """A table's name, with its schema unless that is public."""
+    return table if schema == "public" else f"{schema}.{table}"
 
 
 def read(connection: Connection) -> Catalogue:
@@ -190,4 +203,6 @@ def read(connection: Connection) -> Catalogue:
         pairs = zip(((oid, n) for n in numbers), ((other, n) for n in others), strict=True)
         found.references.append((name, list(pairs)))
     found.parents = [((a, b), (c, d)) for a, b, c, d in rows(PARENTS)]
+    for *root, schema, name in rows(PARTS):
+        found.parts.setdefault(table_name(*root), []).append(table_name(schema, name))
     return found

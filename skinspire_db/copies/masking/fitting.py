@@ -31,15 +31,29 @@ def fit(connection: Connection, plan: Plan) -> None:
         connection: a session of the source with the secret, in a transaction that only reads.
         plan: is changed.
     """
+    before = dict(plan.masks)
+    for columns, check in _checks(plan):
+        if not _holds(connection, plan, columns, check):
+            _adapt(connection, plan, columns, check)
+    if plan.masks != before and not plan.refusals:  # a mask that changed for one table is that of other tables' keys, too
+        for columns, check in _checks(plan):
+            if not _holds(connection, plan, columns, check):
+                _refuse(plan, columns, check)
     for table, columns in plan.catalogue.tables().items():
         if columns[0].table_name in plan.dropped:
             continue
-        for check in plan.catalogue.checks.get(table, ()):
-            if _concerns(plan, table, check.columns) and not _holds(connection, plan, columns, check):
-                _adapt(connection, plan, columns, check)
         for key in minimal_keys(plan.catalogue, table):
             if _at_risk(plan, table, key) and _doubles(connection, plan, columns, key):
                 plan.refusals.append(f"two masked rows of {columns[0].table_name} would be equal in its key {key.name}")
+
+
+def _checks(plan: Plan) -> Iterator[tuple[list[Column], Check]]:
+    """The columns of each table whose rows are copied, with each of its conditions that masks could break."""
+    for table, columns in plan.catalogue.tables().items():
+        if columns[0].table_name not in plan.dropped:
+            yield from (
+                (columns, check) for check in plan.catalogue.checks.get(table, ()) if _concerns(plan, table, check.columns)
+            )
 
 
 def _concerns(plan: Plan, table: int, numbers: tuple[int, ...]) -> bool:
@@ -102,6 +116,11 @@ def _adapt(connection: Connection, plan: Plan, columns: list[Column], check: Che
         ):
             plan.masks |= {place: replace(mask, origin=plan.masks[place].origin) for place, mask in instead.items()}
             return
+    _refuse(plan, columns, check)
+
+
+def _refuse(plan: Plan, columns: list[Column], check: Check) -> None:
+    table = columns[0].place[0]
     fixed = next(
         (plan.masks[table, n].origin for n in check.columns if plan.masks[table, n].origin and plan.masks[table, n].changes),
         "",
@@ -134,7 +153,9 @@ def _alternatives(connection: Connection, plan: Plan, columns: list[Column], che
                 if len(group) == 1:
                     yield {column.place: mask}
                 elif mask.name != "null":
-                    yield {each.place: made for each in group if (made := make(each))}
+                    masks = {each.place: made for each in group if (made := make(each))}
+                    if len(masks) == len(group):  # the same values have the same mask everywhere
+                        yield masks
 
 
 def _is_free(plan: Plan, column: Column) -> bool:
@@ -158,7 +179,7 @@ def _formatted(plan: Plan, column: Column) -> Mask | None:
 
 def _listed(connection: Connection, plan: Plan, column: Column, check: Check) -> Mask | None:
     """One of those values that the condition itself names, or of the numbers between them, that it allows."""
-    if check.columns != (column.place[1],):
+    if check.columns != (column.place[1],) or len(plan.groups[column.place]) > 1:
         return None
     texts = [each.replace("''", "'") for each in LITERAL.findall(check.condition)]
     numbers = sorted({int(each) for each in NUMBER.findall(LITERAL.sub("", check.condition))})

@@ -107,6 +107,7 @@ def make(catalogue: Catalogue, rules: Rules) -> Plan:
         catalogue: the source's columns.
         rules: what is declared.
     """
+    rules = rules.divided(catalogue.parts)
     plan = Plan(catalogue, rules)
     named_columns = {(column.table_name, column.name): column for column in catalogue.columns.values()}
     names = {column.table_name for column in catalogue.columns.values()}

@@ -40,6 +40,24 @@ class Rules:
     references: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
 
+    def divided(self, parts: dict[str, list[str]]) -> Rules:
+        """The rules, those of partitioned tables as those of their partitions, whose own go before.
+
+        Args:
+            parts: partitioned table -> the partitions that hold its rows.
+        """
+        columns = {
+            (part, column): rule for (table, column), rule in self.columns.items() for part in parts.get(table, [table])
+        }
+        drop_rows = {part: origin for table, origin in self.drop_rows.items() for part in parts.get(table, [table])}
+        references = {
+            (part, column): (parts.get(other[0], [other[0]])[0], other[1])
+            for (table, column), other in self.references.items()
+            for part in parts.get(table, [table])
+        }
+        own = {key: rule for key, rule in self.columns.items() if key[0] not in parts}
+        return Rules(columns | own, drop_rows, references, self.versions)
+
 
 def read(project: Project) -> Rules:
     """The rules of a project: those of its models, and over them those of its files.
