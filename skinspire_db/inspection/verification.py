@@ -295,6 +295,8 @@ def _tenancy(subject: Subject) -> str:
     else:
         found += of_login
     expect(not found, "; ".join(fault.says for fault in found), found[0].remedy if found else "")
+    if definers := tenant_faults.definers(subject.connection, roles):
+        subject.notes.append(f"{roles.application} may call {', '.join(definers)}, with the rights of the owner on all rows")
     return f"{roles.application} meets the policies of every table with {tenant_tables.TENANT}"
 
 

@@ -102,15 +102,17 @@ def live(connection: Connection, among: Iterable[Table]) -> dict[tuple[str, str]
 def wanted(among: list[Table], file: SqlFile) -> dict[str, Wanted]:
     """What the file should have on these tables, by "table policy"."""
     found: dict[str, Wanted] = {}
+    ways = {policy.name: _how(policy, file) for policy in file.policies}
     for table in among:
         chosen = [policy for policy in file.policies if table.suits(policy)]
         if chosen:
             force = f"ALTER TABLE {table.quoted} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"
             found[f"{table.quoted} {SECURITY}"] = Wanted(table.quoted, SECURITY, f"POLICY {SECURITY}", force)
         for policy in chosen:
-            how = _how(policy, file)
-            statement = f"CREATE POLICY {_quoted(policy.name)} ON {table.quoted} {how}"
-            found[f"{table.quoted} {policy.name}"] = Wanted(table.quoted, policy.name, f"POLICY {how}", statement)
+            statement = f"CREATE POLICY {_quoted(policy.name)} ON {table.quoted} {ways[policy.name]}"
+            found[f"{table.quoted} {policy.name}"] = Wanted(
+                table.quoted, policy.name, f"POLICY {ways[policy.name]}", statement
+            )
     return found
 
 
@@ -147,7 +149,8 @@ def attach(connection: Connection, file: SqlFile, entry: Entry | None) -> tuple[
     wish, present = wanted(among, file), live(connection, among)
     statements: list[tuple[Wanted, str]] = []
     for key, each in wish.items():
-        now, made = present.get((each.table, each.name)), known.get(key)
+        now = present.get((each.table, each.name))
+        made = known.get(key) or _moved(known, each, now)
         if made is not None and made.how == each.how and now == made.definition:
             continue
         if each.name == SECURITY:
@@ -168,6 +171,13 @@ def attach(connection: Connection, file: SqlFile, entry: Entry | None) -> tuple[
         key: MadeTrigger(each.table, each.name, each.how, present[each.table, each.name]) for key, each in wish.items()
     }
     return len({each.shown for each, _ in statements}), made_now
+
+
+def _moved(known: dict[str, MadeTrigger], wanted: Wanted, now: str | None) -> MadeTrigger | None:
+    """What the ledger has of a policy under the former name of its table, which a revision has renamed."""
+    return next(
+        (made for made in known.values() if (made.name, made.how, made.definition) == (wanted.name, wanted.how, now)), None
+    )
 
 
 def _run(connection: Connection, file: SqlFile, statements: list[tuple[Wanted, str]]) -> None:
@@ -232,7 +242,9 @@ def states(connection: Connection, file: SqlFile, entry: Entry) -> list[tuple[st
     found = []
     for key, each in wish.items():
         now, made = present.get((each.table, each.name)), entry.triggers.get(key)
-        if made is None:
+        if made is None and each.name != SECURITY and _moved(entry.triggers, each, now):
+            state: tuple[str, str] = ("OUTDATED", "the table was renamed since the last install")
+        elif made is None:
             state = ("DRIFTED", "another policy of that name is there") if now and each.name != SECURITY else (
                 "UNATTACHED", "no install has seen it there yet")  # fmt: skip
         elif now is None:

@@ -175,5 +175,22 @@ def of_login(connection: Connection, roles: Roles) -> list[Fault]:
     return found
 
 
+def definers(connection: Connection, roles: Roles) -> list[str]:
+    """The functions that work with the rights of an owner above the policies, and that the application may call.
+
+    Args:
+        connection: the database.
+        roles: its roles, which exist.
+    """
+    query = f"""
+        SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+        JOIN pg_roles r ON r.oid = p.proowner
+        WHERE p.prosecdef AND p.prorettype <> 'trigger'::regtype AND has_function_privilege(%(role)s, p.oid, 'EXECUTE')
+          AND (r.rolsuper OR r.rolbypassrls OR pg_has_role(r.oid, %(system)s, 'USAGE')) AND {objects.FUNCTION} ORDER BY 1
+    """  # noqa: S608
+    asked = {"role": roles.application, "system": roles.system}
+    return [name for (name,) in search_path.rows(connection, query, asked)]
+
+
 def _ask(statements: list[str]) -> str:
     return f"ask the administrator for: {'; '.join(statements)}"

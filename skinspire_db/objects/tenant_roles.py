@@ -179,6 +179,16 @@ def made(connection: Connection, files: Iterable[SqlFile]) -> list[SqlFile]:
     ]
 
 
+def former(connection: Connection, roles: Roles) -> list[str]:
+    """The roles of other databases that the policies here are for, and the roles of applications beside them.
+
+    Args:
+        connection: the database.
+        roles: its own roles, which are not among them.
+    """
+    return [name for (name,) in connection.execute(FORMER, (roles.system,)).fetchall()]
+
+
 def take_away(connection: Connection, roles: Roles) -> None:
     """Take from the roles of the database that this one was copied from what was granted to them.
 
@@ -189,7 +199,7 @@ def take_away(connection: Connection, roles: Roles) -> None:
     from psycopg import sql
 
     schemas = [name for _, name in connection.execute(objects.APPLICATION_SCHEMAS.encode()).fetchall()]
-    others = [name for (name,) in connection.execute(FORMER, (roles.system,)).fetchall()]
+    others = former(connection, roles)
     statement = sql.SQL(
         "REVOKE ALL ON ALL TABLES IN SCHEMA {0} FROM {1}; REVOKE ALL ON ALL SEQUENCES IN SCHEMA {0} FROM {1};"
         " REVOKE ALL ON ALL ROUTINES IN SCHEMA {0} FROM {1}; REVOKE ALL ON SCHEMA {0} FROM {1};"
