@@ -16,6 +16,7 @@ from skinspire_db.config.project import Project
 from skinspire_db.errors import InvalidSetting, StepFailed
 from skinspire_db.lifecycle.result import Summary, counted
 from skinspire_db.migrations import losses, position, revisions, running
+from skinspire_db.postgres import sql_text
 
 if TYPE_CHECKING:
     from alembic.script import Script, ScriptDirectory
@@ -148,10 +149,31 @@ def of(connection: Connection, project: Project, files: ScriptDirectory, scripts
             continue
         found += [Finding(file, "loss", each, "") for each in losses.of(connection, text)]
         for each in _squawk(project, text, connection.info.server_version // 10_000):
-            if (rule := each["rule_name"]) not in OFF:
+            rule, says = each["rule_name"], each["message"]
+            if rule == "changing-column-type":
+                says = _rewrites(connection, text, each["line"], each["column"])
+            if rule not in OFF and says:
                 remedy = REMEDIES.get(rule) or each["help"] or ""
-                found.append(Finding(f"{file}:{buffer.lines.get(each['line'], 1)}", rule, each["message"], remedy))
+                found.append(Finding(f"{file}:{buffer.lines.get(each['line'], 1)}", rule, says, remedy))
     return list(dict.fromkeys(found))
+
+
+def _rewrites(connection: Connection, text: str, line: int, column: int) -> str:
+    """What a change of a column's type means: squawk does not know the former type; "" where no row is touched."""
+    place = sum(len(each) for each in text.encode().splitlines(keepends=True)[:line]) + column
+    end = 0
+    for statement in sql_text.split(text, ";"):
+        end += len(statement.encode()) + 1
+        if end > place:
+            changes = losses.retypes(connection, sql_text.without_comments(statement))
+            anew = [each for each in changes if each.using or losses.rewrites(each.old, each.new)]
+            says = [f"{each.table}.{each.column}: {each.old} becomes {each.new}" for each in anew]
+            return (
+                f"{', '.join(says)}: the whole table is written anew, and no session reads it meanwhile"
+                if says
+                else ("" if changes else "the table may be written anew, and no session reads it meanwhile")
+            )
+    return ""
 
 
 class _Traced(io.StringIO):

@@ -136,20 +136,35 @@ def _dropped(connection: Connection, table: str, column: str) -> Iterator[str]:
         yield f"column {table}.{column}: its values are lost: {rows}"
 
 
-def _retype(connection: Connection, table: str, found: re.Match[str]) -> Iterator[str]:
+def retypes(connection: Connection, statement: str) -> list[Retype]:
+    """The columns of tables that are there to which a statement gives another type."""
+    altered = ALTER_TABLE.match(statement)
+    actions = sql_text.split(statement[altered.end() :], ",") if altered else []
+    with search_path.application(connection):
+        found = [_change(connection, altered["table"], RETYPE.fullmatch(each.strip())) for each in actions if altered]
+    return [each for each in found if each]
+
+
+def _change(connection: Connection, table: str, found: re.Match[str] | None) -> Retype | None:
+    if found is None:
+        return None
     old = _type_of(connection, table, found["column"])
     row = connection.execute("SELECT format_type(to_regtype(%s), NULL)", (base(found["type"]),)).fetchone()
     if old is None or row is None or row[0] is None:
-        return
+        return None
     size = re.search(r"\([\d, -]+\)", found["type"])
     kind, many = (row[0].removesuffix("[]"), "[]") if row[0].endswith("[]") else (row[0], "")
     words = kind.split(" ", 1) if kind.startswith(CLOCK) else [kind]
     new = " ".join([words[0] + (size[0] if size else ""), *words[1:]]) + many
-    change = Retype(table, found["column"], old, new, found["using"] or "")
-    if loses(old, new) or change.using:
+    return Retype(table, found["column"], old, new, found["using"] or "")
+
+
+def _retype(connection: Connection, table: str, found: re.Match[str]) -> Iterator[str]:
+    change = _change(connection, table, found)
+    if change and (loses(change.old, change.new) or change.using):
         says, condition = _loss(change)
         if rows := _counted(connection, table, condition):
-            yield f"column {table}.{change.column}: {old} becomes {new}: {says}: {rows}"
+            yield f"column {table}.{change.column}: {change.old} becomes {change.new}: {says}: {rows}"
 
 
 def _loss(change: Retype) -> tuple[str, str]:

@@ -76,13 +76,13 @@ def advice(connection: Connection, project: Project) -> list[str]:
 
 
 def _other(connection: Connection, project: Project) -> VersionTable | None:
-    """The only table of Alembic's form with another name that has revisions of the project, where none has the usual name."""
-    there = [VersionTable(*each) for each in objects.version_tables(connection)]
-    if VersionTable("public", DEFAULT) in there or not there:
+    """The only table of Alembic's form with another name that has revisions of the project, where the usual one has none."""
+    usual, there = VersionTable("public", DEFAULT), [VersionTable(*each) for each in objects.version_tables(connection)]
+    if there in ([], [usual]):
         return None
     known = {script.revision for script in revisions.directory(project).walk_revisions()}
     found = [each for each in there if (at := set(read(connection, each))) and at <= known]
-    return found[0] if len(found) == 1 else None
+    return found[0] if len(found) == 1 and found != [usual] else None
 
 
 def read(connection: Connection, table: VersionTable) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from conftest import Project
 from migration_support import at, head
 
 from skinspire_db.config import project as settings
+from skinspire_db.copies import empty_dump
 from skinspire_db.errors import InvalidSetting, MigrationInvalid, UsageError
 from skinspire_db.migrations import lines, revisions, version_table
 
@@ -108,10 +110,33 @@ def test_a_table_of_revisions_with_a_name_of_its_own(make_project: Callable[...,
     assert project.invoke("migrate.downgrade").code == 0
     assert project.query("SELECT version_num FROM meta.history") == [("two",)]
     assert project.query("SELECT to_regclass('public.alembic_version')") == [(None,)]
-    project.execute("INSERT INTO meta.history VALUES ('one')")
+    project.execute("CREATE TABLE alembic_version (version_num varchar(32)); INSERT INTO alembic_version VALUES ('others')")
     assert told in project.invoke("migrate.status").out
     project.execute("UPDATE meta.history SET version_num = 'other' WHERE version_num = 'two'")
     assert told not in project.invoke("migrate.status").out, "a table with other revisions is another application's"
+
+
+@pytest.mark.slow
+def test_a_baseline_beside_a_table_of_revisions_of_its_own(make_project: Callable[..., Project]) -> None:
+    """It is in the folder in which migrate.new writes, and makes the database anew though the table's schema is in it."""
+    project = of_own_table(make_project, 'version_table = "meta.history"\n')
+    shutil.rmtree(project.root / "migrations")
+    (project.root / "alembic.ini").write_text(
+        "[alembic]\nscript_location = own\npath_separator = newline\n"
+        "version_locations =\n    %(here)s/own/versions\n    %(here)s/plugin\n"
+    )
+    (project.root / "own" / "versions").mkdir(parents=True)
+    (project.root / "plugin").mkdir()
+    project.execute("DELETE FROM meta.history")
+    adopted = project.process("db.adopt", f"--confirm={project.database}")
+    assert adopted.code == 0, adopted.err
+    assert (project.root / "own" / "versions" / "0001_baseline.py").is_file()
+    assert project.query("SELECT version_num FROM meta.history") == [("0001_baseline",)]
+    project.execute(f'DROP DATABASE "{project.database}"', "postgres")
+    project.execute(f'CREATE DATABASE "{project.database}"', "postgres")
+    upgraded(project)
+    assert project.query("SELECT version_num FROM meta.history") == [("0001_baseline",)]
+    assert project.query("SELECT to_regclass('one') IS NOT NULL, to_regclass('alembic_version')") == [(True, None)]
 
 
 def test_the_table_of_revisions_that_settings_name(make_project: Callable[..., Project]) -> None:
@@ -131,6 +156,7 @@ def test_the_table_of_revisions_that_settings_name(make_project: Callable[..., P
     setup = project.invoke("db.setup")
     assert setup.code == 0 and project.query("SELECT version_num FROM meta.history") == [("two",)], setup.err
     assert project.query("SELECT to_regclass('public.alembic_version')") == [(None,)]
+    assert not empty_dump.ROWS.match(b"COPY meta.history (version_num) FROM stdin;"), "no rows of the application's"
     folder = settings.Project(project.root, {"version_table": "own.noted"})
     assert version_table.named(folder) == ("own", "noted"), "our own setting is above Alembic's"
     with pytest.raises(InvalidSetting, match="is no name of a table"):
