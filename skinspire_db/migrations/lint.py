@@ -30,7 +30,8 @@ OFF = {
     "transaction-nesting": TRANSACTION, "ban-uncommitted-transaction": TRANSACTION, "prefer-robust-stmts": TRANSACTION,
     "require-lock-timeout": TIMEOUTS, "require-statement-timeout": TIMEOUTS, "require-timeout-settings": TIMEOUTS,
     "ban-char-field": TYPES, "prefer-bigint-over-int": TYPES, "prefer-bigint-over-smallint": TYPES, "prefer-identity": TYPES,
-    "prefer-text-field": TYPES, "prefer-timestamptz": TYPES, "prefer-timestamp-tz": TYPES,
+    "require-enum-value-ordering": TYPES, "prefer-text-field": TYPES, "prefer-timestamptz": TYPES,
+    "prefer-timestamp-tz": TYPES,
     "syntax-error": "PostgreSQL parses the revision when migrate.new tries it",
 }  # fmt: skip
 NOT_VALID = (
@@ -39,6 +40,7 @@ NOT_VALID = (
 )
 BY_HAND = "for a large table run it CONCURRENTLY by hand first, and say {}=True here"
 FIRST = "deploy code that does not use the old name first"
+WITHOUT = "deploy code that works without it first"  # for what is dropped
 REMEDIES = {
     "require-concurrent-index-creation": BY_HAND.format("op.create_index(..., if_not_exists"),
     "require-concurrent-index-deletion": BY_HAND.format("op.drop_index(..., if_exists"),
@@ -55,8 +57,9 @@ REMEDIES = {
     " ... UNIQUE USING INDEX ...')",
     "renaming-column": f"op.add_column beside the old one, and op.drop_column in a later revision; or {FIRST}",
     "renaming-table": FIRST,
-    "ban-drop-column": "deploy code that does not use it first",
-    "ban-drop-table": "deploy code that does not use it first",
+    "ban-drop-not-null": "deploy code that takes NULL first",
+    "ban-drop-database": "a revision is about its own database: take it out",
+    "require-concurrent-reindex": "run it CONCURRENTLY by hand",
 }  # fmt: skip
 # The file of each revision as it was applied last.
 APPLIED = """
@@ -147,13 +150,13 @@ def of(connection: Connection, project: Project, files: ScriptDirectory, scripts
         if text is None:
             found.append(Finding(file, "unknown", "it reads the database: its SQL is not known beforehand", ""))
             continue
-        found += [Finding(file, "loss", each, "") for each in losses.of(connection, text)]
+        found += [Finding(file, "loss", each, "") for each in losses.of(connection, text) if ": 0 of " not in each]
         for each in _squawk(project, text, connection.info.server_version // 10_000):
             rule, says = each["rule_name"], each["message"]
             if rule == "changing-column-type":
                 says = _rewrites(connection, text, each["line"], each["column"])
             if rule not in OFF and says:
-                remedy = REMEDIES.get(rule) or each["help"] or ""
+                remedy = REMEDIES.get(rule) or each["help"] or (FIRST if rule.startswith("renaming") else WITHOUT)
                 found.append(Finding(f"{file}:{buffer.lines.get(each['line'], 1)}", rule, says, remedy))
     return list(dict.fromkeys(found))
 
