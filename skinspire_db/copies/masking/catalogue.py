@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db.catalog.objects import USER_RELATION
@@ -11,15 +11,21 @@ from skinspire_db.catalog.objects import USER_RELATION
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
+# A condition: the constraint k calls functions of the database's owner, which would run with our rights.
+OWN_CODE = """EXISTS (
+    SELECT FROM pg_depend d WHERE d.classid = 'pg_constraint'::regclass AND d.objid = k.oid
+        AND d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass)
+        AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = d.refclassid AND e.objid = d.refobjid AND e.deptype = 'e'))"""
 # The name of a type of PostgreSQL's own, or of an extension's, has a meaning; another one of that name has none.
-TYPES = """
+TYPES = f"""
     SELECT t.oid, t.typtype::text, t.typbasetype, t.typelem, t.typlen = -1 AND t.typcategory = 'A', format_type(t.oid, -1),
            CASE WHEN n.nspname = 'pg_catalog' OR EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_type'::regclass
                      AND d.objid = t.oid AND d.deptype = 'e') THEN t.typname::text ELSE '' END,
            CASE t.typtype WHEN 'e' THEN ARRAY(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder) END,
            CASE WHEN t.typtype = 'c' THEN ARRAY(SELECT jsonb_build_array(a.attname, a.atttypid::int8, a.atttypmod) FROM pg_attribute a
                      WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum) END,
-           t.typtypmod, t.typnotnull
+           t.typtypmod, t.typnotnull,
+           EXISTS (SELECT FROM pg_constraint k WHERE k.contypid = t.oid AND k.contype = 'c' AND NOT {OWN_CODE})
     FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
 """
 COLUMNS = f"""
@@ -41,15 +47,11 @@ KEYS = f"""
     JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE (x.indisunique OR x.indisexclusion) AND c.relkind = 'r' AND {USER_RELATION}
 """
-# Without those that call functions of the database's owner, which would run with our rights, and without the bounds of
-# partitions by hash, whose rows go to where they belong.
+# Without the bounds of partitions by hash, whose rows go to where they belong.
 CHECKS = f"""
     SELECT c.oid, k.conname, k.conkey::int2[], pg_get_expr(k.conbin, c.oid)
     FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE k.contype = 'c' AND c.relkind = 'r' AND k.conkey IS NOT NULL AND {USER_RELATION} AND NOT EXISTS (
-        SELECT FROM pg_depend d WHERE d.classid = 'pg_constraint'::regclass AND d.objid = k.oid
-            AND d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass)
-            AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = d.refclassid AND e.objid = d.refobjid AND e.deptype = 'e'))
+    WHERE k.contype = 'c' AND c.relkind = 'r' AND k.conkey IS NOT NULL AND {USER_RELATION} AND NOT {OWN_CODE}
     UNION ALL
     SELECT c.oid, 'the bounds of the partition', ARRAY(SELECT a.attnum FROM pg_attribute a JOIN pg_attribute u ON u.attname = a.attname
                JOIN pg_partitioned_table p ON p.partrelid = u.attrelid AND u.attnum = ANY (p.partattrs::int2[])
@@ -91,6 +93,7 @@ class Type:
     fields: list[tuple[str, int, int]] | None
     modifier: int
     not_null: bool
+    conditions: bool
 
 
 @dataclass(frozen=True)
@@ -183,12 +186,16 @@ def read(connection: Connection) -> Catalogue:
 
     types = {}
     for row in rows(TYPES):
-        oid, kind, base, element, is_array, name, known, labels, fields, modifier, not_null = row
+        oid, kind, base, element, is_array, name, known, labels, fields, *rest = row
         parts = fields and [tuple(each) for each in fields]
-        types[oid] = Type(oid, kind, base, element, is_array, name, known, labels, parts, modifier, not_null)
+        types[oid] = Type(oid, kind, base, element, is_array, name, known, labels, parts, *rest)
     columns = {}
     for oid, schema, table, number, *rest in rows(COLUMNS):
-        columns[oid, number] = Column((oid, number), schema, table, *rest)
+        column = Column((oid, number), schema, table, *rest)
+        step = types[column.type]
+        while not column.not_null and step.kind == "d":
+            column, step = replace(column, not_null=step.not_null), types[step.base]
+        columns[oid, number] = column
     found = Catalogue(types, columns)
     keys, checks = defaultdict(list), defaultdict(list)
     for oid, name, plain, items, predicate, expressions, reads, equal, excludes in rows(KEYS):

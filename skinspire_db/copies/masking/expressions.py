@@ -99,12 +99,18 @@ def whole_number(value: str) -> str:
     return f"coalesce((SELECT sign(({value})::bigint)::int * (f + l * rs + r) FROM ({last}) AS s), ({value})::bigint)"
 
 
-def numeric(value: str, scale: int) -> str:
-    """The same for numbers with so many digits after the point; what a bigint cannot hold becomes other digits."""
-    scaled = f"({value} * {10**scale})"
-    fits = f"{value} NOT IN ('NaN', 'Infinity', '-Infinity') AND abs({scaled}) < 9e18"
-    large = f"CASE WHEN {value} IN ('NaN', 'Infinity', '-Infinity') THEN {value} ELSE {characters(f'({value})::text')}::numeric END"
-    return f"CASE WHEN {fits} THEN {whole_number(f'trunc({scaled})')}::numeric / {10**scale} ELSE {large} END"
+def numeric(value: str, scale: int | None) -> str:
+    """The same for numbers with so many digits after the point; what a bigint cannot hold becomes other digits.
+
+    Args:
+        value: the SQL of the number.
+        scale: None where the type says none: a whole number stays one, and of others four digits are kept.
+    """
+    factor = str(10**scale) if scale is not None else f"CASE WHEN {value} = trunc({value}) THEN 1 ELSE 10000 END"
+    special = f"{value} IN ('NaN', 'Infinity', '-Infinity')"
+    fits = f"NOT {special} AND abs({value}) < 9e{18 - (4 if scale is None else scale)}"
+    masked = f"trim_scale({whole_number(f'trunc({value} * {factor})')}::numeric / {factor})"
+    return f"CASE WHEN {fits} THEN {masked} WHEN {special} THEN {value} ELSE {characters(f'({value})::text')}::numeric END"
 
 
 def real(value: str, exponent: int = 307) -> str:

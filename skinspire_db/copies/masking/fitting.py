@@ -32,6 +32,12 @@ def fit(connection: Connection, plan: Plan) -> None:
         plan: is changed.
     """
     before = dict(plan.masks)
+    for column in plan.catalogue.columns.values():
+        if types.has_conditions(plan.catalogue, column.type):
+            # Printing a value makes PostgreSQL cast it; the cast is what is tried.
+            tried = f"octet_length(format('%s', {objects.quoted_name(column.name)})) >= 0"
+            domain = Check(f"the condition of {column.declared}", (column.place[1],), tried)
+            plan.catalogue.checks[column.place[0]] = [*plan.catalogue.checks.get(column.place[0], ()), domain]
     for columns, check in _checks(plan):
         if not _holds(connection, plan, columns, check):
             _adapt(connection, plan, columns, check)

@@ -70,7 +70,7 @@ class Search:
                 if self.plan.masks[c.place].changes and self.plan.masks[c.place].name not in ("choice", "constant")
             ]
             for column in masked:
-                usable = f"length(x) >= {SHORTEST} AND NOT (x ~ '{BY_CHANCE}' AND (length(regexp_replace(x, '\\D', '', 'g')) < {DIGITS} OR x ~ '^\\d+-01-01'))"
+                usable = f"length(x) >= {SHORTEST} AND NOT (x ~ '{BY_CHANCE}' AND (length(regexp_replace(x, '\\.0+$|\\D', '', 'g')) < {DIGITS} OR x ~ '^\\d+-01-01'))"
                 texts = f"SELECT {self._text(column)} AS x FROM ONLY {table.quoted} AS t WHERE {column.quoted} IS NOT NULL LIMIT {ROWS}"
                 query = f"SELECT DISTINCT {self._hash('x')}, x ~ '{WORD}' FROM ({texts}) AS s WHERE {usable} LIMIT {MOST}"
                 self.columns.append(column)

@@ -85,8 +85,8 @@ def of_base(known: str, modifier: int, value: str, wish: Wish, name: str = "") -
     if known in WHOLE:
         return "digits", expressions.whole_number(value)
     if known == "numeric":
-        scale = max(((modifier - 4) & 0x7FF) if modifier >= 4 else 0, 0)
-        return "number", expressions.numeric(value, min(scale, 9))
+        scale = (((modifier - 4) & 0x7FF) ^ 1024) - 1024  # eleven bits with a sign, since PostgreSQL 15
+        return "number", expressions.numeric(value, min(max(scale, 0), 9) if modifier >= 4 else None)
     if known == "money":
         return "number", f"({expressions.numeric(f'({value})::numeric', 2)})::money"
     if known in ("float4", "float8"):
@@ -183,3 +183,12 @@ def modifier_of(catalogue: Catalogue, column: Column) -> int:
     while type_.kind == "d":
         modifier, type_ = type_.modifier, catalogue.types[type_.base]
     return modifier
+
+
+def has_conditions(catalogue: Catalogue, oid: int, depth: int = 0) -> bool:
+    """Whether a type is a domain with a CHECK, or is made of one."""
+    type_ = catalogue.types[oid]
+    parts = [type_.base, type_.element, *(part for _, part, _ in type_.fields or ())]
+    return type_.conditions or (
+        depth < 8 and any(has_conditions(catalogue, part, depth + 1) for part in parts if part in catalogue.types)
+    )
