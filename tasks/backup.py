@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from invoke.context import Context
 
@@ -12,14 +13,27 @@ JOBS = {"jobs": "how many tables at once (default: backup.jobs in invoke.yaml)"}
 FILE = {"file": "a backup's name, as backup.list shows it, or its folder (default: the newest)"}
 
 
-@task(help=ENV | JOBS | JSON)
-def create(ctx: Context, env: str | None = None, jobs: str | None = None, json: bool = False) -> None:
+MASKED = {
+    "masked": "mask every value that no rule in sql/masks declares safe; unprotected environments can restore it",
+    "secret-env": "the variable with the secret that keeps pseudonyms the same from copy to copy (default: a new secret)",
+}
+
+
+@task(help=ENV | JOBS | MASKED | JSON)
+def create(
+    ctx: Context,
+    env: str | None = None,
+    jobs: str | None = None,
+    masked: bool = False,
+    secret_env: str | None = None,
+    json: bool = False,
+) -> None:
     """Back the database up, with a manifest of what it holds."""
     from skinspire_db.operations import backup
     from skinspire_db.terminal import console
 
-    jobs = jobs or ctx.config.backup.jobs
-    console.operate(ctx, env, lambda context: backup.create(context, _folder(ctx), jobs=jobs), json=json)
+    options: dict[str, Any] = {"jobs": jobs or ctx.config.backup.jobs, "masked": masked, "secret_env": secret_env}
+    console.operate(ctx, env, lambda context: backup.create(context, _folder(ctx), **options), json=json)
 
 
 @task(name="list", help=ENV | JSON)

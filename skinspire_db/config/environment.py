@@ -11,6 +11,7 @@ from skinspire_db.config.project import Project, Setting, current_project, write
 from skinspire_db.config.server_pin import Pin
 from skinspire_db.errors import InvalidSetting
 
+MASKED = "MASKED"  # whose a masked backup is said to be; no environment can be called so
 ACTIVE_FILE = "environment"  # in Project.state; written by `invoke env.switch`
 
 
@@ -120,13 +121,14 @@ def resolve_active(name: str | None) -> str:
 
 
 def is_protected(name: str) -> bool:
-    """Whether the environment of that name is protected; one that this project does not declare counts as such.
+    """Whether the environment of that name is protected; one that this project does not declare counts as such, but not that
+    of masked backups.
 
     Raises:
         InvalidSetting: pyproject.toml declares what cannot be used.
     """
     project = current_project()
-    return name not in environment_names(project) or policy_of(name, project).protected
+    return name != MASKED and (name not in environment_names(project) or policy_of(name, project).protected)
 
 
 def describe(name: str | None = None) -> list[Setting]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from skinspire_db.catalog import objects
 from skinspire_db.catalog.fingerprint import OIDS, redivided
 from skinspire_db.catalog.objects import quoted_name as quoted_name
+from skinspire_db.errors import UsageError
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.target import Target
 
@@ -37,6 +38,10 @@ HASHED = """
     JOIN pg_class r ON r.oid = pg_partition_root(c.oid) JOIN pg_namespace rn ON rn.oid = r.relnamespace
     WHERE c.relkind = 'r' AND c.relispartition
 """
+
+
+# The tools' own rows are copied also when other rows are left out: they say which triggers and revisions are there.
+LEDGER = '"skinspire_tools"."ledger"'
 
 
 @dataclass(frozen=True)
@@ -129,6 +134,40 @@ def redivided_by(connection: Connection, read: list[Table]) -> list[Table]:
         root = next((hashed[place] for place in places if place in hashed), table.root)
         found.append(dataclasses.replace(table, root=root))
     return found
+
+
+def chosen(connection: Connection, found: list[Table], wanted: tuple[str, ...]) -> list[Table]:
+    """Tables by name, with those that they need through foreign keys and those that say what is installed.
+
+    Args:
+        connection: the source.
+        found: its tables.
+        wanted: names, with a schema unless that is public; none for no rows of the application's.
+
+    Raises:
+        UsageError: there is no table of a name.
+    """
+    from psycopg import sql
+
+    names = {f"{table.schema}.{table.name}": table for table in found}
+    taken: set[str] = set()
+    for name in wanted:
+        full = name if "." in name else f"public.{name}"
+        if full not in names:
+            raise UsageError(f"there is no table {name} in the source", remedy="correct --tables=patients,staff")
+        taken.add(names[full].quoted)
+    needs = [
+        (sql.Identifier(*names[:2]).as_string(), sql.Identifier(*names[2:]).as_string())
+        for names in connection.execute(
+            "SELECT DISTINCT n.nspname, c.relname, rn.nspname, r.relname"
+            " FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " JOIN pg_class r ON r.oid = k.confrelid JOIN pg_namespace rn ON rn.oid = r.relnamespace WHERE k.contype = 'f'"
+        ).fetchall()
+    ]
+    while more := {referenced for referring, referenced in needs if referring in taken} - taken:
+        taken |= more
+    taken |= {LEDGER, *(sql.Identifier(*each).as_string() for each in objects.version_tables(connection))}
+    return [table for table in found if table.quoted in taken]
 
 
 def hold(connection: Connection, target: Target) -> str:

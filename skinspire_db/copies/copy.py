@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db.catalog import fingerprint, objects
+from skinspire_db.catalog import fingerprint
 from skinspire_db.config import content, environment
 from skinspire_db.config.environment import Environment
 from skinspire_db.content import files
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
 METHODS = ("template", "stream")
-# The tools' own rows are copied also when other rows are left out: they say which triggers and revisions are there.
-LEDGER = '"skinspire_tools"."ledger"'
 
 
 @dataclass(frozen=True)
@@ -141,7 +139,7 @@ def _build(source: Environment, choice: Choice, running: Running) -> Target:
     if method == "template":
         connection.close()
         return _template(running, start, size)
-    return _stream(running, source, start, connection, choice)
+    return stream(running, source, start, connection, choice)
 
 
 def _source(source: Environment, choice: Choice, running: Running) -> tuple[Target, Connection, int, str]:
@@ -250,7 +248,10 @@ def _template(running: Running, start: Target, size: int) -> Target:
     return aside
 
 
-def _stream(running: Running, source: Environment, start: Target, connection: Connection, choice: Choice) -> Target:
+def stream(running: Running, source: Environment, start: Target, connection: Connection, choice: Choice) -> Target:
+    """Copy as a stream into a scratch database of the running operation's target, which is returned; `start` is where the
+    source is, and `connection` is connected to it.
+    """
     sessions: fingerprint.Sessions = set()
     looks = running.stack.enter_context(fingerprint.meanwhile(sessions, workers=2))
     options: dict[str, Any] = {"operation": running.operation, "jobs": 1, "watched": (sessions,)}
@@ -258,7 +259,9 @@ def _stream(running: Running, source: Environment, start: Target, connection: Co
     searched: dict[str, Future[None]] = {}
     with running.step("copy") as summary:
         snapshot = copied_tables.hold(connection, start)
-        wanted = _wanted(connection, choice)
+        wanted = copied_tables.tables(connection)
+        if choice.schema_only or choice.tables:
+            wanted = copied_tables.chosen(connection, wanted, choice.tables)
         alone = choice.hospital and _one_hospital(connection, choice.hospital, source)
         if alone:
             wanted = alone.reading(connection, wanted)
@@ -350,33 +353,6 @@ def _note_whole(connection: Connection, alone: OneHospital, running: Running) ->
         running.note(f"copied whole, as no foreign key ties them to a hospital: {', '.join(names)}")
     if connection.execute("SELECT EXISTS (SELECT FROM pg_largeobject_metadata)").fetchone() == (True,):
         running.note("left out: large objects, as nothing says whose they are")
-
-
-def _wanted(connection: Connection, choice: Choice) -> list[copied_tables.Table]:
-    from psycopg import sql
-
-    found = copied_tables.tables(connection)
-    if not choice.schema_only and not choice.tables:
-        return found
-    names = {f"{table.schema}.{table.name}": table for table in found}
-    chosen: set[str] = set()
-    for name in choice.tables:
-        full = name if "." in name else f"public.{name}"
-        if full not in names:
-            raise UsageError(f"there is no table {name} in the source", remedy="correct --tables=patients,staff")
-        chosen.add(names[full].quoted)
-    needs = [
-        (sql.Identifier(*names[:2]).as_string(), sql.Identifier(*names[2:]).as_string())
-        for names in connection.execute(
-            "SELECT DISTINCT n.nspname, c.relname, rn.nspname, r.relname"
-            " FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
-            " JOIN pg_class r ON r.oid = k.confrelid JOIN pg_namespace rn ON rn.oid = r.relnamespace WHERE k.contype = 'f'"
-        ).fetchall()
-    ]
-    while more := {referenced for referring, referenced in needs if referring in chosen} - chosen:
-        chosen |= more
-    chosen |= {LEDGER, *(sql.Identifier(*each).as_string() for each in objects.version_tables(connection))}
-    return [table for table in found if table.quoted in chosen]
 
 
 def _roles(connection: Connection, other: Connection) -> set[str]:

@@ -257,6 +257,14 @@ def refuse_elsewhere(name: str, target: Target) -> None:
     """
     if name == target.environment:
         return
+    remedy = f"invoke backup.list --env={target.environment} shows those of {target.environment}"
+    if name == environment.MASKED:
+        if target.policy.protected:
+            raise GuardRefused(
+                f"it is a masked backup, and {target.environment} is protected: it is not restored over real rows",
+                remedy=remedy,
+            )
+        return
     try:
         protected = environment.resolve(name).policy.protected
     except SkinspireError:
@@ -264,7 +272,7 @@ def refuse_elsewhere(name: str, target: Target) -> None:
     if protected:
         raise GuardRefused(
             f"it is a backup of {name}, which is protected: patients' data, and never restored to another environment",
-            remedy=f"invoke backup.list --env={target.environment} shows those of {target.environment}",
+            remedy=remedy,
         )
 
 

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from skinspire_db.copies import backup, prove, retention
+from skinspire_db.copies import backup, masked_backup, prove, retention
 from skinspire_db.copies import restore as restoring
+from skinspire_db.errors import UsageError
 from skinspire_db.lifecycle.operation import Job
 from skinspire_db.lifecycle.replacement import Replacement
 from skinspire_db.steps import Context
 
 
-def create(context: Context, folder: Path, *, jobs: str | int = 2) -> Job:
+def create(
+    context: Context, folder: Path, *, jobs: str | int = 2, masked: bool = False, secret_env: str | None = None
+) -> Job:
     """Back the database up, with a manifest of what it holds.
 
     Args:
         context: the environment, and the report.
         folder: where backups are kept.
         jobs: how many processes of pg_dump work at once, as it was typed.
+        masked: back a masked copy up, which unprotected environments can restore.
+        secret_env: the variable with the secret of its pseudonyms.
+
+    Raises:
+        UsageError: a secret is given for a backup that is not masked.
     """
+    if masked:
+        return masked_backup.create(context.environment, folder, jobs=jobs, secret_env=secret_env)
+    if secret_env is not None:
+        raise UsageError("--secret-env is for a masked backup", remedy="add --masked, or leave --secret-env out")
     return backup.create(context.environment, folder, jobs=jobs, report=context.report)
 
 

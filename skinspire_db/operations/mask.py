@@ -116,7 +116,5 @@ def _plan(connection: Connection, environment: Environment) -> Plan:
 def _of_the_application(made: Plan) -> list[Column]:
     """The columns that rules are for: not the tools' own, nor those of tables whose rows stay away."""
     return [
-        column
-        for column in made.catalogue.columns.values()
-        if not plan.is_tools(column) and column.table_name not in made.dropped
+        column for column in made.catalogue.columns.values() if not column.tools and column.table_name not in made.dropped
     ]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 
 import pytest
 from conftest import Outcome, Project
 from support import database
+
+from skinspire_db.copies.masking import plan
 
 PYPROJECT = '[tool.skinspire_db.environments.live]\nextends = "prod"\nsslmode = "disable"\n'
 
@@ -79,6 +82,21 @@ def test_the_masked_core_works(live: Project) -> None:
     assert live.invoke("db.copy", "--source=live", "--target=dev").code == 2, "as it is, the protected one is not copied"
 
 
+@pytest.mark.slow
+def test_a_masked_backup_is_restored_to_unprotected_environments_alone(live: Project) -> None:
+    made = live.invoke("backup.create", "--env=live", "--masked", "--json")
+    assert made.code == 0, made.err
+    name = made.json["backup"]
+    assert live.query(f"SELECT FROM pg_database WHERE datname ~ '^{source(live)}_'", "postgres") == [], "the copy is dropped"
+    refused = live.invoke("backup.restore", "--env=live", f"--file={name}", f"--confirm={source(live)}")
+    assert refused.code == 2 and "it is a masked backup, and live is protected" in refused.err
+    assert live.invoke("backup.restore", "--env=dev", f"--file={name}").code == 0
+    assert live.query("SELECT environment, masked_from FROM skinspire_tools.stamp") == [("dev", "live")]
+    assert live.query(COUNTS) == live.query(COUNTS, source(live))
+    assert "Bhattacharya" not in live.dump()
+    assert live.invoke("db.verify").code == 0
+
+
 RULES = """version = 1
 summary = "rules that tests use"
 {}
@@ -127,3 +145,101 @@ def test_a_value_of_a_masked_column_that_is_kept_in_another_one_stops_the_copy(l
     assert outcome.code == 0, outcome.err
     found = next(step["summary"] for step in outcome.json["steps"] if step["name"] == "search")
     assert found["values_found"] == 0 and found["values_looked_for"] > 200
+
+
+MODELS = """
+from sqlalchemy import CheckConstraint, Column, Date, ForeignKey, Identity, Integer, MetaData, Numeric, String, Table, Text, UniqueConstraint, text
+from sqlalchemy.dialects.postgresql import ARRAY, DATERANGE, ENUM, INET, JSONB
+
+metadata = MetaData()
+people = Table(
+    "people", metadata,
+    Column("id", Integer, Identity(), primary_key=True, comment="numbers of ours"),
+    Column("phone", String(10), CheckConstraint("phone ~ '^[0-9]{10}$'", name="digits"), unique=True, nullable=False),
+    Column("name", Text, info={"mask": "full_name"}),
+    Column("remarks", Text, info={"mask": "keep"}),
+    Column("share", Numeric(5, 2), CheckConstraint("share BETWEEN 0 AND 100", name="share")),
+    Column("stars", Integer, CheckConstraint("stars >= 1 AND stars <= 5", name="stars"), nullable=False),
+    Column("mood", ENUM("sad", "happy", "tired", name="mood"), nullable=False),
+    Column("born", Date, nullable=False), Column("died", Date), CheckConstraint("died > born", name="life"),
+    Column("tags", ARRAY(String(20))), Column("address", INET), Column("stay", DATERANGE),
+    Column("facts", JSONB, info={"mask": {"mask": "json", "paths": {"contact.city": "keep", "contact.phone": "phone", "kind": "keep"}}}),
+    comment="who comes to us",
+)
+visits = Table(
+    "visits", metadata,
+    Column("person_id", ForeignKey("people.id"), primary_key=True), Column("number", Integer, primary_key=True),
+    Column("seen_by", String(30), info={"mask": {"mask": "digits", "references": "people.phone"}}),
+    Column("moved", Date, info={"mask": {"mask": "shift", "by": "person_id"}}),
+    UniqueConstraint("person_id", "number", "seen_by"),
+)
+"""
+ROWS = """
+    INSERT INTO people (phone, name, remarks, share, stars, mood, born, died, tags, address, stay, facts)
+    SELECT 9000000000 + n * 7919, 'Person ' || n, 'kept words', n % 101, 1 + n % 5, 'tired', date '1950-03-03' + n, date '1950-03-04' + n,
+        ARRAY['Secretary ' || n], '10.0.0.1', daterange(date '2020-02-02', date '2020-02-03' + n),
+        jsonb_build_object('kind', 'plain', 'contact', jsonb_build_object('city', 'Springfield', 'phone', '0441234' || n, 'street', 'Elm Street'), 'secret', 'hidden away')
+    FROM generate_series(1, 300) n;
+    INSERT INTO visits SELECT id, k, phone, born + k FROM people, generate_series(1, 2) k
+"""
+JOINED = """
+    SELECT count(*), count(DISTINCT p.phone), count(DISTINCT p.id), count(DISTINCT p.name), count(DISTINCT p.tags), min(length(p.phone)), max(length(p.phone)),
+        min(length(p.id::text)), max(length(p.id::text)), bool_and(facts->>'kind' = 'plain'), bool_and(facts->'contact'->>'city' = 'Springfield'), bool_and(remarks = 'kept words')
+    FROM visits v JOIN people p ON p.id = v.person_id AND p.phone = v.seen_by
+"""
+
+
+@pytest.fixture
+def own(make_project: Callable[..., Project]) -> Project:
+    """A project of models of its own, with people in test."""
+    project = make_project('metadata = ["app:metadata"]\npeople = false')
+    (project.root / "app.py").write_text(MODELS)
+    assert project.process("db.setup", "--env=test").code == 0
+    project.execute(ROWS, database(project, "TEST"))
+    return project
+
+
+@pytest.mark.slow
+def test_keys_conditions_and_soft_references_hold_with_no_rule_but_the_models_own(own: Project) -> None:
+    copy = ("db.copy", "--source=test", "--target=dev", "--masked", "--secret-env=OF_COPIES")
+    assert "OF_COPIES names a variable that is not set" in own.process("--dry", *copy).err
+    own.env["OF_COPIES"] = "a secret of at least sixteen characters"
+    outcome = own.process(*copy)
+    assert outcome.code == 0, outcome.err
+    taken = own.query("SELECT * FROM people ORDER BY 1"), own.query("SELECT * FROM visits ORDER BY 1, 2")
+    assert own.query(JOINED) == own.query(JOINED, database(own, "TEST"))
+    dump = own.dump()
+    for value in ("Secretary", "Elm Street", "hidden away", "Person 1", "9000007919", "10.0.0.1", "2020-02-02"):
+        assert value not in dump, value
+    # The same person's dates are shifted alike, and their order is that of the source.
+    assert own.query("SELECT DISTINCT max(moved) - min(moved) FROM visits GROUP BY person_id") == [(1,)]
+    assert own.query("SELECT count(DISTINCT mood), bool_or(mood = 'tired') FROM people") == [(1, False)]
+    own.execute("INSERT INTO people (phone, stars, mood, born) VALUES ('1234567890', 1, 'sad', now())")
+    assert own.process("db.drift").code == 0, "the comments of the models are there"
+    assert own.process(*copy).code == 0
+    again = own.query("SELECT * FROM people ORDER BY 1"), own.query("SELECT * FROM visits ORDER BY 1, 2")
+    assert again == taken, "the same secret, the same pseudonyms"
+    own.env["OF_COPIES"] = "another secret of more than sixteen characters"
+    assert own.process(*copy).code == 0
+    assert not {row[0] for row in own.query("SELECT phone FROM people")} & {row[1] for row in taken[0]}
+
+
+@pytest.mark.slow
+def test_the_secret_is_in_no_statement_and_no_log(own: Project) -> None:
+    """Every statement of the source's server is looked at while it runs."""
+    own.env["OF_COPIES"] = "a secret of at least sixteen characters"
+    secret = plan.secret_of(own.env["OF_COPIES"])
+    seen = []
+    copying = own.start("db.copy", "--source=test", "--target=dev", "--masked", "--secret-env=OF_COPIES")
+    try:
+        while copying.poll() is None:
+            seen += [
+                row[0]
+                for row in own.query("SELECT query FROM pg_stat_activity WHERE application_name ~ 'skinspire'", "postgres")
+            ]
+            seen += subprocess.run(["ps", "axww"], capture_output=True, text=True, check=True).stdout.splitlines()
+    finally:
+        copying.kill()
+        copying.communicate()
+    assert any("COPY (SELECT" in each for each in seen), "the copy's own statements were seen"
+    assert not any(secret in each or own.env["OF_COPIES"] in each for each in seen)

@@ -6,7 +6,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db.catalog.objects import USER_RELATION
+from skinspire_db.catalog import objects
+from skinspire_db.catalog.objects import TOOLS_SCHEMA, USER_RELATION
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
@@ -29,8 +30,7 @@ TYPES = f"""
     FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
 """
 COLUMNS = f"""
-    SELECT c.oid, n.nspname, c.relname, a.attnum, a.attname, a.atttypid, a.atttypmod, format_type(a.atttypid, a.atttypmod), a.attnotnull,
-           c.reltuples
+    SELECT c.oid, n.nspname, c.relname, a.attnum, a.attname, a.atttypid, a.atttypmod, format_type(a.atttypid, a.atttypmod), a.attnotnull
     FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' AND {USER_RELATION}
     ORDER BY 2, 3, 4
@@ -98,7 +98,9 @@ class Type:
 
 @dataclass(frozen=True)
 class Column:
-    """A column that holds values of its own; `declared` is its type as SQL writes it."""
+    """A column that holds values of its own; `declared` is its type as SQL writes it, `tools`: the table is the tools' own, or
+    Alembic's.
+    """
 
     place: Place
     schema: str
@@ -108,7 +110,7 @@ class Column:
     modifier: int
     declared: str
     not_null: bool
-    rows: float = 0
+    tools: bool = False
 
     @property
     def full(self) -> str:
@@ -189,9 +191,10 @@ def read(connection: Connection) -> Catalogue:
         oid, kind, base, element, is_array, name, known, labels, fields, *rest = row
         parts = fields and [tuple(each) for each in fields]
         types[oid] = Type(oid, kind, base, element, is_array, name, known, labels, parts, *rest)
-    columns = {}
+    columns, versions = {}, objects.version_tables(connection)
     for oid, schema, table, number, *rest in rows(COLUMNS):
         column = Column((oid, number), schema, table, *rest)
+        column = replace(column, tools=schema == TOOLS_SCHEMA or (schema, table) in versions)
         step = types[column.type]
         while not column.not_null and step.kind == "d":
             column, step = replace(column, not_null=step.not_null), types[step.base]

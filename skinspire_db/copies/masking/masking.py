@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from skinspire_db.config.project import Project
 from skinspire_db.copies import streaming
 from skinspire_db.copies.copied_tables import Table, quoted_name
-from skinspire_db.copies.masking import catalogue, fitting, plan, rules
+from skinspire_db.copies.masking import catalogue, comments, fitting, plan, rules
 from skinspire_db.copies.masking.plan import Plan
 from skinspire_db.copies.masking.search import Search
 from skinspire_db.errors import UsageError
@@ -38,10 +38,12 @@ class Masking:
     Attributes:
         project: whose rules hold.
         secret: what the pseudonyms depend on, in hexadecimal digits.
+        stamped: whose the copy is said to be; "" for the environment that it is made for.
     """
 
     project: Project
     secret: str = field(repr=False, default_factory=plan.secret_of)
+    stamped: str = ""
 
     @classmethod
     def of(cls, project: Project, secret_env: str | None) -> Masking:
@@ -149,11 +151,13 @@ class MaskedStream:
     """What a stream of masked rows does beside one of plain rows.
 
     Attributes:
+        masking: what was asked for.
         plan: the masks.
         search: looks for values of the source in the copy.
         wanted: the tables, read through the masks.
     """
 
+    masking: Masking
     plan: Plan
     search: Search
     wanted: list[Table]
@@ -175,7 +179,7 @@ class MaskedStream:
         masked = [made.table(table) for table in wanted]
         search = Search(made)
         search.gather(connection, masked)
-        return cls(made, search, masked)
+        return cls(masking, made, search, masked)
 
     @property
     def columns(self) -> int:
@@ -183,7 +187,7 @@ class MaskedStream:
         return sum(len(table.reading.expressions) for table in self.wanted)
 
     def settle(self, aside: Target, source: str, operation: str, searched: set[str], summary: Any) -> None:
-        """Search what was not searched yet, and mark the copy as masked.
+        """Search what was not searched yet, write the models' comments, and mark the copy as masked.
 
         Args:
             aside: the copy.
@@ -197,8 +201,9 @@ class MaskedStream:
         """
         self.search.look(aside, operation, [table for table in self.wanted if table.quoted not in searched])
         self.search.judge(summary)
+        comments.write(aside, self.masking.project, self.plan.catalogue)
         with contextlib.closing(connections.connect(aside, operation)) as connection:
             connections.begin(connection, aside.policy, brief=True)
             connection.execute("SET TRANSACTION READ WRITE")
-            stamp.mark_masked(connection, aside.environment, source, self.plan.rules.versions)
+            stamp.mark_masked(connection, self.masking.stamped or aside.environment, source, self.plan.rules.versions)
             connection.commit()

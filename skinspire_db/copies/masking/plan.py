@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from skinspire_db.catalog.objects import TOOLS_SCHEMA
 from skinspire_db.copies.copied_tables import Reading, Table
 from skinspire_db.copies.masking import expressions, named, types
 from skinspire_db.copies.masking.catalogue import Catalogue, Check, Column, Place
@@ -14,9 +15,7 @@ from skinspire_db.copies.masking.rules import Rule, Rules
 from skinspire_db.copies.masking.types import Wish
 from skinspire_db.errors import UsageError
 
-# The tools' own tables, and Alembic's: what a masked copy keeps of them is no value of the application's.
-TOOLS = "skinspire_tools"
-DROPPED = {f"{TOOLS}.stamp", f"{TOOLS}.journal"}
+DROPPED = {f"{TOOLS_SCHEMA}.stamp", f"{TOOLS_SCHEMA}.journal"}
 LITERAL = re.compile(r"'((?:[^']|'')*)'")
 NUMBER = re.compile(r"(?<![\w.'])-?\d+(?![\w.'])")
 NO_LIST = re.compile(r"~|<|>|\blength\b", re.IGNORECASE)
@@ -164,7 +163,7 @@ def _mask_group(plan: Plan, columns: list[Column], wish: Wish, nulls_equal: set[
     rule = next(iter(shared.values()), None)
     for column in columns:
         own = rules.get(column.place, rule)
-        if is_tools(column):
+        if column.tools:
             own = Rule("keep", {}, "the tools' own tables")
         plan.masks[column.place] = _by_rule(plan, column, own, wish, nulls_equal) if own else _by_default(plan, column, wish)
 
@@ -255,11 +254,6 @@ def _refuse_dropped(plan: Plan) -> None:
                 f"{one.table_name} refers to {other.table_name}, whose rows stay away, by {name}: name it in drop_rows, or give"
                 f" {one.full} the mask null"
             )
-
-
-def is_tools(column: Column) -> bool:
-    """Whether a column is of the tools' own tables, or of Alembic's."""
-    return column.schema == TOOLS or (column.schema, column.table) == ("public", "alembic_version")
 
 
 def secret_of(value: str | None = None) -> str:

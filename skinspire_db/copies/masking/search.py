@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from skinspire_db.copies.copied_tables import Table
 from skinspire_db.copies.masking import types
 from skinspire_db.copies.masking.catalogue import Column
-from skinspire_db.copies.masking.plan import Plan, is_tools
+from skinspire_db.copies.masking.plan import Plan
 from skinspire_db.errors import StepFailed
 from skinspire_db.lifecycle.result import counted
 from skinspire_db.postgres import connections
@@ -136,7 +136,7 @@ class Search:
             columns[column.schema, column.table].append(column)
         for table in wanted:
             mine = columns.get((table.schema, table.name), [])
-            if mine and not is_tools(mine[0]) and mine[0].table_name not in self.plan.dropped:
+            if mine and not mine[0].tools and mine[0].table_name not in self.plan.dropped:
                 yield table, mine
 
     def _resolved(self, column: Column) -> str:
