@@ -100,7 +100,9 @@ def with_views(connection: Connection, text: str, files: Iterable[SqlFile]) -> s
         found: dict[str, Saved] = {}
         for statement in sql_text.statements(piece):
             gone |= _drops(connection, statement)
-            found |= {each.key: each for each in _in_the_way(connection, statement, ours, gone) if each.key not in taken}
+            found |= {
+                each.key: each for each in _in_the_way(connection, piece, statement, ours, gone) if each.key not in taken
+            }
         before = [f"\n\nDROP {live.word(key)} {live.split(key)[1]}" for key in reversed(found)]
         after = []
         if ENDS.fullmatch(sql_text.without_comments(piece)):
@@ -111,10 +113,10 @@ def with_views(connection: Connection, text: str, files: Iterable[SqlFile]) -> s
     return ";".join(pieces)
 
 
-def _in_the_way(connection: Connection, statement: str, ours: Collection[str], gone: set[str]) -> list[Saved]:
+def _in_the_way(connection: Connection, piece: str, statement: str, ours: Collection[str], gone: set[str]) -> list[Saved]:
     found: dict[str, Saved] = {}
     for what, start in obstacles.needed(connection, statement):
-        if start and not (obstacles.CASCADE.search(statement) and dependents.unknown(connection, start, ours)):
+        if start and not obstacles.is_left(connection, piece, statement, start, ours):
             because = f"{what} cannot be changed under the views on it"
             found |= {
                 each.key: each for each in dependents.planned(connection, start, ours, because, gone) if each.key not in found

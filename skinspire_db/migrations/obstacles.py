@@ -37,14 +37,17 @@ def clear(connection: Connection, sql: str, ours: Collection[str]) -> list[Saved
     saved: list[Saved] = []
     for statement in sql_text.statements(sql):
         for what, start in needed(connection, statement):
-            if start and not (CASCADE.search(statement) and _are_others(connection, start, ours)):
+            if start and not is_left(connection, sql, statement, start, ours):
                 saved += dependents.take_down(connection, start, ours, f"{what} cannot be changed under the views on it")
     return saved
 
 
-def _are_others(connection: Connection, start: list[Address], ours: Collection[str]) -> bool:
-    """Whether something that no file made depends on them: a statement with CASCADE means to drop it."""
-    return bool(dependents.unknown(connection, start, ours))
+def is_left(connection: Connection, sql: str, statement: str, start: list[Address], ours: Collection[str]) -> bool:
+    """Whether nothing is dropped for a statement: something that no file made depends on what it changes, and the statement
+    has CASCADE, which means to drop that, or is one in a DO block, which may never run.
+    """
+    in_block = statement not in sql_text.split(sql_text.without_comments(sql), ";")
+    return bool((in_block or CASCADE.search(statement)) and dependents.unknown(connection, start, ours))
 
 
 def needed(connection: Connection, statement: str) -> Iterator[tuple[str, list[Address]]]:

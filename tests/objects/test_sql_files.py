@@ -292,6 +292,13 @@ def test_a_revision_under_a_view(app: Project) -> None:
     assert outcome.code == 0, outcome.err
     assert "view visits_open dropped, and made again" in outcome.out
     assert set(states(app).values()) == {"INSTALLED"}
+    app.execute("CREATE VIEW theirs AS SELECT status FROM visits")
+    revision(
+        app, "never", "wider", "DO $$ BEGIN IF false THEN ALTER TABLE visits ALTER status TYPE varchar(50); END IF; END $$"
+    )
+    for name in ("migrate.sql", "migrate.upgrade"):
+        outcome = app.invoke(name)
+        assert outcome.code == 0, ("a branch that is not taken stops at nothing", outcome.err)
     assert app.query("SELECT obj_description('visits_open'::regclass), count(*) FROM visits_counted") == [("kept", 2)]
 
 
