@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 SETTING = "skinspire_db.masking"  # the sessions' setting with the secret, which no SQL text holds
 SECRET = f"(SELECT decode(current_setting('{SETTING}'), 'hex'))"  # without a column, so PostgreSQL runs it once a query
 HEX = "0123456789abcdef"
@@ -60,13 +62,26 @@ def phone(value: str) -> str:
 def characters(value: str) -> str:
     """A bijection that keeps length and kinds: each digit becomes a digit, each letter a letter, anything else stays.
 
-    A Feistel network over the two halves of the text; letters beyond ASCII stay in their block of 32.
+    A Feistel network over the two halves of the text; letters beyond ASCII stay in their block of 32. Texts of digits alone
+    stay such texts, so that the halves can be added to as numbers, in an eighth of the time.
     """
+    mixed, digits = _network(value, _shifted), _network(value, _added)
+    return f"CASE WHEN {value} ~ '^[0-9]{{2,30}}$' THEN {digits} ELSE {mixed} END"
+
+
+def _network(value: str, step: Callable[[str, str, int], str]) -> str:
     last = f"SELECT left({value}, length({value}) / 2) AS l, substr({value}, length({value}) / 2 + 1) AS r WHERE {value} IS NOT NULL OFFSET 0"
     for number in range(ROUNDS):
         one, other = ("r", "l") if number % 2 == 0 else ("l", "r")
-        last = f"SELECT {other}, {_shifted(one, other, number)} AS {one} FROM ({last}) AS s{number} OFFSET 0"
+        last = f"SELECT {other}, {step(one, other, number)} AS {one} FROM ({last}) AS s{number} OFFSET 0"
     return f"(SELECT l || r FROM ({last}) AS s)"
+
+
+def _added(half: str, key: str, number: int) -> str:
+    """The digits, with the hash of the other half added, as many as they were."""
+    most = f"('1' || repeat('0', length({half})))::bigint"
+    added = f"({half}::bigint + {number_of(hashed(key, f'half{number}'))}) % {most}"
+    return f"lpad(({added})::text, length({half}), '0')"
 
 
 def _shifted(shifted: str, key: str, number: int) -> str:
