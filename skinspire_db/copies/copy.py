@@ -301,7 +301,7 @@ def stream(running: Running, source: Environment, start: Target, connection: Con
             running.note(note)
         if masked:
             sequences |= masking.follow_sequences(aside, masked.plan, wanted)
-        _copy_properties(start, aside, running)
+        _copy_properties(start, aside, running, masked=masked is not None)
         summary.numbers = {"method": "stream", "tables": len(wanted), "jobs": choice.jobs}
         summary.numbers |= {"masked_columns": masked.columns} if masked else {}
     with running.step("compare") as summary:
@@ -368,12 +368,17 @@ def _roles(connection: Connection, other: Connection) -> set[str]:
     return present
 
 
-def _copy_properties(start: Target, aside: Target, running: Running) -> None:
+def _copy_properties(start: Target, aside: Target, running: Running, *, masked: bool = False) -> None:
     with (
         contextlib.closing(connections.connect(start, running.operation)) as old,
         contextlib.closing(connections.connect(aside, running.operation)) as new,
     ):
         connections.begin(old, start.policy, brief=True)
         connections.autocommit(new)
-        for left in database_settings.write(new, aside.database, database_settings.read(old)):
+        kept = database_settings.read(old)
+        if masked:  # a comment can hold anything, and a setting of the application's own a secret
+            kept = [
+                each for each in kept if each[0] != "comment" and not (each[0] == "set" and "." in each[2].partition("=")[0])
+            ]
+        for left in database_settings.write(new, aside.database, kept):
             running.note(f"left out: {left}")

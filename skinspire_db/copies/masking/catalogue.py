@@ -161,7 +161,15 @@ class Catalogue:
     checks: dict[int, list[Check]] = field(default_factory=dict)
     references: list[tuple[str, list[tuple[Place, Place]]]] = field(default_factory=list)
     parents: list[tuple[Place, Place]] = field(default_factory=list)
+    by_name: dict[tuple[str, str], list[Column]] = field(default_factory=dict, repr=False)
     parts: dict[str, list[str]] = field(default_factory=dict)
+
+    def named(self, schema: str, table: str) -> list[Column]:
+        """The columns of a table."""
+        if not self.by_name:
+            for column in self.columns.values():
+                self.by_name.setdefault((column.schema, column.table), []).append(column)
+        return self.by_name.get((schema, table), [])
 
     def tables(self) -> dict[int, list[Column]]:
         """The columns of each table, by the table's oid."""

@@ -20,6 +20,7 @@ RANGES += [
     (10**18, 2**18, 31369674823207),
 ]
 RANGES.sort()
+ARRAYS = [f"ARRAY[{', '.join(map(str, each))}]::bigint[]" for each in zip(*RANGES, strict=True)]
 
 
 def hashed(text: str, tag: str = "") -> str:
@@ -101,7 +102,7 @@ def _shifted(shifted: str, key: str, number: int) -> str:
 
 def whole_number(value: str) -> str:
     """A bijection of whole numbers that keeps the sign and the number of digits; 0 stays."""
-    first, left, right = (f"ARRAY[{', '.join(map(str, each))}]::bigint[]" for each in zip(*RANGES, strict=True))
+    first, left, right = ARRAYS
     absolute = f"abs(nullif(({value})::bigint, -9223372036854775808))"
     ranged = f"SELECT a, width_bucket(a, {first}) AS n FROM (SELECT {absolute} AS a OFFSET 0) AS a OFFSET 0"
     parts = f"SELECT a - ({first})[n] AS a, ({first})[n] AS f, ({left})[n] AS ls, ({right})[n] AS rs FROM ({ranged}) AS n OFFSET 0"

@@ -25,6 +25,8 @@ def literal(value: object) -> str:
     from psycopg import sql
 
     text = value if isinstance(value, str) else json.dumps(value)
+    if text.isascii() and text.isprintable() and "\\" not in text:  # of two thousand tables there are thousands
+        return "'" + text.replace("'", "''") + "'"
     return sql.Literal(text).as_string().strip()
 
 

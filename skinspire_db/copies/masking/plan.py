@@ -80,7 +80,7 @@ class Plan:
 
     def table(self, table: Table) -> Table:
         """The table, read through its masks."""
-        columns = {c.name: c for c in self.catalogue.columns.values() if (c.schema, c.table) == (table.schema, table.name)}
+        columns = {column.name: column for column in self.catalogue.named(table.schema, table.name)}
         expressions_ = {
             name: f"({self.masks[column.place].sql})::{_storage(self.catalogue, column)}"
             for name, column in columns.items()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -131,11 +130,8 @@ class Search:
 
     def _of(self, wanted: Iterable[Table]) -> Iterable[tuple[Table, list[Column]]]:
         """The tables with their columns; the tools' own hold what the project's files say."""
-        columns: dict[tuple[str, str], list[Column]] = defaultdict(list)
-        for column in self.plan.catalogue.columns.values():
-            columns[column.schema, column.table].append(column)
         for table in wanted:
-            mine = columns.get((table.schema, table.name), [])
+            mine = self.plan.catalogue.named(table.schema, table.name)
             if mine and not mine[0].tools and mine[0].table_name not in self.plan.dropped:
                 yield table, mine
 
