@@ -70,6 +70,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # Our own modules are compiled once for the hundreds of processes; those that tests write, and change within a second, never
     # are: Python knows bytecode by the second and the size of its source.
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    sys.dont_write_bytecode = False  # until all tests are collected: to read them anew is 7 s for each worker
     if not hasattr(config, "workerinput"):
         for folder in ("skinspire_db", "tasks"):
             compileall.compile_dir(CHECKOUT / folder, quiet=2)
@@ -106,6 +107,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
+    sys.dont_write_bytecode = True
     gc.freeze()  # what is there now lives as long as the run
 
 
