@@ -95,6 +95,7 @@ def of_own_table(make_project: Callable[..., Project], settings: str) -> Project
     return project
 
 
+@pytest.mark.slow
 def test_a_table_of_revisions_with_a_name_of_its_own(make_project: Callable[..., Project]) -> None:
     """Without the setting it is found, and the setting is told; an adopted database keeps it, and gets no second one."""
     project = of_own_table(make_project, "")
@@ -139,6 +140,7 @@ def test_a_baseline_beside_a_table_of_revisions_of_its_own(make_project: Callabl
     assert project.query("SELECT to_regclass('one') IS NOT NULL, to_regclass('alembic_version')") == [(True, None)]
 
 
+@pytest.mark.slow
 def test_the_table_of_revisions_that_settings_name(make_project: Callable[..., Project]) -> None:
     project = application(make_project, ["one", "two"])
     write(project.root / "migrations" / "versions", "one", None)
@@ -156,11 +158,19 @@ def test_the_table_of_revisions_that_settings_name(make_project: Callable[..., P
     setup = project.invoke("db.setup")
     assert setup.code == 0 and project.query("SELECT version_num FROM meta.history") == [("two",)], setup.err
     assert project.query("SELECT to_regclass('public.alembic_version')") == [(None,)]
-    assert not empty_dump.ROWS.match(b"COPY meta.history (version_num) FROM stdin;"), "no rows of the application's"
-    folder = settings.Project(project.root, {"version_table": "own.noted"})
-    assert version_table.named(folder) == ("own", "noted"), "our own setting is above Alembic's"
+
+
+def test_which_setting_names_the_table_of_revisions(tmp_path: Path) -> None:
+    (tmp_path / "alembic.ini").write_text("[alembic]\nversion_table = history\nversion_table_schema = meta\n")
+    assert version_table.named(settings.Project(tmp_path, {})) == ("meta", "history")
+    own = settings.Project(tmp_path, {"version_table": "own.noted"})
+    assert version_table.named(own) == ("own", "noted"), "our own setting is above Alembic's"
+    assert version_table.named(settings.Project(tmp_path, {"version_table": "noted"})) == ("public", "noted")
     with pytest.raises(InvalidSetting, match="is no name of a table"):
-        version_table.named(settings.Project(project.root, {"version_table": ["a"]}))
+        version_table.named(settings.Project(tmp_path, {"version_table": ["a"]}))
+    (tmp_path / "alembic.ini").unlink()
+    assert version_table.named(settings.Project(tmp_path, {})) is None
+    assert not empty_dump.ROWS.match(b"COPY meta.history (version_num) FROM stdin;"), "no rows of the application's"
 
 
 def of_several_lines(project: Project) -> None:
