@@ -145,7 +145,7 @@ def _views(subject: Subject) -> str:
         subject,
         "SELECT name FROM unnest(%s::text[]) AS name WHERE NOT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n"
         " ON n.oid = c.relnamespace WHERE n.nspname || '.' || c.relname = name AND c.relkind IN ('v', 'm', 'r', 'p', 'f'))",
-        (subject.wanted.views,),
+        (list(subject.wanted.views),),
     )
     names = [name.removeprefix("public.") for name in missing]
     filed = {name.replace('"', "") for file in subject.files for kind, name, _ in file.creates() if kind == "view"}

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass, field, fields, replace
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db.catalog import fingerprint, spelling
@@ -245,13 +246,15 @@ def differences(
     Raises:
         PermissionMissing: the role may not create databases.
     """
+    states = status.status(connection, files)
     absent = adopted.absent(connection, files)
-    made = expected(connection, target, project, wanted, [file for file in files if file not in absent])
+    out = {file.name for file in absent} | {each.file for each in states if each.state == status.IDLE}
+    made = expected(connection, target, project, wanted, [file for file in files if file.name not in out])
     found = list(compare(_without_own_role(connection), made, set(wanted.views)))
-    if any(_is_worded_otherwise(each) for each in found):
-        states = status.status(connection, files)
-        as_made = {each.object.rpartition("view ")[2] for each in states if each.state == "INSTALLED"}
-        found = [each for each in found if not (_is_worded_otherwise(each) and each.name.removeprefix("public.") in as_made)]
+    by_files = {plain(key.removeprefix("view ")) for key in made if key.startswith("view ")}
+    found += _without_columns(connection, {name: wanted.views[name] for name in wanted.views.keys() - by_files})
+    as_made = {each.object for each in states if each.state == "INSTALLED"}
+    found = [each for each in found if not _is_as_made(each, as_made)]
     refused = [
         Difference(kind, name, "refused", "", f"{definition}\nPostgreSQL refuses it: {reason}")
         for kind, name, definition, reason in made.faults
@@ -266,9 +269,30 @@ def differences(
     )
 
 
-def _is_worded_otherwise(difference: Difference) -> bool:
-    """Whether it may be the words of a view alone: PostgreSQL writes casts by the types of the columns that are there."""
-    return difference.kind == "view" and difference.state == "differs" and [*difference.what] == ["definition"]
+def _is_as_made(difference: Difference, as_made: set[str]) -> bool:
+    """Whether an object that differs is what its file has made here, as its state says.
+
+    PostgreSQL words a view by the types of the columns that are there. A file may be applicable here alone, by a column or
+    an extension that the models have not got.
+    """
+    if difference.kind == "view" and difference.state == "differs" and [*difference.what] == ["definition"]:
+        name = difference.name.removeprefix("public.")
+        return f"view {name}" in as_made or f"materialized view {name}" in as_made
+    return difference.kind in ("function", "trigger") and difference.state == "extra" and difference.name in as_made
+
+
+def _without_columns(connection: Connection, views: Mapping[str, list[str]]) -> Iterator[Difference]:
+    """The views that exist without columns which the models read: they are made by hand, so nothing else of them is known."""
+    query = """
+        SELECT n.nspname || '.' || c.relname AS name, array_agg(a.attname::text ORDER BY a.attnum)
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+        WHERE c.relkind IN ('v', 'm', 'r', 'p', 'f') AND n.nspname || '.' || c.relname = ANY (%s) GROUP BY 1 ORDER BY 1
+    """
+    for name, there in connection.execute(query, (list(views),)).fetchall():
+        if set(views[name]) - set(there):
+            live, wanted = ", ".join(there), ", ".join(views[name])
+            yield Difference("view", name, "differs", live, wanted, {"columns": (live, wanted)})
 
 
 def _without_own_role(connection: Connection) -> Snapshot:
@@ -323,6 +347,9 @@ def _remedy(first: Difference, collection: str) -> str:
         return "correct the model that says so, then invoke db.drift --env={env}"
     if first.kind == "extension" and first.state == "missing":
         return "invoke migrate.upgrade --env={env}"
+    if [*first.what] == ["columns"]:
+        view = quote(first.name.removeprefix("public."))
+        return f"invoke sql.new --env={{env}} --view={view} --from-database, then correct that file"
     if first.kind in WRITTEN:
         return "invoke migrate.new --env={env} --message=changes, or correct the database by hand"
     if first.kind in ("trigger", "function", "view", "file") and first.state != "extra":

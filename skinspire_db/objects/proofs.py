@@ -90,7 +90,7 @@ def _prove(connection: Connection, file: SqlFile, files: list[SqlFile]) -> Check
         if in_the_way := interference.in_the_way(connection, file, partial(_passes, connection, file, files)):
             more = f", and {counted(len(in_the_way) - 1, 'more trigger')}" if len(in_the_way) > 1 else ""
             says = f"{sentence(error)}; it passes without {in_the_way[0]}{more}"
-            return Check(file.name, "fail", f"{_where(error, file, files)}: {says}", _without(file))
+            return Check(file.name, "fail", f"{_where(error, file, files)}: {says}", _without(file), in_files=True)
         return Check(file.name, "fail", f"{_where(error, file, files)}: {sentence(error)}", DIFF)
     finally:
         if not connection.closed:
@@ -130,7 +130,7 @@ def _overwritten(connection: Connection, file: SqlFile) -> Check | None:
         return None
     first = next((each for each in undone if not each.because), undone[0])
     more = f"; so do {len(undone) - 1} more" if len(undone) > 1 else ""
-    return Check(file.name, "unknown" if first.because else "fail", f"{first}{more}", _without(file))
+    return Check(file.name, "unknown" if first.because else "fail", f"{first}{more}", _without(file), in_files=True)
 
 
 def _without(file: SqlFile) -> str:

@@ -96,8 +96,16 @@ def refusal(file: SqlFile, error: psycopg.Error, line: int | None = None) -> Exc
         return error
     return SqlFileInvalid(
         f"{file.path}:{line or _line(file, error) or 1}: {sentence(error)}",
-        remedy=error.diag.message_hint or f"correct {file.path.name}",
+        remedy=_of_the_database(file, error) or error.diag.message_hint or f"correct {file.path.name}",
     )
+
+
+def _of_the_database(file: SqlFile, error: psycopg.Error) -> str:
+    """The way to a file of what this one needs and no file makes, where an adopted database has it."""
+    kind = {"42883": "function", "42P01": "view"}.get(error.sqlstate or "")
+    name = missing_name(file, error) if kind else ""
+    flag = f"--{kind}={name} --from-database"
+    return f"correct {file.path.name}; or, where the database has {name}: invoke sql.new {flag}" if name else ""
 
 
 def _line(file: SqlFile, error: psycopg.Error) -> int | None:

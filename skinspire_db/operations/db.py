@@ -97,7 +97,11 @@ def drift(context: Context, asked: Acceptance | None = None) -> Look:
     def phrases(connection: Connection | None) -> list[str]:
         return changed(connection).phrases if connection else []
 
-    step = Step("accept", lambda connection: acceptance.write(project, changed(connection)), plans=phrases)
+    step = Step(
+        "accept" if asked.accept else "forget",
+        lambda connection: acceptance.write(project, changed(connection)),
+        plans=phrases,
+    )
     return Look("db.drift", context.environment, (step,), writes=True)
 
 

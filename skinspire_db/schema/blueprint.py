@@ -24,9 +24,9 @@ class Blueprint:
 
     The `extensions` come first; `statements` make the rest. `columns` is table -> column -> (type, nullable), each None where
     it is not compared, such as a type that PostgreSQL writes otherwise. `names` are [table, name] of constraints and indexes;
-    `views` are what the application maps itself. `python_defaults` is table -> columns whose default SQLAlchemy alone knows:
-    triggers, psql and COPY see none. `functions`: functions of the application listen to the creation of its tables. `notes`
-    are what SQLAlchemy warns of circles among the tables.
+    `views` is view -> columns of what the application maps itself. `python_defaults` is table -> columns whose default
+    SQLAlchemy alone knows: triggers, psql and COPY see none. `functions`: functions of the application listen to the creation
+    of its tables. `notes` are what SQLAlchemy warns of circles among the tables.
     """
 
     extensions: list[str]
@@ -34,7 +34,7 @@ class Blueprint:
     columns: dict[str, dict[str, tuple[str | None, bool | None]]]
     names: list[list[str]]
     indexes: int
-    views: list[str]
+    views: dict[str, list[str]]
     python_defaults: dict[str, list[str]]
     functions: bool
     notes: list[str]
@@ -68,7 +68,9 @@ class Blueprint:
             for table in wanted
             if not is_view(table)
         }
-        views = sorted(name_of(table) for table in models.tables.values() if is_view(table))
+        views = {
+            name_of(table): [column.name for column in table.columns] for table in models.tables.values() if is_view(table)
+        }
         names = {(name_of(table), name) for table in wanted for name in named_constraints(table)}
         indexes = {(name_of(table), str(index.name)) for table in wanted for index in table.indexes}
         statements = create_statements(models, wanted)
@@ -105,7 +107,7 @@ class Blueprint:
             for table, name in self.names
             if table in tables and not any(without(f"{kind} {name} on {table}") for kind in ("constraint", "index"))
         ]
-        views = [name for name in self.views if not without(f"view {name}")]
+        views = {name: columns for name, columns in self.views.items() if not without(f"view {name}")}
         return replace(self, columns=columns, names=names, views=views)
 
 

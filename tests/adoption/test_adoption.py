@@ -14,6 +14,16 @@ from skinspire_db.config import environment
 from skinspire_db.postgres.target import target_of
 
 OF_THE_TOOLS = "skinspire_tools"
+PROBED = """/*
+version = 1
+summary = "nothing that is kept"
+order   = 500
+attach  = { tables = ["zz_restore_probe"] }
+when    = "BEFORE INSERT"
+needs   = { zz_restore_probe = [] }
+*/
+CREATE OR REPLACE FUNCTION public.probed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
+"""
 
 
 def adopt(project: Project, *more: str) -> Any:
@@ -147,6 +157,25 @@ def test_what_is_not_accepted_any_more_or_changed_is_drift_again(old_clinic: Pro
     old_clinic.execute("ALTER TABLE bill_lines ALTER line_id TYPE bigint")
     drift = old_clinic.forked("db.drift", "--json")
     assert (drift.code, drift.json["accepted_and_gone"]) == (0, ["column public.bill_lines.line_id type"])
+    # A view that the models read has no file, and is compared by the columns that they read.
+    old_clinic.execute("DROP VIEW open_bills_view; CREATE VIEW open_bills_view AS SELECT bill_id, memo FROM bills")
+    drift = old_clinic.forked("db.drift", "--json")
+    assert drift.code == 3 and drift.json["drift"][0]["what"] == {"columns": ["bill_id, memo", "bill_id, gross"]}
+    assert "invoke sql.new --env=dev --view=open_bills_view --from-database" in drift.json["error"]["remedy"]
+    # A trigger file that is applicable here alone, by a table that no model has, makes no difference once it is installed.
+    assert old_clinic.forked("db.drift", "--accept", "--reason=by hand").code == 0
+    own = old_clinic.root / "sql" / "triggers" / "probed.sql"
+    (own.parent / "verify").mkdir(parents=True)
+    own.write_text(PROBED)
+    (own.parent / "verify" / own.name).write_text("DO $$ BEGIN PERFORM pg_temp.expect(true, 'it runs'); END $$;\n")
+    assert old_clinic.forked("triggers.bump", "--name=probed").code == 0
+    installed = old_clinic.forked("triggers.install", "--name=probed")
+    assert installed.code == 0, installed.err
+    drift = old_clinic.forked("db.drift", "--json")
+    assert (drift.code, drift.json["drift"]) == (0, []), drift.out
+    old_clinic.execute("ALTER TABLE zz_restore_probe DISABLE TRIGGER _500_probed")
+    drift = old_clinic.forked("db.drift", "--json")
+    assert [each["name"] for each in drift.json["drift"]] == ["_500_probed on public.zz_restore_probe"], drift.out
 
 
 @pytest.mark.slow
