@@ -12,13 +12,26 @@ _PUBLIC = {
     "SoftDeleteMixin": "skinspire_db.clinic.models",
     "TenantMixin": "skinspire_db.clinic.models",
     "TimestampMixin": "skinspire_db.clinic.models",
+    "HospitalNotSet": "skinspire_db.errors",
+    "HospitalRefused": "skinspire_db.errors",
     "SkinspireError": "skinspire_db.errors",
     "pipeline": "skinspire_db.pipelines",
 }
 
 _MODULES = ("steps",)
 
-__all__ = ["Base", "SkinspireError", "SoftDeleteMixin", "TenantMixin", "TimestampMixin", "__version__", "pipeline", "steps"]
+__all__ = [
+    "Base",
+    "HospitalNotSet",
+    "HospitalRefused",
+    "SkinspireError",
+    "SoftDeleteMixin",
+    "TenantMixin",
+    "TimestampMixin",
+    "__version__",
+    "pipeline",
+    "steps",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -14,6 +14,8 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from skinspire_db.config.tenancy import ALL_HOSPITALS as ALL_HOSPITALS
+from skinspire_db.errors import HospitalNotSet as HospitalNotSet
+from skinspire_db.errors import HospitalRefused as HospitalRefused
 from skinspire_db.service import CONNECTION_TYPES
 
 if TYPE_CHECKING:

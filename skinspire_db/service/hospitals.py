@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import sqlalchemy
 
 from skinspire_db.config.tenancy import ALL_HOSPITALS
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 KNOWN_SECONDS = 1.0  # for which a hospital counts as active after PostgreSQL was asked
 KNOWN_AT_MOST = 10_000  # hospitals that a process remembers
+LONGEST_SHOWN = 40  # characters of a value that an error shows
 CANNOT_TAKE_ROLE = ("22023", "42501")  # PostgreSQL's codes for SET ROLE: there is no such role, the login is no member
 # The table of hospitals, to which most foreign keys of a column hospital_id refer; its key; the condition that one is active.
 TENANTS = """
@@ -95,7 +97,10 @@ def key_of(hospital: object) -> str:
     try:
         return str(uuid.UUID(value))
     except (ValueError, AttributeError, TypeError):
-        raise HospitalRefused(f"{value!r} is no hospital: it is no UUID", remedy="give the hospital's hospital_id") from None
+        shown = (
+            repr(value) if isinstance(value, int | str) and len(str(value)) <= LONGEST_SHOWN else f"a {type(value).__name__}"
+        )
+        raise HospitalRefused(f"{shown} is no hospital: it is no UUID", remedy="give the hospital's hospital_id") from None
 
 
 def identity(service: Service, user: str | None, hospital: object, reason: str | None, outer: Identity | None) -> Identity:
@@ -194,6 +199,11 @@ def write_down(service: Service, journal: Callable[..., Any], identity: Identity
             connection.scalar(sqlalchemy.text("SELECT 1"))
             journal(fairy.dbapi_connection, "service.all_hospitals", service.environment.name, 0.0, [entry])
             connection.commit()
+        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedTable):
+            raise PermissionMissing(
+                f"the role {identity.role} may not write the reason into the journal",
+                remedy=f"invoke sql.install --env={service.environment.name}",
+            ) from None
         except sqlalchemy.exc.DBAPIError as error:
             refuse_role(service, identity, error)
             raise

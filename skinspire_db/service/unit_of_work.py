@@ -283,8 +283,13 @@ def _note_begin(session: BlockSession, transaction: SessionTransaction, connecti
     if transaction.nested:
         return
     unit = session.unit
-    unit.connection = connection
     driver: Any = connection.connection.driver_connection
+    if unit.identity.role and driver.autocommit:
+        raise UsageError(
+            "tenancy is on, and a connection with isolation_level AUTOCOMMIT would be no hospital's",
+            remedy="take the isolation level out; a block is a transaction",
+        )
+    unit.connection = connection
     unit.count_at_begin = driver.transaction_count
     unit.identity_is_set = unit.identity != NO_IDENTITY
     driver.settings = unit.identity.settings()

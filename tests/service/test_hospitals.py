@@ -16,8 +16,14 @@ from tenant_app import CLOSED, A, B, app, hospitals_of, seen, tenants  # noqa: F
 
 from skinspire_db.clinic.models import Branch, Hospital, ParameterSetting, Patient, RoleMaster
 from skinspire_db.config.tenancy import application_role, system_role
-from skinspire_db.database_service import ALL_HOSPITALS, get_db_engine, get_db_session, set_current_hospital
-from skinspire_db.errors import HospitalNotSet, HospitalRefused, SessionSpoiled, UsageError
+from skinspire_db.database_service import (
+    ALL_HOSPITALS,
+    close_db_connections,
+    get_db_engine,
+    get_db_session,
+    set_current_hospital,
+)
+from skinspire_db.errors import HospitalNotSet, HospitalRefused, PermissionMissing, SessionSpoiled, UsageError
 
 IDENTITY = text("SELECT current_user, current_setting('app.current_user'), current_setting('app.current_hospital')")
 
@@ -66,6 +72,23 @@ def test_no_hospital_is_an_error_before_any_sql(app: Project) -> None:
         with pytest.raises(UsageError, match="a reason go together"), get_db_session(hospital=hospital, reason=reason):
             pytest.fail("the block began")
     assert "Connections in pool: 0" in get_db_engine().pool.status()
+
+
+def test_what_has_no_transaction_or_no_role_is_refused(app: Project) -> None:
+    with pytest.raises(UsageError, match="would be no hospital's"), get_db_session(hospital=A) as session:
+        session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+    role, login = application_role(app.database), f"{app.database}_login"
+    app.execute(f"REVOKE {role} FROM {login}; REVOKE INSERT ON skinspire_tools.journal FROM {system_role(app.database)}")
+    close_db_connections()
+    try:
+        words = f"cannot take the role {role} -> invoke db.doctor"
+        with pytest.raises(PermissionMissing, match=words), get_db_session(hospital=A) as session:
+            session.execute(text("SELECT 1"))
+        with pytest.raises(PermissionMissing, match=r"may not write the reason into the journal -> invoke sql.install"):
+            get_db_session(hospital=ALL_HOSPITALS, reason="a test").__enter__()
+    finally:
+        app.execute(f"GRANT {role} TO {login}")
+        assert app.invoke("sql.install").code == 0
 
 
 def test_a_hospital_that_is_not_there_or_not_active(app: Project) -> None:
@@ -215,6 +238,16 @@ def test_the_orm_names_the_hospital_itself(app: Project) -> None:
         roles = session.scalars(select(RoleMaster)).all()
         assert roles and {role.hospital_id for role in roles} <= {A, None}, "rows of the whole system stay readable"
         assert session.scalars(select(ParameterSetting)).first() is not None, "a table without hospitals has no such WHERE"
+        key = session.scalar(select(Patient.patient_id))
+        others: list[Any] = [
+            select(Patient.hospital_id).union(select(Branch.hospital_id)),
+            select(Patient).from_statement(text("SELECT * FROM patients")),
+            select(select(Patient.hospital_id).cte("c").c.hospital_id),
+        ]
+        for statement in others:
+            assert {getattr(row, "hospital_id", row) for row in session.scalars(statement)} == {A}
+        assert session.query(Patient).count() == session.query(Patient).update({"title": "Mr"}) == 2
+        assert session.get(Patient, key) is not None and session.query(Patient).filter_by(patient_id=key).one().title == "Mr"
         session.execute(
             update(Patient), [{"patient_id": key, "title": "Ms"} for key in session.scalars(select(Patient.patient_id))]
         )

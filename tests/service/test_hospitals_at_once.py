@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -173,3 +174,32 @@ def refused(table: str, column: str, value: Any) -> str:
     with pytest.raises(DBAPIError) as caught, get_db_session(hospital=A) as session:
         session.execute(text(f"UPDATE {table} SET {column} = :value"), {"value": value})
     return str(caught.value.orig).replace(str(value), "?")
+
+
+@pytest.mark.slow
+def test_a_replica_and_a_forked_process(
+    app: Project, service: Callable[[Project], Project], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What only reads is the hospital's on the replica too; a child has the current hospital, and connections of its own."""
+    primary = app.env["DEV_ADMIN_URL"].rpartition("/")[2]
+    replica = f"{primary}_replica"
+    app.execute(f"CREATE DATABASE {replica} TEMPLATE {primary}", "postgres")
+    try:
+        login = {"user": f"{primary}_login", "password": primary}
+        monkeypatch.setitem(app.env, "DEV_REPLICA_URL", app.url(replica, **login))
+        service(app)
+        with set_current_hospital(A):
+            with get_db_session(read_only=True) as session:
+                assert session.scalar(text("SELECT current_database()")) == replica and hospitals_of(session) == {A}
+            with get_db_session() as session:
+                assert session.scalar(text("SELECT current_database()")) == primary and hospitals_of(session) == {A}
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads, as servers do
+                    child = os.fork()
+                if child == 0:
+                    with get_db_session() as own:
+                        os._exit(0 if hospitals_of(own) == {A} else 1)
+                assert os.waitpid(child, 0)[1] == 0 and hospitals_of(session) == {A}
+    finally:
+        close_db_connections()
+        app.execute(f"DROP DATABASE {replica} WITH (FORCE)", "postgres")
