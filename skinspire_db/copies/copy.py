@@ -310,11 +310,8 @@ def stream(running: Running, source: Environment, start: Target, connection: Con
         # Where roles were mapped or left out, owners and grants cannot be the same.
         of = ("tables", "sequences", "unowned") if notes else ("tables", "sequences", "definitions")
         _compare(replace(before.result(), sequences=sequences), after, summary, of)
-        # Masked keys of hospitals are other ones: there the rows' number, by the same condition, is what was compared.
-        if alone and not masked and (strangers := alone.strangers(witness)):
-            raise StepFailed(
-                f"the copy holds rows of other hospitals: {', '.join(strangers)}", remedy="this is a fault of the tools"
-            )
+        if alone and not masked:  # masked keys of hospitals are other ones: there the number of rows is what is compared
+            _refuse_strangers(alone, aside, running)
         # Rows were looked at before they were on disk. Neither server has died since, or this raises; now they are there.
         connection.rollback()
         connections.settle(witness)
@@ -346,6 +343,15 @@ def _one_hospital(connection: Connection, hospital: str, source: Environment) ->
     project, policy = source.project, source.policy
     declared = files.read(project, content.reference(project, core=False))
     return OneHospital.of(connection, hospital, {table.place for file in declared for table in file.tables(policy)})
+
+
+def _refuse_strangers(alone: OneHospital, aside: Target, running: Running) -> None:
+    with contextlib.closing(connections.connect(aside, running.operation)) as connection:
+        connections.begin(connection, aside.policy, brief=True)
+        if strangers := alone.strangers(connection):
+            raise StepFailed(
+                f"the copy holds rows of other hospitals: {', '.join(strangers)}", remedy="this is a fault of the tools"
+            )
 
 
 def _note_whole(connection: Connection, alone: OneHospital, running: Running) -> None:

@@ -8,6 +8,8 @@ import pytest
 from conftest import Project
 from support import database
 
+from skinspire_db.copies.one_hospital import OneHospital
+
 # Every way in which rows belong together; what is whose stands in the texts: "A" and "S" (of the system) are wanted.
 SHAPES = """
 CREATE EXTENSION citext;
@@ -96,13 +98,17 @@ def test_one_hospital_with_all_that_it_needs(shapes: Project) -> None:
 
 
 @pytest.mark.slow
-def test_reference_data_is_whole_and_needs_what_it_refers_to(shapes: Project) -> None:
+def test_reference_data_is_whole_and_needs_what_it_refers_to(shapes: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     (shapes.root / "seed.toml").write_text('[countries]\nkey = ["code"]\n')
     (shapes.root / "pyproject.toml").write_text('[tool.skinspire_db]\nreference = ["seed.toml"]\n')
     outcome = shapes.invoke("db.copy", "--source=test", "--target=dev", "--hospital=A")
     assert outcome.code == 0, outcome.err
     counts = "SELECT (SELECT count(*) FROM countries), (SELECT count(*) FROM regions), (SELECT count(*) FROM cities)"
     assert shapes.query(counts) == [(3, 4, 3)]
+    # What was copied is looked at by other code than chose it.
+    monkeypatch.setattr(OneHospital, "_where", lambda self, table: "")
+    outcome = shapes.invoke("db.copy", "--source=test", "--target=dev", "--hospital=A")
+    assert outcome.code == 1 and "the copy holds rows of other hospitals: public." in outcome.err, outcome.err
 
 
 @pytest.mark.slow
