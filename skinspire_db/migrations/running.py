@@ -151,13 +151,13 @@ def _refuse_transaction_control(_connection: Any, _cursor: Any, statement: str, 
         )
 
 
-def sql(project: Project, files: ScriptDirectory, table: VersionTable, start: str, last: str | None) -> str:
-    """The SQL of the revisions after `start`, up to `last` or to the head; nothing is run."""
+def sql(project: Project, files: ScriptDirectory, table: VersionTable, start: list[str], last: str | None) -> str:
+    """The SQL of the revisions after those at which a database is, up to `last` or to the heads; nothing is run."""
     written = io.StringIO()
     wanted = revisions.named(files, last).revision if last is not None else "heads"
     with revisions.refusals():
         _run(
-            project, files, lambda heads, _: files._upgrade_revs(wanted, heads), starting_rev=start, as_sql=True,
+            project, files, lambda heads, _: files._upgrade_revs(wanted, heads), starting_rev=start or "base", as_sql=True,
             dialect_name="postgresql", dialect_opts={"paramstyle": "named"}, output_buffer=written, literal_binds=True,
             transaction_per_migration=True, version_table=table.name,
             version_table_schema=None if table.schema == "public" else table.schema,

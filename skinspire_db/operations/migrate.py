@@ -327,20 +327,11 @@ def sql(environment: Environment, to: str | None = None) -> tuple[str, str]:
     """
     files = revisions.directory(environment.project)
 
-    def start(connection: Connection) -> str:
+    def written(connection: Connection) -> str:
         position.refuse_unknown(connection, environment.project, files)
         at = position.current(connection, environment.project)
-        if len(at) > 1:
-            raise UsageError(
-                f"the database is at {len(at)} heads: {', '.join(at)}",
-                remedy="invoke migrate.merge, then invoke migrate.upgrade --env={env}",
-            )
-        return at[0] if at else "base"
-
-    def written(connection: Connection) -> str:
-        text = running.sql(
-            environment.project, files, version_table.find(connection, environment.project), start(connection), to
-        )
+        table = version_table.find(connection, environment.project)
+        text = running.sql(environment.project, files, table, at, to)
         return foresight.with_views(
             connection, text, versions.current(environment.project, roles=tenant_roles.of(environment))
         )

@@ -182,6 +182,8 @@ def of_several_lines(project: Project) -> None:
     assert written.code == 0, written.err
     [file] = list(project.root.rglob("versions/*_more.py"))
     assert "down_revision = 'two'" in file.read_text() and file.parent.parent.name == "history"
+    alone = project.process("migrate.sql")
+    assert "WHERE alembic_version.version_num = 'two'" in alone.out and "CREATE TABLE public.more" in alone.out, alone.err
     upgraded(project)
     assert project.forked("migrate.downgrade").code == 0 and at(project) == ["other", "two"]
     file.unlink()
