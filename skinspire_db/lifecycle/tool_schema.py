@@ -36,4 +36,8 @@ def ensure(connection: Connection) -> None:
 def forget(connection: Connection) -> None:
     """Empty what describes the application's objects and rows, which a reset has just dropped. Stamp and journal stay."""
     if exists(connection):
-        connection.execute("DELETE FROM skinspire_tools.ledger; DELETE FROM skinspire_tools.reference")
+        ensure(connection)
+        connection.execute(
+            "DELETE FROM skinspire_tools.ledger; DELETE FROM skinspire_tools.reference;"
+            "UPDATE skinspire_tools.stamp SET (masked_from, masked_at, masked_rules) = (NULL, NULL, NULL)"
+        )

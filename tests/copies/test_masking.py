@@ -80,6 +80,8 @@ def test_the_masked_core_works(live: Project) -> None:
     stamped = live.query("SELECT environment, masked_from, masked_rules FROM skinspire_tools.stamp", database(live, "TEST"))
     assert stamped == [("test", "live", "masks/core 1")]
     assert live.invoke("db.copy", "--source=live", "--target=dev").code == 2, "as it is, the protected one is not copied"
+    assert live.invoke("db.reset", "--env=dev").code == 0
+    assert "masked" not in live.invoke("db.inspect", "--env=dev").err, "nothing of the copy is left"
 
 
 @pytest.mark.slow
@@ -144,7 +146,7 @@ def test_a_value_of_a_masked_column_that_is_kept_in_another_one_stops_the_copy(l
     outcome = masked(live, "--json")
     assert outcome.code == 0, outcome.err
     found = next(step["summary"] for step in outcome.json["steps"] if step["name"] == "search")
-    assert found["values_found"] == 0 and found["values_looked_for"] > 200
+    assert found["values_found"] == 0 and found["values_looked_for"] > 200 and found["json_keys_dropped"] > 5
 
 
 MODELS = """
@@ -243,3 +245,15 @@ def test_the_secret_is_in_no_statement_and_no_log(own: Project) -> None:
         copying.communicate()
     assert any("COPY (SELECT" in each for each in seen), "the copy's own statements were seen"
     assert not any(secret in each or own.env["OF_COPIES"] in each for each in seen)
+
+
+@pytest.mark.slow
+def test_an_old_clinic_is_masked_by_types_alone_and_works(old_clinic: Project) -> None:
+    assert old_clinic.process("db.adopt", "--env=dev", f"--confirm={old_clinic.database}").code == 0
+    outcome = old_clinic.process("db.copy", "--source=dev", "--target=test", "--masked", "--json")
+    assert outcome.code == 0, outcome.err
+    for command in ("db.verify", "db.drift", "db.prepare"):
+        done = old_clinic.process(command, "--env=test")
+        assert done.code == 0, done.err
+    columns = old_clinic.process("mask.check", "--env=test", "--json")
+    assert columns.code == 3 and all(each["rule"] == "none" for each in columns.json["columns"])

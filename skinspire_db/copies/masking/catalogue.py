@@ -42,7 +42,7 @@ KEYS = f"""
            ARRAY(SELECT pg_get_indexdef(x.indexrelid, k, true) FROM generate_series(1, x.indnkeyatts) AS k),
            pg_get_expr(x.indpred, c.oid), x.indexprs IS NOT NULL,
            ARRAY(SELECT d.refobjsubid FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = x.indexrelid AND d.refobjid = c.oid),
-           x.indnullsnotdistinct, x.indisexclusion
+           coalesce((to_jsonb(x) ->> 'indnullsnotdistinct')::boolean, false), x.indisexclusion
     FROM pg_index x JOIN pg_class c ON c.oid = x.indrelid JOIN pg_class i ON i.oid = x.indexrelid
     JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE (x.indisunique OR x.indisexclusion) AND c.relkind = 'r' AND {USER_RELATION}

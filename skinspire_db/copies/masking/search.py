@@ -30,7 +30,6 @@ SHORTEST = 6  # characters
 BY_CHANCE = r"^[\d\s:.,+\-/()]*$"
 DIGITS = 10
 WORD = r"[[:alpha:]]{8}"  # what holds a word of eight letters is met by no chance; of others, a few may be
-WORDS = {"json", "jsonb"}
 
 
 @dataclass
@@ -41,6 +40,7 @@ class Search:
         seed: of the hashes.
         columns: the columns whose values are looked for.
         hashes: of each of them, hash -> whether a single one found is a leak.
+        keys_dropped: how many keys of JSON documents, at their top, have no rule and are not in the copy.
         found: by column that was looked for and column of the copy, how many values were found there.
     """
 
@@ -49,6 +49,7 @@ class Search:
     columns: list[Column] = field(default_factory=list)
     hashes: list[dict[int, bool]] = field(default_factory=list)
     found: list[tuple[int, Column, int, int]] = field(default_factory=list)
+    keys_dropped: int = 0
 
     @property
     def looked_for(self) -> int:
@@ -69,11 +70,24 @@ class Search:
                 if self.plan.masks[c.place].changes and self.plan.masks[c.place].name not in ("choice", "constant")
             ]
             for column in masked:
+                if self._resolved(column) in ("json", "jsonb"):
+                    self.keys_dropped += self._dropped(connection, table, column)
                 usable = f"length(x) >= {SHORTEST} AND NOT (x ~ '{BY_CHANCE}' AND (length(regexp_replace(x, '\\.0+$|\\D', '', 'g')) < {DIGITS} OR x ~ '^\\d+-01-01'))"
                 texts = f"SELECT {self._text(column)} AS x FROM ONLY {table.quoted} AS t WHERE {column.quoted} IS NOT NULL LIMIT {ROWS}"
                 query = f"SELECT DISTINCT {self._hash('x')}, x ~ '{WORD}' FROM ({texts}) AS s WHERE {usable} LIMIT {MOST}"
                 self.columns.append(column)
                 self.hashes.append(dict(connection.execute(query.encode()).fetchall()))
+
+    def _dropped(self, connection: Connection, table: Table, column: Column) -> int:
+        """How many keys, at the top of a column's documents, are left out of the copy."""
+        rule = self.plan.rules.columns.get((column.table_name, column.name))
+        declared = {path.partition(".")[0] for path in (rule.options.get("paths") if rule else None) or {}}
+        document = f"to_jsonb({column.quoted})"
+        object_ = f"CASE WHEN jsonb_typeof({document}) = 'object' THEN {document} ELSE '{{}}' END"
+        rows = f"SELECT {object_} AS d FROM ONLY {table.quoted} AS t WHERE {column.quoted} IS NOT NULL LIMIT {ROWS}"
+        query = f"SELECT count(DISTINCT k) FROM ({rows}) AS s, jsonb_object_keys(s.d) AS k WHERE k <> ALL (%s)"
+        row = connection.execute(query.encode(), (list(declared),)).fetchone()
+        return row[0] if row else 0
 
     def look(self, aside: Target, operation: str, wanted: Iterable[Table], watched: set[Any] | None = None) -> None:
         """Look for them in tables of the copy.
@@ -119,6 +133,7 @@ class Search:
         """
         leaks = [each for each in self.found if each[3] or each[2] > 2 + len(self.hashes[each[0]]) / 50]
         summary.numbers |= {"values_looked_for": self.looked_for, "values_found": sum(each[3] or each[2] for each in leaks)}
+        summary.numbers |= {"json_keys_dropped": self.keys_dropped}
         summary.lines += [] if leaks else ["none of them is in the copy"]
         if leaks:
             number, column, some, certain = max(leaks, key=lambda each: each[2])
