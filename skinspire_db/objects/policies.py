@@ -175,6 +175,8 @@ def attach(connection: Connection, file: SqlFile, entry: Entry | None) -> tuple[
 
 def _moved(known: dict[str, MadeTrigger], wanted: Wanted, now: str | None) -> MadeTrigger | None:
     """What the ledger has of a policy under the former name of its table, which a revision has renamed."""
+    if now is None:
+        return None
     return next(
         (made for made in known.values() if (made.name, made.how, made.definition) == (wanted.name, wanted.how, now)), None
     )
