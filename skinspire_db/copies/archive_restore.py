@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 # Entries that name roles, and can be made when everything else is there.
 LATER = r"\d+; \d+ \d+ ((DEFAULT )?ACL|POLICY|COMMENT .*POLICY) "
+# Entries that hide rows from the owner, who checks foreign keys meanwhile: policies that show them may not be there yet.
+SECURITY = r"\d+; \d+ \d+ ROW SECURITY "
+SECURED = re.compile(r"ALTER TABLE .* ENABLE ROW LEVEL SECURITY;", re.DOTALL)
 PUBLICATIONS = r"\d+; \d+ \d+ (PUBLICATION|COMMENT .*PUBLICATION) "
 # Entries of others' archives that touch more than the database, and what the judge calls them.
 OUTSIDE_ENTRIES = (
@@ -109,12 +112,13 @@ def examined(
         BackupInvalid: the judge refuses a statement.
     """
     notes: list[Note] = []
-    internal = False
+    internal = secured = False
     for kind, piece in pieces_of(sql_of(tools, archive, aside, DEFINITIONS)):
         text = bare_text(piece)
         _, note = rewritten(text, present)
         notes += [note] if note else []
         internal = internal or has_internal_option(text)
+        secured = secured or (judge is None and SECURED.fullmatch(text) is not None)
         if judge and kind == "statement" and text and judge.verdict(text.encode(errors="surrogateescape")) == "refuse":
             raise refused(piece, archive)
     outside: list[str] = []
@@ -123,7 +127,9 @@ def examined(
         if odd := [texts[0] for what, texts in judge.left.items() if what not in ENTRIES_LEFT_OUT]:
             raise refused(odd[0].encode(errors="surrogateescape"), archive)
     absent = frozenset(judge.absent if judge else ())
-    return ArchiveRestore(tools, archive, aside, frozenset(present), lesser, tuple(notes), tuple(outside), internal, absent)
+    return ArchiveRestore(
+        tools, archive, aside, frozenset(present), lesser, tuple(notes), tuple(outside), internal, absent, secured
+    )
 
 
 @dataclass(frozen=True)
@@ -136,6 +142,7 @@ class ArchiveRestore:
         outside: patterns of entries that touch more than the database, and are left out.
         internal: definitions have options that only their own server takes: they go through psql, rewritten.
         absent: extensions that the server has not got; their entries are among `outside`.
+        secured: tables have row security, which is enabled when all else is there.
     """
 
     tools: ClientTools
@@ -147,6 +154,7 @@ class ArchiveRestore:
     outside: tuple[str, ...] = ()
     internal: bool = False
     absent: frozenset[str] = frozenset()
+    secured: bool = False
 
     @property
     def whole(self) -> bool:
@@ -161,13 +169,16 @@ class ArchiveRestore:
     @contextlib.contextmanager
     def chosen(self) -> Iterator[list[str]]:
         """The options with which pg_restore names no absent role; `settle` brings what it leaves out."""
-        if self.whole:
+        if self.whole and not self.secured:
             yield []
             return
-        listing = self.tools.run("pg_restore", self.aside, "--list", str(self.archive), connect=False)
-        later = [LATER, *self.outside, *([PUBLICATIONS] if self.lesser else [])]
-        with listed([line for line in listing.splitlines() if not any(re.match(each, line) for each in later)]) as file:
+        later = [] if self.whole else [LATER, *self.outside, *([PUBLICATIONS] if self.lesser else [])]
+        later += [SECURITY] if self.secured else []
+        with listed([line for line in self._listing() if not any(re.match(each, line) for each in later)]) as file:
             yield [f"--use-list={file}", *self.options]
+
+    def _listing(self) -> list[str]:
+        return self.tools.run("pg_restore", self.aside, "--list", str(self.archive), connect=False).splitlines()
 
     def contents(self) -> str:
         """The table of contents of what `run` restores."""
@@ -200,6 +211,9 @@ class ArchiveRestore:
         Returns:
             What was mapped or left out, a sentence each.
         """
+        if self.secured:
+            with listed([line for line in self._listing() if re.match(SECURITY, line)]) as file:
+                self.tools.restore(self.aside, "--section=post-data", f"--use-list={file}", str(self.archive))
         if self.whole:
             return []
         if self.lesser:

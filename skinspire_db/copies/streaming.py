@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db.catalog.row_security import require_all_rows
-from skinspire_db.copies.archive_restore import UNDER_POLICIES, ArchiveRestore, examined
+from skinspire_db.copies.archive_restore import SECURITY, UNDER_POLICIES, ArchiveRestore, examined
 from skinspire_db.copies.copied_tables import Table, quoted_name
 from skinspire_db.errors import StepFailed
 from skinspire_db.postgres import connections
@@ -180,8 +180,10 @@ class _Restore:
         self._run([self.entries.pop(oid) for oid in sorted(table.entries & self.entries.keys())], f"{id(table)}.list")
 
     def rest(self) -> None:
-        """Restore everything that is left."""
-        self._run(list(self.entries.values()), "rest.list")
+        """Restore everything that is left; row security last, which hides rows from the owner who checks foreign keys."""
+        security = [line for line in self.entries.values() if re.match(SECURITY, line)]
+        self._run([line for line in self.entries.values() if line not in security], "rest.list")
+        self._run(security, "security.list")
 
     def _run(self, lines: list[str], name: str) -> None:
         if lines:

@@ -169,8 +169,9 @@ def of_login(connection: Connection, roles: Roles) -> list[Fault]:
         wanted = [each for each in missing if f" TO {tenant_roles.quoted(login)}" in each]
         found += [Fault(f"the login {login} is no member of the roles of tenancy", _ask(wanted))] if wanted else []
     if not found and connection.execute("SELECT pg_has_role(%s, %s, 'USAGE')", (login, roles.system)).fetchone() == (True,):
-        system, quoted = tenant_roles.quoted(roles.system), tenant_roles.quoted(login)
-        mend = f"GRANT {system} TO {quoted} WITH INHERIT FALSE; on PostgreSQL 15: ALTER ROLE {quoted} NOINHERIT"
+        quoted = tenant_roles.quoted(login)
+        mend = f"GRANT {tenant_roles.quoted(roles.system)} TO {quoted} WITH INHERIT FALSE"
+        mend = mend if connection.info.server_version >= 160_000 else f"ALTER ROLE {quoted} NOINHERIT"
         found.append(Fault(f"the login {login} has the rights of {roles.system} without SET ROLE", _ask([mend])))
     return found
 

@@ -133,6 +133,13 @@ def statements(connection: Connection, roles: Roles) -> list[str]:
             if role not in present or not _is_member(connection, member, role, inherit=inherit):
                 options = f" WITH INHERIT {str(inherit).upper()}, SET TRUE" if _has_options(connection) else ""
                 found.append(f"GRANT {quoted(role)} TO {quoted(member)}{options}")
+    asked = "SELECT rolinherit AND NOT rolsuper FROM pg_roles WHERE rolname = %s"
+    if (
+        roles.login != own
+        and not _has_options(connection)
+        and connection.execute(asked, (roles.login,)).fetchone() == (True,)
+    ):
+        found.append(f"ALTER ROLE {quoted(roles.login)} NOINHERIT")
     return found
 
 
