@@ -326,10 +326,10 @@ def test_a_database_that_another_operation_has_just_made(
 
 
 @pytest.mark.slow
-def test_sixty_first_operations_race(project: Project) -> None:
+def test_first_operations_race(project: Project) -> None:
     """Each round three at once, on a database that does not exist: all get there, and one has made it."""
     to = target_of(project)
-    for _ in range(60):
+    for _ in range(20):
         start = threading.Barrier(3)
 
         def first(start: threading.Barrier = start) -> bool:
