@@ -44,7 +44,7 @@ def test_there_and_back(kept: Project) -> None:
 def test_only_its_owner_may_read_it(kept: Project) -> None:
     former = os.umask(0)
     try:
-        assert kept.process("backup.create", "--env=test").code == 0
+        assert kept.forked("backup.create", "--env=test").code == 0
     finally:
         os.umask(former)
     folder = kept.root / "backups"
@@ -182,7 +182,7 @@ def test_a_backup_while_somebody_writes(kept: Project) -> None:
 
 def test_a_backup_of_a_database_that_older_tools_made(kept: Project) -> None:
     kept.execute("COMMENT ON SCHEMA skinspire_tools IS 'skinspire-db bookkeeping, layout 0000'")
-    assert kept.process("backup.create").code == 0
+    assert kept.forked("backup.create").code == 0
 
 
 def test_a_proof_that_fails_is_taken_back(kept: Project) -> None:
@@ -262,7 +262,7 @@ def test_wrong_arguments(kept: Project) -> None:
         assert outcome.code == 2 and says in outcome.err and "-> " in outcome.err, outcome.err
     assert kept.invoke("backup.list").code == 0
     kept.env["INVOKE_BACKUP_FOLDER"] = "/proc/nowhere"
-    outcome = kept.process("backup.create")
+    outcome = kept.forked("backup.create")
     assert outcome.code == 1 and "cannot be written" in outcome.err and "backup.folder" in outcome.err
 
 
@@ -277,7 +277,7 @@ def test_a_disk_that_fills_in_the_middle(kept: Project, tmp_path: Path) -> None:
             "INSERT INTO no_rows SELECT (random() * 1e9)::int FROM generate_series(1, 200000)", database(kept, "TEST")
         )
         kept.env["INVOKE_BACKUP_FOLDER"] = str(small)
-        outcome = kept.process("backup.create", "--env=test")
+        outcome = kept.forked("backup.create", "--env=test")
         assert outcome.code == 1 and "No space left on device" in outcome.err, outcome.err
         assert not [path for path in small.iterdir() if not path.name.endswith(".lock")], "nothing half-made is left"
     finally:
@@ -301,7 +301,7 @@ def test_a_folder_that_cannot_be_read(project: Project) -> None:
     for name in ("a-file", "dangling"):
         project.env["INVOKE_BACKUP_FOLDER"] = str(project.root / name)
         for task in ("backup.list", "backup.prune", "backup.verify", "backup.restore"):
-            outcome = project.process(task)
+            outcome = project.forked(task)
             assert outcome.code == 1 and "cannot be read" in outcome.err and " MB" not in outcome.out, (
                 name,
                 task,

@@ -34,7 +34,7 @@ def two(project: Project, template: str) -> Iterator[Project]:
 def test_a_copy_alone_is_of_test_to_dev(two: Project) -> None:
     """Whichever environment is active."""
     two.env["SKINSPIRE_ENV"] = "test"
-    outcome = two.process("db.copy", "--json")
+    outcome = two.forked("db.copy", "--json")
     assert outcome.code == 0 and outcome.json["database"] == two.database, outcome.err
     assert two.query("SELECT to_regclass('loose') IS NOT NULL") == [(True,)]
     assert two.invoke("db.copy", "--source=dev").code == 0, "to the active one"

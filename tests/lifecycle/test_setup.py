@@ -86,7 +86,7 @@ def test_a_failing_step_leaves_the_former_database(clinic: Project) -> None:
     (clinic.root / "pyproject.toml").write_text(
         '[tool.skinspire_db]\nmetadata = ["skinspire_db.clinic.models:Base", "models:metadata"]\n'
     )
-    outcome = clinic.process("db.setup", "--json")
+    outcome = clinic.forked("db.setup", "--json")
     assert outcome.code == 1
     assert outcome.json["error"]["type"] == "StepFailed"
     assert "no_such_function" in outcome.json["error"]["message"]
@@ -102,7 +102,7 @@ def test_a_database_that_was_created_is_dropped_when_the_operation_fails(project
         "from sqlalchemy import Column, Integer, MetaData, Table, text\nmetadata = MetaData()\n"
         "Table('extra', metadata, Column('id', Integer, primary_key=True, server_default=text('no_such_function()')))\n"
     )
-    assert project.process("db.setup").code == 1
+    assert project.forked("db.setup").code == 1
     assert project.query(f"SELECT 1 FROM pg_database WHERE datname = '{project.database}'", "postgres") == []
 
 
@@ -133,7 +133,7 @@ def test_the_steps_in_a_row_from_nothing(project: Project) -> None:
     typed = re.search(r"^invoke (db\.reset --env=test .*)$", (CHECKOUT / "docs/cookbook.md").read_text(), re.MULTILINE)
     assert typed and typed[1].split() == chain("test")
     for _ in range(2):  # from nothing, and from what is there
-        outcome = project.process(*chain("test"))
+        outcome = project.forked(*chain("test"))
         assert outcome.code == 0, outcome.err
         assert outcome.out.splitlines()[-1].startswith("db.verify: all checks pass")
     test = project.env["TEST_DATABASE_URL"].rpartition("/")[2]
@@ -145,7 +145,7 @@ def test_the_steps_in_a_row_from_nothing(project: Project) -> None:
 def test_resetting_what_is_not_there_is_done_and_makes_nothing(project: Project, environment: str) -> None:
     project.env["PROD_DATABASE_URL"] = project.env["DEV_DATABASE_URL"].replace("dev_", "prod_")
     name = project.env[f"{environment.upper()}_DATABASE_URL"].rpartition("/")[2]
-    outcome = project.process("db.reset", f"--env={environment}", "--json")
+    outcome = project.forked("db.reset", f"--env={environment}", "--json")
     assert outcome.code == 0 and outcome.json["ok"] and outcome.json["steps"] == [], outcome.err
     assert outcome.json["notes"] == [f"the database {name} does not exist: there is nothing to reset"]
     outcome = project.invoke("db.reset", f"--env={environment}")
@@ -162,7 +162,7 @@ def test_a_server_that_cannot_be_asked_is_no_missing_database(project: Project) 
 def test_a_flag_that_only_the_last_command_of_a_row_has_is_refused(clinic: Project) -> None:
     """Invoke gives it to that command alone; the others would go to the active environment."""
     before = clinic.dump()
-    outcome = clinic.process(*CHAIN, "--env=test")
+    outcome = clinic.forked(*CHAIN, "--env=test")
     assert outcome.code == 2 and "db.reset has no --env" in outcome.err and "--env=test" in outcome.err.partition("->")[2]
     assert clinic.dump() == before
     assert clinic.invoke("db.verify", "--env=test", "db.reset").code == 2

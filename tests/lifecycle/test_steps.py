@@ -69,11 +69,11 @@ def test_the_public_names() -> None:
 def test_an_applications_own_task(project: Project) -> None:
     """The two lines in its tasks.py bring every collection, the executor, and --json for its own pipelines."""
     application(project)
-    listed = project.process("--list").out
+    listed = project.forked("--list").out
     assert "demo" in listed and "db.setup" in listed and "backup.create" in listed
-    dry = project.process("--dry", "demo")
+    dry = project.forked("--dry", "demo")
     assert dry.code == 0 and "would create the database" in dry.out and "seed -> demo -> mark -> verify" in dry.out
-    done = project.process("demo", "--json")
+    done = project.forked("demo", "--json")
     assert done.code == 0, done.err
     assert [step["name"] for step in done.json["steps"]] == ["reset", "create", "triggers", "seed", "demo", "mark", "verify"]
     assert done.json["operation"] == "demo" and rows(project) == ["FAIR", "OWN"]
@@ -81,10 +81,10 @@ def test_an_applications_own_task(project: Project) -> None:
     assert project.query("SELECT operation FROM skinspire_tools.journal ORDER BY started_at DESC LIMIT 1") == [("demo",)]
     before = project.dump()
     (project.root / "demo.sql").write_text(f"{FAIR}SELECT nonesuch;\n")
-    failed = project.process("demo")
+    failed = project.forked("demo")
     assert failed.code == 1 and failed.err.startswith('error: demo.sql:2: column "nonesuch" does not exist'), failed.err
     assert project.dump() == before
-    unknown = project.process("demo", "--env=nowhere")
+    unknown = project.forked("demo", "--env=nowhere")
     assert unknown.code == 2 and unknown.err.startswith("error: unknown environment"), unknown.err
 
 

@@ -84,7 +84,7 @@ def test_an_application(make_project: Callable[..., Project], login: Callable[[P
     text = (tool_schema.sql_folder() / "policies" / "tenant.sql").read_text().partition("\n*/")[0].partition("summary")[2]
     text = text.replace('["hospital_id"]', '["hospital_id"]\nexclude = ["bill_lines", "claims.claim_files", "slips"]', 1)
     write(project, "policies/tenant", f"summary{text}\n*/".replace("summary =", "# summary =", 1))
-    outcome = project.process("db.setup")
+    outcome = project.forked("db.setup")
     assert outcome.code == 0, outcome.out + outcome.err
     url = login(project)
     assert check(project, url, {"users": VALUES["users"]}) == 6
