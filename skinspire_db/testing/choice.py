@@ -90,7 +90,7 @@ def needs_server(item: Any) -> bool:
 
 def is_ours(name: str) -> bool:
     """Whether a fixture of this name is this plugin's, where the project uses it."""
-    return name in OF_FIXTURE or name in ANY_MODE or name in SERVER_ONLY
+    return name in OF_FIXTURE or name in ANY_MODE or name in SERVER_ONLY or name == "db_hospital"
 
 
 def put_database_first(item: Any) -> None:

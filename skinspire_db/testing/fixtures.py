@@ -42,8 +42,9 @@ def db_hospital(request: pytest.FixtureRequest) -> object:
     """The hospital that a test works for where tenancy is on: the marker's, else the seeded one. A project's own fixture of
     this name chooses another one, by its key.
     """
-    marker = request.node.get_closest_marker("db_hospital")
-    return marker.args[0] if marker else None
+    if (marker := request.node.get_closest_marker("db_hospital")) is not None:
+        return marker.args[0]
+    return _current(request, None).seeded_hospital()
 
 
 @pytest.fixture

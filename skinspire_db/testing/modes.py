@@ -98,13 +98,17 @@ class ClinicDatabase:
         """Let the test work for a hospital: its session, and the blocks of the code under test.
 
         Args:
-            hospital: The key, or an object with a hospital_id; None is the only one that is seeded, or none.
+            hospital: The key, or an object with a hospital_id; None is no hospital.
         """
         self.hospital = hospitals.key_of(hospital)
-        if not self.hospital and (row := self.observer.execute(hospitals.TENANTS.encode()).fetchone()):
-            rows = self.observer.execute(f"SELECT {row[1]} FROM {row[0]} LIMIT 2".encode()).fetchall()  # noqa: S608
-            self.hospital = str(rows[0][0]) if len(rows) == 1 else ""
         hospitals.set_current(self.hospital or None)
+
+    def seeded_hospital(self) -> str | None:
+        """The key of the only hospital that is there; None where there is none, or more than one."""
+        if (row := self.observer.execute(hospitals.TENANTS.encode()).fetchone()) is None:
+            return None
+        keys = self.observer.execute(f"SELECT {row[1]} FROM {row[0]} LIMIT 2".encode()).fetchall()  # noqa: S608
+        return str(keys[0][0]) if len(keys) == 1 else None
 
     @property
     def connection(self) -> Connection:

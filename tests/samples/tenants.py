@@ -46,7 +46,8 @@ def test_a_hospital_of_ones_own(
     db.session.rollback()
 
 
-def test_nothing_is_left(db_session):
+def test_nothing_is_left(db_session, db_hospital):
+    assert str(db_session.scalars(select(Hospital.hospital_id)).one()) == db_hospital
     assert "Ours" not in names() and len(db_session.scalars(select(Hospital)).all()) == 1
 
 

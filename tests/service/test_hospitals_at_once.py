@@ -177,6 +177,7 @@ def refused(table: str, column: str, value: Any) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_replica_and_a_forked_process(
     app: Project, service: Callable[[Project], Project], monkeypatch: pytest.MonkeyPatch
 ) -> None:
