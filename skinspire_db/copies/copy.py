@@ -300,7 +300,7 @@ def stream(running: Running, source: Environment, start: Target, connection: Con
         for note in notes:
             running.note(note)
         if masked:
-            sequences |= masking.follow_sequences(aside, masked.plan, wanted)
+            sequences |= masking.follow_sequences(aside, masked.plan)
         _copy_properties(start, aside, running, masked=masked is not None)
         summary.numbers = {"method": "stream", "tables": len(wanted), "jobs": choice.jobs}
         summary.numbers |= {"masked_columns": masked.columns} if masked else {}

@@ -21,13 +21,18 @@ from skinspire_db.postgres.target import Target
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
-# Sequences and the columns that they give numbers to.
+# Sequences and the columns that they give numbers to, as their owner or by a default.
 SEQUENCES = """
+    WITH used (sequence, rel, number) AS (
+        SELECT objid, refobjid, refobjsubid FROM pg_depend
+        WHERE classid = 'pg_class'::regclass AND refclassid = 'pg_class'::regclass AND deptype IN ('a', 'i') AND refobjsubid > 0
+        UNION SELECT d.refobjid, a.adrelid, a.adnum FROM pg_depend d JOIN pg_attrdef a ON a.oid = d.objid
+        WHERE d.classid = 'pg_attrdef'::regclass AND d.refclassid = 'pg_class'::regclass
+    )
     SELECT sn.nspname, s.relname, n.nspname, c.relname, a.attname, q.seqmax, q.seqincrement
-    FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S' JOIN pg_sequence q ON q.seqrelid = s.oid
-    JOIN pg_class c ON c.oid = d.refobjid JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_namespace sn ON sn.oid = s.relnamespace
-    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid
-    WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i') AND d.refobjsubid > 0
+    FROM used JOIN pg_class s ON s.oid = used.sequence AND s.relkind = 'S' JOIN pg_sequence q ON q.seqrelid = s.oid
+    JOIN pg_class c ON c.oid = used.rel AND c.relkind IN ('r', 'p') JOIN pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_namespace sn ON sn.oid = s.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = used.number
 """
 
 
@@ -112,27 +117,25 @@ def preview(masking: Masking, target: Target, made: Plan, table: str, limit: int
     return [dict(zip((column.name for column in columns), row, strict=True)) for row in rows]
 
 
-def follow_sequences(aside: Target, made: Plan, wanted: list[Table]) -> dict[str, list[Any]]:
+def follow_sequences(aside: Target, made: Plan) -> dict[str, list[Any]]:
     """Set sequences behind the masked numbers of their columns.
 
     Args:
         aside: the database that was filled.
         made: the plan that it was filled by.
-        wanted: the tables whose rows were copied.
 
     Returns:
         The values of those that were moved.
     """
     from psycopg import sql
 
-    masked = {(c.schema, c.table, c.name) for c in made.catalogue.columns.values() if made.masks[c.place].changes}
-    filled = {(table.schema, table.name) for table in wanted}
+    kept = {(c.schema, c.table, c.name) for c in made.catalogue.columns.values() if not made.masks[c.place].changes}
     moved: dict[str, list[Any]] = {}
     with contextlib.closing(connections.connect(aside, "copy")) as connection:
         connections.begin(connection, aside.policy)
         connection.execute("SET TRANSACTION READ WRITE")
         for schema, name, *column, most, step in connection.execute(SEQUENCES.encode()).fetchall():
-            if tuple(column) not in masked or tuple(column[:2]) not in filled or step < 0:
+            if tuple(column) in kept or step < 0:
                 continue
             sequence = sql.Identifier(schema, name)
             query = "SELECT last_value, least((SELECT max({}) FROM {}), {}) FROM {}"
