@@ -14,7 +14,7 @@ from skinspire_db.inspection.checks import DRIFT, SEED, Failed, Subject, expect,
 from skinspire_db.lifecycle import tool_schema
 from skinspire_db.lifecycle.remedies import in_shell
 from skinspire_db.lifecycle.result import Check, Summary, counted
-from skinspire_db.objects import kinds, tenant_faults, tenant_roles
+from skinspire_db.objects import kinds, tenant_faults, tenant_roles, versions
 from skinspire_db.objects.status import status
 from skinspire_db.postgres import search_path
 from skinspire_db.postgres.error_text import sentence
@@ -288,7 +288,9 @@ def _tenancy(subject: Subject) -> str:
     """Of the login, a change only takes note: it is no part of what was changed, and rolling that back mends nothing."""
     roles = tenant_roles.of(subject.environment)
     assert roles
-    found = tenant_faults.of_database(subject.connection, roles, subject.files)
+    # All policy files: those that an adoption has left alone are holes as well.
+    files = versions.current(subject.environment.project, (kinds.POLICY,), roles=roles)
+    found = tenant_faults.of_database(subject.connection, roles, files)
     of_login = [] if subject.environment.embedded else tenant_faults.of_login(subject.connection, roles)
     if subject.writes:
         subject.notes.extend(f"{fault.says}; invoke db.doctor says what to do" for fault in of_login)

@@ -110,6 +110,13 @@ def test_commands_fail_for_holes_of_the_database_and_of_the_login(tenants: Proje
         assert check["remedy"], check
         assert tenants.invoke("sql.install").code == 0
         assert tenancy_check(tenants)["status"] == "pass", statement
+    accepted = tenants.root / "accepted.toml"
+    accepted.write_text('"file policies/tenant missing" = "an adoption left it alone"\n')
+    tenants.execute("CREATE TABLE kept AS SELECT * FROM skinspire_tools.ledger WHERE name = 'policies/tenant'")
+    tenants.execute("DELETE FROM skinspire_tools.ledger WHERE name = 'policies/tenant'")
+    assert "policies/tenant was never installed here" in tenancy_check(tenants)["detail"]
+    tenants.execute("INSERT INTO skinspire_tools.ledger SELECT * FROM kept; DROP TABLE kept")
+    accepted.unlink()
     tenants.execute(f"ALTER TABLE parameter_settings OWNER TO {app}")
     assert f"role {app} owns tables" in tenancy_check(tenants)["detail"]
     tenants.execute(
