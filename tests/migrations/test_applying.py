@@ -115,8 +115,12 @@ def test_with_two_heads_applied_one_step_back_is_one_step(app: Project) -> None:
     revision(app, "yours", head(), "CREATE TABLE yours (id int)", "DROP TABLE yours")
     assert app.invoke("migrate.upgrade", "--to=yours").code == 0
     assert app.invoke("migrate.downgrade").code == 0
-    assert len(at(app)) == 1
-    assert app.invoke("migrate.upgrade", "--to=yours").code == 0 and app.invoke("migrate.upgrade", "--to=mine").code == 0
+    assert at(app) == ["mine"], "what was applied last is taken back"
+    assert app.invoke("migrate.downgrade").code == 0
+    for name in ("--to=yours", "--to=mine"):
+        assert app.invoke("migrate.upgrade", name).code == 0
+    assert app.invoke("migrate.downgrade").code == 0 and at(app) == ["yours"]
+    assert app.invoke("migrate.upgrade", "--to=mine").code == 0
     assert app.invoke("migrate.merge").code == 0 and app.invoke("migrate.upgrade").code == 0
     assert app.invoke("migrate.downgrade").code == 0 and sorted(at(app)) == ["mine", "yours"], "a merge can be taken back"
 
