@@ -103,7 +103,6 @@ def test_a_database_of_another_make(project: Project) -> None:
     assert broken(project, "stamp", "holds 1 object, no stamp and no revision: others made it, it is not adopted") == (
         "invoke db.adopt --env=dev"
     )
-    assert project.invoke("db.adopt").code in (2, 3)  # the report, or what is wrong with the history; never a change
 
 
 def test_an_empty_database(project: Project) -> None:
