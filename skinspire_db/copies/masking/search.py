@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from skinspire_db.catalog import objects
 from skinspire_db.copies.copied_tables import Table
 from skinspire_db.copies.masking import types
 from skinspire_db.copies.masking.catalogue import Column
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 MOST = 5000  # values of each column
 ROWS = 20000  # rows of each column that they are taken from
+SCANNED = 100000  # rows that are looked through for them: a column of NULLs in a large table would be read to its end
 SHORTEST = 6  # characters
 # A date, a time of day, or a number of less than ten digits is met by chance: one masked value is another one's own.
 BY_CHANCE = r"^[\d\s:.,+\-/()]*$"
@@ -73,7 +75,7 @@ class Search:
                 if self._resolved(column) in ("json", "jsonb"):
                     self.keys_dropped += self._dropped(connection, table, column)
                 usable = f"length(x) >= {SHORTEST} AND NOT (x ~ '{BY_CHANCE}' AND (length(regexp_replace(x, '\\.0+$|\\D', '', 'g')) < {DIGITS} OR x ~ '^\\d+-01-01'))"
-                texts = f"SELECT {self._text(column)} AS x FROM ONLY {table.quoted} AS t WHERE {column.quoted} IS NOT NULL LIMIT {ROWS}"
+                texts = f"SELECT {self._text(column)} AS x FROM {self._first(table, column)} AS t WHERE {column.quoted} IS NOT NULL LIMIT {ROWS}"
                 query = f"SELECT DISTINCT {self._hash('x')}, x ~ '{WORD}' FROM ({texts}) AS s WHERE {usable} LIMIT {MOST}"
                 self.columns.append(column)
                 self.hashes.append(dict(connection.execute(query.encode()).fetchall()))
@@ -84,7 +86,7 @@ class Search:
         declared = {path.partition(".")[0] for path in (rule.options.get("paths") if rule else None) or {}}
         document = f"to_jsonb({column.quoted})"
         object_ = f"CASE WHEN jsonb_typeof({document}) = 'object' THEN {document} ELSE '{{}}' END"
-        rows = f"SELECT {object_} AS d FROM ONLY {table.quoted} AS t WHERE {column.quoted} IS NOT NULL LIMIT {ROWS}"
+        rows = f"SELECT {object_} AS d FROM {self._first(table, column)} AS t WHERE {column.quoted} IS NOT NULL LIMIT {ROWS}"
         query = f"SELECT count(DISTINCT k) FROM ({rows}) AS s, jsonb_object_keys(s.d) AS k WHERE k <> ALL (%s)"
         row = connection.execute(query.encode(), (list(declared),)).fetchone()
         return row[0] if row else 0
@@ -149,6 +151,9 @@ class Search:
             mine = self.plan.catalogue.named(table.schema, table.name)
             if mine and not mine[0].tools and mine[0].table_name not in self.plan.dropped:
                 yield table, mine
+
+    def _first(self, table: Table, column: Column) -> str:
+        return f"(SELECT {objects.quoted_name(column.name)} FROM ONLY {table.quoted} LIMIT {SCANNED})"
 
     def _resolved(self, column: Column) -> str:
         return types.resolved(self.plan.catalogue, column.type).known
