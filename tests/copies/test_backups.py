@@ -44,7 +44,7 @@ def test_there_and_back(kept: Project) -> None:
 def test_only_its_owner_may_read_it(kept: Project) -> None:
     former = os.umask(0)
     try:
-        assert kept.forked("backup.create", "--env=test").code == 0
+        assert kept.process("backup.create", "--env=test").code == 0
     finally:
         os.umask(former)
     folder = kept.root / "backups"

@@ -112,7 +112,7 @@ def test_models_that_are_wrong(make_project: Callable[..., Project], source: str
     header = "from sqlalchemy import Column, ForeignKey, Integer, Table\nfrom skinspire_db.clinic.models import Base\n"
     (project.root / "wrong_models.py").write_text(header + source)
     for task in ("db.setup", "migrate.new"):
-        outcome = project.forked(task, *(["-m", "x"] if task == "migrate.new" else []))
+        outcome = project.process(task, *(["-m", "x"] if task == "migrate.new" else []))
         assert outcome.code == 2 and says in outcome.err and " -> correct " in outcome.err, outcome.err
     assert "wrong_models.py, line 3" in outcome.err or "points to" in outcome.err
     assert project.query(f"SELECT FROM pg_database WHERE datname = '{project.database}'", "postgres") == []
@@ -139,13 +139,13 @@ def test_libpq_variables_do_not_lead_elsewhere(clinic: Project, tmp_path: Path) 
         "PGDATABASE": "postgres",
         "PGPORT": "1",
     }
-    assert clinic.forked("db.verify").code == 0
+    assert clinic.process("db.verify").code == 0
 
 
 def test_a_url_without_a_host_means_the_local_socket_whatever_the_shell_says(project: Project) -> None:
     project.env = {"DEV_DATABASE_URL": "postgresql:///anything", "PGHOST": "127.0.0.1", "PGPORT": str(project.address.port)}
     project.env |= {"PGUSER": "skinspire", "PGPASSWORD": "x"}
-    outcome = project.forked("db.verify")
+    outcome = project.process("db.verify")
     assert outcome.code == 1 and "local socket" in outcome.err and "refuses the password" not in outcome.err
 
 
