@@ -238,7 +238,7 @@ def tenancy(case: Case) -> str:
     if faults:
         more = f", and {len(faults) - 1} more" if faults[1:] else ""
         raise Broken(f"{faults[0].says}{more}", faults[0].remedy)
-    return f"work for a hospital is done as {roles.application}, whom the policies bind"
+    return f"work for a hospital is done as {roles.application}, which the policies bind"
 
 
 def databases(case: Case) -> str:
