@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection, Iterable
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from skinspire_db.catalog import objects, row_links
@@ -173,7 +174,7 @@ class OneHospital:
             )
         if table.root in self.owned:
             own = self._led_to(table, self.owned, self._own)
-            if table.root not in self._of_the_system():
+            if table.root not in self._of_the_system:
                 return own
             return f"({own}) UNION ALL ({_others(table, self._led_to(table, self.owned, self._foreign))})"
         members = self.relations.keys() - self.tenants.keys() - self.owned - self.shared - self.whole
@@ -191,6 +192,7 @@ class OneHospital:
     def _left_out(self, oid: int, row: str) -> str | None:
         return f"NOT {_among(row, self._taken_rows(self.relations[oid]))}" if oid in self.shared else None
 
+    @cached_property
     def _of_the_system(self) -> set[int]:
         """The owned tables that can have rows which refer to no hospital's row."""
         found = set(self.owned)
