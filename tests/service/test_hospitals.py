@@ -11,6 +11,7 @@ import pytest
 from conftest import Project
 from service_app import service  # noqa: F401
 from sqlalchemy import delete, func, insert, select, text, update
+from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import aliased, joinedload, selectinload
 from tenant_app import CLOSED, A, B, app, hospitals_of, seen, tenants  # noqa: F401
 
@@ -54,6 +55,8 @@ def test_a_block_is_one_hospitals(app: Project) -> None:
         with pytest.raises(Exception, match="read-only"):
             session.execute(update(Patient).values(first_name="x"))
         session.rollback()
+    with pytest.raises(ProgrammingError, match="permission denied"), get_db_engine().connect() as connection:
+        connection.execute(text("SELECT FROM patients"))  # nothing is left of the block that had the connection before
 
 
 def test_no_hospital_is_an_error_before_any_sql(app: Project) -> None:
