@@ -266,7 +266,9 @@ def _literal(connection: Connection, hospital: str, relations: dict[int, Relatio
     shown = shortened("".join(each if each.isprintable() else "?" for each in hospital), 60)
     if not hospital.strip():
         raise UsageError("--hospital names no hospital", remedy="leave --hospital out, or give a hospital's id")
-    for type_, oid in {tenant.type: oid for oid, tenant in tenants.items()}.items():
+    # Of the tables with the same type, the one that holds the hospitals is named.
+    ordered = sorted(tenants.items(), key=lambda each: each[1].alone)
+    for type_, oid in {tenant.type: oid for oid, tenant in ordered}.items():
         try:
             literal = sql.Literal(hospital).as_string(connection)
             with connection.transaction():
