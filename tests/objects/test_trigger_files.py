@@ -301,7 +301,7 @@ def test_wrong_arguments_of_install(clinic: Project, arguments: list[str], says:
 @pytest.mark.parametrize(
     ("text", "code", "says"),
     [
-        ("SELECT 1; DO $$ BEGIN COMMIT; END $$;", 1, "novel.sql:1: invalid transaction termination"),
+        ("SELECT 1; DO $$ BEGIN COMMIT; END $$;", 1, "novel.sql:6: invalid transaction termination"),
         ("CREATE OR REPLACE FUNCTION integer_parameter(code text, fallback integer, lowest integer, highest integer)"
          " RETURNS integer LANGUAGE sql AS 'SELECT 1';", 1, "is made by novel and by parameters"),
         ("CREATE FUNCTION unsafe() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1';", 1, "unsafe() is SECURITY DEFINER without"),
