@@ -35,13 +35,13 @@ def number_of(digest: str) -> str:
 
 def text(value: str) -> str:
     """As many characters as the text has, and no word."""
-    letters = f"translate(encode({hashed(value)}, 'hex'), '{HEX}', '{CONSONANTS}')"
+    letters = f"translate(left(encode({hashed(value)}, 'hex'), length({value})), '{HEX}', '{CONSONANTS}')"
     return f"left(repeat({letters}, length({value}) / 64 + 1), length({value}))"
 
 
 def code(value: str, length: int) -> str:
     """A text of so many letters, another one for each text: at 20 letters, 80 bits, two of 10^9 texts do not meet."""
-    return f"left(translate(encode({hashed(value)}, 'hex'), '{HEX}', '{CONSONANTS}'), {length})"
+    return f"translate(left(encode({hashed(value)}, 'hex'), {length}), '{HEX}', '{CONSONANTS}')"
 
 
 def name(value: str, tag: str = "name", length: int = 8) -> str:
