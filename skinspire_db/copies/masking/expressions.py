@@ -56,7 +56,7 @@ def name(value: str, tag: str = "name", length: int = 8) -> str:
 
 def phone(value: str) -> str:
     """As many digits as the text has characters, after its + if it has one."""
-    digits = f"translate(encode({hashed(value)}, 'hex'), 'abcdef', '345678')"
+    digits = f"translate(left(encode({hashed(value)}, 'hex'), length({value})), 'abcdef', '345678')"
     return f"CASE WHEN left({value}, 1) = '+' THEN '+' || left({digits}, length({value}) - 1) ELSE left({digits}, length({value})) END"
 
 
