@@ -9,16 +9,20 @@ import logging
 import os
 import signal
 import sys
+from functools import partial
 from typing import Any
 
 from invoke.exceptions import Exit
 from invoke.executor import Executor
+from invoke.tasks import Call
 
 from . import _usage
 
 
 class SkinspireExecutor(Executor):
     """Invoke's executor, with the errors of skinspire_db made readable. `invoke -d` shows their tracebacks."""
+
+    running: Any = None  # the command that has begun last
 
     def execute(self, *tasks: Any) -> Any:
         """Run the tasks; an error of ours becomes a line or a JSON object, and an exit code."""
@@ -45,10 +49,21 @@ class SkinspireExecutor(Executor):
         except SkinspireError as error:
             self._exit(error, tasks)
 
+    def normalize(self, tasks: Any) -> list[Call]:
+        """The calls of the tasks; each says when it begins, as the error of a row of commands is that of one of them."""
+        calls = super().normalize(tasks)
+        for task, call in zip(tasks, calls, strict=False):  # without tasks there is a call of the default one
+            call.make_context = partial(self._begin, task, call.make_context)  # type: ignore[method-assign]
+        return calls
+
+    def _begin(self, task: Any, make_context: Any, *arguments: Any, **named: Any) -> Any:
+        self.running = task
+        return make_context(*arguments, **named)
+
     def _exit(self, error: Any, tasks: Any) -> None:
         if self.core and "debug" in self.core[0].args and self.core[0].args.debug.value:
             raise error
-        task = tasks[-1] if tasks else None
+        task = self.running or (tasks[-1] if tasks else None)
         given = getattr(task, "as_kwargs", {})
         error.remedy = error.remedy and _completed(error, given.get("env") or given.get("target"))
         raise as_exit(error, getattr(task, "name", None), given)

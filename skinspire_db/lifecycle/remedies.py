@@ -6,7 +6,7 @@ import re
 from shlex import quote
 
 COMMAND = re.compile(
-    r"invoke ((?:db|backup|migrate|triggers|sql|scale)\.\w+)"
+    r"invoke ((?:db|backup|migrate|triggers|sql|scale|mask)\.\w+)"
     r"((?: --?[a-z][\w-]*(?:[= ](?:\"[^\"]*\"|'[^']*'|[^\s,;:()-][^\s,;()]*))?)*)"
 )
 PROGRAM = "invoke"  # what the person has typed; skinspire-db on a machine without a tasks.py

@@ -43,3 +43,19 @@ def over(connection: Connection, called: list[str] | None = None) -> Iterator[sq
     finally:
         for verb in verbs:
             delattr(connection, verb)
+
+
+@contextlib.contextmanager
+def constraints_kept(models: sqlalchemy.MetaData) -> Iterator[None]:
+    """Leave the models as they are: SQLAlchemy marks each constraint for which it writes ALTER TABLE, and leaves it out of
+    every later CREATE TABLE in this process.
+
+    Args:
+        models: The tables whose statements are written inside the block.
+    """
+    rules = {each: each._create_rule for table in models.tables.values() for each in table.constraints}
+    try:
+        yield
+    finally:
+        for constraint, rule in rules.items():
+            constraint._create_rule = rule

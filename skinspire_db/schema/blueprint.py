@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from skinspire_db.config.cache import cached
 from skinspire_db.config.project import Project
 from skinspire_db.schema import ddl_events, extensions
+from skinspire_db.schema.alchemy import constraints_kept
 from skinspire_db.schema.extensions import CORE_EXTENSIONS
 from skinspire_db.schema.models import constraint_name, cycles, is_made_elsewhere, is_view, metadata, without_functions
 
@@ -133,7 +134,8 @@ def create_statements(models: MetaData, wanted: list[Table]) -> list[str]:
     schemas = sorted({table.schema for table in wanted if table.schema})
     statements += [f"CREATE SCHEMA IF NOT EXISTS {dialect().identifier_preparer.quote(schema)}" for schema in schemas]
     engine = create_mock_engine("postgresql+psycopg://", lambda ddl, *_, **__: statements.append(compiled(ddl)))
-    models.create_all(engine, tables=wanted, checkfirst=False)
+    with constraints_kept(models):
+        models.create_all(engine, tables=wanted, checkfirst=False)
     return statements
 
 

@@ -9,7 +9,7 @@ from skinspire_db.config.project import Project
 from skinspire_db.errors import StepFailed
 from skinspire_db.lifecycle import own_code
 from skinspire_db.postgres.error_text import sentence
-from skinspire_db.schema.alchemy import over
+from skinspire_db.schema.alchemy import constraints_kept, over
 
 if TYPE_CHECKING:
     from sqlalchemy import MetaData, Table
@@ -65,7 +65,7 @@ def create_all(connection: Connection, project: Project, models: MetaData, table
     def create(_: Connection) -> None:
         import sqlalchemy
 
-        with over(connection) as alchemist:
+        with over(connection) as alchemist, constraints_kept(models):
             # As in the statements that are written down: generated columns are stored.
             vars(alchemist.dialect)["supports_virtual_generated_columns"] = False
             try:

@@ -15,6 +15,7 @@ from skinspire_db.lifecycle.result import Summary, counted
 from skinspire_db.postgres import search_path
 from skinspire_db.postgres.error_text import sentence
 from skinspire_db.schema import ddl_events, extensions, refused
+from skinspire_db.schema.alchemy import constraints_kept
 from skinspire_db.schema.blueprint import Blueprint, compiled, create_statements, dialect, name_of, named_constraints, tables
 from skinspire_db.schema.models import metadata
 from skinspire_db.schema.refused import Fault
@@ -161,7 +162,9 @@ def create_missing(connection: Connection, models: MetaData, project: Project | 
         for name, constraint in sorted(named_constraints(table).items()):
             if (name_of(table), name) not in present:
                 group = foreign_keys if isinstance(constraint, ForeignKeyConstraint) else constraints
-                group.append((f"constraint {name}", compiled(AddConstraint(constraint))))
+                with constraints_kept(models):
+                    statement = compiled(AddConstraint(constraint))
+                group.append((f"constraint {name}", statement))
         for index in sorted(table.indexes, key=lambda each: str(each.name)):
             if (name_of(table), index.name) not in present:
                 indexes.append((f"index {index.name}", compiled(CreateIndex(index))))

@@ -165,6 +165,11 @@ def test_json_goes_with_one_task_at_a_time(project: Project) -> None:
     assert outcome.code == 2 and outcome.json["error"]["type"] == "UsageError"
 
 
+def test_the_remedy_in_a_row_of_commands_is_for_the_one_that_failed(project: Project) -> None:
+    outcome = project.invoke("db.verify", "--env=dev", "db.verify", "--env=test")
+    assert outcome.code != 0 and outcome.err.rstrip().endswith("-> invoke db.setup --env=dev"), outcome.err
+
+
 def test_the_remedy_can_be_typed_whatever_the_databases_name(project: Project) -> None:
     name = "My Db's"
     project.env["DEV_DATABASE_URL"] = project.url("My%20Db's")
