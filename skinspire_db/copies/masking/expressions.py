@@ -45,13 +45,13 @@ def code(value: str, length: int) -> str:
 
 
 def name(value: str, tag: str = "name", length: int = 8) -> str:
-    """An invented name of consonants and vowels in turn."""
-    digits = f"encode({hashed(value, tag)}, 'hex')"
-    letters = (
-        f"translate(substr(d, {n}, 1), '{HEX}', 'bdfghjklmnprstvz') || translate(substr(d, {n + 1}, 1), '{HEX}', 'aeiouaeiouaeioua')"
-        for n in range(1, length, 2)
-    )
-    return f"(SELECT initcap({' || '.join(letters)}) FROM (SELECT {digits} AS d WHERE {value} IS NOT NULL OFFSET 0) AS s)"
+    """An invented name of consonants and vowels in turn, of at most 14 letters.
+
+    Of the hash's hexadecimal digits every other one is brought below 8, and the ones between to 8 and more, so that one
+    translate() writes consonants for those and vowels for these.
+    """
+    digits = f"to_hex(({number_of(hashed(value, tag))} & {0x77777777777777}) | {0x108080808080808})"
+    return f"initcap(translate(substr({digits}, 2, {length}), '{HEX}', 'bdkmnrstaeiouaei'))"
 
 
 def phone(value: str) -> str:

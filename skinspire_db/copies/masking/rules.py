@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from dataclasses import dataclass, field
 from typing import Any
 
+from skinspire_db.config.cache import cached
 from skinspire_db.config.project import Project
 from skinspire_db.errors import SqlFileInvalid
 from skinspire_db.objects import versions
@@ -67,12 +69,9 @@ def read(project: Project) -> Rules:
         ModelsInvalid: the models cannot be read.
     """
     rules = Rules()
-    for table in models.metadata(project).tables.values():
-        for column in table.columns:
-            if "mask" in column.info:
-                key = _table_name(table.schema, table.name), column.name
-                origin = f'info={{"mask": ...}} of {key[0]}.{key[1]}'
-                _add(rules, key, column.info["mask"], origin, lambda text, origin=origin: _invalid(origin, text))
+    for table, column, given in cached(project, "masks", lambda: _of_models(project)):
+        origin = f'info={{"mask": ...}} of {table}.{column}'
+        _add(rules, (table, column), given, origin, lambda text, origin=origin: _invalid(origin, text))
     core = models.has_core(project)
     for file in versions.current(project, (MASK,)):
         if core or not versions.is_packaged(file):
@@ -80,8 +79,22 @@ def read(project: Project) -> Rules:
     return rules
 
 
-def _table_name(schema: str | None, table: str) -> str:
-    return table if schema in (None, "public") else f"{schema}.{table}"
+def _of_models(project: Project) -> list[tuple[str, str, Any]]:
+    """Table, column and rule of each column of the models that has one in its `info`."""
+
+    def plain(rule: Any) -> Any:
+        return json.loads(json.dumps(rule, default=repr))  # what is no rule is refused where rules are read
+
+    return [
+        (
+            f"{table.schema}.{table.name}".removeprefix("None.").removeprefix("public."),
+            column.name,
+            plain(column.info["mask"]),
+        )
+        for table in models.metadata(project).tables.values()
+        for column in table.columns
+        if "mask" in column.info
+    ]
 
 
 def _invalid(where: str, what: str) -> SqlFileInvalid:
