@@ -95,15 +95,15 @@ def copy(
         raise UsageError(f"there is no method {method}", remedy=f"--method={' or --method='.join(METHODS)}")
     if source.name == target.name:
         raise UsageError(f"source and target are both {source.name}", remedy="name two environments")
-    if source.policy.protected and not masked:
-        raise GuardRefused(
-            f"{source.name} is protected: what it holds is patients' data, and never copied to another environment as it is",
-            remedy=f"invoke db.copy --source={source.name} --target={target.name} --masked",
-        )
     if target.policy.protected:
         raise GuardRefused(
             f"{target.name} is protected: nothing is copied over it",
             remedy=f"invoke backup.list --env={target.name} shows what can be restored to it",
+        )
+    if source.policy.protected and not masked:
+        raise GuardRefused(
+            f"{source.name} is protected: what it holds is patients' data, and never copied to another environment as it is",
+            remedy=f"invoke db.copy --source={source.name} --target={target.name} --masked",
         )
     if schema_only and tables:
         raise UsageError("--schema-only copies no rows, --tables those of some tables", remedy="give one of the two")

@@ -139,7 +139,7 @@ def test_what_people_edited_stays_and_what_the_file_changes_is_written(app: Proj
         ("[wards]", "[ward]", ("there is no table ward (there is wards)",)),
         ('name = "All"', 'nmae = "All"\nfloor = 1', ("the table wards has no column nmae (there is name)", "no column floor")),
         ('key = "code"\n[[', '[[', ("the table wards has no key", "key = [")),
-        ("price = 5", 'price = "dear"', ("clinic.toml: money.fees", "dear")),
+        ("price = 5", 'price = "dear"', ("clinic.toml: money.fees", "invalid input syntax for type integer")),
         ("price = 5", "price = 5 }, { code = \"TOOLONGACODE\"", ("TOOLONGACODE", "value too long")),
         ('parent = { code = "A" }', 'parent = { code = "Z" }', ("a row that it refers to is not there", 'code = "Z"')),
         ("[beds]", "[beds", ("is not valid TOML", "line 2")),
