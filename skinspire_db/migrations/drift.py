@@ -332,7 +332,8 @@ def look(connection: Connection, target: Target, project: Project, wanted: Bluep
         summary.drift = f"{counted(len(found), 'difference')}: {first.kind} {first.name}: {first.state}"
         behind = position.current(connection, project) != revisions.heads(project)
         collection = kinds.step_name(file.kind for file in files)
-        summary.remedy = position.way_on(connection, project) if behind else _remedy(first, collection)
+        mended_by_revisions = behind and first.state != "refused"
+        summary.remedy = position.way_on(connection, project) if mended_by_revisions else _remedy(first, collection)
     return summary
 
 
