@@ -149,7 +149,9 @@ def named(files: ScriptDirectory, name: str) -> Script:
     except (RevisionError, CommandError):
         found = None
     if found is None:
-        raise UsageError(f"there is no one revision {name}", remedy="choose one that invoke migrate.status lists")
+        raise UsageError(
+            f"no revision, or more than one, is called {name}", remedy="choose one that invoke migrate.status lists"
+        )
     return found
 
 

@@ -89,8 +89,8 @@ def test_a_database_made_without_migrations(app: Project) -> None:
     [
         (["migrate.new"], "needs a message"),
         (["migrate.new", "-m", " "], "needs a message"),
-        (["migrate.upgrade", "--to=nonesuch"], "there is no one revision nonesuch"),
-        (["migrate.stamp", "--to=nonesuch"], "there is no one revision nonesuch"),
+        (["migrate.upgrade", "--to=nonesuch"], "no revision, or more than one, is called nonesuch"),
+        (["migrate.stamp", "--to=nonesuch"], "no revision, or more than one, is called nonesuch"),
         (["migrate.downgrade", "--steps=0"], "is no number of revisions"),
         (["migrate.downgrade", "--steps=many"], "is no number of revisions"),
     ],

@@ -211,7 +211,7 @@ def test_the_line_that_a_new_revision_goes_on(tmp_path: Path) -> None:
             lines.following(project, files, None, tables)
         assert "2 lines of revisions, plugin (head other), one (head two)" in untold.value.message
         assert untold.value.remedy == "invoke migrate.new --env={env} --head=other --message=changes, or --head=two"
-    with pytest.raises(UsageError, match="no one revision plugins"):
+    with pytest.raises(UsageError, match="more than one, is called plugins"):
         lines.following(project, files, "plugins")
     write(own, "left", "two", label="lefts")
     write(own, "right", "two", label="rights")
