@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from skinspire_db.config.environment import Environment
 from skinspire_db.lifecycle.operation import Running
-from skinspire_db.objects import install, ledger, policies, tenant_roles, versions
+from skinspire_db.objects import former_roles, install, ledger, policies, tenant_roles, versions
 from skinspire_db.objects.kinds import POLICY
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.target import Target
@@ -40,11 +40,11 @@ def settled(environment: Environment, work: Callable[[Running], Target], running
         made = [each for entry in entries.values() for each in entry.triggers.values() if each.of_policy]
         present = policies.live(connection, ())
         same = all(present.get((each.table, each.name)) == each.definition for each in made if each.name != policies.SECURITY)
-        if not made or (same and not tenant_roles.former(connection, roles)):
+        if not made or (same and not former_roles.former(connection, roles)):
             return aside  # a backup of this database itself can be restored though an SQL file is broken
         files = [file for file in versions.current(environment.project, (POLICY,), roles=roles) if file.name in entries]
         if files:
-            tenant_roles.take_away(connection, roles)
+            former_roles.take_away(connection, roles)
             install.install(connection, files, others=False, kinds=(POLICY,))
             connection.commit()
     return aside

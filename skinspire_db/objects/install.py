@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING
 from skinspire_db.errors import NotOurs
 from skinspire_db.lifecycle import tool_schema
 from skinspire_db.lifecycle.result import Summary
-from skinspire_db.objects import attaching, counting, dependents, function_schema, ledger, live, needs, policies, tenant_roles
+from skinspire_db.objects import (
+    attaching,
+    counting,
+    dependents,
+    former_roles,
+    function_schema,
+    ledger,
+    live,
+    needs,
+    policies,
+    tenant_roles,
+)
 from skinspire_db.objects.dependents import Saved
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.objects.kinds import KINDS, POLICY, TRIGGER, Kind, of_file
@@ -89,6 +100,8 @@ def install(
     if clashes:
         raise together(clashes)
     leftovers = [entries[name] for name in functions if name in entries] + list(gone.values())
+    turned_off = any(of_file(name) is POLICY for name in gone) and tenant_roles.of_files(files) is None
+    retired = former_roles.of_tenancy(connection) if turned_off else []
     numbers: dict[str, int | str] = {"files": len(files), "functions": making.count("function")}
     if any(file.kind is not TRIGGER for file in files):
         numbers["views"] = making.count("view")
@@ -96,13 +109,14 @@ def install(
         numbers["taken_over"] = taken
     numbers |= {"attached": attached, "dropped": _drop_leftovers(connection, leftovers, kept_keys, wanted_objects)}
     tenant_roles.grant(connection, files)
+    staying = former_roles.retire(connection, retired) if retired else []
     for name in gone:
         ledger.forget(connection, name)
     if others:
         function_schema.drop_former(connection, files)
     more = {"new_versions": noted, "left_disabled": off, "not_applicable": idle}
     numbers |= {what: number for what, number in more.items() if number}
-    return Summary(numbers, counting.warnings(connection, files))
+    return Summary(numbers, counting.warnings(connection, files) + staying)
 
 
 def _refuse_two_makers(files: list[SqlFile], functions: dict[str, dict[str, str]]) -> None:

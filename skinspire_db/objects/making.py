@@ -48,7 +48,7 @@ class Making:
         former: The fingerprints of the ledger's objects before.
         saved: What had to be dropped for a moment.
         refused: What is wrong with each file that cannot be used.
-        definers: With tenancy, the views that read with their owner's rights.
+        definers: The views that read with their owner's rights.
         taken_over: The objects that were there before, made by no file, and are what a file says. They stay as they are.
     """
 
@@ -74,7 +74,7 @@ class Making:
         function_schema.make(self.connection, files)
         ledger = {key for entry in self.entries.values() for key in entry.functions}
         self.former = live.fingerprints(self.connection, ledger)
-        if any(file.secures_views for file in files):
+        if any(file.kind is VIEW for file in files):
             self.definers = live.definers(self.connection)
         waiting = [file for file in files if not self._is_right(file)]
         clashes: list[NotOurs] = []
@@ -114,13 +114,20 @@ class Making:
             self.made[file.name] = {}
             return True
         entry = self.entries.get(file.name)
-        if entry is None or entry.sha256 != file.sha256 or (file.secures_views and self.definers & entry.functions.keys()):
+        if entry is None or entry.sha256 != file.sha256 or self._is_secured_wrongly(file, entry):
             return False
         now = {key: self.former[key] for key in entry.functions if key in self.former}
         if not live.same(entry.functions, now):
             return False
         self.made[file.name] = entry.functions
         return True
+
+    def _is_secured_wrongly(self, file: SqlFile, entry: Entry) -> bool:
+        """Whether a view reads with its owner's rights under tenancy, or with its reader's after that was turned off."""
+        if file.secures_views:
+            return bool(self.definers & entry.functions.keys())
+        views = {key for key in entry.functions if key.startswith("view ")} if file.kind is VIEW else set()
+        return bool(views - self.definers) and "security_invoker" not in file.text.lower()
 
     def _make(self, file: SqlFile) -> None:
         """Run one file; first as it stands, then with what is in its way dropped."""

@@ -59,12 +59,7 @@ JOURNAL = """
     WHERE to_regclass('skinspire_tools.journal') IS NOT NULL AND NOT (has_schema_privilege(role, 'skinspire_tools', 'USAGE')
         AND has_table_privilege(role, 'skinspire_tools.journal', 'INSERT'))
 """
-# The roles of the policies that are for another database's system role, and the application's beside it.
-FORMER = """
-    SELECT r.rolname::text FROM pg_roles r WHERE r.rolname IN (
-        SELECT unnest(ARRAY[s.rolname, regexp_replace(s.rolname, '_system$', '_app')]) FROM pg_policy p JOIN pg_roles s
-        ON s.oid = ANY (p.polroles) WHERE s.rolname ~ '_system$' AND s.rolname <> %s)
-"""
+MADE = "made by skinspire-db for tenancy, with the members "  # the comment on a role, which says who may drop it
 LATER = f"""
     SELECT format('ALTER DEFAULT PRIVILEGES IN SCHEMA %%I GRANT %%s TO %%I', s.nspname, kind.may, role)
     FROM ({objects.APPLICATION_SCHEMAS}) AS s, unnest(%(roles)s::text[]) AS role,
@@ -104,7 +99,7 @@ def make(connection: Connection, files: Iterable[SqlFile]) -> None:
     Raises:
         PermissionMissing: this role may not make roles, or may not see all rows; with the statements for the administrator.
     """
-    roles = _of(files)
+    roles = of_files(files)
     if roles is None:
         return
     missing = statements(connection, roles)
@@ -114,6 +109,11 @@ def make(connection: Connection, files: Iterable[SqlFile]) -> None:
                 f"the roles of tenancy are missing, and role {connection.info.user} may not make them",
                 remedy=f"ask the administrator for: {'; '.join(missing)}",
             )
+        made = [
+            each.removeprefix("CREATE ROLE ").removesuffix(" NOLOGIN") for each in missing if each.startswith("CREATE ROLE")
+        ]
+        comment = _literal(MADE + ", ".join(dict.fromkeys((connection.info.user, roles.login or connection.info.user))))
+        missing += [f"COMMENT ON ROLE {role} IS {comment}" for role in made]
         connection.execute("; ".join(missing).encode())
 
 
@@ -156,7 +156,7 @@ def grant(connection: Connection, files: Iterable[SqlFile]) -> int:
     Raises:
         PermissionMissing: this role does not see all rows from now on.
     """
-    roles = _of(files)
+    roles = of_files(files)
     if roles is None:
         return 0
     asked = {"roles": [roles.application, roles.system], "role": roles.application, "system": [roles.system]}
@@ -186,39 +186,12 @@ def made(connection: Connection, files: Iterable[SqlFile]) -> list[SqlFile]:
     ]
 
 
-def former(connection: Connection, roles: Roles) -> list[str]:
-    """The roles of other databases that the policies here are for, and the roles of applications beside them.
+def of_files(files: Iterable[SqlFile]) -> Roles | None:
+    """The roles that the policy files among these are for; None where there is no such file.
 
     Args:
-        connection: the database.
-        roles: its own roles, which are not among them.
+        files: SQL files.
     """
-    return [name for (name,) in connection.execute(FORMER, (roles.system,)).fetchall()]
-
-
-def take_away(connection: Connection, roles: Roles) -> None:
-    """Take from the roles of the database that this one was copied from what was granted to them.
-
-    Args:
-        connection: the copy; in the caller's transaction.
-        roles: its own roles, which keep theirs.
-    """
-    from psycopg import sql
-
-    schemas = [name for _, name in connection.execute(objects.APPLICATION_SCHEMAS.encode()).fetchall()]
-    others = former(connection, roles)
-    statement = sql.SQL(
-        "REVOKE ALL ON ALL TABLES IN SCHEMA {0} FROM {1}; REVOKE ALL ON ALL SEQUENCES IN SCHEMA {0} FROM {1};"
-        " REVOKE ALL ON ALL ROUTINES IN SCHEMA {0} FROM {1}; REVOKE ALL ON SCHEMA {0} FROM {1};"
-        " ALTER DEFAULT PRIVILEGES IN SCHEMA {0} REVOKE ALL ON TABLES FROM {1};"
-        " ALTER DEFAULT PRIVILEGES IN SCHEMA {0} REVOKE ALL ON SEQUENCES FROM {1}"
-    )
-    for schema in schemas:
-        for role in others:
-            connection.execute(statement.format(sql.Identifier(schema), sql.Identifier(role)))
-
-
-def _of(files: Iterable[SqlFile]) -> Roles | None:
     return next((file.roles for file in files if file.kind is POLICY), None)
 
 
@@ -249,3 +222,9 @@ def quoted(name: str) -> str:
     from psycopg import sql
 
     return sql.Identifier(name).as_string()
+
+
+def _literal(text: str) -> str:
+    from psycopg import sql
+
+    return sql.Literal(text).as_string()

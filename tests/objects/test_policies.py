@@ -95,13 +95,77 @@ def test_policies_are_made_repaired_and_taken_away(tenants: Project) -> None:
     assert tenants.invoke("sql.install").code == 0
     assert set(states(tenants).values()) == {"INSTALLED"}
 
-    pyproject = tenants.root / "pyproject.toml"
-    pyproject.write_text(pyproject.read_text().replace("tenancy = true", "tenancy = false"))
+    turned(tenants, on=False)
     assert states(tenants) == {"(all of it)": "ORPHANED"}
     assert tenants.invoke("sql.install").code == 0
     assert states(tenants) == {"(all of it)": "NOT APPLICABLE"}
     assert tenants.query("SELECT polname FROM pg_policy") == [("by_hand",)], "what others made by hand stays"
     assert tenants.query("SELECT relname FROM pg_class WHERE relrowsecurity OR relforcerowsecurity") == []
+    assert tenants.query(RIGHTS) == [] == roles_of(tenants), "the tools made the roles, and nothing else needs them"
+
+
+RIGHTS = """
+    SELECT c.relname::text, a.privilege_type FROM pg_class c, aclexplode(c.relacl) AS a WHERE a.grantee::regrole::text ~ '_(app|system)"?$'
+    UNION SELECT 'default', a.privilege_type FROM pg_default_acl d, aclexplode(d.defaclacl) AS a
+    WHERE a.grantee::regrole::text ~ '_(app|system)"?$'
+    UNION SELECT n.nspname, a.privilege_type FROM pg_namespace n, aclexplode(n.nspacl) AS a
+    WHERE a.grantee::regrole::text ~ '_(app|system)"?$' ORDER BY 1, 2
+"""
+
+
+def turned(project: Project, *, on: bool) -> None:
+    pyproject = project.root / "pyproject.toml"
+    former, now = f"tenancy = {str(not on).lower()}", f"tenancy = {str(on).lower()}"
+    pyproject.write_text(pyproject.read_text().replace(former, now))
+
+
+def roles_of(project: Project) -> list[str]:
+    query = f"SELECT rolname FROM pg_roles WHERE rolname IN ('{project.database}_app', '{project.database}_system')"
+    return [name for (name,) in project.query(query)]
+
+
+@pytest.mark.slow
+def test_turned_off_and_on_again(make_project: Callable[..., Project]) -> None:
+    """With the core's tables and a view: no difference is left. What an operator granted stays, and so does the role that has it."""
+    project = make_project("tenancy = true\n")
+    views = project.root / "sql" / "views"
+    views.mkdir(parents=True)
+    view = "CREATE OR REPLACE VIEW patient_names AS SELECT hospital_id, last_name FROM patients;"
+    (views / "names.sql").write_text(f'/*\nversion = 1\nsummary = "s"\n*/\n{view}\n')
+    assert project.invoke("sql.bump", "--name=names").code == 0
+    app, system = f"{project.database}_app", f"{project.database}_system"
+    try:
+        assert project.invoke("db.setup").code == 0
+        for _ in range(2):
+            turned(project, on=False)
+            outcome = project.invoke("db.prepare")
+            assert outcome.code == 0 and "role" not in outcome.out, outcome.out
+            assert project.query(RIGHTS) == [] == roles_of(project)
+            outcome = project.invoke("db.drift")
+            assert outcome.code == 0, outcome.out + outcome.err
+            assert project.query("SELECT FROM pg_class WHERE relrowsecurity") == []
+            turned(project, on=True)
+            assert project.invoke("db.prepare").code == 0
+            outcome = project.invoke("db.drift")
+            assert outcome.code == 0, outcome.out + outcome.err
+            assert len(roles_of(project)) == 2 and project.query("SELECT FROM pg_class WHERE relrowsecurity")
+        by_hand = (
+            f"GRANT TRUNCATE, SELECT ON staff TO {app}; GRANT UPDATE (last_name) ON patients TO {app};"
+            f" GRANT SELECT ON users TO {app} WITH GRANT OPTION; GRANT SELECT ON users TO {system}"
+        )
+        project.execute(by_hand)
+        turned(project, on=False)
+        outcome = project.invoke("sql.install")
+        said = " ".join(outcome.out.split())
+        assert outcome.code == 0 and f"role {app} stays, as other databases, or rights that an operator gave" in said, said
+        assert f'DROP OWNED BY "{app}"; DROP ROLE "{app}"' in said
+        assert project.query(RIGHTS) == [("staff", "TRUNCATE"), ("users", "SELECT")]
+        assert project.query(f"SELECT has_column_privilege('{app}', 'patients', 'last_name', 'UPDATE')") == [(True,)]
+        assert roles_of(project) == [app]
+    finally:
+        project.execute(f'DROP DATABASE IF EXISTS "{project.database}" WITH (FORCE)', "postgres")
+        for role in (app, system):
+            project.execute(f'DROP ROLE IF EXISTS "{role}"', "postgres")
 
 
 @pytest.mark.slow
