@@ -1,5 +1,5 @@
 /*
-version = 2
+version = 3
 summary = "sessions, logins and roles of a user are of the user's hospital, and move with the user"
 order   = 95  # before the timestamps, which then see what it changed
 
@@ -36,8 +36,10 @@ user_role_mapping = ["user_id -> users cascade", "hospital_id uuid null", "role_
 hospitals = ["hospital_id uuid"]
 role_master = ["role_id integer"]
 */
+-- No sequential scan: a session keeps the plan that it made while a table was empty, and may load a million rows with it.
 -- KEY SHARE: the user does not change its hospital before this is committed. The foreign key takes the same lock.
-CREATE OR REPLACE FUNCTION public.hospital_of_user() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+CREATE OR REPLACE FUNCTION public.hospital_of_user() RETURNS trigger LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 BEGIN
     NEW.hospital_id := (SELECT hospital_id FROM public.users WHERE user_id = NEW.user_id FOR KEY SHARE);
     RETURN NEW;

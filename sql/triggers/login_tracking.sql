@@ -1,5 +1,5 @@
 /*
-version = 4
+version = 5
 summary = "login_history keeps the user's counter, lock and last login"
 order   = 130
 attach  = { tables = ["login_history"] }
@@ -10,7 +10,9 @@ login_history = ["user_id text", "status text", "login_time timestamptz"]
 users = ["user_id text", "failed_login_attempts integer", "locked_until timestamptz null", "last_login timestamptz null"]
 parameter_settings = ["param_code text", "param_value text null", "unique (param_code)"]
 */
-CREATE OR REPLACE FUNCTION public.login_tracking() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+-- No sequential scan: a session keeps the plan that it made while a table was empty, and may load a million rows with it.
+CREATE OR REPLACE FUNCTION public.login_tracking() RETURNS trigger LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 BEGIN
     -- Nothing here raises: the count would be rolled back with it, and nobody were ever locked.
     IF NEW.status = 'failed' THEN

@@ -1,5 +1,5 @@
 /*
-version = 4
+version = 5
 summary = "only active roles of the own hospital or the system; a hospital keeps its last administrator"
 order   = 150
 
@@ -55,9 +55,11 @@ users = ["user_id text", "hospital_id uuid null", "is_active boolean", "is_delet
 role_master = ["role_id integer", "hospital_id uuid null", "role_name text", "status text", "is_active boolean"]
 user_role_mapping = ["user_id -> users cascade", "role_id -> role_master", "is_active boolean"]
 */
+-- No sequential scan: a session keeps the plan that it made while a table was empty, and may load a million rows with it.
 -- Whatever the session's search_path is, nothing that others made in a schema is taken for what these functions call, and no
 -- temporary table stands before a table of ours. Arguments are cast: a better match in public would be called instead.
-CREATE OR REPLACE FUNCTION public.role_assignment() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+CREATE OR REPLACE FUNCTION public.role_assignment() RETURNS trigger LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
     role record;
     home uuid;

@@ -1,5 +1,5 @@
 /*
-version = 5
+version = 6
 summary = "sessions: no more than MAX_ACTIVE_SESSIONS, expired ones end, an ended one notes its logout"
 order   = 140
 
@@ -41,7 +41,9 @@ BEGIN
 END
 $$;
 
-CREATE OR REPLACE FUNCTION public.session_limit() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+-- No sequential scan: a session keeps the plan that it made while a table was empty, and may load a million rows with it.
+CREATE OR REPLACE FUNCTION public.session_limit() RETURNS trigger LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
     newest uuid;
 BEGIN

@@ -1,5 +1,5 @@
 /*
-version = 2
+version = 3
 summary = "what belongs to one hospital stays there, and nothing of it leads to another one"
 order   = 160
 
@@ -78,8 +78,10 @@ BEGIN
 END
 $$;
 
+-- No sequential scan: a session keeps the plan that it made while a table was empty, and may load a million rows with it.
 -- An account of the whole system may be anybody's; a person who is not there yet is nobody's.
-CREATE OR REPLACE FUNCTION public.user_entity() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+CREATE OR REPLACE FUNCTION public.user_entity() RETURNS trigger LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 BEGIN
     IF NEW.hospital_id IS NOT NULL AND (
         EXISTS (SELECT FROM public.patients WHERE patient_id = NEW.entity_id AND hospital_id <> NEW.hospital_id)
@@ -92,7 +94,8 @@ BEGIN
 END
 $$;
 
-CREATE OR REPLACE FUNCTION public.entity_user() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+CREATE OR REPLACE FUNCTION public.entity_user() RETURNS trigger LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
     entity uuid;
 BEGIN
