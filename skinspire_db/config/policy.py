@@ -21,6 +21,9 @@ class Policy:
     embedded server serves when no URL is set. `sslmode`: libpq's word, used when the URL has none and the host is not
     this machine. `password_cost`: bcrypt's work factor for new passwords.
 
+    Revisions: `ddl_lock_timeout` to wait for a table's lock, which makes later sessions wait as long; `ddl_tries` in all
+    before it fails; `online_above`, the rows of a table for which migrate.new writes the forms that block no session.
+
     The application's connections (database_service): `pool_size` kept open and `pool_overflow` more under load, per process;
     `pool_timeout` to wait for one; `pool_recycle`, the age at which one is replaced; `connect_retry`, how long a server that
     restarts is waited for; `transaction_pooler`: a pooler such as PgBouncer in transaction mode is in between;
@@ -34,6 +37,9 @@ class Policy:
     connect_timeout: int = 10
     lock_timeout: float = 5.0
     operation_wait: float = 10.0
+    ddl_lock_timeout: float = 2.0
+    ddl_tries: int = 3
+    online_above: int = 100_000
     password_cost: int = 12
     pool_size: int = 5
     pool_overflow: int = 10
@@ -47,7 +53,7 @@ class Policy:
 PRESETS = {
     "dev": Policy(),
     "test": Policy(password_cost=4),
-    "prod": Policy(protected=True, test_data=False, embedded=False, sslmode="require", report_unclosed=False),
+    "prod": Policy(protected=True, test_data=False, embedded=False, sslmode="require", ddl_tries=10, report_unclosed=False),
 }
 
 

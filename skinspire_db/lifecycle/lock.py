@@ -20,6 +20,7 @@ HOLDER = """
         'prepared transaction ' || quote_literal(x.gid) || ', which ROLLBACK PREPARED ' || quote_literal(x.gid) || ' ends'),
     extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, x.prepared))::int
 """
+SHOWN = 5  # of the sessions in the way; under load there are hundreds
 OF_WHOM = """
     LEFT JOIN pg_stat_activity a ON a.pid = l.pid
     LEFT JOIN (pg_prepared_xacts x JOIN pg_locks o ON o.pid IS NULL AND o.transactionid = x.transaction)
@@ -78,7 +79,7 @@ def take(connection: Connection, target: Target) -> None:
 
 
 def blockers(target: Target, operation: str, own_pid: int) -> str:
-    """Who holds locks on the application's tables: pid, application and how long its transaction is open."""
+    """Who holds locks on the application's tables: pid, application, how long its transaction is open, and what it runs."""
     import psycopg
 
     try:
@@ -86,25 +87,35 @@ def blockers(target: Target, operation: str, own_pid: int) -> str:
             listed = table_holders(connection, own_pid)
     except (psycopg.Error, SkinspireError):
         listed = []
-    return "; ".join(listed) or "a transaction that has ended since"
+    more = [f"{len(listed) - SHOWN} more"] if len(listed) > SHOWN else []
+    return "; ".join([*listed[:SHOWN], *more]) or "a transaction that has ended since"
 
 
 def table_holders(connection: Connection, own_pid: int) -> list[str]:
-    """The sessions that hold locks on tables, but for `own_pid` and this one; the longest transaction comes first."""
+    """The sessions that hold locks on tables, but for `own_pid` and this one; the longest transaction comes first.
+
+    Of its query the first word is said, never a value: "SELECT", or "idle after SELECT".
+    """
     rows = connection.execute(
         f"""
         SELECT {HOLDER}, coalesce(nullif(a.application_name, ''), a.usename, x.owner),
-               string_agg(DISTINCT l.relation::regclass::text, ', ')
+               string_agg(DISTINCT l.relation::regclass::text, ', '),
+               concat(CASE WHEN a.state LIKE 'idle%%' THEN 'idle after ' END,
+                      upper(substring(a.query FROM '^[[:space:]]*([A-Za-z]+)')))
         FROM pg_locks l {OF_WHOM}
         JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE l.granted AND l.locktype = 'relation' AND coalesce(a.pid, 0) NOT IN (%s, pg_backend_pid())
           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
           AND {objects.USER_SCHEMA} AND c.relkind IN ('r', 'p', 'm', 'f')
-        GROUP BY 1, 2, 3 ORDER BY 2 DESC NULLS LAST
+        GROUP BY 1, 2, 3, 5 ORDER BY 2 DESC NULLS LAST
         """.encode(),  # noqa: S608
         (own_pid,),
     ).fetchall()
-    return [f"{who} ({name}{_age(age)}, {relations})" for who, age, name, relations in rows if who]
+    return [
+        f"{who} ({', '.join(filter(None, (name + _age(age), relations, kind)))})"
+        for who, age, name, relations, kind in rows
+        if who
+    ]
 
 
 def _age(seconds: int | None) -> str:

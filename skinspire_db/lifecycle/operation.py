@@ -33,6 +33,7 @@ class Running:
         backups: Where backups are kept; None is the project's folder.
         keeps_going: A check that does not pass ends nothing: the operation only looks, and judges at its end.
         stack: What is closed when the operation ends.
+        backed_up: A proved backup was taken: none is needed where it is tried again.
     """
 
     operation: str
@@ -43,6 +44,7 @@ class Running:
     backups: Path | None = None
     keeps_going: bool = False
     stack: contextlib.ExitStack = field(repr=False, default_factory=contextlib.ExitStack)
+    backed_up: bool = False
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[Summary]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from skinspire_db.errors import DatabaseMissing, Interrupted, OutcomeUnknown, SkinspireError
+from skinspire_db.errors import DatabaseMissing, Interrupted, OutcomeUnknown, SkinspireError, TableLocked
 from skinspire_db.lifecycle import guard, journal, lock, precaution, stamp
 from skinspire_db.lifecycle.commit import close, commit, read_back
 from skinspire_db.lifecycle.dry_run import Plan, missing
 from skinspire_db.lifecycle.failures import AS_IT_WAS, translated
 from skinspire_db.lifecycle.operation import Operation, Running, judge
 from skinspire_db.lifecycle.read_only import read_only_connection
-from skinspire_db.lifecycle.result import Result, Summary
+from skinspire_db.lifecycle.result import Result, StepResult, Summary, counted
 from skinspire_db.postgres import connections, databases
 
 if TYPE_CHECKING:
@@ -66,10 +66,12 @@ class Pipeline(Operation):
     Args:
         steps: In the order in which they run.
         arguments: What a remedy's command line needs beside --env.
+        retries: It waits for a table's lock as short as the policy says for revisions, and is tried as often.
     """
 
     steps: tuple[Step, ...]
     arguments: str = ""
+    retries: bool = False
 
     @property
     def danger(self) -> str:
@@ -107,6 +109,32 @@ class Pipeline(Operation):
 
     def carry_out(self, running: Running) -> None:
         """Open or make the database, run the steps, commit, and read back from a second connection."""
+        if self.retries:
+            self._retry(running)
+        else:
+            self._try(running)
+
+    def _retry(self, running: Running) -> None:
+        """Wait for a table's lock no longer than the policy says for revisions, and try again, as often as it says."""
+        policy, result = running.target.policy, running.result
+        brief = replace(running.target, policy=replace(policy, lock_timeout=policy.ddl_lock_timeout))
+        running = replace(running, target=brief)
+        for number in range(1, policy.ddl_tries + 1):
+            started, before = time.monotonic(), len(result.steps)
+            try:
+                self._try(running)
+                break
+            except TableLocked as error:
+                if number == policy.ddl_tries:
+                    error.message = f"{error.message}; it was tried {counted(number, 'time')}"
+                    raise
+                told = Summary(lines=[error.message.replace(f"; {AS_IT_WAS}", "")])
+            tried = StepResult(f"try {number} of {policy.ddl_tries}", False, time.monotonic() - started, told)
+            result.steps[before:] = [tried]
+            running.report.step(tried)
+            time.sleep(policy.ddl_lock_timeout)  # as long as it made others wait, it lets them pass
+
+    def _try(self, running: Running) -> None:
         target = running.target
         try:
             connection, created = databases.open_database(target, self.operation, create=self.creates)
@@ -147,7 +175,8 @@ class Pipeline(Operation):
         """Lock, identify, guard; back up what could be lost; stamp."""
         target = running.target
         filled = guard.admit(connection, target, self.command, self.danger, running.confirm)
-        if filled and self.backs_up and target.policy.protected:
+        if filled and self.backs_up and target.policy.protected and not running.backed_up:
+            running.backed_up = True
             running.note(precaution.take(self.environment, running.backups, running.report, self.operation))
         stamp.write(connection, target.environment)
 

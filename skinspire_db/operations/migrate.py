@@ -181,7 +181,7 @@ def _revision(
         Step(kinds.step_name(file.kind for file in sql_files), make_again, destroys=""),
         Step("proofs", prove, destroys=""),
     )
-    return Pipeline(operation, environment, steps)
+    return Pipeline(operation, environment, steps, retries=True)
 
 
 def status(environment: Environment) -> Look:

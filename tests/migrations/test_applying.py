@@ -163,12 +163,16 @@ def test_a_revision_that_breaks_a_trigger_function_is_not_kept(app: Project) -> 
 
 
 def test_a_table_in_use_is_no_fault_of_the_revision(app: Project) -> None:
-    (app.root / "pyproject.toml").write_text("[tool.skinspire_db.environments.dev]\nlock_timeout = 0.5\n")
+    (app.root / "pyproject.toml").write_text(
+        "[tool.skinspire_db.environments.dev]\nlock_timeout = 0.2\nddl_lock_timeout = 0.05\nddl_tries = 2\n"
+    )
     revision(app, "locks", head(), "ALTER TABLE staff ADD novel int")
     with app.connect() as holder, holder.transaction():
         holder.execute("LOCK TABLE staff IN ACCESS SHARE MODE")
         outcome = app.invoke("migrate.upgrade")
         assert outcome.code == 1 and "held by pid" in outcome.err and "correct the revision" not in outcome.err
+        assert "waited 0.05 s" in outcome.err and "it was tried 2 times" in outcome.err
+        assert "try 1 of 2" in outcome.out and "idle after LOCK)" in outcome.out, outcome.out
         holder.execute("LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE")
         outcome = app.invoke("migrate.sql")
         assert outcome.code == 1 and "held by pid" in outcome.err
