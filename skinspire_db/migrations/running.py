@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from skinspire_db.postgres.connections import Connection
 
+Watch = Callable[["sqlalchemy.Connection", list[str]], None]
 NO_TRACE = "this revision left no trace"
 TRACE = "this revision may have left a trace: it has ended the transaction that it was in"
 LOOK = "invoke db.drift --env={env} to see what it left; let it end no transaction"
@@ -51,6 +52,7 @@ def apply(
     *,
     down: bool = False,
     saved: list[Saved] | None = None,
+    watch: Watch | None = None,
 ) -> Summary:
     """Apply one revision, or take it back, in the caller's transaction.
 
@@ -62,6 +64,7 @@ def apply(
         down: take it back.
         saved: gets the views and functions of SQL files that were dropped out of its way, to be made again afterwards; None
             leaves the revision to stop at them.
+        watch: gets SQLAlchemy's connection before the first statement, and the list of losses, which grows.
 
     Returns:
         What it did to the database's objects and rows, in numbers and lines.
@@ -93,6 +96,8 @@ def apply(
         with over(connection, called) as alchemist:
             sqlalchemy.event.listen(alchemist, "before_cursor_execute", _refuse_transaction_control)
             sqlalchemy.event.listen(alchemist, "before_cursor_execute", note)
+            if watch:
+                watch(alchemist, lost)
             named_types.reuse(alchemist, connection)
             step = make(files.revision_map, script)
             step.migration_fn = _of_application(step.migration_fn, connection)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from skinspire_db.catalog import definitions
@@ -22,14 +21,14 @@ from skinspire_db.migrations import (
     losses,
     origins,
     position,
+    revision_steps,
     revisions,
     running,
     version_table,
     writing,
 )
 from skinspire_db.migrations import lint as linting
-from skinspire_db.objects import adopted, install, kinds, proofs, tenant_roles, versions
-from skinspire_db.objects.dependents import Saved
+from skinspire_db.objects import kinds, tenant_roles, versions
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.postgres.target import Target, target_of
 from skinspire_db.schema import extensions
@@ -152,35 +151,7 @@ def _steps(environment: Environment) -> tuple[str, ...]:
 def _revision(
     environment: Environment, operation: str, script: Script, *, danger: str = "", backs_up: bool, down: bool = False
 ) -> Pipeline:
-    files = revisions.directory(environment.project)
-
-    def run(connection: Connection) -> Summary:
-        # Looked at again under the lock: another session may have been faster.
-        ahead = None if down else position.next_up(connection, environment.project, files, script.revision)
-        now = position.next_down(connection, environment.project, files) if down else ahead
-        if now is None or now.revision != script.revision:
-            return Summary({"by_another_operation": f"{script.revision} {script.doc}"})
-        return running.apply(connection, environment.project, files, script, down=down, saved=saved)
-
-    sql_files = versions.current(environment.project, roles=tenant_roles.of(environment))
-    if down or script.revision not in revisions.heads(environment.project):  # what is demanded, the head has to have
-        sql_files = [replace(file, required=False, core=False) for file in sql_files]
-    saved: list[Saved] = []  # views and functions that the revision takes out of its way
-
-    def make_again(connection: Connection) -> Summary:
-        return install.install(connection, adopted.maintained(connection, environment.project, sql_files), saved=saved)
-
-    def prove(connection: Connection) -> Summary:
-        """A revision can take from a trigger function what it reads; PostgreSQL would say so at a user's next login."""
-        checks = proofs.prove_able(connection, adopted.maintained(connection, environment.project, sql_files))
-        return Summary({"checks": len(checks), "passed": sum(check.status == "pass" for check in checks)}, checks=checks)
-
-    first = Step("revision", run, destroys="", confirms=danger, backs_up=backs_up)
-    steps = (
-        first,
-        Step(kinds.step_name(file.kind for file in sql_files), make_again, destroys=""),
-        Step("proofs", prove, destroys=""),
-    )
+    steps = revision_steps.of(environment, script, danger=danger, backs_up=backs_up, down=down)
     return Pipeline(operation, environment, steps, retries=True)
 
 
