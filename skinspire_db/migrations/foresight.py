@@ -64,9 +64,9 @@ def _refuse(connection: Connection, statement: str, ours: Collection[str], gone:
     for what, start in obstacles.needed(connection, statement):
         others = [each for each in dependents.unknown(connection, start, ours) if each not in gone]
         if others and obstacles.CASCADE.search(statement):
-            gone |= {described for _, described in dependents.reached(connection, start)}
+            gone |= {each.described for each in dependents.reached(connection, start)}
         elif others:
-            error = dependents.refusal(connection, start, ours, f"{what} cannot be changed under the views on it", others)
+            error = dependents.refusal(connection, start, ours, f"{what} cannot be changed under what reads it", others)
             raise NotOurs(f"{file}: {error.message}; nothing was changed", remedy=error.remedy)
 
 
@@ -74,9 +74,7 @@ def _drops(connection: Connection, statement: str) -> set[str]:
     """The views that a DROP VIEW drops, and what depends on them, as PostgreSQL describes them; of other statements none."""
     found = DROPS_VIEWS.match(statement)
     names = re.findall(NAME, found["names"]) if found else []
-    return {
-        described for name in names for _, described in dependents.reached(connection, dependents.named(connection, name))
-    }
+    return {each.described for name in names for each in dependents.reached(connection, dependents.named(connection, name))}
 
 
 def with_views(connection: Connection, text: str, files: Iterable[SqlFile]) -> str:
@@ -117,7 +115,7 @@ def _in_the_way(connection: Connection, piece: str, statement: str, ours: Collec
     found: dict[str, Saved] = {}
     for what, start in obstacles.needed(connection, statement):
         if start and not obstacles.is_left(connection, piece, statement, start, ours):
-            because = f"{what} cannot be changed under the views on it"
+            because = f"{what} cannot be changed under what reads it"
             found |= {
                 each.key: each for each in dependents.planned(connection, start, ours, because, gone) if each.key not in found
             }
@@ -145,4 +143,4 @@ def _made_again(saved: Saved, changed: Collection[str]) -> list[str]:
 
 
 def _ours(connection: Connection) -> set[str]:
-    return {key for entry in ledger.read(connection).values() for key in entry.functions}
+    return dependents.of_entries(ledger.read(connection).values())

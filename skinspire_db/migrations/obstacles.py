@@ -38,7 +38,7 @@ def clear(connection: Connection, sql: str, ours: Collection[str]) -> list[Saved
     for statement in sql_text.statements(sql):
         for what, start in needed(connection, statement):
             if start and not is_left(connection, sql, statement, start, ours):
-                saved += dependents.take_down(connection, start, ours, f"{what} cannot be changed under the views on it")
+                saved += dependents.take_down(connection, start, ours, f"{what} cannot be changed under what reads it")
     return saved
 
 

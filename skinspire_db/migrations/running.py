@@ -19,7 +19,7 @@ from skinspire_db.errors import MigrationFailed, MigrationInvalid, NotOurs, Proj
 from skinspire_db.lifecycle.result import Summary
 from skinspire_db.migrations import effects, losses, named_types, obstacles, revisions, version_table
 from skinspire_db.migrations.version_table import VersionTable
-from skinspire_db.objects import ledger
+from skinspire_db.objects import dependents, ledger
 from skinspire_db.objects.dependents import Saved
 from skinspire_db.objects.refusals import shown
 from skinspire_db.postgres import search_path
@@ -84,7 +84,7 @@ def apply(
     file = revisions.path(script, project)
     called: list[str] = []
     lost: list[str] = []
-    ours = {key for entry in ledger.read(connection).values() for key in entry.functions} if saved is not None else set()
+    ours = dependents.of_entries(ledger.read(connection).values())
 
     def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         lost.extend(losses.of(connection, statement))
@@ -123,7 +123,9 @@ def apply(
         raise
     taken = {each.address for each in saved or ()}
     numbers, lines = effects.between(effects.without(before, taken), effects.state(connection))
-    lines += [f"{shown(each.key)} dropped, and made again in the next step" for each in saved or ()]
+    for each in saved or ():
+        still = " where it still belongs" if dependents.is_policy(each.key) else ""
+        lines.append(f"{shown(each.key)} dropped, and made again in the next step{still}")
     lines += [f"careful: {each}" for each in lost]
     noted = {} if down else {"file_sha256": digest(script)}
     what = {"taken_back" if down else "applied": f"{script.revision} {script.doc}".strip()}

@@ -1,8 +1,8 @@
-"""Taking functions and views out of the way of a change of what they are built on, and making them again afterwards.
+"""Taking functions, views and policies out of the way of a change of what they read, and making them again afterwards.
 
 PostgreSQL neither changes the type of a column that a view reads nor replaces a view by one with other columns. So the object
 and all that depends on it are dropped and made again in the same transaction, with owner, grants, comments, indexes, triggers
-and rules.
+and rules. Policies are made again by the install that follows, where they still belong.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from skinspire_db.catalog.objects import quoted_name
 from skinspire_db.errors import NotOurs
 from skinspire_db.objects import live
+from skinspire_db.objects.ledger import Entry
 from skinspire_db.postgres import search_path
 
 if TYPE_CHECKING:
@@ -35,9 +37,12 @@ REACHED = f"""
             WHERE r.classid = 'pg_class'::regclass AND t.typrelid = r.objid OR r.classid = 'pg_type'::regclass AND t.typelem = r.objid
         ) AS next
     )
-    SELECT CASE WHEN c.oid IS NOT NULL THEN {live.WORD} || ' ' || c.oid::regclass WHEN p.oid IS NOT NULL THEN p.oid::regprocedure::text END,
-           pg_describe_object(r.classid, r.objid, 0)
-    FROM reached r LEFT JOIN pg_proc p ON r.classid = 'pg_proc'::regclass AND p.oid = r.objid
+    SELECT CASE WHEN c.oid IS NOT NULL THEN {live.WORD} || ' ' || c.oid::regclass WHEN p.oid IS NOT NULL THEN p.oid::regprocedure::text
+                WHEN o.oid IS NOT NULL THEN (SELECT format('policy "%%s" on %%I.%%I', replace(o.polname, '"', '""'), n.nspname, t.relname)
+                    FROM pg_class t JOIN pg_namespace n ON n.oid = t.relnamespace WHERE t.oid = o.polrelid) END,
+           pg_describe_object(r.classid, r.objid, 0), r.classid, r.objid
+    FROM reached r LEFT JOIN pg_policy o ON r.classid = 'pg_policy'::regclass AND o.oid = r.objid
+    LEFT JOIN pg_proc p ON r.classid = 'pg_proc'::regclass AND p.oid = r.objid
     LEFT JOIN pg_class c ON r.classid = 'pg_class'::regclass AND c.oid = r.objid AND c.relkind IN ('v', 'm')
     WHERE r.classid <> 'pg_type'::regclass ORDER BY 2
 """  # noqa: S608, E501
@@ -110,8 +115,16 @@ class Saved:
     parts: tuple[Part, ...]
 
 
+class Reached(NamedTuple):
+    """An object: what the ledger calls a view, function or policy; as PostgreSQL describes it; where it is."""
+
+    key: str | None
+    described: str
+    address: Address
+
+
 def take_down(connection: Connection, start: Collection[Address], ours: Collection[str] | None, because: str) -> list[Saved]:
-    """Drop views and functions, and all views and functions that depend on them.
+    """Drop views, functions and policies, and all of these that depend on them.
 
     Args:
         connection: Where; in the caller's transaction.
@@ -126,7 +139,10 @@ def take_down(connection: Connection, start: Collection[Address], ours: Collecti
         NotOurs: Something that no SQL file made would have to go, too; all of it is named, and nothing was dropped.
     """
     saved = {each.key: each for each in planned(connection, start, ours, because)}
-    return [saved[key] for key in reversed(live.drop(connection, saved))]
+    policies = [key for key in saved if is_policy(key)]
+    for key in policies:
+        _execute(connection, f"DROP {live.word(key)} {live.split(key)[1]}")
+    return [saved[key] for key in [*reversed(live.drop(connection, saved.keys() - policies)), *policies]]
 
 
 def planned(
@@ -146,37 +162,61 @@ def planned(
     """
     if others := [each for each in unknown(connection, start, ours) if each not in gone]:
         raise refusal(connection, start, ours, because, others)
-    keys = [key for key, described in reached(connection, start) if key and described not in gone]
+    found = [each for each in reached(connection, start) if each.key and each.described not in gone]
+    policies = [Saved(each.key, each.address, "", ()) for each in found if each.key and is_policy(each.key)]
+    keys = [each.key for each in found if each.key and not is_policy(each.key)]
     # An object depends on fewer than what it is built on.
     depth = {key: len(reached(connection, addresses(connection, [key]))) for key in keys}
-    return [_saved(connection, key) for key in sorted(keys, key=lambda key: -depth[key])]
+    return [_saved(connection, key) for key in sorted(keys, key=lambda key: -depth[key])] + policies
 
 
 def refusal(
     connection: Connection, start: Collection[Address], ours: Collection[str] | None, because: str, others: Collection[str]
 ) -> NotOurs:
     """The error for objects, described in `others`, that stand in the way and that no SQL file made."""
-    key = next((key for key, described in reached(connection, start) if key and described in others), None)
+    key = next((each.key for each in reached(connection, start) if each.key and each.described in others), None)
     return NotOurs(f"{because}: no SQL file made {', '.join(others)}", remedy=_file_of(key))
 
 
 def unknown(connection: Connection, start: Collection[Address], ours: Collection[str] | None) -> list[str]:
-    """Which of these objects, and of what depends on them, are no views or functions, or none of ours, described."""
-    found = reached(connection, start)
-    return [described for key, described in found if not key or (ours is not None and key not in ours)]
+    """Which of these objects, and of what depends on them, no SQL file made, described."""
+    return [
+        each.described
+        for each in reached(connection, start)
+        if not each.key or ((ours is not None or is_policy(each.key)) and each.key not in (ours or ()))
+    ]
 
 
-def reached(connection: Connection, start: Collection[Address]) -> list[tuple[str | None, str]]:
-    """The objects and all that depends on them: what the ledger would call each, if it is a view or function; described."""
+def reached(connection: Connection, start: Collection[Address]) -> list[Reached]:
+    """The objects and all that depends on them."""
     places = list(start)
     given = [catalogue for catalogue, _ in places], [oid for _, oid in places]
-    return search_path.rows(connection, REACHED, given) if places else []
+    rows = search_path.rows(connection, REACHED, given) if places else []
+    return [Reached(key, described, (catalogue, oid)) for key, described, catalogue, oid in rows]
+
+
+def is_policy(key: str) -> bool:
+    """Whether a name of `Reached` is that of a policy."""
+    return live.split(key)[0] == "policy"
+
+
+def of_entries(entries: Iterable[Entry]) -> set[str]:
+    """What the ledger's files have made, as `Reached` names it.
+
+    Args:
+        entries: the rows of the ledger.
+    """
+    found: set[str] = set()
+    for entry in entries:
+        found |= entry.functions.keys()
+        found |= {f"policy {quoted_name(made.name)} on {made.table}" for made in entry.triggers.values() if made.of_policy}
+    return found
 
 
 def _file_of(key: str | None) -> str:
     """What to do about an object without a file."""
     kind, name = live.split(key) if key else ("", "")
-    if not name:
+    if not name or kind == "policy":
         return "drop that first, and make it again afterwards"
     flag = "function" if kind == "function" else "view"
     return f"invoke sql.new --env={{env}} --{flag}={name.partition('(')[0]} --from-database makes an SQL file of it"
@@ -198,20 +238,25 @@ def named(connection: Connection, name: str) -> list[Address]:
 def readers(
     connection: Connection, table: str, columns: Sequence[str] | None = None, constraints: Sequence[str] = ()
 ) -> list[Address]:
-    """The views and functions that read a table.
+    """The views, functions and policies that read a table or its partitions.
 
     Args:
         connection: Where.
         table: The table's name, as the application's statements have it.
-        columns: Only those that read one of these columns; None for all.
+        columns: Only those that read one of these columns; None for all but the table's own policies, which go with it.
         constraints: And those that need one of these constraints of the table.
     """
     query = f"""
+        WITH RECURSIVE parts (oid) AS (
+            SELECT to_regclass(%(table)s)::oid UNION SELECT inhrelid FROM pg_inherits JOIN parts ON inhparent = parts.oid
+        )
         SELECT DISTINCT CASE WHEN d.classid = 'pg_rewrite'::regclass THEN 'pg_class'::regclass::oid ELSE d.classid END,
                         coalesce(w.ev_class, d.objid)
         FROM pg_depend d LEFT JOIN pg_rewrite w ON d.classid = 'pg_rewrite'::regclass AND w.oid = d.objid
-        WHERE (w.rulename = '_RETURN' OR d.classid = 'pg_proc'::regclass) AND d.deptype = 'n' AND (
-              d.refclassid = 'pg_class'::regclass AND d.refobjid = to_regclass(%(table)s) AND ({columns is None} OR EXISTS (
+        WHERE (w.rulename = '_RETURN' OR d.classid = 'pg_proc'::regclass OR d.classid = 'pg_policy'::regclass AND (
+                  {columns is not None} OR (SELECT polrelid FROM pg_policy WHERE oid = d.objid) <> d.refobjid))
+          AND d.deptype = 'n' AND (
+              d.refclassid = 'pg_class'::regclass AND d.refobjid IN (SELECT oid FROM parts) AND ({columns is None} OR EXISTS (
                   SELECT FROM pg_attribute a
                   WHERE (a.attrelid, a.attnum) = (d.refobjid, d.refobjsubid) AND a.attname = ANY (%(columns)s)))
            OR d.refclassid = 'pg_constraint'::regclass AND d.refobjid IN (
@@ -229,7 +274,7 @@ def put_back(connection: Connection, saved: Iterable[Saved], but: Collection[str
         saved: What `take_down` has dropped.
         but: Indexes, as the ledger calls them, that are not wanted any more.
     """
-    saved = list(saved)
+    saved = [each for each in saved if not is_policy(each.key)]
     for each in saved:
         if _address(connection, each.key) is None and each.statement:
             _execute(connection, each.statement)

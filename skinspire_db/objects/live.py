@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # The ledger names a function by its signature, a relation by one of these words and its name. No signature begins with such
 # a word and a blank: PostgreSQL quotes it then.
-WORDS = ("materialized view", "view", "index", "trigger")
+WORDS = ("materialized view", "view", "index", "trigger", "policy")
 WORD = "CASE c.relkind WHEN 'm' THEN 'materialized view' WHEN 'v' THEN 'view' ELSE 'index' END"
 ROUTINE = """
     CASE p.prokind WHEN 'a' THEN (

@@ -293,9 +293,7 @@ class Making:
         self.taken_over |= objects.keys()
 
     def _ours(self) -> set[str]:
-        return {key for entry in self.entries.values() for key in entry.functions} | {
-            key for objects in self.made.values() for key in objects
-        }
+        return dependents.of_entries(self.entries.values()) | {key for objects in self.made.values() for key in objects}
 
     def _run(self, file: SqlFile, existing: Iterable[str]) -> dict[str, str]:
         """Run the file, and note what it made.
