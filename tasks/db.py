@@ -184,6 +184,15 @@ def verify(ctx: Context, env: str | None = None, verbose: bool = False, json: bo
     console.operate(ctx, env, db.verify, json=json, verbose=verbose)
 
 
+@task(help=ENV | JSON | {"fail-on": "the level from which a finding is exit code 3: error, warning or info (default: error)"})
+def advise(ctx: Context, env: str | None = None, fail_on: str = "error", json: bool = False) -> None:
+    """Look for what will trouble the database: indexes, keys, policies, rights, settings; changes nothing."""
+    from skinspire_db.operations import db
+    from skinspire_db.terminal import console
+
+    console.operate(ctx, env, lambda context: db.advise(context, fail_on), json=json)
+
+
 @task(
     help=ENV
     | JSON

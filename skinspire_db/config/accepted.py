@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from skinspire_db.config.project import Project
 from skinspire_db.errors import InvalidSetting
@@ -59,16 +60,7 @@ def read(project: Project) -> dict[str, Accepted]:
         InvalidSetting: the file cannot be read, or a line of it has no reason.
     """
     file = path(project)
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidSetting(f"{file.name} cannot be read: {error}", remedy=f"correct {file}") from None
-    try:
-        lines = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidSetting(f"{file.name} is not valid TOML: {error}", remedy=f"correct {file}") from None
+    lines = toml_of(file)
     found = {}
     for key, value in lines.items():
         given = {"reason": value} if isinstance(value, str) else value
@@ -77,6 +69,22 @@ def read(project: Project) -> dict[str, Accepted]:
             raise InvalidSetting(f"{file.name}: {key!r} has no reason", remedy=f'write it as {_quoted(key)} = "the reason"')
         found[key] = Accepted(key, reason, of)
     return found
+
+
+def toml_of(file: Path) -> dict[str, Any]:
+    """What stands in a file of TOML; nothing where there is no file.
+
+    Raises:
+        InvalidSetting: the file cannot be read, or is no TOML.
+    """
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidSetting(f"{file.name} cannot be read: {error}", remedy=f"correct {file}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidSetting(f"{file.name} is not valid TOML: {error}", remedy=f"correct {file}") from None
 
 
 def edited(project: Project, new: Iterable[Accepted], gone: Iterable[str] = ()) -> str:

@@ -216,24 +216,13 @@ def read_file(path: Path, stem: str | None = None, kind: Kind = TRIGGER) -> SqlF
     Raises:
         SqlFileInvalid: it cannot be used; with file and line.
     """
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise SqlFileInvalid(f"{path}:1: cannot be read: {error.strerror}", remedy=f"correct or remove {path.name}") from None
-    if b"\r" in raw:
-        line = raw[: raw.index(b"\r")].count(b"\n") + 1
-        raise SqlFileInvalid(f"{path}:{line}: line ends are CRLF", remedy=f"convert {path.name} to LF")
     name = stem or path.stem
     if not NAME.fullmatch(name):
         raise SqlFileInvalid(f"{path}:1: {name!r} is no name for an SQL file", remedy="use a-z, 0-9 and _")
-    try:
-        text = raw.decode("utf-8-sig")  # Windows' editors begin a file with a mark
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise SqlFileInvalid(f"{path}:{line}: not UTF-8", remedy=f"convert {path.name} to UTF-8") from None
-    fields = _header(path, text, kind)
+    text = read_text(path)
+    fields = _fields(path, text, kind)
     if kind.suffix == ".sql":
-        _refuse_transaction_control(path, text)
+        refuse_transaction_control(path, text)
     attach = fields.get("attach", [])
     listed = [attach | {"when": fields.get("when")}] if isinstance(attach, dict) else attach
     if not isinstance(listed, list):
@@ -245,6 +234,26 @@ def read_file(path: Path, stem: str | None = None, kind: Kind = TRIGGER) -> SqlF
     needed = read_needs(path, fields.get("needs", {}), _line_of_key(text, "needs"))
     file = SqlFile(kind.name_of(name), path, fields["version"], fields["summary"], order, text, attachments, kind, needed)
     return replace(file, policies=_policies(path, text, fields)) if kind is POLICY else file
+
+
+def read_text(path: Path) -> str:
+    """The text of an SQL file.
+
+    Raises:
+        SqlFileInvalid: it cannot be read, has line ends of Windows, or is not UTF-8; with file and line.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise SqlFileInvalid(f"{path}:1: cannot be read: {error.strerror}", remedy=f"correct or remove {path.name}") from None
+    if b"\r" in raw:
+        line = raw[: raw.index(b"\r")].count(b"\n") + 1
+        raise SqlFileInvalid(f"{path}:{line}: line ends are CRLF", remedy=f"convert {path.name} to LF")
+    try:
+        return raw.decode("utf-8-sig")  # Windows' editors begin a file with a mark
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise SqlFileInvalid(f"{path}:{line}: not UTF-8", remedy=f"convert {path.name} to UTF-8") from None
 
 
 def _policies(path: Path, text: str, fields: dict[str, Any]) -> tuple[Policy, ...]:
@@ -259,16 +268,30 @@ def _line_of_key(text: str, key: str) -> int:
     return text[: match.start()].count("\n") + 1 if match else 1
 
 
-def _header(path: Path, text: str, kind: Kind) -> dict[str, Any]:
-    header = (HEADER if kind.suffix == ".sql" else WHOLE).match(text)
-    if header is None:
+def header(path: Path, text: str, form: re.Pattern[str] = HEADER) -> dict[str, Any]:
+    """The fields of a file's header, which is TOML.
+
+    Args:
+        path: the file, for errors.
+        text: its text.
+        form: where the header is in it.
+
+    Raises:
+        SqlFileInvalid: there is none, or it is no TOML; with file and line.
+    """
+    found = form.match(text)
+    if found is None:
         raise SqlFileInvalid(f"{path}:1: there is no header", remedy="begin it with /* and TOML, as the other files do")
     try:
-        fields = tomllib.loads(header[1])
+        return tomllib.loads(found[1])
     except tomllib.TOMLDecodeError as error:
         match = re.search(r"at line (\d+)", str(error))
-        line = text[: header.start(1)].count("\n") + (int(match[1]) if match else 1)
+        line = text[: found.start(1)].count("\n") + (int(match[1]) if match else 1)
         raise SqlFileInvalid(f"{path}:{line}: the header is not TOML: {error}", remedy="correct the header") from None
+
+
+def _fields(path: Path, text: str, kind: Kind) -> dict[str, Any]:
+    fields = header(path, text, HEADER if kind.suffix == ".sql" else WHOLE)
     required = REQUIRED | (ORDER if kind.attaches else {})
     for key, needed in required.items():
         if type(fields.get(key)) is not needed:
@@ -306,7 +329,12 @@ def _refuse_unknown(path: Path, given: Any, known: dict[str, type]) -> None:
             raise SqlFileInvalid(f"{path}:1: {key} must be {known[key].__name__}", remedy="correct the header")
 
 
-def _refuse_transaction_control(path: Path, text: str) -> None:
+def refuse_transaction_control(path: Path, text: str) -> None:
+    """Refuse a file that would begin or end a transaction.
+
+    Raises:
+        SqlFileInvalid: it would; with file and line.
+    """
     if match := TRANSACTION_CONTROL.search(statements_only(text)):
         line = text[: match.start(1)].count("\n") + 1
         raise SqlFileInvalid(f"{path}:{line}: {match[1].upper()} in an SQL file", remedy="remove it")

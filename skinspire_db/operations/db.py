@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import date
 from functools import partial
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -12,11 +13,12 @@ from skinspire_db.adoption import adopt as adopting
 from skinspire_db.adoption import report
 from skinspire_db.adoption.adopt import Adoption, Work
 from skinspire_db.catalog import objects
-from skinspire_db.config import accepted
+from skinspire_db.config import accepted, waivers
 from skinspire_db.config.environment import Environment
 from skinspire_db.content import seeding
 from skinspire_db.copies import copy as copying
 from skinspire_db.errors import DatabaseMissing, InvalidSetting, UsageError
+from skinspire_db.inspection import advice
 from skinspire_db.lifecycle import replacement
 from skinspire_db.lifecycle.operation import Operation
 from skinspire_db.lifecycle.pipeline import Look, Pipeline, Series, Step
@@ -103,6 +105,30 @@ def drift(context: Context, asked: Acceptance | None = None) -> Look:
         plans=phrases,
     )
     return Look("db.drift", context.environment, (step,), writes=True)
+
+
+def advise(context: Context, fail_on: str = "error") -> Look:
+    """All lints, of the package and of the project; nothing is written.
+
+    Args:
+        context: the environment, and the report.
+        fail_on: the level from which a finding is exit code 3, as it was typed: error, warning or info.
+
+    Raises:
+        UsageError: it is no level.
+        SqlFileInvalid: a lint's file cannot be used.
+        InvalidSetting: the file of waivers cannot be used.
+    """
+    environment, level = context.environment, advice.level_of(fail_on)
+    every = advice.lints(context.project)
+    waived = waivers.read(context.project)
+    advice.require_lints(waived, every)
+
+    def look(connection: Connection) -> Summary:
+        answers = advice.look(connection, environment, every)
+        return advice.summary(answers, advice.waive(answers, waived, date.today()), level)
+
+    return Look("db.advise", environment, (Step("advise", look),))
 
 
 def adopt(context: Context, *, confirm: str | None = None, reason: str | None = None) -> Operation:

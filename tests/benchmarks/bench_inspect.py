@@ -1,4 +1,4 @@
-"""`db.inspect` of a database of 2,000 tables beside psql asking for the same facts."""
+"""`db.inspect` and `db.advise` of a database of 2,000 tables, the first beside psql asking for the same facts."""
 
 from __future__ import annotations
 
@@ -42,11 +42,13 @@ def bench_inspect() -> list[Figure]:
             lambda: project.psql("skinspire_dev", "-c", r"\d+ public.*"),
             rounds=5,
         )
+        advised, fixed = medians(lambda: project.invoke("db.advise"), lambda: 2.0, rounds=5)
         memory = _peak(project, "db.inspect")
     name = f"`db.inspect` of {TABLES:,} tables"
     return [
         Figure(name, ours, "psql, a catalogue query a kind", queries, 3),
         Figure(f"{name}, all columns and keys drawn", drawn, "psql `\\d+ public.*`", described, 3),
+        Figure(f"`db.advise` of {TABLES:,} tables", advised, "a fixed two seconds", fixed, 1),
         Figure(f"{name}, memory", memory, "a fixed 200 MB", 200, 1, "MB"),
     ]
 
