@@ -1,4 +1,4 @@
-"""Backups: make, list, verify, prune and restore them."""
+"""Backups: make, list, verify, prune and restore them, and receive the WAL between them."""
 
 from __future__ import annotations
 
@@ -124,6 +124,40 @@ def restore(
         json=json,
         confirm=confirm,
     )
+
+
+FOREGROUND = {"foreground": "stay until the process is ended: for systemd, a container or a Windows service"}
+
+
+@task(help=ENV | FOREGROUND | JSON)
+def start(ctx: Context, env: str | None = None, foreground: bool = False, json: bool = False) -> None:
+    """Receive the server's WAL as it is written, so that any second can be come back to."""
+    from skinspire_db.operations import backup
+    from skinspire_db.terminal import console
+
+    console.operate(ctx, env, lambda context: backup.start(context, _folder(ctx), foreground=foreground), json=json)
+
+
+@task(
+    help=ENV
+    | {"drop-slot": "the server keeps no WAL for the receiver any longer; one that is started later leaves a gap"}
+    | JSON
+)
+def stop(ctx: Context, env: str | None = None, drop_slot: bool = False, json: bool = False) -> None:
+    """Stop receiving; what was received stays."""
+    from skinspire_db.operations import backup
+    from skinspire_db.terminal import console
+
+    console.operate(ctx, env, lambda context: backup.stop(context, _folder(ctx), drop_slot=drop_slot), json=json)
+
+
+@task(help=ENV | JSON)
+def status(ctx: Context, env: str | None = None, json: bool = False) -> None:
+    """Show how far the receiver is, what its slot keeps, and when backups were last proved by a drill."""
+    from skinspire_db.operations import backup
+    from skinspire_db.terminal import console
+
+    console.operate(ctx, env, lambda context: backup.status(context, _folder(ctx)), json=json)
 
 
 def _folder(ctx: Context) -> Path:

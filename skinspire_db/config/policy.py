@@ -28,6 +28,9 @@ class Policy:
     `pool_timeout` to wait for one; `pool_recycle`, the age at which one is replaced; `connect_retry`, how long a server that
     restarts is waited for; `transaction_pooler`: a pooler such as PgBouncer in transaction mode is in between;
     `report_unclosed`: a session or connection that was left open is logged with the place that opened it.
+
+    Continuous backups, as "90s", "15m", "12h" or "7d": `drill_every`, the age at which the last drill is complained of;
+    `longest_rpo`, how far the received WAL may be behind.
     """
 
     protected: bool = False
@@ -48,6 +51,24 @@ class Policy:
     connect_retry: float = 10.0
     transaction_pooler: bool = False
     report_unclosed: bool = True
+    drill_every: str = "7d"
+    longest_rpo: str = "60s"
+
+
+DURATIONS = ("drill_every", "longest_rpo")
+DURATION = r"[1-9][0-9]{0,8}[smhd]"
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def seconds_of(duration: str) -> int:
+    """How many seconds "90s", "15m", "12h" or "7d" are.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if not re.fullmatch(DURATION, duration):
+        raise ValueError(duration)
+    return int(duration[:-1]) * UNITS[duration[-1]]
 
 
 PRESETS = {
@@ -151,6 +172,7 @@ def _with(base: Policy, own: dict[str, Any], name: str) -> Policy:
         wanted = (int, float) if wanted == (float,) else wanted
         # PostgreSQL takes a time-out of 0 for none at all.
         pointless = type(value) in (int, float) and (value < 0 or (value == 0 and key != "pool_overflow"))
+        pointless = pointless or (key in DURATIONS and not re.fullmatch(DURATION, str(value)))
         if default is dataclasses.MISSING or type(value) not in wanted or pointless:
             keys = ", ".join(field.name for field in dataclasses.fields(Policy))
             raise InvalidSetting(

@@ -24,6 +24,7 @@ from skinspire_db.config.project import Project, expanded, replace, write_atomic
 from skinspire_db.errors import BackupInvalid, UsageError
 
 MANIFEST, DATA, VERIFIED = "manifest.json", "data", "verified.json"
+CONTINUOUS = ".continuous"  # the end of a folder's name: base backups and WAL, of skinspire_db.recovery
 FORMAT = 1
 TIME = "%Y%m%dT%H%M%SZ"
 
@@ -145,7 +146,7 @@ def complete(folder: Path, environment: str | None = None) -> tuple[list[Backup]
             remedy="set backup.folder in invoke.yaml, or correct its permissions",
         ) from None
     for path in folders:
-        if not path.name.startswith("."):
+        if not path.name.startswith(".") and not path.name.endswith(CONTINUOUS):
             try:
                 found.append(read(path))
             except BackupInvalid as error:

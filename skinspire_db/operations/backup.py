@@ -1,4 +1,4 @@
-"""The operations of backup.*: make, list, verify, prune and restore backups."""
+"""The operations of backup.*: make, list, verify, prune and restore backups, and receive the WAL between them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from skinspire_db.copies import restore as restoring
 from skinspire_db.errors import UsageError
 from skinspire_db.lifecycle.operation import Job
 from skinspire_db.lifecycle.replacement import Replacement
+from skinspire_db.recovery import continuous
 from skinspire_db.steps import Context
 
 
@@ -82,3 +83,35 @@ def restore(
         empty: take a dump without rows, too.
     """
     return restoring.restore(context.environment, folder, file=file, jobs=jobs, empty=empty)
+
+
+def start(context: Context, folder: Path, *, foreground: bool = False) -> Job:
+    """Receive the WAL as it is written, so that any second can be come back to.
+
+    Args:
+        context: the environment, and the report.
+        folder: where backups are kept.
+        foreground: stay in it, for systemd, a container or a Windows service.
+    """
+    return continuous.start(context.environment, folder, foreground=foreground)
+
+
+def stop(context: Context, folder: Path, *, drop_slot: bool = False) -> Job:
+    """Stop the receiver.
+
+    Args:
+        context: the environment, and the report.
+        folder: where backups are kept.
+        drop_slot: the server keeps no WAL for it any longer.
+    """
+    return continuous.stop(context.environment, folder, drop_slot=drop_slot)
+
+
+def status(context: Context, folder: Path) -> Job:
+    """How continuous backups stand.
+
+    Args:
+        context: the environment, and the report.
+        folder: where backups are kept.
+    """
+    return continuous.report(context.environment, folder)

@@ -17,7 +17,7 @@ from skinspire_db.postgres.target import Target, libpq_parameters
 
 SETTINGS = {"transaction_timeout": 17}  # that pg_restore sets, and the version that has brought them
 UNKNOWN = re.compile(rb'unrecognized configuration parameter "(%s)"' % "|".join(SETTINGS).encode())
-PROGRAM = re.compile(r"^(psql|pg_dump|pg_restore)(:[^ ]*)?: ")
+PROGRAM = re.compile(r"^(psql|pg_[a-z]+)(:[^ ]*)?: ")
 ERROR = re.compile(r"\b(error|ERROR|FATAL|fatal|PANIC)\b:?")
 WARNING = re.compile(r"(warning|WARNING|NOTICE|INFO|LOG|DEBUG): ")
 BESIDE = re.compile(r"(detail|DETAIL|hint|HINT|CONTEXT|QUERY|STATEMENT|LOCATION|LINE \d+): ")
@@ -125,6 +125,20 @@ def client_tools(server_version: int) -> ClientTools:
         ToolMissing: There are none; both versions are named.
     """
     return ClientTools(programs.find_client_programs(server_version, "pg_dump", "pg_restore", "psql"))
+
+
+def physical_tools(server_version: int, account: programs.Account | None = None) -> ClientTools:
+    """The programs for the server's own files, of its own major version: base backups, WAL, and a server to recover with.
+
+    Args:
+        server_version: The server's version number (170010).
+        account: Who is to run them, where that is another one.
+
+    Raises:
+        ToolMissing: There are none.
+    """
+    names = ("pg_basebackup", "pg_receivewal", "pg_verifybackup", "pg_waldump", "pg_ctl", "postgres")
+    return ClientTools(programs.find_client_programs(server_version, *names, exact=True, account=account))
 
 
 @contextlib.contextmanager

@@ -47,6 +47,15 @@ max_wal_senders = 0
 max_locks_per_transaction = {LOCKS}
 """
 
+# What backup.start and backup.create --physical switch on; incremental backups need the summaries.
+REPLICATION = """
+# Written by skinspire-db for continuous backups.
+wal_level = replica
+max_wal_senders = 10
+max_slot_wal_keep_size = '2GB'
+"""
+SUMMARIES = "summarize_wal = on\n"
+
 
 @dataclass(frozen=True)
 class Address:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skinspire_db.config.environment import Environment
-from skinspire_db.config.project import Project, remove
+from skinspire_db.config.project import Project, append, remove
 from skinspire_db.errors import GuardRefused, ServerFailed
 from skinspire_db.postgres import added_extensions, data_folders, known_homes
-from skinspire_db.postgres.cluster import FILES, START_SECONDS, Address, Cluster, last_line, reason
+from skinspire_db.postgres.cluster import FILES, REPLICATION, START_SECONDS, SUMMARIES, Address, Cluster, last_line, reason
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,22 @@ class EmbeddedServer(Cluster):
         if done.returncode != 0 or self._postmaster() is not None:
             raise ServerFailed(f"the server did not stop: {last_line(done.stdout)}", remedy=f"look into {self.log}")
         return True
+
+    def allow_replication(self) -> None:
+        """Restart the server so that its WAL can be received and base backups be made; its databases stay.
+
+        Raises:
+            GuardRefused: sessions use it.
+        """
+        if users := self.users():
+            raise GuardRefused(
+                f"the embedded server must restart once, so that it writes WAL to recover from, and sessions use it: {users}",
+                remedy="end them, and run it again",
+            )
+        with self._lock():
+            append(self.data / "postgresql.conf", REPLICATION + (SUMMARIES if self.binaries.major >= 17 else ""))
+            self._stop()
+            self._launch()
 
     def status(self) -> Status:
         """What is known of the server; nothing is changed."""

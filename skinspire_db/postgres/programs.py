@@ -100,12 +100,14 @@ def find_binaries(account: Account | None = None) -> Binaries:
     )
 
 
-def find_client_programs(server_version: int, *names: str) -> Binaries:
+def find_client_programs(server_version: int, *names: str, exact: bool = False, account: Account | None = None) -> Binaries:
     """Find client programs that are not older than a server; server programs need not be there.
 
     Args:
         server_version: The server's version number, as libpq has it (170010).
         names: The programs; all must be in one folder.
+        exact: A newer major version will not do: they read the server's own files.
+        account: Who is to run them, where that is another one.
 
     Returns:
         The first that are new enough; where they are looked for is as in find_binaries().
@@ -117,14 +119,15 @@ def find_client_programs(server_version: int, *names: str) -> Binaries:
     wanted, seen = server_version // 10_000, []
     for folder in _folders(names[0]):
         major = major_of(folder, *names)
-        if major is not None and major >= wanted:
-            return Binaries(folder, major)
+        if major is not None and (major == wanted or (major > wanted and not exact)):
+            return _reachable(Binaries(folder, major), account)
         if major is not None:
             seen.append(f"{folder} has {major}")
+    newer = "" if exact else " or newer"
     raise ToolMissing(
-        f"the server is PostgreSQL {wanted}, and no {names[0]} of that version or newer was found"
+        f"the server is PostgreSQL {wanted}, and no {names[0]} of that version{newer} was found"
         f" ({'; '.join(seen) or 'none at all'})",
-        remedy=f"install the client programs of PostgreSQL {wanted}, or set SKINSPIRE_PG_BIN to their folder",
+        remedy=f"install PostgreSQL {wanted}'s {'' if exact else 'client '}programs, or set SKINSPIRE_PG_BIN to their folder",
     )
 
 
