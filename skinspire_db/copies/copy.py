@@ -11,11 +11,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db.catalog import fingerprint
+from skinspire_db.catalog.fingerprint import Fingerprint
 from skinspire_db.config import content, environment
 from skinspire_db.config.environment import Environment
 from skinspire_db.content import files
 from skinspire_db.copies import copied_tables, own_roles, streaming
-from skinspire_db.copies.masking import masking
+from skinspire_db.copies.masking import definitions, masking
 from skinspire_db.copies.masking.masking import MaskedStream, Masking
 from skinspire_db.copies.one_hospital import OneHospital
 from skinspire_db.errors import DatabaseMissing, GuardRefused, StepFailed, UsageError
@@ -31,6 +32,15 @@ if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
 METHODS = ("template", "stream")
+# What a masked copy leaves out, and a copy of one hospital the first of, with the query for whether the source has any.
+LEFT_OUT = (
+    ("large objects, as nothing says whose they are", "SELECT EXISTS (SELECT FROM pg_largeobject_metadata)"),
+    ("user mappings, as they hold passwords", "SELECT EXISTS (SELECT FROM pg_user_mappings)"),
+    (
+        "subscriptions, as they bring rows that are not masked",
+        "SELECT count(*) > 0 FROM pg_subscription JOIN pg_database d ON d.oid = subdbid WHERE datname = current_database()",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -265,7 +275,9 @@ def stream(running: Running, source: Environment, start: Target, connection: Con
         alone = choice.hospital and _one_hospital(connection, choice.hospital, source)
         if alone:
             wanted = alone.reading(connection, wanted)
-            _note_whole(connection, alone, running)
+            if names := alone.untied:
+                running.note(f"copied whole, as no foreign key ties them to a hospital: {', '.join(names)}")
+        _note_left_out(connection, choice, running)
         if choice.masking:
             masked = MaskedStream.of(choice.masking, connection, start, wanted)
             wanted = copied_tables.redivided_by(connection, masked.wanted)
@@ -286,7 +298,7 @@ def stream(running: Running, source: Environment, start: Target, connection: Con
         looked: list[Future[fingerprint.Rows]] = []
         stream = streaming.Stream(
             read_from, connection, snapshot, aside, witness.info.server_version, frozenset(present), choice.jobs,
-            comments=not masked,
+            partial(definitions.refuse, connection, source.project, masked.search) if masked else None,
         )  # fmt: skip
 
         def filled(names: set[str]) -> None:
@@ -309,7 +321,10 @@ def stream(running: Running, source: Environment, start: Target, connection: Con
         after = fingerprint.take(aside, running.operation, only=only, counted=options["counted"], known=known, **whole)
         # Where roles were mapped or left out, owners and grants cannot be the same.
         of = ("tables", "sequences", "unowned") if notes else ("tables", "sequences", "definitions")
-        _compare(replace(before.result(), sequences=sequences), after, summary, of)
+        expected = replace(before.result(), sequences=sequences)
+        if masked:
+            expected, after = (_without_subscriptions(each) for each in (expected, after))
+        _compare(expected, after, summary, of)
         if alone and not masked:  # masked keys of hospitals are other ones: there the number of rows is what is compared
             _refuse_strangers(alone, aside, running)
         # Rows were looked at before they were on disk. Neither server has died since, or this raises; now they are there.
@@ -324,9 +339,14 @@ def stream(running: Running, source: Environment, start: Target, connection: Con
     return aside
 
 
+def _without_subscriptions(taken: Fingerprint) -> Fingerprint:
+    kept = {name: text for name, text in taken.definitions.items() if not name.startswith("object subscription ")}
+    return replace(taken, definitions=kept)
+
+
 def _compare(
-    before: fingerprint.Fingerprint,
-    after: fingerprint.Fingerprint,
+    before: Fingerprint,
+    after: Fingerprint,
     summary: Any,
     of: Sequence[str] = ("tables", "sequences", "definitions"),
 ) -> None:
@@ -354,11 +374,11 @@ def _refuse_strangers(alone: OneHospital, aside: Target, running: Running) -> No
             )
 
 
-def _note_whole(connection: Connection, alone: OneHospital, running: Running) -> None:
-    if names := alone.untied:
-        running.note(f"copied whole, as no foreign key ties them to a hospital: {', '.join(names)}")
-    if connection.execute("SELECT EXISTS (SELECT FROM pg_largeobject_metadata)").fetchone() == (True,):
-        running.note("left out: large objects, as nothing says whose they are")
+def _note_left_out(connection: Connection, choice: Choice, running: Running) -> None:
+    if choice.masking or choice.hospital is not None:
+        for what, there in LEFT_OUT if choice.masking else LEFT_OUT[:1]:
+            if connection.execute(there.encode()).fetchone() == (True,):
+                running.note(f"left out: {what}")
 
 
 def _roles(connection: Connection, other: Connection) -> set[str]:

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db.catalog.row_security import require_all_rows
-from skinspire_db.copies.archive_restore import SECURITY, UNDER_POLICIES, ArchiveRestore, examined
+from skinspire_db.copies.archive_restore import DEFINITIONS, SECURITY, UNDER_POLICIES, ArchiveRestore, examined
 from skinspire_db.copies.copied_tables import Table, quoted_name
+from skinspire_db.copies.dump_files import sql_of
 from skinspire_db.errors import StepFailed
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.client_programs import ClientTools, client_tools, end_all, ended, remedy_of, said
@@ -44,6 +45,7 @@ SMALL = 8 << 20  # bytes: tables of less go together, as text; two programs for 
 PUMPING: set[Any] = set()  # the connections whose bytes go through this process
 # Windows' psql reads and writes its standard streams as text, which damages rows in binary and ends at a 0x1A byte.
 PIPES = sys.platform != "win32"
+USER_MAPPINGS = r"^\d+; \d+ \d+ USER MAPPING "  # with passwords, and a way to rows that are not masked
 INTERNAL_OPTIONS = "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid >= 16384 AND attoptions::text ~ 'pg_attver=')"
 # In an order in which each finds those that it reads.
 POPULATED_VIEWS = """
@@ -66,7 +68,7 @@ class Stream:
         version: the version number of the server of `aside`.
         present: the roles of that server.
         jobs: how many tables are copied at once.
-        comments: whether comments are copied.
+        examine: gets all definitions as SQL before they are made; comments, user mappings, subscriptions are left out then.
     """
 
     source: Target
@@ -76,7 +78,7 @@ class Stream:
     version: int
     present: frozenset[str]
     jobs: int
-    comments: bool = True
+    examine: Callable[[str], None] | None = None
 
     def run(
         self, wanted: list[Table], transfer: Transfer, filled: Callable[[set[str]], object], *, large_objects: bool
@@ -135,8 +137,12 @@ class Stream:
     def _definitions(self, archive: Path) -> ArchiveRestore:
         """Make the tables; what comes after their rows is still to be restored."""
         internal = self.connection.execute(INTERNAL_OPTIONS).fetchone() == (True,)
-        options = [] if self.comments else ["--no-comments"]
+        options = ["--no-comments", "--no-subscriptions"] if self.examine else []
         definitions = self._dumped(archive, "--schema-only", *options, internal=internal)
+        if self.examine:
+            self.examine(sql_of(self.tools, archive, self.aside, DEFINITIONS))
+            if re.search(USER_MAPPINGS, definitions.contents(), re.MULTILINE):
+                definitions = dataclasses.replace(definitions, outside=(USER_MAPPINGS,))
         definitions.run(sections=("pre-data",))
         return definitions
 

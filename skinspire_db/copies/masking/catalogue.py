@@ -19,7 +19,7 @@ OWN_CODE = """EXISTS (
         AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = d.refclassid AND e.objid = d.refobjid AND e.deptype = 'e'))"""
 # The name of a type of PostgreSQL's own, or of an extension's, has a meaning; another one of that name has none.
 TYPES = f"""
-    SELECT t.oid, t.typtype::text, t.typbasetype, t.typelem, t.typlen = -1 AND t.typcategory = 'A', format_type(t.oid, -1),
+    SELECT t.oid, t.typtype::text, t.typbasetype, t.typelem, EXISTS (SELECT FROM pg_type e WHERE e.typarray = t.oid AND e.oid = t.typelem), format_type(t.oid, -1),
            CASE WHEN n.nspname = 'pg_catalog' OR EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_type'::regclass
                      AND d.objid = t.oid AND d.deptype = 'e') THEN t.typname::text ELSE '' END,
            CASE t.typtype WHEN 'e' THEN ARRAY(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder) END,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ SEQUENCES = """
         UNION SELECT d.refobjid, a.adrelid, a.adnum FROM pg_depend d JOIN pg_attrdef a ON a.oid = d.objid
         WHERE d.classid = 'pg_attrdef'::regclass AND d.refclassid = 'pg_class'::regclass
     )
-    SELECT sn.nspname, s.relname, n.nspname, c.relname, a.attname, q.seqmax, q.seqincrement
+    SELECT sn.nspname, s.relname, n.nspname, c.relname, a.attname, q.seqmin, q.seqmax, q.seqincrement
     FROM used JOIN pg_class s ON s.oid = used.sequence AND s.relkind = 'S' JOIN pg_sequence q ON q.seqrelid = s.oid
     JOIN pg_class c ON c.oid = used.rel AND c.relkind IN ('r', 'p') JOIN pg_namespace n ON n.oid = c.relnamespace
     JOIN pg_namespace sn ON sn.oid = s.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = used.number
@@ -118,35 +119,36 @@ def preview(masking: Masking, target: Target, made: Plan, table: str, limit: int
 
 
 def follow_sequences(aside: Target, made: Plan) -> dict[str, list[Any]]:
-    """Set sequences behind the masked numbers of their columns.
+    """Set sequences behind the masked numbers of their columns: at them where all of its columns are masked, as the source's
+    value is one of theirs, else at least there.
 
     Args:
         aside: the database that was filled.
         made: the plan that it was filled by.
 
     Returns:
-        The values of those that were moved.
+        The values of those that were set.
     """
-    from psycopg import sql
-
-    kept = {(c.schema, c.table, c.name) for c in made.catalogue.columns.values() if not made.masks[c.place].changes}
-    moved: dict[str, list[Any]] = {}
+    masked = {(c.table_name, c.name) for c in made.catalogue.columns.values() if made.masks[c.place].changes}
+    masked |= {(root, name) for root, parts in made.catalogue.parts.items() for part, name in masked if part in parts}
+    using: dict[tuple[str, int, int], list[tuple[str, str, bool]]] = defaultdict(list)
+    values: dict[str, list[Any]] = {}
     with contextlib.closing(connections.connect(aside, "copy")) as connection:
         connections.begin(connection, aside.policy)
         connection.execute("SET TRANSACTION READ WRITE")
-        for schema, name, *column, most, step in connection.execute(SEQUENCES.encode()).fetchall():
-            if tuple(column) in kept or step < 0:
-                continue
-            sequence = sql.Identifier(schema, name)
-            query = "SELECT last_value, least((SELECT max({}) FROM {}), {}) FROM {}"
-            row = connection.execute(
-                sql.SQL(query).format(sql.Identifier(column[2]), sql.Identifier(*column[:2]), most, sequence)
-            ).fetchone()
-            if row and row[1] is not None and row[1] > row[0]:
-                connection.execute("SELECT setval(%s::regclass, %s, true)", (quoted_name(schema, name), row[1]))
-                moved[quoted_name(schema, name)] = [row[1], True]
+        for schema, name, *table, column, least, most, step in connection.execute(SEQUENCES.encode()).fetchall():
+            is_masked = (catalogue.table_name(*table), column) in masked
+            if step > 0:
+                using[quoted_name(schema, name), least, most].append((quoted_name(*table), quoted_name(column), is_masked))
+        for (name, least, most), columns in using.items():
+            numbers = [f"(SELECT max({column}) FROM {table})" for table, column, is_masked in columns if is_masked]
+            if numbers:
+                numbers += [f"(SELECT last_value FROM {name})"] * (len(numbers) < len(columns))
+                value = f"greatest({least}, least({most}, greatest({', '.join(numbers)})))"
+                connection.execute(f"SELECT setval(%s::regclass, {value}, true)".encode(), (name,))
+                values[name] = list(connection.execute(f"SELECT last_value, is_called FROM {name}".encode()).fetchone() or ())
         connection.commit()
-    return moved
+    return values
 
 
 @dataclass

@@ -35,11 +35,14 @@ class Rule:
 
 @dataclass
 class Rules:
-    """All rules: by table and column, the tables whose rows stay away, and which column refers to which other one."""
+    """All rules: by table and column, the tables whose rows stay away, which column refers to which other one, and the
+    definitions that may hold values.
+    """
 
     columns: dict[tuple[str, str], Rule] = field(default_factory=dict)
     drop_rows: dict[str, str] = field(default_factory=dict)
     references: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    allow_definitions: dict[str, str] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
 
     def divided(self, parts: dict[str, list[str]]) -> Rules:
@@ -58,7 +61,7 @@ class Rules:
             for part in parts.get(table, [table])
         }
         own = {key: rule for key, rule in self.columns.items() if key[0] not in parts}
-        return Rules(columns | own, drop_rows, references, self.versions)
+        return Rules(columns | own, drop_rows, references, self.allow_definitions, self.versions)
 
 
 def read(project: Project) -> Rules:
@@ -111,15 +114,18 @@ def _read_file(rules: Rules, file: SqlFile) -> None:
         )
         return _invalid(f"{file.path}:{line}", text)
 
-    dropped = fields.pop("drop_rows", [])
-    if not isinstance(dropped, list) or not all(isinstance(each, str) for each in dropped):
-        raise refused("drop_rows is no list of tables", "drop_rows")
-    for each in dropped:
-        rules.drop_rows[each.removeprefix("public.")] = f"{file.name}.toml"
+    for name, what, names in (
+        ("drop_rows", "tables", rules.drop_rows), ("allow_definitions", "definitions", rules.allow_definitions),
+    ):  # fmt: skip
+        listed = fields.pop(name, [])
+        if not isinstance(listed, list) or not all(isinstance(each, str) for each in listed):
+            raise refused(f"{name} is no list of {what}", name)
+        names |= {each.removeprefix("public."): f"{file.name}.toml" for each in listed}
     tables = fields.pop("tables", {})
     if unknown := set(fields) - {"version", "summary"}:
         raise refused(
-            f"{min(unknown)} is no key of a file of rules: they are version, summary, drop_rows and tables", min(unknown)
+            f"{min(unknown)} is no key of a file of rules: they are version, summary, drop_rows, allow_definitions and tables",
+            min(unknown),
         )
     if not isinstance(tables, dict) or not all(isinstance(each, dict) for each in tables.values()):
         raise refused("tables holds a table of columns for each table, as [tables.patients]", "tables")

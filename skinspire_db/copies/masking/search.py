@@ -80,6 +80,21 @@ class Search:
                 self.columns.append(column)
                 self.hashes.append(dict(connection.execute(query.encode()).fetchall()))
 
+    def held(self, connection: Connection, texts: list[str]) -> dict[str, Column]:
+        """Those of the texts that are values which are looked for, each with a column that holds it.
+
+        Args:
+            connection: the source.
+            texts: what could be values.
+        """
+        query = f"SELECT x, {self._hash('x')} FROM unnest(%s::text[]) AS x"
+        hashed = {value: text for text, value in connection.execute(query.encode(), (texts,)).fetchall()}
+        return {
+            hashed[value]: column
+            for column, values in zip(self.columns, self.hashes, strict=True)
+            for value in values.keys() & hashed.keys()
+        }
+
     def _dropped(self, connection: Connection, table: Table, column: Column) -> int:
         """How many keys, at the top of a column's documents, are left out of the copy."""
         rule = self.plan.rules.columns.get((column.table_name, column.name))
