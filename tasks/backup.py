@@ -19,13 +19,21 @@ MASKED = {
 }
 
 
-@task(help=ENV | JOBS | MASKED | JSON)
+PHYSICAL = {
+    "physical": "the server's files, all its databases: with the WAL that is received, any second can be come back to",
+    "incremental": "the server's files, only what has changed since the last time",
+}
+
+
+@task(help=ENV | JOBS | MASKED | PHYSICAL | JSON)
 def create(
     ctx: Context,
     env: str | None = None,
     jobs: str | None = None,
     masked: bool = False,
     secret_env: str | None = None,
+    physical: bool = False,
+    incremental: bool = False,
     json: bool = False,
 ) -> None:
     """Back the database up, with a manifest of what it holds."""
@@ -33,6 +41,7 @@ def create(
     from skinspire_db.terminal import console
 
     options: dict[str, Any] = {"jobs": jobs or ctx.config.backup.jobs, "masked": masked, "secret_env": secret_env}
+    options |= {"physical": physical, "incremental": incremental}
     console.operate(ctx, env, lambda context: backup.create(context, _folder(ctx), **options), json=json)
 
 

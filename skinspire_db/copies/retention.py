@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -10,13 +11,19 @@ from skinspire_db.copies import backup_folder
 from skinspire_db.errors import UsageError
 from skinspire_db.lifecycle.operation import Job, Running
 
+Row = dict[str, object]  # a line of a table
 
-def listing(environment: Environment, folder: Path | None = None) -> Job:
+
+def listing(
+    environment: Environment, folder: Path | None = None, more: Sequence[Row] = (), unusable: Sequence[str] = ()
+) -> Job:
     """List the complete backups of an environment, newest first, and the folders that cannot be used.
 
     Args:
         environment: whose backups they are.
         folder: the folder of backups; by default backups/ in the project.
+        more: lines of other backups, of another kind.
+        unusable: sentences on those of them that cannot be used.
 
     Returns:
         The operation, to be run.
@@ -26,8 +33,10 @@ def listing(environment: Environment, folder: Path | None = None) -> Job:
     def show(running: Running) -> None:
         with running.step("backups") as summary:
             complete, broken = backup_folder.complete(where, environment.name)
-            summary.numbers = {"complete": len(complete), "MB": f"{sum(each.manifest.bytes for each in complete) / 1e6:.1f}"}
-            summary.rows = [_row(each) for each in complete]
+            broken += unusable
+            summary.rows = [*(_row(each) for each in complete), *more]
+            megabytes = sum(float(str(row["MB"])) for row in summary.rows)
+            summary.numbers = {"complete": len(summary.rows), "MB": f"{megabytes:.1f}"}
             summary.data = {"folder": str(where), "backups": summary.rows, "unusable": broken}
             for sentence in broken:
                 running.note(sentence)

@@ -9,12 +9,20 @@ from skinspire_db.copies import restore as restoring
 from skinspire_db.errors import UsageError
 from skinspire_db.lifecycle.operation import Job
 from skinspire_db.lifecycle.replacement import Replacement
-from skinspire_db.recovery import continuous
+from skinspire_db.recovery import after_backup, base_backup, continuous
+from skinspire_db.recovery.archive import Archive
 from skinspire_db.steps import Context
 
 
 def create(
-    context: Context, folder: Path, *, jobs: str | int = 2, masked: bool = False, secret_env: str | None = None
+    context: Context,
+    folder: Path,
+    *,
+    jobs: str | int = 2,
+    masked: bool = False,
+    secret_env: str | None = None,
+    physical: bool = False,
+    incremental: bool = False,
 ) -> Job:
     """Back the database up, with a manifest of what it holds.
 
@@ -24,15 +32,23 @@ def create(
         jobs: how many processes of pg_dump work at once, as it was typed.
         masked: back a masked copy up, which unprotected environments can restore.
         secret_env: the variable with the secret of its pseudonyms.
+        physical: back the server's files up, which with the received WAL can be recovered to any second.
+        incremental: of these, what has changed since the last time.
 
     Raises:
-        UsageError: a secret is given for a backup that is not masked.
+        UsageError: a secret is given for a backup that is not masked, or a mask for one of the server's files.
     """
-    if masked:
-        return masked_backup.create(context.environment, folder, jobs=jobs, secret_env=secret_env)
-    if secret_env is not None:
+    environment = context.environment
+    if physical or incremental:
+        base_backup.refuse_options(masked=masked, secret_env=secret_env)
+        job = base_backup.create(environment, folder, incremental=incremental)
+    elif masked:
+        job = masked_backup.create(environment, folder, jobs=jobs, secret_env=secret_env)
+    elif secret_env is not None:
         raise UsageError("--secret-env is for a masked backup", remedy="add --masked, or leave --secret-env out")
-    return backup.create(context.environment, folder, jobs=jobs, report=context.report)
+    else:
+        job = backup.create(environment, folder, jobs=jobs, report=context.report)
+    return after_backup.followed(job, environment, folder)
 
 
 def listing(context: Context, folder: Path) -> Job:
@@ -42,7 +58,7 @@ def listing(context: Context, folder: Path) -> Job:
         context: the environment, and the report.
         folder: where backups are kept.
     """
-    return retention.listing(context.environment, folder)
+    return retention.listing(context.environment, folder, *base_backup.listing(Archive.of(context.environment, folder)))
 
 
 def verify(context: Context, folder: Path, *, file: str | None = None, full: bool = False, jobs: str | int = 2) -> Job:
@@ -55,6 +71,8 @@ def verify(context: Context, folder: Path, *, file: str | None = None, full: boo
         full: restore it aside and compare, too.
         jobs: how many processes of pg_restore work at once, as it was typed.
     """
+    if file and not full and (job := base_backup.verified(context.environment, folder, file)):
+        return job
     return prove.verify(context.environment, folder, file=file, full=full, jobs=jobs)
 
 

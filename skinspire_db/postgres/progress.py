@@ -24,6 +24,8 @@ FILES = r"""
     WHERE folder ~ '^\d+$' AND NOT EXISTS (SELECT FROM pg_database WHERE oid::text = folder)
 """
 
+BASE_BACKUPS = "SELECT pid, 0, coalesce(backup_streamed, 0), 0 FROM pg_stat_progress_basebackup"
+
 
 def watched(target: Target, total: int, transfer: Transfer) -> contextlib.AbstractContextManager[None]:
     """While the block runs, tell `transfer` what the COPYs on the target's database have done, of about `total` bytes.
@@ -36,6 +38,11 @@ def watched(target: Target, total: int, transfer: Transfer) -> contextlib.Abstra
 def made(target: Target, total: int, transfer: Transfer) -> contextlib.AbstractContextManager[None]:
     """The same of the files of a database that is being made on the target's server."""
     return _watched(lambda: connections.maintenance(target, "progress"), FILES, total, transfer)
+
+
+def sent(target: Target, total: int, transfer: Transfer) -> contextlib.AbstractContextManager[None]:
+    """The same of the base backup that the server sends."""
+    return _watched(lambda: connections.connect(target, "progress"), BASE_BACKUPS, total, transfer)
 
 
 @contextlib.contextmanager
