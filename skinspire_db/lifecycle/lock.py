@@ -20,6 +20,15 @@ HOLDER = """
         'prepared transaction ' || quote_literal(x.gid) || ', which ROLLBACK PREPARED ' || quote_literal(x.gid) || ' ends'),
     extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, x.prepared))::int
 """
+# The kind of a session's query: its first word, and no value.
+KIND = """
+    concat(CASE WHEN a.state LIKE 'idle%%' THEN 'idle after ' END, upper(substring(a.query FROM '^[[:space:]]*([A-Za-z]+)')))
+"""
+WAITED_FOR = f"""
+    SELECT a.pid, coalesce(nullif(a.application_name, ''), a.usename)
+           || coalesce(', for ' || extract(epoch FROM clock_timestamp() - a.xact_start)::int || ' s', ''), {KIND}
+    FROM pg_stat_activity a WHERE a.pid = ANY (pg_blocking_pids(%s)) ORDER BY a.xact_start LIMIT 5
+"""  # noqa: S608
 SHOWN = 5  # of the sessions in the way; under load there are hundreds
 OF_WHOM = """
     LEFT JOIN pg_stat_activity a ON a.pid = l.pid
@@ -78,6 +87,23 @@ def take(connection: Connection, target: Target) -> None:
     connection.execute("SELECT set_config('lock_timeout', %s, true)", (f"{round(target.policy.lock_timeout * 1000)}ms",))
 
 
+def keep(connection: Connection) -> None:
+    """Hold the lock until the session ends, also between transactions; the transaction has it already."""
+    connection.execute("SELECT pg_advisory_lock(%s)", (KEY,))
+
+
+def waited_for(target: Target, operation: str, pid: int) -> str:
+    """The sessions that a session waits for at this moment, asked on a connection of its own; "" for none."""
+    import psycopg
+
+    try:
+        with connections.connect(target, operation) as connection:
+            rows = connection.execute(WAITED_FOR.encode(), (pid,)).fetchall()
+    except (psycopg.Error, SkinspireError):
+        return ""
+    return "; ".join(f"pid {other} ({', '.join(filter(None, rest))})" for other, *rest in rows)
+
+
 def blockers(target: Target, operation: str, own_pid: int) -> str:
     """Who holds locks on the application's tables: pid, application, how long its transaction is open, and what it runs."""
     import psycopg
@@ -100,8 +126,7 @@ def table_holders(connection: Connection, own_pid: int) -> list[str]:
         f"""
         SELECT {HOLDER}, coalesce(nullif(a.application_name, ''), a.usename, x.owner),
                string_agg(DISTINCT l.relation::regclass::text, ', '),
-               concat(CASE WHEN a.state LIKE 'idle%%' THEN 'idle after ' END,
-                      upper(substring(a.query FROM '^[[:space:]]*([A-Za-z]+)')))
+               {KIND}
         FROM pg_locks l {OF_WHOM}
         JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE l.granted AND l.locktype = 'relation' AND coalesce(a.pid, 0) NOT IN (%s, pg_backend_pid())

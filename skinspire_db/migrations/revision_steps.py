@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from skinspire_db.config.environment import Environment
+from skinspire_db.config.project import Project
 from skinspire_db.lifecycle.pipeline import Step
 from skinspire_db.lifecycle.result import Summary
 from skinspire_db.migrations import position, revisions, running
@@ -19,6 +20,21 @@ if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
 
+def is_next(connection: Connection, project: Project, script: Script, *, down: bool = False) -> bool:
+    """Whether a revision is the next one, looked at again under the lock: another session may have been faster.
+
+    Args:
+        connection: the database.
+        project: whose revision it is.
+        script: the revision.
+        down: it is taken back.
+    """
+    files = revisions.directory(project)
+    ahead = None if down else position.next_up(connection, project, files, script.revision)
+    now = position.next_down(connection, project, files) if down else ahead
+    return now is not None and now.revision == script.revision
+
+
 def of(
     environment: Environment,
     script: Script,
@@ -27,6 +43,7 @@ def of(
     backs_up: bool = False,
     down: bool = False,
     watch: Watch | None = None,
+    done: bool = False,
 ) -> tuple[Step, ...]:
     """The steps that apply a revision or take it back, for one transaction.
 
@@ -37,17 +54,15 @@ def of(
         backs_up: a proved backup is taken first.
         down: take it back.
         watch: is told of its statements, as `running.apply` has it.
+        done: the statements of a concurrent revision were run already.
     """
     project = environment.project
     files = revisions.directory(project)
 
     def run(connection: Connection) -> Summary:
-        # Looked at again under the lock: another session may have been faster.
-        ahead = None if down else position.next_up(connection, project, files, script.revision)
-        now = position.next_down(connection, project, files) if down else ahead
-        if now is None or now.revision != script.revision:
+        if not is_next(connection, project, script, down=down):
             return Summary({"by_another_operation": f"{script.revision} {script.doc}"})
-        return running.apply(connection, project, files, script, down=down, saved=saved, watch=watch)
+        return running.apply(connection, project, files, script, down=down, saved=saved, watch=watch, done=done)
 
     sql_files = versions.current(project, roles=tenant_roles.of(environment))
     if down or script.revision not in revisions.heads(project):  # what is demanded, the head has to have

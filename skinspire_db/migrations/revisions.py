@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -159,6 +161,25 @@ def path(script: Script, project: Project) -> str:
     """The file's path, within the project where it lies there."""
     file = Path(script.path)
     return str(file.relative_to(project.root)) if file.is_relative_to(project.root) else str(file)
+
+
+def to_its_end(migration: Callable[..., Any], project: Project) -> Callable[..., Any]:
+    """A revision's upgrade() or downgrade(), whose return says that all of it was run.
+
+    Raises:
+        MigrationInvalid: called, it is async or has a yield.
+    """
+
+    @functools.wraps(migration)
+    def run(*arguments: Any, **options: Any) -> None:
+        with models.kept(), project_code.running(project):
+            left = migration(*arguments, **options)
+        if inspect.isawaitable(left) or inspect.isgenerator(left) or inspect.isasyncgen(left):
+            if inspect.iscoroutine(left):
+                left.close()
+            raise MigrationInvalid(f"{migration.__name__}() is async or has a yield: nothing of it was run")
+
+    return run
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import inspect
 import io
 import re
 import traceback
@@ -13,11 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db.config import project_code
 from skinspire_db.config.project import Project
-from skinspire_db.errors import MigrationFailed, MigrationInvalid, NotOurs, ProjectCodeEnded
+from skinspire_db.errors import MigrationFailed, MigrationInvalid, NotOurs, SkinspireError
 from skinspire_db.lifecycle.result import Summary
-from skinspire_db.migrations import effects, losses, named_types, obstacles, revisions, version_table
+from skinspire_db.migrations import concurrent, effects, losses, named_types, obstacles, revisions, version_table
 from skinspire_db.migrations.version_table import VersionTable
 from skinspire_db.objects import dependents, ledger
 from skinspire_db.objects.dependents import Saved
@@ -25,7 +23,7 @@ from skinspire_db.objects.refusals import shown
 from skinspire_db.postgres import search_path
 from skinspire_db.postgres.error_text import is_lost, sentence
 from skinspire_db.postgres.sql_text import statements_only
-from skinspire_db.schema import extensions, models
+from skinspire_db.schema import extensions
 from skinspire_db.schema.alchemy import over
 
 if TYPE_CHECKING:
@@ -53,6 +51,7 @@ def apply(
     down: bool = False,
     saved: list[Saved] | None = None,
     watch: Watch | None = None,
+    done: bool = False,
 ) -> Summary:
     """Apply one revision, or take it back, in the caller's transaction.
 
@@ -65,6 +64,8 @@ def apply(
         saved: gets the views and functions of SQL files that were dropped out of its way, to be made again afterwards; None
             leaves the revision to stop at them.
         watch: gets SQLAlchemy's connection before the first statement, and the list of losses, which grows.
+        done: the statements of a concurrent revision were run already, and are only looked for; else they run here, in the
+            transaction, without CONCURRENTLY.
 
     Returns:
         What it did to the database's objects and rows, in numbers and lines.
@@ -100,6 +101,8 @@ def apply(
                 watch(alchemist, lost)
             named_types.reuse(alchemist, connection)
             step = make(files.revision_map, script)
+            if concurrent.is_concurrent(script):
+                step.migration_fn = _outside(connection, concurrent.statements(project, script, down=down), done)
             step.migration_fn = _of_application(step.migration_fn, connection)
             # Alembic's own statements need no search path; only the revision is the application's.
             _run(
@@ -122,7 +125,7 @@ def apply(
             raise MigrationFailed(f"{file}: interrupted; {TRACE}", remedy=LOOK) from None
         raise
     taken = {each.address for each in saved or ()}
-    numbers, lines = effects.between(effects.without(before, taken), effects.state(connection))
+    numbers, lines = effects.between(effects.without(before, taken), effects.state(connection)) if not done else ({}, [])
     for each in saved or ():
         still = " where it still belongs" if dependents.is_policy(each.key) else ""
         lines.append(f"{shown(each.key)} dropped, and made again in the next step{still}")
@@ -200,7 +203,9 @@ def _run(project: Project, files: ScriptDirectory, steps: Callable[..., Any], **
     def watched(*arguments: Any) -> list[Any]:
         found = list(steps(*arguments))
         for step in found:
-            step.migration_fn = _to_its_end(step.migration_fn, project)
+            step.migration_fn = revisions.to_its_end(step.migration_fn, project)
+            if options.get("transaction_per_migration") and concurrent.is_concurrent(step.revision):
+                step.migration_fn = _between_transactions(step.migration_fn)
         return found
 
     known = {key: options.pop(key) for key in ("as_sql", "starting_rev") if key in options}
@@ -210,26 +215,38 @@ def _run(project: Project, files: ScriptDirectory, steps: Callable[..., Any], **
             environment.run_migrations()
 
 
-def _of_application(migration: Callable[..., Any], connection: Connection) -> Callable[..., Any]:
+def _between_transactions(migration: Callable[..., Any]) -> Callable[..., Any]:
+    """A concurrent revision as its SQL alone: behind the COMMIT of what comes before, and before the next BEGIN."""
+
     @functools.wraps(migration)
     def run(*arguments: Any, **options: Any) -> Any:
-        with search_path.application(connection):
+        from alembic import op
+
+        with op.get_context().autocommit_block():
             return migration(*arguments, **options)
 
     return run
 
 
-def _to_its_end(migration: Callable[..., Any], project: Project) -> Callable[..., Any]:
-    """A revision's upgrade() or downgrade(), whose return says that all of it was run."""
+def _outside(connection: Connection, wanted: list[concurrent.Statement], done: bool) -> Callable[..., None]:
+    """What stands for the code of a concurrent revision in a transaction."""
 
+    def run(*_: Any, **_options: Any) -> None:
+        from alembic import op
+
+        if done:
+            concurrent.require_done(connection, wanted)
+        for each in () if done else wanted:
+            op.get_bind().exec_driver_sql(each.in_transaction, execution_options={"no_parameters": True})
+
+    return run
+
+
+def _of_application(migration: Callable[..., Any], connection: Connection) -> Callable[..., Any]:
     @functools.wraps(migration)
-    def run(*arguments: Any, **options: Any) -> None:
-        with models.kept(), project_code.running(project):
-            left = migration(*arguments, **options)
-        if inspect.isawaitable(left) or inspect.isgenerator(left) or inspect.isasyncgen(left):
-            if inspect.iscoroutine(left):
-                left.close()
-            raise MigrationInvalid(f"{migration.__name__}() is async or has a yield: nothing of it was run")
+    def run(*arguments: Any, **options: Any) -> Any:
+        with search_path.application(connection):
+            return migration(*arguments, **options)
 
     return run
 
@@ -250,6 +267,8 @@ def _failed(error: sqlalchemy.exc.DBAPIError, file: str, script: Script, lost: l
     remedy = "correct the revision, and run it again"
     if _names_objects(cause):
         remedy = f"in {Path(file).name}: drop that first with op.execute('DROP ...'), and make it again after"
+    if isinstance(cause, errors.ActiveSqlTransaction):
+        remedy = f"write {concurrent.MARKER} = True into the revision, and the statements of other kinds into another one"
     if isinstance(cause, errors.DuplicateTable | errors.DuplicateColumn | errors.DuplicateObject):
         remedy = (
             "if the database has everything of this revision already, by db.create --update-only for one:"
@@ -271,10 +290,10 @@ def _broken(error: Exception, file: str, script: Script, *, ended: bool) -> Migr
     if isinstance(error, AssertionError) and not says:
         says = "autocommit_block is not possible, as a revision is one transaction"
         remedy = (
-            "take the block off: ALTER TYPE ADD VALUE and CREATE INDEX without CONCURRENTLY need none; or run what it"
-            f" does by hand in invoke db.shell --env={{env}}, then invoke migrate.stamp --env={{env}} --to={script.revision}"
+            f"take the block off, and write {concurrent.MARKER} = True into the revision where it holds only"
+            f" {concurrent.ALLOWED}"
         )
-    elif not isinstance(error, MigrationInvalid | ProjectCodeEnded):
+    elif not isinstance(error, SkinspireError):
         says = f"{type(error).__name__}: {says}" if says else type(error).__name__
     return MigrationFailed(
         f"{file}{line}: {says}; {TRACE if ended else NO_TRACE}",

@@ -15,20 +15,21 @@ from skinspire_db.lifecycle.pipeline import Look, Pipeline, Series, Step
 from skinspire_db.lifecycle.read_only import present, read_only_connection
 from skinspire_db.lifecycle.result import Summary, counted
 from skinspire_db.migrations import (
+    concurrent,
     drift,
     foresight,
     lines,
     losses,
     origins,
     position,
-    revision_steps,
     revisions,
     running,
     version_table,
     writing,
 )
 from skinspire_db.migrations import lint as linting
-from skinspire_db.objects import kinds, tenant_roles, versions
+from skinspire_db.migrations import revision_operations as applying
+from skinspire_db.objects import tenant_roles, versions
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.postgres.target import Target, target_of
 from skinspire_db.schema import extensions
@@ -64,18 +65,19 @@ def upgrade(environment: Environment, to: str | None = None) -> Series:
 
     def foreseen(connection: Connection) -> Script | None:
         pending = position.pending(connection, environment.project, files, to)
+        concurrent.refuse(environment.project, pending, lambda each: running.statements(environment.project, files, each))
         foresight.refuse_unknown_views(connection, environment.project, files, pending)
         return pending[0] if pending else None
 
-    def following() -> Pipeline | None:
+    def following() -> list[Pipeline]:
         nonlocal first
         script = look(environment, foreseen if first else following_one)
         backs_up, first = first, False
         if script is None:
-            return _extensions(environment) if look(environment, missing) else None
-        return _revision(environment, "migrate.upgrade", script, danger=_danger(environment, script), backs_up=backs_up)
+            return [_extensions(environment)] if look(environment, missing) else []
+        return applying.of(environment, "migrate.upgrade", script, danger=_danger(environment, script), backs_up=backs_up)
 
-    return Series("migrate.upgrade", environment, following, _steps(environment))
+    return Series("migrate.upgrade", environment, applying.one_by_one(following), applying.step_names(environment))
 
 
 def _extensions(environment: Environment) -> Pipeline:
@@ -129,30 +131,23 @@ def downgrade(environment: Environment, steps: str | int = 1) -> Series:
         origins.refuse_others(connection, script)
         return script
 
-    def following() -> Pipeline | None:
+    def following() -> list[Pipeline]:
         nonlocal left
         if left == int(steps):
             look(environment, enough)
         if left == 0:
-            return None
+            return []
         backs_up = left == int(steps)
         left -= 1
         script = look(environment, last)
-        return _revision(environment, "migrate.downgrade", script, danger=TAKES_BACK, backs_up=backs_up, down=True)
+        return applying.of(environment, "migrate.downgrade", script, danger=TAKES_BACK, backs_up=backs_up, down=True)
 
-    return Series("migrate.downgrade", environment, following, _steps(environment))
-
-
-def _steps(environment: Environment) -> tuple[str, ...]:
-    """The names of the steps of each revision, for a plan."""
-    return "revision", kinds.step_name(kind for kind, _ in versions.paths(environment.project).values()), "proofs"
-
-
-def _revision(
-    environment: Environment, operation: str, script: Script, *, danger: str = "", backs_up: bool, down: bool = False
-) -> Pipeline:
-    steps = revision_steps.of(environment, script, danger=danger, backs_up=backs_up, down=down)
-    return Pipeline(operation, environment, steps, retries=True)
+    return Series(
+        "migrate.downgrade",
+        environment,
+        applying.one_by_one(following),
+        applying.step_names(environment),
+    )
 
 
 def status(environment: Environment) -> Look:

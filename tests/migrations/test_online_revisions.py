@@ -1,0 +1,105 @@
+"""Concurrent revisions: what they may hold, that they run outside a transaction, and that each can be run again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import Project
+from migration_support import app, at, head  # noqa: F401
+
+
+def concurrent(project: Project, name: str, after: str | None, *up: str, down: str = "pass", marker: object = True) -> Path:
+    """Write a revision that says `concurrently`, with these statements."""
+    path = project.root / "migrations" / "versions" / f"{name}.py"
+    body = "\n    ".join(f"op.execute({sql!r})" for sql in up) or "pass"
+    path.write_text(
+        f"from alembic import op\nrevision = {name!r}\ndown_revision = {after!r}\nbranch_labels = depends_on = None\n"
+        f"concurrently = {marker!r}\n\ndef upgrade():\n    {body}\n\ndef downgrade():\n    {down}\n"
+    )
+    return path
+
+
+def indexes(project: Project) -> list[tuple[str, bool]]:
+    return project.query(
+        "SELECT indexrelid::regclass::text, indisvalid FROM pg_index WHERE indexrelid::regclass::text ~ 'ix_own' ORDER BY 1"
+    )
+
+
+def test_a_concurrent_revision_is_run_noted_and_run_again(app: Project) -> None:
+    app.execute(
+        "CREATE TABLE old (id int, a int); INSERT INTO old VALUES (1, 1), (2, 2); CREATE TYPE mood AS ENUM ('calm');"
+        "ALTER TABLE old ADD CONSTRAINT positive CHECK (a > 0) NOT VALID"
+    )
+    path = concurrent(
+        app, "online", head(), "CREATE INDEX CONCURRENTLY ix_own ON old USING btree (a) WHERE id > 0 AND 'a:b' LIKE '%\\:b'",
+        "ALTER TABLE old VALIDATE CONSTRAINT positive", "ALTER TYPE mood ADD VALUE 'it''s fine' AFTER 'calm'",
+        down="op.drop_index('ix_own', postgresql_concurrently=True)",
+    )  # fmt: skip
+    offline = app.invoke("migrate.sql").out
+    assert offline.index("COMMIT;") < offline.index("CREATE INDEX CONCURRENTLY") < offline.rindex("BEGIN;"), offline
+    outcome = app.invoke("migrate.upgrade", "--json")
+    assert outcome.code == 0, outcome.err
+    steps = {step["name"]: step["summary"] for step in outcome.json["steps"]}
+    assert list(steps) == ["begin", "concurrent", "revision", "triggers", "proofs"] and at(app) == ["online"]
+    assert steps["concurrent"] == {"statements": 3} and indexes(app) == [("ix_own", True)]
+    journal = app.query("SELECT steps -> 0 -> 'summary' FROM skinspire_tools.journal ORDER BY started_at DESC LIMIT 2")
+    assert [*journal[0][0], *journal[1][0]] == ["applied", "begun"], "before and after"
+
+    assert app.invoke("migrate.downgrade").code == 0 and indexes(app) == [] and at(app) == [head()]
+    # What a kill leaves: an INVALID index of this name, and statements that are done.
+    app.execute(
+        "CREATE INDEX ix_own ON old (a); UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_own'::regclass"
+    )
+    outcome = app.invoke("migrate.upgrade")
+    assert outcome.code == 0 and "the INVALID index of an earlier try dropped, and built again" in outcome.out, outcome
+    assert "1 statement, 2 done before" in outcome.out and indexes(app) == [("ix_own", True)]
+
+    assert app.invoke("migrate.downgrade").code == 0
+    app.execute("CREATE INDEX ix_own ON old (id)")
+    outcome = app.invoke("migrate.upgrade")
+    assert outcome.code == 1 and "ix_own is there, and is not what this makes: CREATE INDEX" in outcome.err, outcome.err
+    app.execute("DROP INDEX ix_own; INSERT INTO old VALUES (1, 5), (1, 5)")
+    path.write_text(
+        path.read_text().replace(
+            "INDEX CONCURRENTLY ix_own ON old USING btree (a)", "UNIQUE INDEX CONCURRENTLY ix_own ON old (a)"
+        )
+    )
+    outcome = app.invoke("migrate.upgrade")
+    assert outcome.code == 1 and "could not create unique index" in outcome.err and "(5)" not in outcome.err, outcome.err
+    assert "goes on from there" in outcome.err and indexes(app) == [] and at(app) == [head()]
+
+
+WRONG = [
+    (
+        ["CREATE INDEX CONCURRENTLY ix_own ON staff (title)", "ALTER TABLE staff ADD a int"],
+        True,
+        "ALTER TABLE staff ADD a int",
+    ),
+    (["CREATE INDEX CONCURRENTLY ON staff (title)"], True, "of a named index"),
+    (
+        ["CREATE INDEX CONCURRENTLY ix_own ON staff (title)", "ALTER TABLE staff ADD a int"],
+        False,
+        "cannot run in a transaction",
+    ),
+    (["CREATE INDEX CONCURRENTLY ix_own ON staff (title)"], "yes", "concurrently = 'yes' is neither True nor False"),
+    (["ALTER TABLE staff VALIDATE CONSTRAINT one, DROP COLUMN title"], True, "is another statement"),
+]
+
+
+@pytest.mark.slow
+def test_what_a_concurrent_revision_may_not_hold(app: Project) -> None:
+    concurrent(app, "harmless", head(), "CREATE INDEX CONCURRENTLY ix_own_first ON staff (title)")
+    for statements, marker, says in WRONG:
+        path = concurrent(app, "wrong", "harmless", *statements, marker=marker)
+        outcome = app.invoke("migrate.upgrade")
+        assert outcome.code == 2 and says in outcome.err and " -> " in outcome.err, outcome.err
+    for code, says in (
+        ("async def upgrade", "is async"),
+        ("def upgrade():\n    op.get_bind().execute()\ndef old", "must be known before"),
+    ):
+        path = concurrent(app, "wrong", "harmless", "CREATE INDEX CONCURRENTLY ix_own ON staff (title)")
+        path.write_text(path.read_text().replace("def upgrade", code))
+        outcome = app.invoke("migrate.upgrade")
+        assert outcome.code == 2 and says in outcome.err, outcome.err
+    assert at(app) == [head()] and indexes(app) == [], "nothing of the first revision was run either"
