@@ -154,7 +154,7 @@ def test_each_command_and_flag_that_a_document_names_exists(name: str) -> None:
     known["db.verfy"] = {}  # the slip that a document shows
     for command in re.findall(r"invoke (?:--dry |--help )*([^`\n|]*)", text):
         for task, given in re.findall(
-            r"\b((?:backup|db|dev|env|migrate|server|sql|triggers)\.\w+)((?: +--?[\w-]+(?:=\S+)?)*)", command
+            r"\b((?:backup|db|dev|env|migrate|server|snapshot|sql|triggers)\.\w+)((?: +--?[\w-]+(?:=\S+)?)*)", command
         ):
             assert task in known, f"{name}: {task}"
             unknown = [flag for flag in re.findall(r" --([\w-]+)", given) if flag not in known[task]]

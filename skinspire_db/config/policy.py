@@ -19,7 +19,8 @@ class Policy:
 
     `protected`: destructive operations need a confirmation. `test_data`: invented people may be seeded. `embedded`: the
     embedded server serves when no URL is set. `sslmode`: libpq's word, used when the URL has none and the host is not
-    this machine. `password_cost`: bcrypt's work factor for new passwords.
+    this machine. `password_cost`: bcrypt's work factor for new passwords. `snapshots`: how many are kept of a database; the
+    next one's making drops the oldest.
 
     Revisions: `ddl_lock_timeout` to wait for a table's lock, which makes later sessions wait as long; `ddl_tries` in all
     before it fails; `online_above`, the rows of a table for which migrate.new writes the forms that block no session.
@@ -44,6 +45,7 @@ class Policy:
     ddl_tries: int = 3
     online_above: int = 100_000
     password_cost: int = 12
+    snapshots: int = 10
     pool_size: int = 5
     pool_overflow: int = 10
     pool_timeout: float = 30.0

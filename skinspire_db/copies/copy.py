@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +13,7 @@ from skinspire_db.catalog.fingerprint import Fingerprint
 from skinspire_db.config import content, environment
 from skinspire_db.config.environment import Environment
 from skinspire_db.content import files
-from skinspire_db.copies import copied_tables, own_roles, streaming
+from skinspire_db.copies import copied_tables, own_roles, streaming, template
 from skinspire_db.copies.masking import definitions, masking
 from skinspire_db.copies.masking.masking import MaskedStream, Masking
 from skinspire_db.copies.one_hospital import OneHospital
@@ -24,8 +22,7 @@ from skinspire_db.lifecycle import guard, stamp
 from skinspire_db.lifecycle.operation import Running
 from skinspire_db.lifecycle.read_only import present
 from skinspire_db.lifecycle.replacement import Replacement
-from skinspire_db.lifecycle.result import counted
-from skinspire_db.postgres import connections, database_settings, progress
+from skinspire_db.postgres import connections, database_settings
 from skinspire_db.postgres.target import Target
 
 if TYPE_CHECKING:
@@ -148,8 +145,8 @@ def _build(source: Environment, choice: Choice, running: Running) -> Target:
     start, connection, size, method = _source(source, choice, running)
     if method == "template":
         connection.close()
-        return _template(running, start, size)
-    return stream(running, source, start, connection, choice)
+        return template.made(running, start, size)[0]
+    return stream(running, source, start, connection, choice)[0]
 
 
 def _source(source: Environment, choice: Choice, running: Running) -> tuple[Target, Connection, int, str]:
@@ -169,7 +166,7 @@ def _source(source: Environment, choice: Choice, running: Running) -> tuple[Targ
             choice.masking.plan(connection, start)
         near = _same_server(connection, running.target)
         size = _look(connection, start, running, near)
-        why = _why_no_template(connection, near) if choice.exact else "not all of it is copied as it is"
+        why = template.why_not(connection, near) if choice.exact else "not all of it is copied as it is"
         method = choice.method or ("stream" if why else "template")
         if choice.method == "template" and why:
             raise UsageError(f"{start} cannot be a template: {why}", remedy="--method=stream, or leave --method out")
@@ -181,6 +178,41 @@ def _source(source: Environment, choice: Choice, running: Running) -> tuple[Targ
     return start, connection, size, method
 
 
+def beside(running: Running, source: Environment, start: Target) -> tuple[Target, fingerprint.Fingerprint]:
+    """An exact copy of a database of the target's server, the target's own too: by template, or where sessions use it as a
+    stream, which lets them work.
+
+    Args:
+        running: the operation.
+        source: whose database it is.
+        start: where it is.
+
+    Returns:
+        Where the copy is, a scratch database; and its fingerprint.
+
+    Raises:
+        DatabaseMissing: there is no such database.
+        GuardRefused: it is another environment's.
+        StepFailed: the disk has no room, or the copy is another one than the source.
+    """
+    connection = running.stack.enter_context(contextlib.closing(connections.connect(start, running.operation)))
+    with running.step("source") as summary:
+        connections.require_direct(start, running.operation)
+        connections.begin(connection, start.policy, brief=True)
+        stamp.identify(connection, start)
+        row = connection.execute("SELECT pg_database_size(current_database())").fetchone()
+        assert row
+        template.need_room(running.target, int(row[0]))
+        why = template.why_not(connection, True)
+        summary.numbers = {"database": start.database, "MB": round(row[0] / 1e6), "method": "stream" if why else "template"}
+        connection.rollback()
+    if why:
+        running.note(f"copied as a stream, which is slower than a template: {why}")
+        return stream(running, source, start, connection, Choice(None, False, (), 2, None))
+    connection.close()
+    return template.made(running, start, int(row[0]))
+
+
 def _look(connection: Connection, start: Target, running: Running, near: bool) -> int:
     """The source's size in bytes; `near` is whether it is on the target's server. Raises UsageError when it is the target
     itself, StepFailed when it would not fit.
@@ -189,28 +221,8 @@ def _look(connection: Connection, start: Target, running: Running, near: bool) -
     assert row
     if near and row[1] == running.target.database:
         raise UsageError(f"source and target are both {start}", remedy="correct one of the two URLs")
-    need_room(running.target, int(row[0]))
+    template.need_room(running.target, int(row[0]))
     return int(row[0])
-
-
-def need_room(target: Target, size: int) -> None:
-    """Look whether the server's disk has room; a server elsewhere is not checked.
-
-    Args:
-        target: the database, whose server is meant.
-        size: what is needed, in bytes.
-
-    Raises:
-        StepFailed: less is free.
-    """
-    if target.server is None:
-        return
-    free = shutil.disk_usage(target.server.home).free
-    if free < size * 1.05:
-        raise StepFailed(
-            f"it needs about {round(size / 1e6)} MB, and the server's disk has {round(free / 1e6)} MB free",
-            remedy="free some space, and run it again",
-        )
 
 
 def _same_server(connection: Connection, target: Target) -> bool:
@@ -220,47 +232,11 @@ def _same_server(connection: Connection, target: Target) -> bool:
         return connection.execute(query).fetchone() == other.execute(query).fetchone()
 
 
-def _why_no_template(connection: Connection, near: bool) -> str:
-    """Why the database of this connection cannot be closed for the moment and copied as a template; empty when it can."""
-    if not near:
-        return "it is on another server than the target"
-    mine = connection.execute(
-        "SELECT pg_has_role(datdba, 'USAGE') OR datistemplate FROM pg_database WHERE datname = current_database()"
-    ).fetchone()
-    if mine != (True,):
-        return "it belongs to another role"
-    others = connection.execute(
-        "SELECT count(*), string_agg(coalesce(nullif(application_name, ''), usename), ', ') FROM pg_stat_activity"
-        " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
-    ).fetchone()
-    return f"{counted(others[0], 'session', 'use', 'uses')} it ({others[1]})" if others and others[0] else ""
-
-
-def _template(running: Running, start: Target, size: int) -> Target:
-    import psycopg
-
-    with running.step("copy") as summary:
-        try:
-            with progress.made(running.target, size, running.report.transfer):
-                aside = running.scratch(template=start.database)
-        except psycopg.errors.ObjectInUse:
-            raise StepFailed(
-                f"others connected to {start} in the last moment", remedy="run it again with --method=stream"
-            ) from None
-        _copy_properties(start, aside, running)
-        summary.numbers = {"method": "template"}
-    sessions: fingerprint.Sessions = set()
-    with running.step("compare") as summary, fingerprint.meanwhile(sessions, workers=2) as pool:
-        take = partial(fingerprint.take, operation=running.operation, jobs=1, watched=(sessions,))
-        shares = [pool.submit(take, each) for each in (start, aside)]
-        before, after = (share.result() for share in shares)
-        _compare(before, after, summary)
-    return aside
-
-
-def stream(running: Running, source: Environment, start: Target, connection: Connection, choice: Choice) -> Target:
-    """Copy as a stream into a scratch database of the running operation's target, which is returned; `start` is where the
-    source is, and `connection` is connected to it.
+def stream(
+    running: Running, source: Environment, start: Target, connection: Connection, choice: Choice
+) -> tuple[Target, fingerprint.Fingerprint]:
+    """Copy as a stream into a scratch database of the running operation's target, which is returned with its fingerprint;
+    `start` is where the source is, and `connection` is connected to it.
     """
     sessions: fingerprint.Sessions = set()
     looks = running.stack.enter_context(fingerprint.meanwhile(sessions, workers=2))
@@ -313,7 +289,7 @@ def stream(running: Running, source: Environment, start: Target, connection: Con
             running.note(note)
         if masked:
             sequences |= masking.follow_sequences(aside, masked.plan)
-        _copy_properties(start, aside, running, masked=masked is not None)
+        template.copy_properties(start, aside, running, masked=masked is not None)
         summary.numbers = {"method": "stream", "tables": len(wanted), "jobs": choice.jobs}
         summary.numbers |= {"masked_columns": masked.columns} if masked else {}
     with running.step("compare") as summary:
@@ -324,7 +300,7 @@ def stream(running: Running, source: Environment, start: Target, connection: Con
         expected = replace(before.result(), sequences=sequences)
         if masked:
             expected, after = (_without_subscriptions(each) for each in (expected, after))
-        _compare(expected, after, summary, of)
+        template.compare(expected, after, summary, of)
         if alone and not masked:  # masked keys of hospitals are other ones: there the number of rows is what is compared
             _refuse_strangers(alone, aside, running)
         # Rows were looked at before they were on disk. Neither server has died since, or this raises; now they are there.
@@ -336,27 +312,12 @@ def stream(running: Running, source: Environment, start: Target, connection: Con
             for share in searched.values():
                 share.result()
             masked.settle(aside, start.environment, running.operation, set(searched), summary)
-    return aside
+    return aside, after
 
 
 def _without_subscriptions(taken: Fingerprint) -> Fingerprint:
     kept = {name: text for name, text in taken.definitions.items() if not name.startswith("object subscription ")}
     return replace(taken, definitions=kept)
-
-
-def _compare(
-    before: Fingerprint,
-    after: Fingerprint,
-    summary: Any,
-    of: Sequence[str] = ("tables", "sequences", "definitions"),
-) -> None:
-    found = list(fingerprint.differences(before, after, of=of))
-    if found:
-        raise StepFailed(
-            f"the copy is not what the source is: {found[0]}" + (f", and {len(found) - 1} more" if found[1:] else ""),
-            remedy="run it again; if the source was written to meanwhile, with --method=stream",
-        )
-    summary.numbers = {"tables": len(after.tables), "rows": after.rows, "definitions": len(after.definitions)}
 
 
 def _one_hospital(connection: Connection, hospital: str, source: Environment) -> OneHospital:
@@ -392,19 +353,3 @@ def _roles(connection: Connection, other: Connection) -> set[str]:
             f"the source is PostgreSQL {project}, the target {there}", remedy="copy to a server that is not older"
         )
     return present
-
-
-def _copy_properties(start: Target, aside: Target, running: Running, *, masked: bool = False) -> None:
-    with (
-        contextlib.closing(connections.connect(start, running.operation)) as old,
-        contextlib.closing(connections.connect(aside, running.operation)) as new,
-    ):
-        connections.begin(old, start.policy, brief=True)
-        connections.autocommit(new)
-        kept = database_settings.read(old)
-        if masked:  # a comment can hold anything, and a setting of the application's own a secret
-            kept = [
-                each for each in kept if each[0] != "comment" and not (each[0] == "set" and "." in each[2].partition("=")[0])
-            ]
-        for left in database_settings.write(new, aside.database, kept):
-            running.note(f"left out: {left}")

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from skinspire_db.config.environment import MASKED, Environment
-from skinspire_db.copies import backup, backup_folder, copy
+from skinspire_db.copies import backup, backup_folder, copy, template
 from skinspire_db.copies.masking.masking import Masking
 from skinspire_db.lifecycle import stamp
 from skinspire_db.lifecycle.operation import Job, Running
@@ -62,10 +62,10 @@ def _work(environment: Environment, where: Path, choice: copy.Choice, running: R
         stamp.identify(connection, start)
         row = connection.execute("SELECT pg_database_size(current_database())").fetchone()
         assert row
-        copy.need_room(start, int(row[0]))
+        template.need_room(start, int(row[0]))
         summary.numbers = {"database": start.database, "MB": round(row[0] / 1e6)}
         connection.rollback()
-    aside = copy.stream(running, environment, start, connection, choice)
+    aside, _ = copy.stream(running, environment, start, connection, choice)
     with running.step("dump") as summary:
         of = replace(aside, environment=MASKED)
         made = backup.make(of, where, choice.jobs, running.report, f"masked copy of {environment.name}", note=running.note)

@@ -15,9 +15,10 @@ from skinspire_db.config.project import expanded
 from skinspire_db.copies import archive_restore, backup_folder, dump_files, empty_dump, own_roles, plain_dump
 from skinspire_db.copies.absent_roles import MAPPED
 from skinspire_db.copies.backup_folder import Backup, Manifest
-from skinspire_db.copies.copy import need_room, number_of_jobs
+from skinspire_db.copies.copy import number_of_jobs
 from skinspire_db.copies.dump_roles import restorer
 from skinspire_db.copies.streaming import with_options
+from skinspire_db.copies.template import need_room
 from skinspire_db.errors import BackupInvalid, ConnectionFailed, GuardRefused, SkinspireError, StepFailed
 from skinspire_db.lifecycle import stamp
 from skinspire_db.lifecycle.operation import Running

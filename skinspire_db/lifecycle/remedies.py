@@ -6,12 +6,20 @@ import re
 from shlex import quote
 
 COMMAND = re.compile(
-    r"invoke ((?:db|backup|migrate|triggers|sql|scale|mask)\.\w+)"
+    r"invoke ((?:db|backup|migrate|triggers|sql|scale|mask|snapshot)\.\w+)"
     r"((?: --?[a-z][\w-]*(?:[= ](?:\"[^\"]*\"|'[^']*'|[^\s,;:()-][^\s,;()]*))?)*)"
 )
 PROGRAM = "invoke"  # what the person has typed; skinspire-db on a machine without a tasks.py
 WITHOUT_ENV = ("triggers.bump", "sql.bump")
-CONFIRMED = ("db.undo", "migrate.stamp", "migrate.downgrade", "backup.restore")  # asked for in a protected environment
+CONFIRMED = (
+    "db.undo",
+    "migrate.stamp",
+    "migrate.downgrade",
+    "backup.restore",
+    "snapshot.take",
+    "snapshot.restore",
+    "snapshot.drop",
+)  # asked for in a protected environment
 
 
 def in_shell(statement: str) -> str:

@@ -1,7 +1,8 @@
 """Scratch databases: made aside on the target's server, swapped in under the real name, and swept up after a crash.
 
 Names: what is made aside is TARGET_scratch_ and twelve hexadecimal digits; what it replaced, for `db.undo`, TARGET_former_
-and six. The last six are a check of the whole name, so that a database that others gave such a name is left alone.
+and six; a snapshot TARGET_snapshot_NAME_ and six. The last six are a check of the whole name, so that a database that others
+gave such a name is left alone.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -74,6 +76,37 @@ def new_name(target: Target) -> Target:
 def former(target: Target) -> Target:
     """Where the database is that the last swap replaced."""
     return _beside(target, "_former_", _check(target, "former"))
+
+
+def snapshot(target: Target, name: str) -> Target:
+    """Where the target's snapshot of that name is: what the name has beside letters and digits, the check stands for."""
+    slug = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")[:20]
+    return _beside(target, f"_snapshot_{slug}_", _check(target, f"snapshot {name}"))
+
+
+def keep(aside: Target, kept: Target, operation: str, comment: str) -> None:
+    """Give a scratch database the name under which it stays, closed to sessions, so that nothing changes it.
+
+    Args:
+        aside: where it is.
+        kept: where it will be.
+        operation: for what; other sessions see it as the application_name.
+        comment: says what it is.
+
+    Raises:
+        psycopg.errors.DuplicateDatabase: there is one of that name; nothing has changed then.
+    """
+    from psycopg import sql
+
+    with contextlib.closing(connections.maintenance(aside, operation)) as connection:
+        connection.commit()
+        _wait_for_leaving(connection, [aside.database])
+        change = sql.SQL(
+            "ALTER DATABASE {0} RENAME TO {1}; ALTER DATABASE {1} ALLOW_CONNECTIONS false; COMMENT ON DATABASE {1} IS {2}"
+        )
+        with connection.transaction():
+            connection.execute(connections.DURABLE)
+            connection.execute(change.format(sql.Identifier(aside.database), sql.Identifier(kept.database), comment))
 
 
 def _beside(target: Target, ending: str, check: str) -> Target:

@@ -29,7 +29,7 @@ HERE = Path(__file__).parent if (Path(__file__).parent / "db.py").exists() else 
 DEFAULTS = HERE / "invoke.yaml" if HERE.parent != CHECKOUT else CHECKOUT / "invoke.yaml"
 if str(HERE) not in __path__:
     __path__.append(str(HERE))
-NAMES = ("backup", "db", "dev", "env", "mask", "migrate", "scale", "server", "sql", "triggers")
+NAMES = ("backup", "db", "dev", "env", "mask", "migrate", "scale", "server", "snapshot", "sql", "triggers")
 
 
 def collections(module: dict[str, Any] | None = None) -> Collection:
