@@ -13,6 +13,8 @@ from invoke.exceptions import ParseError
 from invoke.program import Program
 from invoke.tasks import Task
 
+from . import _program
+
 ON_A_DATABASE = ("db", "sql", "triggers", "migrate", "backup", "scale")  # collections whose --env says which database
 
 
@@ -61,6 +63,7 @@ def install(module: dict[str, Any]) -> None:
     _own.clear()
     _own.update({"globals": module})
     Program.parse_tasks = parse_tasks  # type: ignore[method-assign, assignment]
+    _program.install()
 
 
 def parse_tasks(program: Program) -> None:
@@ -115,22 +118,55 @@ def _explained(program: Any, error: ParseError, typed: list[str]) -> Any:
     if not (unknown := _unknown(error)):
         return UsageError(str(error), remedy=remedy)
     if error.context and unknown.startswith("-"):
+        remedy = remedy if command else "invoke --help"
         flags = list(error.context.flags)
         near = get_close_matches(unknown, flags, 1) or [flag for flag in flags if unknown.startswith(flag) and len(flag) > 2]
         instead = f", but {near[0]}" if near else ""
-        return UsageError(f"{command} has no flag {unknown}{instead}", remedy=remedy)
+        return UsageError(f"{command or 'invoke'} has no flag {unknown}{instead}", remedy=remedy)
     if any("://" in each for each in typed):  # it can hold a password, and nothing of it is shown
         return UsageError("no command takes a URL", remedy="set DEV_DATABASE_URL, or that of another environment, in .env")
-    names = list(program.collection.task_names)
-    near = [name for name in names if name.endswith(f".{unknown}") and not command]
-    near = near or (get_close_matches(unknown, names, 1) if "." in unknown or not command else [])
-    if command and not near:
+    if command and not _near(program, unknown, within=command):
         if not (flagged := _with_flags(program, typed)):
             return UsageError(f"{command} takes no word {unknown}", remedy=remedy)
         words, line = flagged
         dry = "--dry " if program.core[0].args.dry.value else ""
         return UsageError(words, remedy=f"invoke {dry}{line}")
-    return UsageError(f"there is no command {unknown}", remedy=f"invoke {near[0]}" if len(near) == 1 else "invoke --list")
+    return no_command(program, unknown, within=command)
+
+
+def _near(program: Any, unknown: str, within: str | None = None) -> list[str]:
+    """The commands that a word may mean; behind a command only one that is written as a command is."""
+    from difflib import get_close_matches
+
+    names = list(program.collection.task_names)
+    called = [name for name in names if name.endswith(f".{unknown}") and not within]
+    return called or (get_close_matches(unknown, names, 1) if "." in unknown or not within else [])
+
+
+def no_command(program: Any, unknown: str, flag: str = "", within: str | None = None) -> Any:
+    """The UsageError for what is no command or collection, with the nearest one.
+
+    Args:
+        program: Invoke's.
+        unknown: what was typed.
+        flag: the flag of invoke that it was given for.
+        within: the command before it.
+    """
+    from difflib import get_close_matches
+
+    from skinspire_db.errors import UsageError
+
+    collections = list(program.collection.collections)
+    if flag == "--list ":
+        near = get_close_matches(unknown, collections, 1)
+        return UsageError(f"there is no collection {unknown}", remedy=f"invoke --list {near[0]}" if near else "invoke --list")
+    if unknown in collections:
+        return UsageError(f"{unknown} is a collection of commands", remedy=f"invoke --list {unknown}")
+    near = _near(program, unknown, within)
+    several = f"; there are {', '.join(near)}" if near[1:] else ""
+    chosen = next((name for name in near if name.startswith("db.")), near[0] if near else "")
+    remedy = f"invoke {flag}{chosen}" if chosen else "invoke --list"
+    return UsageError(f"there is no command {unknown}{several}", remedy=remedy)
 
 
 def _with_flags(program: Any, typed: list[str]) -> tuple[str, str] | None:

@@ -269,14 +269,18 @@ def activity(ctx: Context, env: str | None = None, json: bool = False) -> None:
     console.show_inspection(activity.activity(environment.resolve(env)), "json" if json else "table")
 
 
-@task(help=ENV | JSON | {"limit": "how many operations, the newest first"})
-def history(ctx: Context, env: str | None = None, limit: str = "20", json: bool = False) -> None:
+@task(
+    help=ENV | JSON | {"limit": "how many operations, the newest first", "operation": "the id of one, which is shown whole"}
+)
+def history(
+    ctx: Context, env: str | None = None, limit: str = "20", operation: str | None = None, json: bool = False
+) -> None:
     """Show which operations changed the database: who, when, how long, and what they did."""
     from skinspire_db.config import environment
     from skinspire_db.inspection import activity
     from skinspire_db.terminal import console
 
-    console.show_inspection(activity.history(environment.resolve(env), limit), "json" if json else "table")
+    console.show_inspection(activity.history(environment.resolve(env), limit, operation), "json" if json else "table")
 
 
 @task(help=ENV | JSON | {"reveal": "with its password, on a terminal only"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -37,30 +38,67 @@ def activity(environment: Environment) -> Inspection:
     return found
 
 
-def history(environment: Environment, limit: str) -> Inspection:
+def history(environment: Environment, limit: str, operation: str | None = None) -> Inspection:
     """The last operations that changed the database, newest first. An operation that failed left nothing, and no entry.
 
     Args:
         environment: whose database is looked at.
         limit: how many, as it was typed.
+        operation: the id of one, as the list shows it or longer, which is shown whole; None for the list.
 
     Raises:
-        UsageError: the limit is no number.
+        UsageError: the limit is no number; no operation has that id, or several have.
         SkinspireError: what read_only_connection() raises.
     """
     if not limit.isdecimal() or not 0 < int(limit) < 1_000_000:
         raise UsageError(f"--limit={limit} is no number of operations", remedy="invoke db.history --limit=20")
+    if operation is not None and not re.fullmatch("[0-9a-f]{4}[0-9a-f-]*", operation):
+        raise UsageError(
+            f"--operation={operation} is no id of an operation", remedy=f"invoke db.history --env={environment.name}"
+        )
     started = time.monotonic()
     target = target_of(environment)
     found = Inspection("db.history", target.environment, target.database, str(target), sections={"journal": []})
     with read_only_connection(target, found.operation) as connection:
         note_the_stamp(connection, found)
         if tool_schema.exists(connection):
-            found.sections["journal"] = rows(connection, queries.JOURNAL, limit=int(limit))
+            found.sections["journal"] = rows(connection, queries.JOURNAL, limit=int(limit), id=operation)
     for row in found.sections["journal"]:
         row["result"] = _result(row)
+    if operation is not None:
+        found.sections = _whole(operation, found.sections["journal"], environment)
     found.seconds = time.monotonic() - started
     return found
+
+
+def _whole(operation: str, found: list[Row], environment: Environment) -> dict[str, list[Row]]:
+    """One operation with all that the journal has of it."""
+    if len(found) != 1:
+        several = f"{len(found)} operations have an id that begins" if found else "no operation has an id that begins"
+        raise UsageError(f"{several} with {operation}", remedy=f"invoke db.history --env={environment.name} --limit=100")
+    [row] = found
+    facts = {"id": row["entry"], "operation": row["operation"], "environment": row["environment"],
+             "started": row["started_at"], "took": f"{row['seconds']:.2f} s",
+             "by": f"{row['os_user']} on {row['host']}, as role {row['role']}",
+             "versions": f"skinspire-db {row['tool_version']}, PostgreSQL {row['server_version']}"}  # fmt: skip
+    steps = [step for step in row["steps"] if isinstance(step, dict)]
+    did = [", ".join(told(value, name) for name, value in _numbers(step).items()) or "nothing to do" for step in steps]
+    known = ("name", "ok", "seconds", "summary", "lines", "checks")
+    return {  # `operation` and `steps` of --json are db.history's own
+        "entry": [{"fact": name, "value": value} for name, value in facts.items()],
+        "entry_steps": [{"step": each.get("name"), "seconds": each.get("seconds"), "what it did": text}
+                        for each, text in zip(steps, did, strict=True)],
+        "lines": [{"step": each.get("name"), "line": line} for each in steps for line in _listed(each, "lines")],
+        "checks": [{"step": each.get("name"), **check} for each in steps for check in _listed(each, "checks")
+                   if isinstance(check, dict)],
+        "others": [{"step": each.get("name"), "key": key, "value": value} for each in steps
+                   for key, value in each.items() if key not in known],
+    }  # fmt: skip
+
+
+def _listed(step: dict[str, Any], key: str) -> list[Any]:
+    value = step.get(key)
+    return value if isinstance(value, list) else []
 
 
 def _result(row: Row) -> str:

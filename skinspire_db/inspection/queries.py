@@ -207,7 +207,8 @@ CONNECTIONS = """
     FROM pg_stat_activity
 """
 JOURNAL = """
-    SELECT started_at, operation, environment, seconds, os_user, host, db_role AS role, tool_version, server_version, steps,
-           entry_id::text AS entry
-    FROM skinspire_tools.journal ORDER BY started_at DESC, entry_id LIMIT %(limit)s
+    SELECT started_at, operation, environment, seconds, os_user, host, db_role AS role, left(entry_id::text, 8) AS id, tool_version,
+           server_version, steps, entry_id::text AS entry
+    FROM skinspire_tools.journal WHERE %(id)s::text IS NULL OR starts_with(entry_id::text, %(id)s)
+    ORDER BY started_at DESC, entry_id LIMIT %(limit)s
 """

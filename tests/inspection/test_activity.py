@@ -59,8 +59,31 @@ def test_history(clinic: Project) -> None:
         assert clinic.invoke("db.history", f"--limit={limit}").code == 2, limit
 
 
+def test_one_operation_whole(clinic: Project) -> None:
+    """By the id that the list shows; what the list cuts short is there."""
+    [row] = clinic.invoke("db.history", "--json").json["journal"]
+    assert row["id"] == row["entry"][:8] and f" {row['id']} " in clinic.invoke("db.history").out
+    whole = clinic.invoke("db.history", f"--operation={row['id']}", "--json").json
+    assert [step["step"] for step in whole["entry_steps"]] == ["reset", "create", "triggers", "seed", "verify"]
+    assert {"fact": "id", "value": row["entry"]} in whole["entry"] and whole["operation"] == "db.history"
+    assert len(whole["checks"]) > 10 and {check["status"] for check in whole["checks"]} == {"pass"}
+    out = clinic.invoke("db.history", f"--operation={row['entry']}").out
+    assert "12 tables created, 14 indexes created" in out and "patients" in out and "..." not in out
+    for wrong, says in (
+        ("x", "is no id"),
+        ("%%%%", "is no id"),
+        ("'; SELECT", "is no id"),
+        ("", "is no id"),
+        ("0000", "no operation has"),
+    ):
+        outcome = clinic.invoke("db.history", f"--operation={wrong}")
+        assert outcome.code == 2 and says in outcome.err, outcome.err
+
+
 def test_history_of_hostile_operations(clinic: Project) -> None:
     clinic.execute("""INSERT INTO skinspire_tools.journal (entry_id, operation, environment, seconds, os_user, host, tool_version, steps)
-                      VALUES (gen_random_uuid(), E'evil\\x1b[2J\\n|', 'dev', 1, E'\\u202e', 'h', '0', '[{"summary": {"a\\n": "b\\u001b"}}, 7]')""")
+                      VALUES (gen_random_uuid(), E'evil\\x1b[2J\\n|', 'dev', 1, E'\\u202e', 'h', '0', '[{"summary": {"a\\n": "b\\u001b"}, "lines": 7, "x\\n": {"y": "\\u001b"}}, 7]')""")
     outcome = harmless(clinic.invoke("db.history"))
     assert outcome.code == 0 and "evil\\x1b[2J\\n|" in outcome.out
+    [(entry,)] = clinic.query("SELECT entry_id::text FROM skinspire_tools.journal WHERE os_user <> '' AND tool_version = '0'")
+    assert harmless(clinic.invoke("db.history", f"--operation={entry}")).code == 0
