@@ -12,7 +12,7 @@ from skinspire_db.config.project import Project
 from skinspire_db.errors import UsageError
 from skinspire_db.objects import dependents, ledger, live, versions
 from skinspire_db.objects.files import SqlFile
-from skinspire_db.objects.kinds import FUNCTION, TRIGGER, VIEW, Kind
+from skinspire_db.objects.kinds import FUNCTION, KINDS, MASK, TRIGGER, VIEW, Kind
 from skinspire_db.postgres import search_path
 
 if TYPE_CHECKING:
@@ -101,11 +101,10 @@ def new_file(project: Project, kind: Kind, stem: str) -> SqlFile:
         raise UsageError(f"{stem!r} is no name for an SQL file", remedy="use a-z, 0-9 and _")
     folder = versions.own_folder(project)
     path = folder / kind.folder / f"{stem}{kind.suffix}"
-    if path.exists() or kind.name_of(stem) in versions.paths(project):
-        raise UsageError(
-            f"there is an SQL file {kind.name_of(stem)} already", remedy=f"edit it, then invoke sql.bump --name={stem}"
-        )
-    return SqlFile(kind.name_of(stem), path, 1, "", 0, "", (), kind)
+    name = kind.name_of(stem)
+    if path.exists() or name in versions.paths(project, (*KINDS, MASK)):
+        raise UsageError(f"there is an SQL file {name} already", remedy=f"edit it, then invoke sql.bump --name={name}")
+    return SqlFile(name, path, 1, "", 0, "", (), kind)
 
 
 def _statement(connection: Connection, key: str) -> str:

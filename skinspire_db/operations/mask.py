@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from skinspire_db.config.environment import Environment
@@ -87,24 +88,29 @@ def new(environment: Environment, name: str | None) -> Look:
 
     Args:
         environment: whose database is looked at.
-        name: the file's name in sql/masks, "rules" by default.
+        name: the file's name in sql/masks; by default "rules", and rules_2 and so on where that is there.
+
+    Raises:
+        UsageError: the name is none for a file, or there is one of it.
     """
+    project = environment.project
+    there = versions.paths(project, (MASK,))
+    free = next(
+        each for number in itertools.count(1) if MASK.name_of(each := f"rules_{number}".removesuffix("_1")) not in there
+    )
+    file = writing.new_file(project, MASK, name or free)
 
     def look(connection: Connection) -> Summary:
-        project = environment.project
-        file = writing.new_file(project, MASK, name or "rules")
         made = _plan(connection, environment)
         columns = [column for column in _of_the_application(made) if not made.masks[column.place].origin]
         if columns:
             versions.write_unlocked(
                 file, draft.text(made, columns, f"what a masked copy of {environment.name} makes of each column")
             )
-        lines = (
-            [str(file.path), f"loosen what is safe to keep, then: invoke {MASK.collection}.bump --name={file.name}"]
-            if columns
-            else []
-        )
-        return Summary({"columns": len(columns)}, lines=lines, data={"file": str(file.path)})
+            lines = [str(file.path), f"loosen what is safe to keep, then: invoke {MASK.collection}.bump --name={file.name}"]
+        else:
+            lines = ["every column has a rule, and no file is written"]
+        return Summary({"columns": len(columns)}, lines=lines, data={"file": str(file.path) if columns else None})
 
     return Look("mask.new", environment, (Step("rules", look),), writes=True)
 

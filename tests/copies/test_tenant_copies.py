@@ -66,9 +66,14 @@ def test_an_owner_under_the_policies_works_over_all_rows(owned: Project) -> None
     done(owned, "backup.restore")
     assert owned.query(COUNTS) == whole
     done(owned, "db.verify")
+    assert len(done(owned, "mask.preview", "--table=patients", "--json").json["rows"]) == 10
+    done(owned, "db.copy", "--source=dev", "--target=test", "--masked")
+    other = owned.env["TEST_DATABASE_URL"].rpartition("/")[2]
+    assert owned.query(COUNTS, other) == whole
+    assert not set(owned.query("SELECT mrn FROM patients", other)) & set(owned.query("SELECT mrn FROM patients"))
+    done(owned, "db.drift", "--env=test")
 
     roles = Roles(owned.database)
-    other = owned.env["TEST_DATABASE_URL"].rpartition("/")[2]
     for method in ("stream", "template"):
         done(owned, "db.copy", "--source=dev", "--target=test", f"--method={method}")
         assert owned.query(COUNTS, other) == whole

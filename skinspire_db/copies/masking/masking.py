@@ -104,18 +104,26 @@ def preview(masking: Masking, target: Target, made: Plan, table: str, limit: int
         limit: how many rows.
 
     Raises:
-        UsageError: there is no such table.
+        UsageError: there is no such table with columns, or its rows stay away.
     """
-    columns = [column for column in made.catalogue.columns.values() if column.table_name == table]
-    if not columns:
+    parts = made.catalogue.parts.get(table, [table])
+    found = [columns for columns in made.catalogue.tables().values() if columns[0].table_name in parts]
+    if not found:
         raise UsageError(
-            f"there is no table {table}", remedy=f"invoke db.inspect --env={target.environment} --section=tables"
+            f"there is no table {table} with columns", remedy=f"invoke db.inspect --env={target.environment} --section=tables"
+        )
+    if dropped := made.dropped & set(parts):
+        raise UsageError(
+            f"the rows of {min(dropped)} stay away from a masked copy",
+            remedy=f"invoke mask.check --env={target.environment} shows the tables whose rows come",
         )
     with contextlib.closing(connections.connect(masking.read_through(target), "mask.preview")) as connection:
         connections.begin(connection, target.policy, brief=True, isolation="REPEATABLE READ READ ONLY")
-        # As text: a type of an extension's has no other form here.
-        rows = connection.execute(fitting.rows(made, columns, {}, limit, text=True).encode()).fetchall()
-    return [dict(zip((column.name for column in columns), row, strict=True)) for row in rows]
+        rows: list[dict[str, object]] = []
+        for columns in found:  # values as text: a type of an extension's has no other form here
+            of_part = connection.execute(fitting.rows(made, columns, {}, limit, text=True).encode()).fetchall()
+            rows += [dict(zip((column.name for column in columns), row, strict=True)) for row in of_part]
+    return rows[:limit]
 
 
 def follow_sequences(aside: Target, made: Plan) -> dict[str, list[Any]]:
