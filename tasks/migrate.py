@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from invoke.context import Context
 
 from ._help import CONFIRM, ENV, JSON, task
@@ -86,6 +88,35 @@ def lint(ctx: Context, env: str | None = None, json: bool = False) -> None:
     from skinspire_db.terminal import console
 
     console.operate(ctx, env, lambda context: migrate.lint(context.environment), json=json)
+
+
+@task(
+    help=ENV
+    | {
+        "from_": "what the copy is made of: backup (the newest that a restore has proved), copy or masked",
+        "on": "embedded: make the copy on the embedded server (default: the environment's own)",
+        "keep": "keep the copy",
+        "longest-lock": "seconds that a lock may stop readers or writers; exit code 3 where one is held longer",
+        "to": "the revision that is rehearsed last, which may be cut short (default: the newest)",
+    }
+    | JSON
+)
+def rehearse(
+    ctx: Context,
+    env: str | None = None,
+    from_: str = "backup",
+    on: str | None = None,
+    keep: bool = False,
+    longest_lock: str = "1",
+    to: str | None = None,
+    json: bool = False,
+) -> None:
+    """Apply the pending revisions to a copy, and say what they lock and lose; exit code 3 where that is too much."""
+    from skinspire_db.operations import migrate
+    from skinspire_db.terminal import console
+
+    options: dict[str, Any] = {"source": from_, "on": on, "keep": keep, "longest_lock": longest_lock, "last": to}
+    console.operate(ctx, env, lambda context: migrate.rehearse(context.environment, **options), json=json)
 
 
 @task(help=ENV | TO | CONFIRM | JSON)

@@ -109,6 +109,23 @@ def keep(aside: Target, kept: Target, operation: str, comment: str) -> None:
             connection.execute(change.format(sql.Identifier(aside.database), sql.Identifier(kept.database), comment))
 
 
+def rename_kept(aside: Target, target: Target, operation: str) -> Target:
+    """Give a scratch database a name under which it stays; what had that name is dropped.
+
+    Returns:
+        Where it is then.
+    """
+    from psycopg import sql
+
+    kept = _beside(target, "_rehearsed_", _check(target, "rehearsed"))
+    databases.drop_database(kept, operation)
+    with contextlib.closing(connections.maintenance(target, operation)) as connection:
+        connections.autocommit(connection)
+        names = sql.Identifier(aside.database), sql.Identifier(kept.database)
+        connection.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(*names))
+    return kept
+
+
 def _beside(target: Target, ending: str, check: str) -> Target:
     """The target's database with another name, on the same server."""
     ending += check

@@ -9,7 +9,7 @@ from skinspire_db.config.environment import Environment
 from skinspire_db.config.project import Project
 from skinspire_db.lifecycle.pipeline import Step
 from skinspire_db.lifecycle.result import Summary
-from skinspire_db.migrations import position, revisions, running
+from skinspire_db.migrations import position, rehearsed, revisions, running
 from skinspire_db.migrations.running import Watch
 from skinspire_db.objects import adopted, install, kinds, proofs, tenant_roles, versions
 from skinspire_db.objects.dependents import Saved
@@ -62,7 +62,15 @@ def of(
     def run(connection: Connection) -> Summary:
         if not is_next(connection, project, script, down=down):
             return Summary({"by_another_operation": f"{script.revision} {script.doc}"})
-        return running.apply(connection, project, files, script, down=down, saved=saved, watch=watch, done=done)
+        unrehearsed = rehearsed_advice(connection)
+        summary = running.apply(connection, project, files, script, down=down, saved=saved, watch=watch, done=done)
+        summary.lines = [f"careful: {each}" for each in unrehearsed] + summary.lines
+        return summary
+
+    def rehearsed_advice(connection: Connection | None) -> list[str]:
+        """In a protected environment, that the revision was never rehearsed."""
+        protected = environment.policy.protected and not down and watch is None
+        return rehearsed.advice(connection, script) if protected and connection else []
 
     sql_files = versions.current(project, roles=tenant_roles.of(environment))
     if down or script.revision not in revisions.heads(project):  # what is demanded, the head has to have
@@ -78,7 +86,7 @@ def of(
         return Summary({"checks": len(checks), "passed": sum(check.status == "pass" for check in checks)}, checks=checks)
 
     return (
-        Step("revision", run, destroys="", confirms=danger, backs_up=backs_up),
+        Step("revision", run, destroys="", confirms=danger, backs_up=backs_up, plans=rehearsed_advice),
         Step(kinds.step_name(file.kind for file in sql_files), make_again, destroys=""),
         Step("proofs", prove, destroys=""),
     )

@@ -251,6 +251,12 @@ def _of_application(migration: Callable[..., Any], connection: Connection) -> Ca
     return run
 
 
+def in_one_line(sql: str) -> str:
+    """A statement as messages show it: cut where it is long, and without passwords."""
+    text = re.sub(r"(?i)(password\s+)'(?:[^']|'')*'", r"\1'...'", " ".join(sql.split()))
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
 def _failed(error: sqlalchemy.exc.DBAPIError, file: str, script: Script, lost: list[str], *, ended: bool) -> Exception:
     import psycopg
     from psycopg import errors
@@ -261,8 +267,6 @@ def _failed(error: sqlalchemy.exc.DBAPIError, file: str, script: Script, lost: l
         isinstance(cause, errors.LockNotAvailable | errors.DiskFull | errors.InsufficientPrivilege) or is_lost(cause)
     ):
         return cause
-    statement = re.sub(r"(?i)(password\s+)'(?:[^']|'')*'", r"\1'...'", " ".join((error.statement or "").split()))
-    shown = statement if len(statement) <= 120 else f"{statement[:117]}..."
     detail = f" ({'; '.join((cause.diag.message_detail or '').splitlines())})" if _names_objects(cause) else ""
     remedy = "correct the revision, and run it again"
     if _names_objects(cause):
@@ -275,7 +279,7 @@ def _failed(error: sqlalchemy.exc.DBAPIError, file: str, script: Script, lost: l
             f" invoke migrate.stamp --env={{env}} --to={script.revision}"
         )
     because = f" ({'; '.join(lost)})" if lost else ""
-    says = f"{file}: {sentence(cause)}{detail}{because}; the statement: {shown}"
+    says = f"{file}: {sentence(cause)}{detail}{because}; the statement: {in_one_line(error.statement or '')}"
     return (
         MigrationFailed(f"{says}; {TRACE}", remedy=LOOK) if ended else MigrationFailed(f"{says}; {NO_TRACE}", remedy=remedy)
     )

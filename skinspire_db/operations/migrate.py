@@ -11,6 +11,7 @@ from skinspire_db.config.environment import Environment
 from skinspire_db.config.project import Project
 from skinspire_db.errors import SkinspireError, UsageError
 from skinspire_db.lifecycle import stamp as stamps
+from skinspire_db.lifecycle.operation import Job
 from skinspire_db.lifecycle.pipeline import Look, Pipeline, Series, Step
 from skinspire_db.lifecycle.read_only import present, read_only_connection
 from skinspire_db.lifecycle.result import Summary, counted
@@ -32,6 +33,7 @@ from skinspire_db.migrations import revision_operations as applying
 from skinspire_db.objects import tenant_roles, versions
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.postgres.target import Target, target_of
+from skinspire_db.rehearsal import rehearse as rehearsing
 from skinspire_db.schema import extensions
 from skinspire_db.schema.blueprint import Blueprint
 
@@ -200,6 +202,11 @@ def lint(environment: Environment) -> Look:
 
     step = Step("lint", lambda connection: linting.look(connection, environment.project, files))
     return Look("migrate.lint", environment, (step,))
+
+
+def rehearse(environment: Environment, **options: Any) -> Job:
+    """Apply the pending revisions to a copy, and say what they lock and lose; arguments as `rehearsal.rehearse.rehearse`."""
+    return rehearsing.rehearse(environment, **options)
 
 
 def new(

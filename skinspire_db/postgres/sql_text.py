@@ -106,8 +106,8 @@ def without_comments(sql: str) -> str:
 
 
 def split(sql: str, at: str) -> list[str]:
-    """SQL cut at each such character that is in no string, comment or parentheses."""
-    hidden = "".join(text if part == "code" else " " * len(text) for part, text in parts(sql))
+    """SQL cut at each such character that is in no string, comment, function body or parentheses."""
+    hidden = statements_only(sql)
     depth, start, pieces = 0, 0, []
     for place, character in enumerate(hidden):
         depth += (character == "(") - (character == ")")

@@ -1,0 +1,1 @@
+"""Rehearsals: the pending revisions on a copy, each statement measured, and what an operator decides by."""
