@@ -116,7 +116,9 @@ class Findings:
         held = [f"{lock} for {lock.seconds:.1f} s: {lock.stops} wait" for lock in strongest(self.locks)[:SHOWN]]
         waits = [each for each in self.queue if each.gave_up and not each.says]
         proved = f"proved with a reader on {', '.join(dict.fromkeys(each.table for each in waits))}" if waits else "not tried"
-        patience = f"a revision that finds a table in use gives up after {policy.ddl_lock_timeout:g} s, and nobody waits longer behind it"
+        patience = (
+            f"a revision gives up a table in use after {policy.ddl_lock_timeout:g} s, and nobody waits longer behind it"
+        )
         return [*(held or ["no lock stops readers or writers"]), *self.losses, f"{patience}: {proved}"]
 
     def as_dict(self) -> dict[str, Any]:
