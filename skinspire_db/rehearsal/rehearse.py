@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from skinspire_db.catalog import definitions, row_security
 from skinspire_db.config.environment import Environment
-from skinspire_db.copies import backup_folder, copy, restore
+from skinspire_db.copies import backup_folder, copy, restore, template
 from skinspire_db.copies.backup_folder import Backup
 from skinspire_db.copies.masking.masking import Masking
 from skinspire_db.errors import Drifted, GuardRefused, SkinspireError, UsageError
@@ -19,10 +19,10 @@ from skinspire_db.lifecycle.failures import translated
 from skinspire_db.lifecycle.operation import Job, Running
 from skinspire_db.lifecycle.read_only import present
 from skinspire_db.lifecycle.result import Check, StepResult, Summary
-from skinspire_db.migrations import drift, position, rehearsed, revision_steps, revisions, version_table
+from skinspire_db.migrations import concurrent, drift, position, rehearsed, revision_steps, revisions, version_table
 from skinspire_db.migrations.rehearsed import OPERATION
 from skinspire_db.objects import tenant_roles, versions
-from skinspire_db.postgres import connections
+from skinspire_db.postgres import connections, search_path
 from skinspire_db.postgres.client_programs import client_tools
 from skinspire_db.postgres.embedded_server import project_server
 from skinspire_db.postgres.target import Target
@@ -140,10 +140,13 @@ class Rehearsal:
         Raises:
             SkinspireError: it fails; the copy is as it was before it.
         """
-        connection, policy = self.connection, self.environment.policy
+        connection = self.connection
         done: list[StepResult] = []
         try:
-            for step in revision_steps.of(self.environment, script, down=down, watch=watch):
+            apart = concurrent.is_concurrent(script)
+            if apart:
+                self._outside(script, down=down, measure=watch if isinstance(watch, Measure) else None)
+            for step in revision_steps.of(self.environment, script, down=down, watch=watch, done=apart):
                 measured = isinstance(watch, Measure) and step.name not in ("revision", "proofs")
                 with translated(self.aside, OPERATION, f"{script.revision}: {step.name}", connection):
                     if step.name not in ("revision", "proofs"):
@@ -159,8 +162,33 @@ class Rehearsal:
             connection.commit()
         finally:
             connection.rollback()
-            connections.begin(connection, replace(policy, lock_timeout=policy.ddl_lock_timeout))
+            self.begin()
         return [check for each in done for check in each.summary.checks]
+
+    def _outside(self, script: Script, *, down: bool, measure: Measure | None) -> None:
+        """Run the statements of a concurrent revision, which no transaction holds together and nobody waits for."""
+        connection, file = self.connection, revisions.path(script, self.environment.project)
+        statements = concurrent.statements(self.environment.project, script, down=down)
+        with search_path.application(connection):
+            [path] = connection.execute("SELECT current_setting('search_path')").fetchone() or [""]
+        connections.autocommit(connection)
+        try:
+            with translated(self.aside, OPERATION, script.revision, connection):
+                connection.execute("SELECT set_config('search_path', %s, false)", (path,))
+                for each in statements:
+                    if measure:
+                        measure.begin()
+                    concurrent.run(connection, each, file)
+                    if measure:
+                        measure.end(str(each))
+        finally:
+            connection.autocommit = False
+            self.begin()
+
+    def begin(self) -> None:
+        """Begin a transaction that waits for tables as long as a revision does."""
+        policy = self.environment.policy
+        connections.begin(self.connection, replace(policy, lock_timeout=policy.ddl_lock_timeout))
 
     def up(self, script: Script) -> None:
         """Apply a revision, each statement measured."""
@@ -250,7 +278,7 @@ def _rehearse(rehearsal: Rehearsal, choice: Choice, wanted: list[str], server: T
         findings.definitions = contents.names(definitions.snapshot(connection))
         summary.numbers = {"tables": len(before), "rows": sum(each.rows for each in before.values())}
     connection.rollback()
-    connections.begin(connection, environment.policy)
+    rehearsal.begin()
     for script in scripts:
         rehearsal.up(script)
         if len(rehearsal.applied) < scripts.index(script) + 1:
@@ -298,7 +326,7 @@ def _look(environment: Environment, choice: Choice, running: Running) -> tuple[l
             backup = _proved(environment, running) if choice.source == "backup" else None
             if choice.source == "masked":
                 Masking.of(project, None).plan(connection, start)
-            copy.need_room(_server(environment, choice), backup.manifest.size if backup else int(row[0] if row else 0))
+            template.need_room(_server(environment, choice), backup.manifest.size if backup else int(row[0] if row else 0))
     connection.rollback()
     return [each.revision for each in pending], backup, connection
 
@@ -328,9 +356,13 @@ def _server(environment: Environment, choice: Choice) -> Target:
 
 def _copy(environment: Environment, choice: Choice, backup: Backup | None, source: Connection, running: Running) -> Target:
     if backup is None:
+        start = present(environment)
+        if choice.source == "copy" and running.target == start and not environment.policy.protected:
+            source.close()  # without sessions on it, a database is copied faster
+            return copy.beside(running, environment, start)[0]
         masking = Masking.of(environment.project, None) if choice.source == "masked" else None
         kinds = copy.Choice("stream", False, (), JOBS, None, masking)
-        return copy.stream(running, environment, present(environment), source, kinds)
+        return copy.stream(running, environment, start, source, kinds)[0]
     source.close()
     with running.step("copy") as summary:
         tools, archive = client_tools(backup.manifest.server_version), restore.Source.of(backup)
