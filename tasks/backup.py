@@ -111,7 +111,15 @@ RESTORE = {
 }
 
 
-@task(help=ENV | RESTORE | JOBS | CONFIRM | JSON)
+MOMENT = {
+    "to": 'come back to this second, aside: "2026-11-25 14:03:07+05:30", or latest',
+    "before": "come back to the moment before the last operation of this name in the journal, aside",
+    "keep": "leave the server of then running, to be looked into; backup.stop --kept ends it",
+    "take": "take over from then: whole, or the names of tables with commas between",
+}
+
+
+@task(help=ENV | RESTORE | MOMENT | JOBS | CONFIRM | JSON)
 def restore(
     ctx: Context,
     env: str | None = None,
@@ -119,17 +127,22 @@ def restore(
     jobs: str | None = None,
     confirm: str | None = None,
     empty: bool = False,
+    to: str | None = None,
+    before: str | None = None,
+    keep: bool = False,
+    take: str | None = None,
     json: bool = False,
 ) -> None:
-    """Make the database what a backup holds: restored aside, compared, and swapped in."""
+    """Make the database what a backup holds: restored aside, compared, and swapped in; or come back to a second, aside."""
     from skinspire_db.operations import backup
     from skinspire_db.terminal import console
 
-    jobs = jobs or ctx.config.backup.jobs
+    options: dict[str, Any] = {"file": file, "jobs": jobs or ctx.config.backup.jobs, "empty": empty}
+    options |= {"to": to, "before": before, "keep": keep, "take": take}
     console.operate(
         ctx,
         env,
-        lambda context: backup.restore(context, _folder(ctx), file=file, jobs=jobs, empty=empty),
+        lambda context: backup.restore(context, _folder(ctx), **options),
         json=json,
         confirm=confirm,
     )
@@ -147,17 +160,19 @@ def start(ctx: Context, env: str | None = None, foreground: bool = False, json: 
     console.operate(ctx, env, lambda context: backup.start(context, _folder(ctx), foreground=foreground), json=json)
 
 
-@task(
-    help=ENV
-    | {"drop-slot": "the server keeps no WAL for the receiver any longer; one that is started later leaves a gap"}
-    | JSON
-)
-def stop(ctx: Context, env: str | None = None, drop_slot: bool = False, json: bool = False) -> None:
+STOP = {
+    "drop-slot": "the server keeps no WAL for the receiver any longer; one that is started later leaves a gap",
+    "kept": "end and delete the servers that backup.restore --keep has left; the receiver goes on",
+}
+
+
+@task(help=ENV | STOP | JSON)
+def stop(ctx: Context, env: str | None = None, drop_slot: bool = False, kept: bool = False, json: bool = False) -> None:
     """Stop receiving; what was received stays."""
     from skinspire_db.operations import backup
     from skinspire_db.terminal import console
 
-    console.operate(ctx, env, lambda context: backup.stop(context, _folder(ctx), drop_slot=drop_slot), json=json)
+    console.operate(ctx, env, lambda context: backup.stop(context, _folder(ctx), drop_slot=drop_slot, kept=kept), json=json)
 
 
 @task(help=ENV | JSON)

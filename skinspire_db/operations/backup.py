@@ -7,9 +7,9 @@ from pathlib import Path
 from skinspire_db.copies import backup, masked_backup, prove, retention
 from skinspire_db.copies import restore as restoring
 from skinspire_db.errors import UsageError
-from skinspire_db.lifecycle.operation import Job
-from skinspire_db.lifecycle.replacement import Replacement
+from skinspire_db.lifecycle.operation import Job, Operation
 from skinspire_db.recovery import after_backup, base_backup, continuous
+from skinspire_db.recovery import restore as coming_back
 from skinspire_db.recovery.archive import Archive
 from skinspire_db.steps import Context
 
@@ -89,9 +89,18 @@ def prune(context: Context, folder: Path, *, apply: bool, **keep: int | str) -> 
 
 
 def restore(
-    context: Context, folder: Path, *, file: str | None = None, jobs: str | int = 2, empty: bool = False
-) -> Replacement:
-    """Make the environment's database what a backup or a dump made elsewhere holds.
+    context: Context,
+    folder: Path,
+    *,
+    file: str | None = None,
+    jobs: str | int = 2,
+    empty: bool = False,
+    to: str | None = None,
+    before: str | None = None,
+    keep: bool = False,
+    take: str | None = None,
+) -> Operation:
+    """Make the environment's database what a backup or a dump made elsewhere holds; or come back to a moment, aside.
 
     Args:
         context: the environment, and the report.
@@ -99,7 +108,20 @@ def restore(
         file: the backup's folder, or a dump; None for the newest backup.
         jobs: how many processes of pg_restore work at once, as it was typed.
         empty: take a dump without rows, too.
+        to: the moment that is come back to.
+        before: an operation of the journal: the moment before it.
+        keep: leave the server that is recovered.
+        take: what is taken over from it.
+
+    Raises:
+        UsageError: the arguments do not go together.
     """
+    if to is not None or before is not None:
+        if file is not None or empty:
+            raise UsageError("--file is a backup, --to and --before a moment", remedy="give one of them")
+        return coming_back.restore(context.environment, folder, to=to, before=before, keep=keep, tables=take)
+    if keep or take is not None:
+        raise UsageError("--keep and --take are for a moment", remedy="add --to=latest, or a time")
     return restoring.restore(context.environment, folder, file=file, jobs=jobs, empty=empty)
 
 
@@ -114,14 +136,22 @@ def start(context: Context, folder: Path, *, foreground: bool = False) -> Job:
     return continuous.start(context.environment, folder, foreground=foreground)
 
 
-def stop(context: Context, folder: Path, *, drop_slot: bool = False) -> Job:
+def stop(context: Context, folder: Path, *, drop_slot: bool = False, kept: bool = False) -> Job:
     """Stop the receiver.
 
     Args:
         context: the environment, and the report.
         folder: where backups are kept.
         drop_slot: the server keeps no WAL for it any longer.
+        kept: delete the servers that backup.restore --keep has left, and let the receiver be.
+
+    Raises:
+        UsageError: both are given.
     """
+    if kept and drop_slot:
+        raise UsageError("--kept is of recovered servers, --drop-slot of the receiver", remedy="give one of the two")
+    if kept:
+        return continuous.end_kept(context.environment)
     return continuous.stop(context.environment, folder, drop_slot=drop_slot)
 
 

@@ -11,6 +11,7 @@ from skinspire_db.lifecycle.operation import Job, Running
 from skinspire_db.postgres import connections
 from skinspire_db.recovery import receiver, replication, status
 from skinspire_db.recovery.archive import Archive, as_json
+from skinspire_db.recovery.server import RecoveredServer
 
 UNLIMITED = "the server keeps WAL without limit while no receiver runs: max_slot_wal_keep_size = '10GB' protects its disk"
 
@@ -84,6 +85,27 @@ def stop(environment: Environment, folder: Path | None = None, *, drop_slot: boo
 
     done = "no receiver runs"
     return Job("backup.stop", environment, work, ("receiver",), done=done, needs_server=drop_slot)
+
+
+def end_kept(environment: Environment) -> Job:
+    """End and delete the servers that were recovered and kept.
+
+    Args:
+        environment: of whose project they are.
+
+    Returns:
+        The operation, to be run.
+    """
+
+    def work(running: Running) -> None:
+        with running.step("servers") as summary:
+            servers = RecoveredServer.kept(environment.project)
+            for server in servers:
+                server.destroy()
+            summary.numbers = {"deleted": len(servers)}
+            summary.lines = [str(server.home) for server in servers]
+
+    return Job("backup.stop", environment, work, ("servers",), done="no recovered server is left", needs_server=False)
 
 
 def report(environment: Environment, folder: Path | None = None) -> Job:

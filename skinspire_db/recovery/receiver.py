@@ -114,7 +114,8 @@ class Receiver:
         if not source.version:
             return "the server writes no WAL to recover from"
         self.archive.belongs_to(source.system)
-        with contextlib.closing(connections.connect(target, OPERATION)) as connection:
+        # Not a session of the environment's database, which could then be no template, nor be renamed.
+        with contextlib.closing(connections.maintenance(target, OPERATION)) as connection:
             connections.autocommit(connection)
             if note := replication.hold_slot(connection, self.state.slot):
                 self.tell(note)

@@ -1,0 +1,197 @@
+"""Taking the rows of single tables over from a recovered server, in one transaction: only rows that differ are written."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from skinspire_db.catalog import objects
+from skinspire_db.errors import StepFailed, UsageError
+from skinspire_db.lifecycle.result import Summary
+from skinspire_db.postgres import connections
+from skinspire_db.postgres.target import Target
+
+if TYPE_CHECKING:
+    from skinspire_db.postgres.connections import Connection
+
+# Columns that rows bring along, in order; a generated one computes itself.
+COLUMNS = """
+    SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute
+    WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attnum
+"""
+KEY = """
+    SELECT a.attname FROM pg_index i CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY AS k (number, place)
+    JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number
+    WHERE i.indrelid = %s::regclass AND i.indisprimary ORDER BY k.place
+"""
+RESOLVED = """
+    SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.oid = to_regclass(%s) AND c.relkind = 'r'
+"""
+REFERRED_TO = "SELECT confrelid FROM pg_constraint WHERE contype = 'f' AND conrelid = %s::regclass"
+TRIGGERS = "SELECT tgname, tgenabled FROM pg_trigger WHERE tgrelid = %s::regclass AND NOT tgisinternal AND tgenabled <> 'D'"
+UPDATE = "UPDATE {table} AS t SET {set} FROM {aside} AS a WHERE {same} AND ROW({new})::text IS DISTINCT FROM ROW({old})::text"
+INSERT = """
+    INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE SELECT {new} FROM {aside} AS a
+    WHERE NOT EXISTS (SELECT FROM {table} AS t WHERE {same})
+"""
+ENABLED = {"O": "ENABLE TRIGGER", "R": "ENABLE REPLICA TRIGGER", "A": "ENABLE ALWAYS TRIGGER"}
+
+
+def named(tables: str) -> list[str]:
+    """The names in a list with commas between.
+
+    Raises:
+        UsageError: there is none.
+    """
+    names = [each.strip() for each in tables.split(",") if each.strip()]
+    if not names:
+        raise UsageError("--take names no table", remedy="name some, as --take=patients,staff, or --take=whole")
+    return names
+
+
+def over(connection: Connection, then: Target, names: list[str]) -> Summary:
+    """Make the rows of some tables what they were then.
+
+    Args:
+        connection: to the database of now, in the operation's transaction.
+        then: the database of then.
+        names: the tables.
+
+    Raises:
+        StepFailed: a table is not the same as it was then, or has no primary key.
+        psycopg.Error: the rows of then do not fit to the other tables' of now.
+    """
+    summary = Summary({"tables": len(names), "rows_written": 0, "rows_deleted": 0})
+    with contextlib.closing(connections.connect(then, "backup.restore")) as former:
+        connections.begin(former, then.policy, brief=True)
+        tables = [_table(connection, former, name) for name in names]
+        asides = [_bring(connection, former, table, number) for number, table in enumerate(tables)]
+    connection.execute("SET CONSTRAINTS ALL DEFERRED")
+    silent = {table: _silence(connection, table) for table in tables}
+    # Deleted first, those that refer to others before these; then written, the other way round.
+    for table, aside in _ordered(connection, list(zip(tables, asides, strict=True))):
+        summary.numbers["rows_deleted"] = int(summary.numbers["rows_deleted"]) + _delete(connection, table, aside)
+    for table, aside in reversed(_ordered(connection, list(zip(tables, asides, strict=True)))):
+        summary.numbers["rows_written"] = int(summary.numbers["rows_written"]) + _write(connection, table, aside)
+    connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    for table, triggers in silent.items():
+        _restore_triggers(connection, table, triggers)
+    for table, aside in zip(tables, asides, strict=True):
+        _compare(connection, table, aside)
+    return summary
+
+
+def _table(now: Connection, then: Connection, name: str) -> str:
+    """The table's quoted name; it must be the same table then and now."""
+    for connection, when in ((then, "then"), (now, "now")):
+        connection.execute("SET LOCAL search_path = public, pg_catalog, pg_temp")
+        rows = connection.execute(RESOLVED.encode(), (name,)).fetchall()
+        connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
+        if not rows:
+            raise StepFailed(
+                f"there is no table {name} {when}",
+                remedy="--take=whole brings all back; --keep leaves the server of then for pg_dump --table and psql",
+            )
+    table = objects.quoted_name(*rows[0])
+    columns = [each.execute(COLUMNS.encode(), (table,)).fetchall() for each in (then, now)]
+    if columns[0] != columns[1]:
+        raise StepFailed(f"{name} has other columns now than then", remedy="--take=whole brings all back")
+    if not now.execute(KEY.encode(), (table,)).fetchall():
+        raise StepFailed(
+            f"{name} has no primary key, by which its rows could be told apart", remedy="--take=whole brings all back"
+        )
+    return table
+
+
+def _names(connection: Connection, query: str, table: str) -> list[Any]:
+    from psycopg import sql
+
+    return [sql.Identifier(row[0]) for row in connection.execute(query.encode(), (table,)).fetchall()]
+
+
+def _bring(now: Connection, then: Connection, table: str, number: int) -> Any:
+    """The rows of then in a temporary table."""
+    from psycopg import sql
+
+    aside, name = sql.Identifier("pg_temp", f"then_{number}"), sql.SQL(table)
+    columns = sql.SQL(", ").join(_names(now, COLUMNS, table))
+    now.execute(
+        sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {} FROM {} WHERE false").format(
+            sql.Identifier(f"then_{number}"), columns, name
+        )
+    )
+    reads = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT (FORMAT binary)").format(columns, name)
+    writes = sql.SQL("COPY {} FROM STDIN (FORMAT binary)").format(aside)
+    with then.cursor().copy(reads) as source, now.cursor().copy(writes) as sink:
+        for block in source:
+            sink.write(block)
+    return aside
+
+
+def _silence(connection: Connection, table: str) -> list[Any]:
+    """Rows come back as they were: triggers that would change them are off until the end of the transaction."""
+    triggers = connection.execute(TRIGGERS.encode(), (table,)).fetchall()
+    if triggers:
+        connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER".encode())
+    else:
+        connection.execute(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE".encode())
+    return triggers
+
+
+def _restore_triggers(connection: Connection, table: str, triggers: list[Any]) -> None:
+    from psycopg import sql
+
+    for name, enabled in triggers:
+        how = ENABLED[enabled.decode() if isinstance(enabled, bytes) else enabled]
+        connection.execute(sql.SQL("ALTER TABLE {} {} {}").format(sql.SQL(table), sql.SQL(how), sql.Identifier(name)))
+
+
+def _ordered(connection: Connection, pairs: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Tables that refer to others before these; in a circle, as they come."""
+    refers = {table: {row[0] for row in connection.execute(REFERRED_TO.encode(), (table,)).fetchall()} for table, _ in pairs}
+    oids = {table: connection.execute(b"SELECT %s::regclass::oid", (table,)).fetchall()[0][0] for table, _ in pairs}
+    left, order = dict(pairs), []
+    while left:
+        free = [name for name in left if not any(oids[name] in refers[other] for other in left if other != name)] or list(
+            left
+        )[:1]
+        order += [(name, left.pop(name)) for name in free]
+    return order
+
+
+def _delete(connection: Connection, table: str, aside: Any) -> int:
+    from psycopg import sql
+
+    same = sql.SQL(" AND ").join(sql.SQL("a.{0} = t.{0}").format(name) for name in _names(connection, KEY, table))
+    query = sql.SQL("DELETE FROM {} AS t WHERE NOT EXISTS (SELECT FROM {} AS a WHERE {})").format(sql.SQL(table), aside, same)
+    return connection.execute(query).rowcount
+
+
+def _write(connection: Connection, table: str, aside: Any) -> int:
+    from psycopg import sql
+
+    columns, key = _names(connection, COLUMNS, table), _names(connection, KEY, table)
+    others = [name for name in columns if name not in key]
+    values: dict[str, Any] = {
+        "table": sql.SQL(table),
+        "aside": aside,
+        "same": sql.SQL(" AND ").join(sql.SQL("a.{0} = t.{0}").format(name) for name in key),
+        "columns": sql.SQL(", ").join(columns),
+        "new": sql.SQL(", ").join(sql.SQL("a.{}").format(name) for name in columns),
+        "old": sql.SQL(", ").join(sql.SQL("t.{}").format(name) for name in columns),
+        "set": sql.SQL(", ").join(sql.SQL("{0} = a.{0}").format(name) for name in others),
+    }
+    queries = [INSERT, UPDATE] if others else [INSERT]
+    return sum(connection.execute(sql.SQL(query).format(**values)).rowcount for query in queries)
+
+
+def _compare(connection: Connection, table: str, aside: Any) -> None:
+    """Read back: the rows are those of then."""
+    from psycopg import sql
+
+    columns = sql.SQL(", ").join(_names(connection, COLUMNS, table))
+    hashed = "SELECT count(*), coalesce(sum(hashtextextended(ROW({})::text, 0)::numeric), 0) FROM {}"
+    here, there = (connection.execute(sql.SQL(hashed).format(columns, of)).fetchone() for of in (sql.SQL(table), aside))
+    if here != there:
+        raise StepFailed(f"the rows of {table} are not those of then", remedy="a rule or a trigger keeps them: --take=whole")
