@@ -215,4 +215,5 @@ def _whole(request: Request, running: Running) -> Target:
     connection = running.stack.enter_context(contextlib.closing(connections.connect(then, running.operation)))
     connections.begin(connection, then.policy, brief=True)
     connection.rollback()
-    return copy.stream(running, request.environment, then, connection, Choice(None, False, (), 2, None))
+    new, _ = copy.stream(running, request.environment, then, connection, Choice(None, False, (), 2, None))
+    return new
