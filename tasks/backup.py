@@ -184,5 +184,14 @@ def status(ctx: Context, env: str | None = None, json: bool = False) -> None:
     console.operate(ctx, env, lambda context: backup.status(context, _folder(ctx)), json=json)
 
 
+@task(help=ENV | JSON)
+def drill(ctx: Context, env: str | None = None, json: bool = False) -> None:
+    """Come back to a random second, aside, and prove what is recovered; keep how long it took."""
+    from skinspire_db.operations import backup
+    from skinspire_db.terminal import console
+
+    console.operate(ctx, env, lambda context: backup.drill(context, _folder(ctx)), json=json)
+
+
 def _folder(ctx: Context) -> Path:
     return Path(ctx.config.backup.folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from invoke.context import Context
@@ -256,7 +257,7 @@ def doctor(ctx: Context, env: str | None = None, json: bool = False) -> None:
     """Find out why it does not work: link by link up to the first that is broken, and its remedy; starts nothing."""
     from skinspire_db.terminal import console
 
-    console.diagnose(env, json=json)
+    console.diagnose(env, json=json, backups=Path(ctx.config.backup.folder))
 
 
 @task(help=ENV | JSON)

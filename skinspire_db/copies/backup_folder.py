@@ -12,12 +12,12 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from skinspire_db.catalog.fingerprint import Fingerprint
 from skinspire_db.config.project import Project, expanded, replace, write_atomically
@@ -76,6 +76,27 @@ class Backup:
     def name(self) -> str:
         """The name of the backup's folder."""
         return self.path.name
+
+    @property
+    def taken(self) -> datetime:
+        """When it was begun, in UTC."""
+        return self.manifest.taken
+
+
+class Kept(Protocol):
+    """What is asked of a backup to decide whether it is kept, of whichever kind."""
+
+    @property
+    def name(self) -> str:
+        """Its folder's name."""
+
+    @property
+    def taken(self) -> datetime:
+        """When it was begun, in UTC."""
+
+    @property
+    def verified(self) -> str:
+        """How it was proved."""
 
 
 def folder_of(project: Project, given: Path | None) -> Path:
@@ -285,15 +306,15 @@ def delete(backup: Backup) -> None:
     shutil.rmtree(away, ignore_errors=True)
 
 
-def kept(backups: list[Backup], daily: int, weekly: int, monthly: int) -> dict[str, str]:
+def kept(backups: Sequence[Kept], daily: int, weekly: int, monthly: int) -> dict[str, str]:
     """Which are kept, name -> why: the newest of each of the last so many days, weeks and months that have any, and always
     the newest one that is verified, and the newest of all. `backups` are complete ones of one environment, newest first.
     """
     reasons: dict[str, str] = {}
     for count, unit, key in ((daily, "day", "%Y-%m-%d"), (weekly, "week", "%G-W%V"), (monthly, "month", "%Y-%m")):
-        newest: dict[str, Backup] = {}
+        newest: dict[str, Kept] = {}
         for each in backups:
-            newest.setdefault(each.manifest.taken.strftime(key), each)
+            newest.setdefault(each.taken.strftime(key), each)
         for of, each in list(newest.items())[:count]:
             reasons.setdefault(each.name, f"{unit} {of}")
     if verified := next((each for each in backups if each.verified == "restored"), None):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from skinspire_db.config import environment
@@ -52,12 +53,13 @@ class Listener:
         """A link was looked at."""
 
 
-def diagnose(name: str | None, listener: Listener) -> Diagnosis:
+def diagnose(name: str | None, listener: Listener, backups: Path | None = None) -> Diagnosis:
     """Look at one link after the other, each of which needs those before it; start nothing and change nothing.
 
     Args:
         name: the environment's name; None for the active one.
         listener: is told each link as it is looked at.
+        backups: the folder of backups; None is the project's.
 
     Returns:
         What was found, when every link passes.
@@ -70,7 +72,7 @@ def diagnose(name: str | None, listener: Listener) -> Diagnosis:
     started = time.monotonic()
     found = Diagnosis(environment.resolve_active(name), _settings(name))
     listener.settings(found.settings)
-    case = Case(found.environment)
+    case = Case(found.environment, backups=backups)
     try:
         remedy = _follow(case, found, listener)
     finally:

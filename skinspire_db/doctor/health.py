@@ -15,6 +15,8 @@ from skinspire_db.objects import adopted, kinds, status, tenant_faults, tenant_r
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.error_text import sentence
 from skinspire_db.postgres.target import target_of
+from skinspire_db.recovery import status as recovery
+from skinspire_db.recovery.archive import Archive
 from skinspire_db.schema.extensions import wanted
 
 GRANTED_ONE_BY_ONE = 5  # tables named in a GRANT, before it is for all of the schema
@@ -262,6 +264,22 @@ def databases(case: Case) -> str:
     )
 
 
+def backups(case: Case) -> str:
+    """Whether continuous backups stand as the policy wants them; looked at where there are any.
+
+    Returns:
+        What was found, for a reader.
+
+    Raises:
+        Broken: there is something to complain of.
+    """
+    archive = Archive.of(case.project_environment, case.backups)
+    found = recovery.findings(case.project_environment, archive, case.open)
+    if bad := [each for each in found if each.remedy]:
+        raise Broken(f"{bad[0].what}: {bad[0].detail}", bad[0].remedy or "invoke backup.status --env={env}")
+    return found[-1].detail
+
+
 # Migrations before triggers: a revision that is pending brings tables, and they their triggers. What only the tools need is
 # last: all that the application needs has been looked at then.
 LINKS: dict[str, Callable[[Case], str]] = {
@@ -269,6 +287,7 @@ LINKS: dict[str, Callable[[Case], str]] = {
     "extensions": extensions, "tools": server.tools, "clock": server.clock, "locks": server.locks,
     "connections": server.connections_left, "disk": server.disk, "collation": server.collation,
     "migrations": migrations, "triggers": triggers, "tenancy": tenancy, "databases": databases,
+    "backups": backups,
 }  # fmt: skip
 
 
@@ -276,6 +295,7 @@ def links(case: Case) -> Iterator[tuple[str, Callable[[Case], str]]]:
     """The links, each looked at in a read-only transaction of its own, so that one that breaks spoils no other."""
     left_out = set() if case.project_environment.admin else {"application"}
     left_out |= set() if setting.is_on(case.project_environment.project) else {"tenancy"}
+    left_out |= set() if Archive.of(case.project_environment, case.backups).folder.exists() else {"backups"}
     return ((name, _guarded(look)) for name, look in LINKS.items() if name not in left_out)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db.config.environment import Environment
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Case:
-    """What is known so far. `address` is the host and port that answered; `refusal` is why no connection could be had."""
+    """What is known so far. `address` is the host and port that answered; `refusal` is why no connection could be had.
+
+    `backups`: the folder of backups; None is the project's.
+    """
 
     name: str
     environment: Environment | None = None
@@ -27,6 +31,7 @@ class Case:
     address: tuple[str, str] | None = None
     connection: Connection | None = None
     refusal: psycopg.Error | None = None
+    backups: Path | None = None
 
     @property
     def to(self) -> Target:

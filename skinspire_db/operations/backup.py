@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from skinspire_db import steps
 from skinspire_db.copies import backup, masked_backup, prove, retention
 from skinspire_db.copies import restore as restoring
 from skinspire_db.errors import UsageError
 from skinspire_db.lifecycle.operation import Job, Operation
 from skinspire_db.recovery import after_backup, base_backup, continuous
+from skinspire_db.recovery import drill as drills
 from skinspire_db.recovery import restore as coming_back
+from skinspire_db.recovery import retention as base_retention
 from skinspire_db.recovery.archive import Archive
 from skinspire_db.steps import Context
 
@@ -85,7 +88,9 @@ def prune(context: Context, folder: Path, *, apply: bool, **keep: int | str) -> 
         apply: delete those that are not kept.
         keep: how many are kept: `daily`, `weekly`, `monthly`.
     """
-    return retention.prune(context.environment, folder, apply=apply, **keep)
+    job = retention.prune(context.environment, folder, apply=apply, **keep)
+    counts = tuple(int(keep.get(name, default)) for name, default in (("daily", 7), ("weekly", 4), ("monthly", 12)))
+    return base_retention.with_base_backups(job, context.environment, folder, counts, apply=apply)
 
 
 def restore(
@@ -153,6 +158,17 @@ def stop(context: Context, folder: Path, *, drop_slot: bool = False, kept: bool 
     if kept:
         return continuous.end_kept(context.environment)
     return continuous.stop(context.environment, folder, drop_slot=drop_slot)
+
+
+def drill(context: Context, folder: Path) -> Job:
+    """Prove continuous backups by a recovery to a random second.
+
+    Args:
+        context: the environment, and the report.
+        folder: where backups are kept.
+    """
+    (step,) = steps.bound(context, steps.verify(writes=False))
+    return drills.drill(context.environment, folder, step.run)
 
 
 def status(context: Context, folder: Path) -> Job:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from skinspire_db.config.project import write_atomically
-from skinspire_db.copies.backup_folder import DATA, MANIFEST, TIME
+from skinspire_db.copies.backup_folder import DATA, MANIFEST, TIME, VERIFIED
 from skinspire_db.errors import BackupInvalid, UsageError
 from skinspire_db.postgres.client_programs import ended, physical_tools, said
 from skinspire_db.postgres.target import Target
@@ -70,6 +70,11 @@ class Base:
         return datetime.strptime(self.created_at, TIME).replace(tzinfo=UTC)
 
     @property
+    def verified(self) -> str:
+        """How it was proved: "restored" by a drill, "files" when it was made."""
+        return "restored" if (self.path / VERIFIED).exists() else "files"
+
+    @property
     def row(self) -> dict[str, object]:
         """A line of backup.list."""
         return {
@@ -78,7 +83,7 @@ class Base:
             "taken": f"{self.taken:%Y-%m-%d %H:%M} UTC",
             "rows": "",
             "MB": f"{self.size / 1e6:.1f}",
-            "verified": "its files",
+            "verified": "by a drill" if self.verified == "restored" else "its files",
         }
 
     def write(self, folder: Path) -> None:

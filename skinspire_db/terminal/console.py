@@ -139,12 +139,13 @@ def operate(
     return result
 
 
-def diagnose(env: str | None, *, json: bool) -> None:
+def diagnose(env: str | None, *, json: bool, backups: Path | None = None) -> None:
     """Tell each link of the diagnosis as it is looked at.
 
     Args:
         env: the environment's name; None for the active one.
         json: one JSON object in place of lines.
+        backups: the folder of backups; None is the project's.
 
     Raises:
         SkinspireError: what doctor.chain.diagnose() raises.
@@ -159,7 +160,7 @@ def diagnose(env: str | None, *, json: bool) -> None:
             for line in wrapped(f"  {done.status:<8} {done.name:<15}  ", done.detail):
                 say(line)
 
-    found = chain.diagnose(env, chain.Listener() if json else Aloud())
+    found = chain.diagnose(env, chain.Listener() if json else Aloud(), backups)
     if json:
         show_json(found.as_dict())
         return
