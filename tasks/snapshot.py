@@ -22,7 +22,7 @@ def take(
 
 @task(name="list", help=ENV | JSON)
 def list_(ctx: Context, env: str | None = None, json: bool = False) -> None:
-    """Show the snapshots of the database, newest first."""
+    """Show the snapshots of the database, newest first, and the databases of branches, where each has its own."""
     from skinspire_db.operations import snapshot
     from skinspire_db.terminal import console
 
@@ -40,12 +40,17 @@ def restore(
     console.operate(ctx, env, lambda context: snapshot.restore(context, name), json=json, confirm=confirm)
 
 
-@task(help=ENV | NAME | CONFIRM | JSON)
+@task(help=ENV | NAME | {"branch": "drop the database of this branch, where each has its own"} | CONFIRM | JSON)
 def drop(
-    ctx: Context, env: str | None = None, name: str | None = None, confirm: str | None = None, json: bool = False
+    ctx: Context,
+    env: str | None = None,
+    name: str | None = None,
+    branch: str | None = None,
+    confirm: str | None = None,
+    json: bool = False,
 ) -> None:
-    """Drop a snapshot."""
+    """Drop a snapshot, or the database of a branch."""
     from skinspire_db.operations import snapshot
     from skinspire_db.terminal import console
 
-    console.operate(ctx, env, lambda context: snapshot.drop(context, name), json=json, confirm=confirm)
+    console.operate(ctx, env, lambda context: snapshot.drop(context, name, branch), json=json, confirm=confirm)

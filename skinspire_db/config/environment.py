@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-from skinspire_db.config import urls
+from skinspire_db.config import branches, urls
 from skinspire_db.config.policy import PRESETS, Policy, canonical, environment_names, policy_of, preset_of
 from skinspire_db.config.project import Project, Setting, current_project, write_atomically
 from skinspire_db.config.server_pin import Pin
@@ -34,6 +34,25 @@ class Environment:
     def embedded(self) -> bool:
         """Whether the embedded server serves: no URL is set."""
         return self.url.value is None
+
+    @property
+    def branch(self) -> str | None:
+        """The checkout's branch now, where each has a database of its own; None where not, and where there is no checkout."""
+        return branches.current(self.project.root) if self.policy.database_per_branch else None
+
+    def database(self, plain: str) -> str:
+        """What its database is called now.
+
+        Args:
+            plain: as the URL or the embedded server has it.
+        """
+        branch = self.branch
+        return plain if branch is None else branches.database(plain, branch)
+
+    @property
+    def without_branches(self) -> Environment:
+        """The same, on the database that all branches would share."""
+        return dataclasses.replace(self, policy=dataclasses.replace(self.policy, database_per_branch=False))
 
 
 def resolve(name: str | None = None, given_by: str = "--env") -> Environment:
@@ -145,10 +164,13 @@ def describe(name: str | None = None) -> list[Setting]:
     assert chosen.value is not None
     policy = policy_of(chosen.value, project)
     shown = [chosen, Setting("project", str(project.root), project.found_by)]
+    if policy.database_per_branch:
+        branch = branches.current(project.root)
+        shown.append(Setting("branch", branch, "git" if branch else "no git checkout: the database has its plain name"))
     for other in environment_names(project):
         url = project.setting(url_setting(other))
         if url.value is None and policy_of(other, project).embedded:
-            shown.append(Setting(url.name, f"embedded server, database {embedded_database(other)}", url.source))
+            shown.append(Setting(url.name, f"embedded server, database {_database(other, project)}", url.source))
         else:
             shown.append(Setting(url.name, url.value and hide_password(url.value), url.source))
         for more in (project.setting(admin_setting(other)), project.setting(replica_setting(other))):
@@ -180,6 +202,12 @@ def describe(name: str | None = None) -> list[Setting]:
 def embedded_database(name: str) -> str:
     """What an environment's database is called on the embedded server."""
     return f"skinspire_{name.replace('-', '_')}"
+
+
+def _database(name: str, project: Project) -> str:
+    """What an environment's database is called on the embedded server now, on this branch."""
+    environment = Environment(name, policy_of(name, project), Setting(url_setting(name), None, "not set"), project)
+    return environment.database(embedded_database(name))
 
 
 def hide_password(url: str) -> str:

@@ -20,7 +20,7 @@ class Policy:
     `protected`: destructive operations need a confirmation. `test_data`: invented people may be seeded. `embedded`: the
     embedded server serves when no URL is set. `sslmode`: libpq's word, used when the URL has none and the host is not
     this machine. `password_cost`: bcrypt's work factor for new passwords. `snapshots`: how many are kept of a database; the
-    next one's making drops the oldest.
+    next one's making drops the oldest. `database_per_branch`: each branch of the checkout has a database of its own.
 
     Revisions: `ddl_lock_timeout` to wait for a table's lock, which makes later sessions wait as long; `ddl_tries` in all
     before it fails; `online_above`, the rows of a table for which migrate.new writes the forms that block no session.
@@ -46,6 +46,7 @@ class Policy:
     online_above: int = 100_000
     password_cost: int = 12
     snapshots: int = 10
+    database_per_branch: bool = False
     pool_size: int = 5
     pool_overflow: int = 10
     pool_timeout: float = 30.0
@@ -153,6 +154,10 @@ def policy_of(name: str, project: Project, children: tuple[str, ...] = ()) -> Po
     policy = _with(base, own, name)
     if name == "prod" and not policy.protected:
         raise InvalidSetting("pyproject.toml makes prod unprotected", remedy="remove protected = false")
+    if policy.protected and policy.database_per_branch:
+        raise InvalidSetting(
+            f"pyproject.toml makes {name} protected, with a database for each branch", remedy="remove database_per_branch"
+        )
     if policy.protected and policy.test_data:
         raise InvalidSetting(
             f"pyproject.toml makes {name} protected and allows test data in it", remedy="add test_data = false, or remove it"

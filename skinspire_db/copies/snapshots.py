@@ -25,7 +25,7 @@ from skinspire_db.lifecycle.operation import Job, Running
 from skinspire_db.lifecycle.read_only import present, read_only_connection
 from skinspire_db.lifecycle.replacement import Replacement
 from skinspire_db.lifecycle.result import Summary, counted
-from skinspire_db.postgres import connections, database_settings, databases, progress
+from skinspire_db.postgres import connections, database_settings, progress
 from skinspire_db.postgres.target import Target
 
 RECORD = "skinspire-db snapshot "  # what the comment begins with; JSON follows
@@ -177,7 +177,7 @@ def _take(environment: Environment, name: str, running: Running) -> None:
         summary.numbers = {"database": kept.database, "snapshots": len(there)}
         old = there[target.policy.snapshots :]
         for each in old:
-            _drop(target, each.database, operation)
+            scratch.discard(target, each.database, operation)
         if old:
             which = ", ".join(each.name for each in old)
             summary.lines.append(f"{target.policy.snapshots} are kept by policy; dropped: {which}")
@@ -283,21 +283,18 @@ def _name_losses(now: Fingerprint | None, held: Fingerprint, summary: Summary) -
     summary.lines += lines[:SHOWN] + ([f"and {len(lines) - SHOWN} more"] if lines[SHOWN:] else [])
 
 
-def listing(environment: Environment) -> Job:
-    """The snapshots of an environment's database, newest first.
+def show(environment: Environment, running: Running) -> None:
+    """List the snapshots of an environment's database, newest first.
 
     Args:
         environment: whose database.
+        running: the operation.
     """
-
-    def show(running: Running) -> None:
-        with running.step("snapshots") as summary:
-            there = every(present(environment), running.operation)
-            summary.numbers = {"snapshots": len(there), "MB": f"{sum(each.size for each in there) / 1e6:.1f}"}
-            summary.rows = [each.row for each in there]
-            summary.data = {"snapshots": summary.rows}
-
-    return Job("snapshot.list", environment, show, ("snapshots",), keeps=False)
+    with running.step("snapshots") as summary:
+        there = every(present(environment), running.operation)
+        summary.numbers = {"snapshots": len(there), "MB": f"{sum(each.size for each in there) / 1e6:.1f}"}
+        summary.rows = [each.row for each in there]
+        summary.data = {"snapshots": summary.rows}
 
 
 def drop(environment: Environment, name: str | None) -> Job:
@@ -324,16 +321,7 @@ def drop(environment: Environment, name: str | None) -> Job:
     def work(running: Running) -> None:
         with running.step("drop") as summary:
             found = look(running)
-            _drop(running.target, found.database, running.operation)
+            scratch.discard(running.target, found.database, running.operation)
             summary.numbers = {"database": found.database, "MB": round(found.size / 1e6)}
 
     return Job("snapshot.drop", environment, work, ("drop",), done="dropped", look=look)
-
-
-def _drop(target: Target, database: str, operation: str) -> None:
-    """Drop a database of the target's, and look whether it is gone. Raises StepFailed when it is not."""
-    where = replace(target, parameters=target.parameters | {"dbname": database})
-    databases.drop_database(where, operation)
-    with contextlib.closing(connections.maintenance(target, operation)) as connection:
-        if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,)).fetchone():
-            raise StepFailed(f"{database} could not be dropped", remedy=f"invoke db.activity --env={target.environment}")

@@ -126,15 +126,37 @@ def rename_kept(aside: Target, target: Target, operation: str) -> Target:
     return kept
 
 
+def _called(target: Target, database: str) -> Target:
+    """Another database of the target's server."""
+    return dataclasses.replace(target, parameters=target.parameters | {"dbname": database})
+
+
 def _beside(target: Target, ending: str, check: str) -> Target:
     """The target's database with another name, on the same server."""
     ending += check
     name = target.database.encode()[: LONGEST - len(ending)].decode(errors="ignore") + ending
-    return dataclasses.replace(target, parameters=target.parameters | {"dbname": name})
+    return _called(target, name)
 
 
 def _check(target: Target, word: str) -> str:
     return hashlib.sha256(f"skinspire-db {word} {target.database}".encode()).hexdigest()[:6]
+
+
+def discard(target: Target, database: str, operation: str) -> None:
+    """Drop a database on the target's server, and look whether it is gone.
+
+    Args:
+        target: says which server.
+        database: the database's name.
+        operation: for what; other sessions see it as the application_name.
+
+    Raises:
+        StepFailed: it is still there.
+    """
+    databases.drop_database(_called(target, database), operation)
+    with contextlib.closing(connections.maintenance(target, operation)) as connection:
+        if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,)).fetchone():
+            raise StepFailed(f"{database} could not be dropped", remedy=f"invoke db.activity --env={target.environment}")
 
 
 def sweep(target: Target, operation: str, watch: Connection) -> list[str]:
@@ -149,7 +171,7 @@ def sweep(target: Target, operation: str, watch: Connection) -> list[str]:
         word, check = name[-12:-6], name[-6:]
         ours = _check(target, word) == check and _beside(target, f"_scratch_{word}", check).database == name
         if ours and _is_dead(watch, name):
-            databases.drop_database(dataclasses.replace(target, parameters=target.parameters | {"dbname": name}), operation)
+            databases.drop_database(_called(target, name), operation)
             swept.append(name)
     return swept
 

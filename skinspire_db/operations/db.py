@@ -16,6 +16,7 @@ from skinspire_db.catalog import objects
 from skinspire_db.config import accepted, waivers
 from skinspire_db.config.environment import Environment
 from skinspire_db.content import seeding
+from skinspire_db.copies import branch_databases
 from skinspire_db.copies import copy as copying
 from skinspire_db.errors import DatabaseMissing, InvalidSetting, UsageError
 from skinspire_db.inspection import advice
@@ -148,8 +149,9 @@ def adopt(context: Context, *, confirm: str | None = None, reason: str | None = 
 def prepare(context: Context, seed: ReusableStep = steps.seed) -> Series:
     """What a developer runs after every pull: make the database if there is none, else bring it up to date.
 
-    Pending revisions are applied, then triggers and reference data brought to what the files say, where they are not; nothing
-    is ever reset. Looks first, and runs nothing where all is right.
+    Where each branch has a database of its own, a new one is made from that of the branch that it came from. Pending
+    revisions are applied, then triggers and reference data brought to what the files say, where they are not; nothing is
+    ever reset. Looks first, and runs nothing where all is right.
 
     Args:
         context: the environment, the report, and the defaults of the tasks.
@@ -166,6 +168,9 @@ def _prepare(context: Context, seed: ReusableStep) -> Iterator[Operation]:
     """What is to do, one operation after the other; each is looked for when the one before it is committed."""
     environment, late = context.environment, partial(_late, context)
     todo = _missing(context, late)
+    if "database" in todo and (origin := branch_databases.origin(environment)):
+        yield branch_databases.make(environment, origin)
+        todo = _missing(context, late)
     if "everything" in todo:
         chain = steps.create, steps.sql, seed, steps.verify
         yield Pipeline("db.prepare", environment, bound(context, *chain))
@@ -182,8 +187,8 @@ def _prepare(context: Context, seed: ReusableStep) -> Iterator[Operation]:
 
 
 def _missing(context: Context, late: Callable[[Connection], set[str]]) -> set[str]:
-    """What is to do: everything, upgrade, or some of sql, seed and models. Alembic, which takes long to load, is not
-    asked where the database is at the head.
+    """What is to do: everything (and the database itself), upgrade, or some of sql, seed and models. Alembic, which takes
+    long to load, is not asked where the database is at the head.
     """
     heads, needed = revisions.heads(context.project), extensions.wanted(context.project)
 
@@ -196,7 +201,7 @@ def _missing(context: Context, late: Callable[[Connection], set[str]]) -> set[st
     try:
         return migrate.look(context.environment, look)
     except DatabaseMissing:
-        return {"everything"}
+        return {"everything", "database"}
 
 
 def _late(context: Context, connection: Connection) -> set[str]:

@@ -123,8 +123,9 @@ def absence(error: psycopg.Error, target: Target, database: str, exists: bool | 
         exists: Whether it exists; None where the server could not be asked.
     """
     if exists is False:
+        command = "db.prepare" if target.policy.database_per_branch else "db.setup"
         return DatabaseMissing(
-            f"the database {database} does not exist", remedy=f"invoke db.setup --env={target.environment}"
+            f"the database {database} does not exist", remedy=f"invoke {command} --env={target.environment}"
         )
     setting = target.setting or url_setting(target.environment)
     check = "invoke server.status" if target.server else f"invoke db.doctor --env={target.environment}, and check {setting}"

@@ -9,6 +9,7 @@ from typing import Any
 from skinspire_db.config import urls
 from skinspire_db.config.environment import Environment, embedded_database, replica_setting, url_setting
 from skinspire_db.config.policy import Policy
+from skinspire_db.config.project import Setting
 from skinspire_db.config.server_pin import Pin
 from skinspire_db.errors import InvalidSetting
 from skinspire_db.postgres.cluster import ROLE
@@ -85,13 +86,11 @@ def target_of(environment: Environment, *, start: bool = True, application: bool
     pin = Pin() if application else environment.pin
     if not environment.embedded:
         url = environment.url if application else environment.admin or environment.url
-        return Target(
-            environment.name, environment.policy, urls.parameters(url, environment.policy.sslmode), pin=pin, setting=url.name
-        )
+        return Target(environment.name, environment.policy, _parameters(environment, url), pin=pin, setting=url.name)
     server = project_server(environment.project)
     address = server.address() or (server.start() if start else None)
     parameters = address.parameters if address else {"host": "127.0.0.1", "user": ROLE}
-    database = {"dbname": embedded_database(environment.name)}
+    database = {"dbname": environment.database(embedded_database(environment.name))}
     return Target(environment.name, environment.policy, parameters | database, server, pin, environment.url.name)
 
 
@@ -104,7 +103,12 @@ def replica(environment: Environment) -> Target | None:
     url = environment.project.setting(replica_setting(environment.name))
     if url.value is None:
         return None
-    return Target(environment.name, environment.policy, urls.parameters(url, environment.policy.sslmode), setting=url.name)
+    return Target(environment.name, environment.policy, _parameters(environment, url), setting=url.name)
+
+
+def _parameters(environment: Environment, url: Setting) -> dict[str, Any]:
+    found = urls.parameters(url, environment.policy.sslmode)
+    return found | {"dbname": environment.database(found["dbname"])}
 
 
 def libpq_parameters(target: Target, application_name: str) -> dict[str, Any]:

@@ -70,8 +70,11 @@ def service(env: str | None) -> AsyncService:
         found: Any = served.async_service()
         return found  # type: ignore[no-any-return]
     resolved = environment.resolve(env)
-    if resolved.name not in _services:
+    former = _services.get(resolved.name)
+    if former is None or not former.follows:
         _services[resolved.name] = make(resolved)
+        if former is not None:
+            former.close()
     return _services[resolved.name]
 
 
@@ -89,8 +92,10 @@ def make(resolved: Environment) -> AsyncService:
     Raises:
         InvalidSetting: for a setting that cannot be used, and where greenlet is not installed.
     """
+    branch = resolved.branch
     primary = _engine(target_of(resolved, application=True), resolved, resolved.policy.connect_retry)
     made = of_engine(resolved, primary)
+    made.branch = branch
     if (other := replica(resolved)) is not None:
         made.replica = _engine(other, resolved, 0.0).sync_engine.execution_options(postgresql_readonly=True)
     for watched in (made.engine, made.replica):

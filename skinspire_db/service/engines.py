@@ -65,6 +65,7 @@ class Service:
     units_in_loops: Counter[int] = field(default_factory=Counter)  # thread -> open units of work of its coroutines
     hospital_query: str | None = None  # whether a hospital is there and active; empty where no table has them, None before
     known_hospitals: dict[str, float] = field(default_factory=dict)  # active ones -> until when they are not asked for again
+    branch: str | None = None  # whose database it is on, where each has its own
 
     @property
     def name(self) -> str:
@@ -75,6 +76,11 @@ class Service:
     def other_name(self) -> str:
         """The name of the engines of the other kind."""
         return f"{self.environment.name} (asyncio)"
+
+    @property
+    def follows(self) -> bool:
+        """Whether it is on the database of the checkout's branch: after a switch it is not."""
+        return not self.policy.database_per_branch or self.branch == self.environment.branch
 
     @cached_property
     def tenancy(self) -> bool:
@@ -137,12 +143,15 @@ def service(env: str | None) -> Service:
     """
     if (served := test_override.for_environment(env)) is not None:
         return served.service()
-    if (existing := _services.get(env)) is not None:
+    if (existing := _services.get(env)) is not None and existing.follows:
         return existing
     with _lock:
-        if env not in _services:
+        if (former := _services.get(env)) is None or not former.follows:
             resolved = environment.resolve(env)
-            _services[env] = _services[resolved.name] = _services.get(resolved.name) or make(resolved)
+            present = _services.get(resolved.name)
+            _services[env] = _services[resolved.name] = present if present and present.follows else make(resolved)
+            if former is not None:
+                former.close()
         return _services[env]
 
 
@@ -182,8 +191,9 @@ def make(resolved: Environment) -> Service:
     policy = resolved.policy
     wanted = options.of(resolved.project)
     # Each of the application's connections goes to any of the URL's hosts, so that it survives a failover.
+    branch = resolved.branch
     engine = _engine(target_of(resolved, application=True), policy, policy.connect_retry, wanted)
-    service = Service(resolved, engine, engine.execution_options(postgresql_readonly=True), options=wanted)
+    service = Service(resolved, engine, engine.execution_options(postgresql_readonly=True), options=wanted, branch=branch)
     if (replica_target := replica(resolved)) is not None:
         # A replica that does not answer is not waited for: the primary is there.
         service.replica = _engine(replica_target, policy, 0.0, wanted).execution_options(postgresql_readonly=True)

@@ -59,7 +59,8 @@ def url(environment: Environment, *, reveal: bool, terminal: bool) -> str:
         )
     else:
         single, hosts = split_hosts(str(environment.url.value))
-        made = make_url(single).set(drivername="postgresql")
+        made = make_url(single)
+        made = made.set(drivername="postgresql", database=target.database if environment.branch else made.database)
         if "sslmode" in target.parameters:  # the policy's, where the URL has none
             made = made.update_query_dict({"sslmode": target.parameters["sslmode"]})
     text = made.render_as_string(hide_password=False).replace(SEVERAL, hosts, 1)

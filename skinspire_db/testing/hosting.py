@@ -38,7 +38,7 @@ class Host:
 
     def environment(self, database: str) -> Environment:
         """The environment test, with that database on this server."""
-        policy = environment.resolve(ENVIRONMENT).policy
+        policy = environment.resolve(ENVIRONMENT).without_branches.policy  # the run's databases are its own
         options = f"{self.url.query.get('options', '')} {PATIENCE}".strip()
         url = self.url.set(database=database).update_query_dict({"options": options}).render_as_string(hide_password=False)
         return Environment(ENVIRONMENT, policy, Setting(SETTING, url, "pytest"), self.project)
