@@ -258,6 +258,7 @@ def stream(
             masked = MaskedStream.of(choice.masking, connection, start, wanted)
             wanted = copied_tables.redivided_by(connection, masked.wanted)
             read_from = choice.masking.read_through(start)
+            gathered = looks.submit(masked.search.gather, start, snapshot, running.operation, wanted, sessions)
         # A row whose columns were read through expressions has another hash.
         options["counted"] = frozenset(table.quoted for table in wanted if table.reading.expressions)
         only = None if choice.exact else {table.quoted for table in wanted}
@@ -280,9 +281,13 @@ def stream(
         def filled(names: set[str]) -> None:
             looked.append(looks.submit(fingerprint.rows, aside, only=names, **options))
             if masked:
-                tables = [table for table in wanted if table.quoted in names]
-                share = looks.submit(masked.search.look, aside, running.operation, tables, sessions)
-                searched.update(dict.fromkeys(names, share))
+                searched.update(dict.fromkeys(names, looks.submit(look, names)))
+
+        def look(names: set[str]) -> None:
+            assert masked
+            gathered.result()  # which was submitted before, and so is at work or has ended
+            tables = [table for table in wanted if table.quoted in names]
+            masked.search.look(aside, running.operation, tables, sessions)
 
         sequences, notes = stream.run(wanted, running.report.transfer, filled, large_objects=choice.exact)
         for note in notes:
@@ -309,7 +314,7 @@ def stream(
         witness.close()
     if masked:
         with running.step("search") as summary:
-            for share in searched.values():
+            for share in (gathered, *searched.values()):
                 share.result()
             masked.settle(aside, start.environment, running.operation, set(searched), summary)
     return aside, after

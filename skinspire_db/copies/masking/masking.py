@@ -177,7 +177,7 @@ class MaskedStream:
 
     @classmethod
     def of(cls, masking: Masking, connection: Connection, source: Target, wanted: list[Table]) -> MaskedStream:
-        """Plan the masks, and gather what is looked for, in the transaction that holds the source's tables.
+        """Plan the masks, in the transaction that holds the source's tables.
 
         Args:
             masking: what was asked for.
@@ -189,10 +189,7 @@ class MaskedStream:
             UsageError: they cannot be masked.
         """
         made = masking.plan(connection, source)
-        masked = [made.table(table) for table in wanted]
-        search = Search(made)
-        search.gather(connection, masked)
-        return cls(masking, made, search, masked)
+        return cls(masking, made, Search(made), [made.table(table) for table in wanted])
 
     @property
     def columns(self) -> int:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterable
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db.catalog import objects
 from skinspire_db.copies.copied_tables import Table
 from skinspire_db.copies.masking import types
-from skinspire_db.copies.masking.catalogue import Column
+from skinspire_db.copies.masking.catalogue import Column, Place
 from skinspire_db.copies.masking.plan import Plan
 from skinspire_db.errors import StepFailed
 from skinspire_db.lifecycle.result import counted
@@ -31,6 +33,10 @@ SHORTEST = 6  # characters
 # A date, a time of day, or a number of less than ten digits is met by chance: one masked value is another one's own.
 BY_CHANCE = r"^[\d\s:.,+\-/()]*$"
 DIGITS = 10
+SHORT = {"bool", "int2", "date"}  # types whose values are shorter, or have less digits
+BITS = 256  # of the filter, for each value: of rows of twenty cells, nine in ten are then left alone
+MOST_BITS = 27  # of the filter's size
+TOGETHER = 20  # tables that one query looks at
 WORD = r"[[:alpha:]]{8}"  # what holds a word of eight letters is met by no chance; of others, a few may be
 
 
@@ -41,44 +47,53 @@ class Search:
     Attributes:
         seed: of the hashes.
         columns: the columns whose values are looked for.
-        hashes: of each of them, hash -> whether a single one found is a leak.
+        hashes: of each of them, those of the values of which a single one found is a leak, and those of the others.
         keys_dropped: how many keys of JSON documents, at their top, have no rule and are not in the copy.
-        found: by column that was looked for and column of the copy, how many values were found there.
+        candidates: hash -> the columns of the copy with a value that may be one of these.
     """
 
     plan: Plan
     seed: int = field(default_factory=lambda: secrets.randbits(63))
     columns: list[Column] = field(default_factory=list)
-    hashes: list[dict[int, bool]] = field(default_factory=list)
-    found: list[tuple[int, Column, int, int]] = field(default_factory=list)
+    hashes: list[tuple[array[int], array[int]]] = field(default_factory=list)
+    candidates: dict[int, set[Place]] = field(default_factory=dict)
     keys_dropped: int = 0
 
     @property
     def looked_for(self) -> int:
         """How many values are looked for."""
-        return sum(map(len, self.hashes))
+        return sum(len(certain) + len(others) for certain, others in self.hashes)
 
-    def gather(self, connection: Connection, wanted: Iterable[Table]) -> None:
-        """Hash values of the source, in the transaction of this connection.
+    def gather(
+        self, source: Target, snapshot: str, operation: str, wanted: Iterable[Table], watched: set[Any] | None = None
+    ) -> None:
+        """Hash values of the source.
 
         Args:
-            connection: the source.
+            source: where they are.
+            snapshot: of the transaction that holds the tables.
+            operation: for whom, as the session's application_name says.
             wanted: the tables that are copied.
+            watched: holds the connection meanwhile, so that it can be cancelled.
         """
-        for table, columns in self._of(wanted):
-            masked = [
-                c
-                for c in columns
-                if self.plan.masks[c.place].changes and self.plan.masks[c.place].name not in ("choice", "constant")
-            ]
-            for column in masked:
-                if self._resolved(column) in ("json", "jsonb"):
-                    self.keys_dropped += self._dropped(connection, table, column)
-                usable = f"length(x) >= {SHORTEST} AND NOT (x ~ '{BY_CHANCE}' AND (length(regexp_replace(x, '\\.0+$|\\D', '', 'g')) < {DIGITS} OR x ~ '^\\d+-01-01'))"
-                texts = f"SELECT {self._text(column)} AS x FROM {self._first(table, column)} AS t WHERE {column.quoted} IS NOT NULL LIMIT {ROWS}"
-                query = f"SELECT DISTINCT {self._hash('x')}, x ~ '{WORD}' FROM ({texts}) AS s WHERE {usable} LIMIT {MOST}"
-                self.columns.append(column)
-                self.hashes.append(dict(connection.execute(query.encode()).fetchall()))
+        with _session(source, operation, watched, isolation="REPEATABLE READ READ ONLY", snapshot=snapshot) as connection:
+            for table, columns in self._of(wanted):
+                for column in columns:
+                    mask = self.plan.masks[column.place]
+                    if mask.changes and mask.name not in ("choice", "constant"):
+                        self._gather(connection, table, column)
+
+    def _gather(self, connection: Connection, table: Table, column: Column) -> None:
+        if self._resolved(column) in ("json", "jsonb"):
+            self.keys_dropped += self._dropped(connection, table, column)
+        usable = f"length(x) >= {SHORTEST} AND NOT (x ~ '{BY_CHANCE}' AND (length(regexp_replace(x, '\\.0+$|\\D', '', 'g')) < {DIGITS} OR x ~ '^\\d+-01-01'))"
+        texts = f"SELECT DISTINCT {self._text(column)} AS x FROM {self._first(table, column)}"
+        query = f"SELECT {self._hash('x')}, x ~ '{WORD}' FROM ({texts}) AS s WHERE {usable} LIMIT {MOST}"
+        hashes: tuple[array[int], array[int]] = (array("q"), array("q"))
+        for each, certain in connection.execute(query.encode()).fetchall():
+            hashes[0 if certain else 1].append(each)
+        self.columns.append(column)
+        self.hashes.append(hashes)
 
     def held(self, connection: Connection, texts: list[str]) -> dict[str, Column]:
         """Those of the texts that are values which are looked for, each with a column that holds it.
@@ -99,15 +114,17 @@ class Search:
         """How many keys, at the top of a column's documents, are left out of the copy."""
         rule = self.plan.rules.columns.get((column.table_name, column.name))
         declared = {path.partition(".")[0] for path in (rule.options.get("paths") if rule else None) or {}}
-        document = f"to_jsonb({column.quoted})"
+        document = f"{column.quoted}::jsonb"
         object_ = f"CASE WHEN jsonb_typeof({document}) = 'object' THEN {document} ELSE '{{}}' END"
-        rows = f"SELECT {object_} AS d FROM {self._first(table, column)} AS t WHERE {column.quoted} IS NOT NULL LIMIT {ROWS}"
-        query = f"SELECT count(DISTINCT k) FROM ({rows}) AS s, jsonb_object_keys(s.d) AS k WHERE k <> ALL (%s)"
+        keys = f"SELECT DISTINCT k FROM {self._first(table, column)}, jsonb_object_keys({object_}) AS k"
+        query = f"SELECT count(*) FROM ({keys.replace('%', '%%')}) AS s WHERE k <> ALL (%s)"
         row = connection.execute(query.encode(), (list(declared),)).fetchone()
         return row[0] if row else 0
 
     def look(self, aside: Target, operation: str, wanted: Iterable[Table], watched: set[Any] | None = None) -> None:
         """Look for them in tables of the copy.
+
+        A row is left alone when of none of its cells the hash has its bit set in a filter; the few others are looked at again.
 
         Args:
             aside: the copy.
@@ -115,29 +132,38 @@ class Search:
             wanted: the tables.
             watched: holds the connection meanwhile, so that it can be cancelled.
         """
-        sessions: set[Any] = set() if watched is None else watched
-        with contextlib.closing(connections.connect(aside, operation)) as connection, contextlib.ExitStack() as stack:
-            sessions.add(connection)
-            stack.callback(sessions.discard, connection)
-            connections.begin(connection, aside.policy, brief=True)
-            connection.execute("SET TRANSACTION READ WRITE")
-            connection.execute("CREATE TEMP TABLE looked_for (hash int8, number int4, certain bool) ON COMMIT DROP")
-            with connection.cursor().copy("COPY looked_for FROM STDIN") as copy:
-                for number, hashes in enumerate(self.hashes):
-                    for each, certain in hashes.items():
-                        copy.write_row((each, number, certain))
-            connection.execute("ANALYZE looked_for")
-            for table, columns in self._of(wanted):
-                if shown := [(number, column) for number, column in enumerate(columns) if self._resolved(column) != "bool"]:
-                    cells = ", ".join(f"({number}, {self._hash(self._text(column))})" for number, column in shown)
-                    query = (
-                        "SELECT v.number, l.number, count(DISTINCT l.hash), count(DISTINCT l.hash) FILTER (WHERE l.certain)"
-                        f" FROM {table.quoted} AS t CROSS JOIN LATERAL (VALUES {cells}) AS v (number, hash)"
-                        " JOIN pg_temp.looked_for AS l ON l.hash = v.hash GROUP BY 1, 2"
-                    )
-                    for number, looked_for, some, certain in connection.execute(query.encode()).fetchall():
-                        self.found.append((looked_for, columns[number], some, certain))
-            connection.rollback()
+        size = 1 << min(max(self.looked_for * BITS, 8).bit_length(), MOST_BITS)
+        filter_ = self._filter(size)
+        with _session(aside, operation, watched) as connection:
+            looks = [look for table, columns in self._of(wanted) if (look := self._look(table, columns, size - 1))]
+            for start in range(0, len(looks), TOGETHER):
+                some = " UNION ALL ".join(looks[start : start + TOGETHER]).replace("%", "%%")
+                query = f"WITH f AS MATERIALIZED (SELECT %b::bytea AS bits) {some}"
+                for *place, each in connection.execute(query.encode(), (filter_,)).fetchall():
+                    self.candidates.setdefault(each, set()).add(tuple(place))
+
+    def _look(self, table: Table, columns: list[Column], most: int) -> str:
+        """The query of the cells of a table, as table, column and hash, whose hashes have their bits set."""
+
+        def bit(hashed: str) -> str:
+            return f"get_bit(f.bits, {hashed} & {most}) = 1"
+
+        shown = {c.place[1]: self._hash(self._text(c)) for c in columns if self._resolved(c) not in SHORT}
+        if not shown:
+            return ""
+        rows = f"SELECT t.* FROM f, ONLY {table.quoted} AS t WHERE {' OR '.join(map(bit, shown.values()))} OFFSET 0"
+        cells = ", ".join(f"({number}, {hashed})" for number, hashed in shown.items())
+        return (
+            f"SELECT DISTINCT {columns[0].place[0]}::int8, v.number, v.hash"
+            f" FROM f, ({rows}) AS t CROSS JOIN LATERAL (VALUES {cells}) AS v (number, hash) WHERE {bit('v.hash')}"
+        )
+
+    def _filter(self, size: int) -> bytes:
+        """So many bits, of which those that the hashes end in are set."""
+        bits = bytearray(size // 8)
+        for each in (each for hashes in self.hashes for some in hashes for each in some):
+            bits[(each & size - 1) >> 3] |= 1 << (each & 7)
+        return bytes(bits)
 
     def judge(self, summary: Any) -> None:
         """Say how many values were looked for and found.
@@ -148,7 +174,7 @@ class Search:
         Raises:
             StepFailed: some were found.
         """
-        leaks = [each for each in self.found if each[3] or each[2] > 2 + len(self.hashes[each[0]]) / 50]
+        leaks = [each for each in self._found() if each[3] or each[2] > 2 + sum(map(len, self.hashes[each[0]])) / 50]
         summary.numbers |= {"values_looked_for": self.looked_for, "values_found": sum(each[3] or each[2] for each in leaks)}
         summary.numbers |= {"json_keys_dropped": self.keys_dropped}
         summary.lines += [] if leaks else ["none of them is in the copy"]
@@ -160,6 +186,18 @@ class Search:
                 remedy=f"mask {column.full} in sql/masks, or declare {of} as safe: keep",
             )
 
+    def _found(self) -> Iterator[tuple[int, Column, int, int]]:
+        """By column that was looked for and column of the copy, how many values were found there, and how many for certain."""
+        for number, (certain, others) in enumerate(self.hashes):
+            counts: Counter[Place] = Counter()
+            sure: Counter[Place] = Counter()
+            for each in filter(self.candidates.__contains__, certain):
+                sure.update(self.candidates[each])
+            for each in filter(self.candidates.__contains__, others):
+                counts.update(self.candidates[each])
+            counts.update(sure)
+            yield from ((number, self.plan.catalogue.columns[place], some, sure[place]) for place, some in counts.items())
+
     def _of(self, wanted: Iterable[Table]) -> Iterable[tuple[Table, list[Column]]]:
         """The tables with their columns; the tools' own hold what the project's files say."""
         for table in wanted:
@@ -168,14 +206,29 @@ class Search:
                 yield table, mine
 
     def _first(self, table: Table, column: Column) -> str:
-        return f"(SELECT {objects.quoted_name(column.name)} FROM ONLY {table.quoted} LIMIT {SCANNED})"
+        """The first rows of a table that have a value in the column, as `t`, and nothing but the column."""
+        rows = f"(SELECT {objects.quoted_name(column.name)} FROM ONLY {table.quoted} LIMIT {SCANNED}) AS t"
+        return f"(SELECT t.* FROM {rows} WHERE {column.quoted} IS DISTINCT FROM NULL LIMIT {ROWS}) AS t"
 
     def _resolved(self, column: Column) -> str:
         return types.resolved(self.plan.catalogue, column.type).known
 
     def _text(self, column: Column) -> str:
-        """The value as text; format() calls no cast that an owner has made."""
-        return f"rtrim(format('%s', {column.quoted}))"
+        """The value as text; concat() calls no cast that an owner has made, and texts' own none of theirs can replace."""
+        return f"{column.quoted}::text" if self._resolved(column) in types.TEXTS else f"concat({column.quoted})"
 
     def _hash(self, text: str) -> str:
-        return f'hashtextextended(({text}) COLLATE "C", {self.seed})'
+        """The hash of a text without the spaces at its end, which a column of fixed length has."""
+        return f'hashbpcharextended(({text})::bpchar COLLATE "C", {self.seed})'
+
+
+@contextlib.contextmanager
+def _session(target: Target, operation: str, watched: set[Any] | None, **begun: Any) -> Iterator[Connection]:
+    """A transaction that looks something up; its connection is in `watched` meanwhile."""
+    sessions: set[Any] = set() if watched is None else watched
+    with contextlib.closing(connections.connect(target, operation)) as connection, contextlib.ExitStack() as stack:
+        sessions.add(connection)
+        stack.callback(sessions.discard, connection)
+        connections.begin(connection, target.policy, brief=True, **begun)
+        yield connection
+        connection.rollback()
