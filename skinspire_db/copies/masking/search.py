@@ -86,8 +86,11 @@ class Search:
     def _gather(self, connection: Connection, table: Table, column: Column) -> None:
         if self._resolved(column) in ("json", "jsonb"):
             self.keys_dropped += self._dropped(connection, table, column)
-        usable = f"length(x) >= {SHORTEST} AND NOT (x ~ '{BY_CHANCE}' AND (length(regexp_replace(x, '\\.0+$|\\D', '', 'g')) < {DIGITS} OR x ~ '^\\d+-01-01'))"
-        texts = f"SELECT DISTINCT {self._text(column)} AS x FROM {self._first(table, column)}"
+        digits = "length(x) - length(translate(x, '0123456789', '')) - CASE WHEN x ~ '\.0+$' THEN length(substring(x, '0+$')) ELSE 0 END"
+        by_chance = f"x ~ '{BY_CHANCE}' AND ({digits} < {DIGITS} OR x ~ '^\\d+-01-01')"
+        # OFFSET 0: the condition is of each value once, and of no more values than are wanted.
+        texts = f"SELECT DISTINCT {self._text(column)} AS x FROM {self._first(table, column)} OFFSET 0"
+        usable = f"length(x) >= {SHORTEST} AND NOT ({by_chance})"
         query = f"SELECT {self._hash('x')}, x ~ '{WORD}' FROM ({texts}) AS s WHERE {usable} LIMIT {MOST}"
         hashes: tuple[array[int], array[int]] = (array("q"), array("q"))
         for each, certain in connection.execute(query.encode()).fetchall():
