@@ -258,7 +258,7 @@ def stream(
             masked = MaskedStream.of(choice.masking, connection, start, wanted)
             wanted = copied_tables.redivided_by(connection, masked.wanted)
             read_from = choice.masking.read_through(start)
-            gathered = looks.submit(masked.search.gather, start, snapshot, running.operation, wanted, sessions)
+            gathered = looks.submit(masked.gather, start, snapshot, running.operation, sessions)
         # A row whose columns were read through expressions has another hash.
         options["counted"] = frozenset(table.quoted for table in wanted if table.reading.expressions)
         only = None if choice.exact else {table.quoted for table in wanted}
@@ -273,21 +273,23 @@ def stream(
         witness = running.stack.enter_context(contextlib.closing(connections.connect(patient, running.operation)))
         present = _roles(connection, witness)
         looked: list[Future[fingerprint.Rows]] = []
+
+        def examine(dumped: str) -> None:
+            assert masked
+            gathered.result()
+            definitions.refuse(connection, source.project, masked.search, dumped)
+
         stream = streaming.Stream(
             read_from, connection, snapshot, aside, witness.info.server_version, frozenset(present), choice.jobs,
-            partial(definitions.refuse, connection, source.project, masked.search) if masked else None,
+            examine if masked else None,
         )  # fmt: skip
 
         def filled(names: set[str]) -> None:
             looked.append(looks.submit(fingerprint.rows, aside, only=names, **options))
             if masked:
-                searched.update(dict.fromkeys(names, looks.submit(look, names)))
-
-        def look(names: set[str]) -> None:
-            assert masked
-            gathered.result()  # which was submitted before, and so is at work or has ended
-            tables = [table for table in wanted if table.quoted in names]
-            masked.search.look(aside, running.operation, tables, sessions)
+                tables = [table for table in wanted if table.quoted in names]
+                share = looks.submit(masked.search.look, aside, running.operation, tables, sessions)
+                searched.update(dict.fromkeys(names, share))
 
         sequences, notes = stream.run(wanted, running.report.transfer, filled, large_objects=choice.exact)
         for note in notes:
@@ -314,7 +316,7 @@ def stream(
         witness.close()
     if masked:
         with running.step("search") as summary:
-            for share in (gathered, *searched.values()):
+            for share in searched.values():
                 share.result()
             masked.settle(aside, start.environment, running.operation, set(searched), summary)
     return aside, after

@@ -85,6 +85,7 @@ def test_each_kind_of_definition_that_holds_a_value_is_found(shop: Project, monk
         begin(connection, target_of(source).policy)
         masking = Masking(source.project)
         masked = MaskedStream.of(masking, connection, target_of(source), copied_tables.tables(connection))
+        masked.search.gather(connection, masked.wanted)
         sql = dict(definitions.named(dump(shop.address, test, "--schema-only", "--no-comments")))
         found = definitions.holding(connection, source.project, masked.search, sql)
     assert {name: column.full for name, column in found.items()} == wanted

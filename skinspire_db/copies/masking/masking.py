@@ -13,7 +13,7 @@ from skinspire_db.copies import streaming
 from skinspire_db.copies.copied_tables import Table, quoted_name
 from skinspire_db.copies.masking import catalogue, comments, fitting, plan, rules
 from skinspire_db.copies.masking.plan import Plan
-from skinspire_db.copies.masking.search import Search
+from skinspire_db.copies.masking.search import Search, session
 from skinspire_db.errors import UsageError
 from skinspire_db.lifecycle import stamp
 from skinspire_db.postgres import connections
@@ -190,6 +190,19 @@ class MaskedStream:
         """
         made = masking.plan(connection, source)
         return cls(masking, made, Search(made), [made.table(table) for table in wanted])
+
+    def gather(self, source: Target, snapshot: str, operation: str, watched: set[Any]) -> None:
+        """Gather what is looked for, in a session of its own.
+
+        Args:
+            source: where the rows are.
+            snapshot: of the transaction that holds the tables.
+            operation: for whom.
+            watched: holds the session's connection meanwhile, so that it can be cancelled.
+        """
+        begun = {"isolation": "REPEATABLE READ READ ONLY", "snapshot": snapshot}
+        with session(source, operation, watched, **begun) as connection:
+            self.search.gather(connection, self.wanted)
 
     @property
     def columns(self) -> int:

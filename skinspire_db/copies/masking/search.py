@@ -64,29 +64,23 @@ class Search:
         """How many values are looked for."""
         return sum(len(certain) + len(others) for certain, others in self.hashes)
 
-    def gather(
-        self, source: Target, snapshot: str, operation: str, wanted: Iterable[Table], watched: set[Any] | None = None
-    ) -> None:
-        """Hash values of the source.
+    def gather(self, connection: Connection, wanted: Iterable[Table]) -> None:
+        """Hash values of the source, in the transaction of this connection.
 
         Args:
-            source: where they are.
-            snapshot: of the transaction that holds the tables.
-            operation: for whom, as the session's application_name says.
+            connection: the source.
             wanted: the tables that are copied.
-            watched: holds the connection meanwhile, so that it can be cancelled.
         """
-        with _session(source, operation, watched, isolation="REPEATABLE READ READ ONLY", snapshot=snapshot) as connection:
-            for table, columns in self._of(wanted):
-                for column in columns:
-                    mask = self.plan.masks[column.place]
-                    if mask.changes and mask.name not in ("choice", "constant"):
-                        self._gather(connection, table, column)
+        for table, columns in self._of(wanted):
+            for column in columns:
+                mask = self.plan.masks[column.place]
+                if mask.changes and mask.name not in ("choice", "constant"):
+                    self._gather(connection, table, column)
 
     def _gather(self, connection: Connection, table: Table, column: Column) -> None:
         if self._resolved(column) in ("json", "jsonb"):
             self.keys_dropped += self._dropped(connection, table, column)
-        digits = "length(x) - length(translate(x, '0123456789', '')) - CASE WHEN x ~ '\.0+$' THEN length(substring(x, '0+$')) ELSE 0 END"
+        digits = r"length(x) - length(translate(x, '0123456789', '')) - CASE WHEN x ~ '\.0+$' THEN length(substring(x, '0+$')) ELSE 0 END"
         by_chance = f"x ~ '{BY_CHANCE}' AND ({digits} < {DIGITS} OR x ~ '^\\d+-01-01')"
         # OFFSET 0: the condition is of each value once, and of no more values than are wanted.
         texts = f"SELECT DISTINCT {self._text(column)} AS x FROM {self._first(table, column)} OFFSET 0"
@@ -109,8 +103,9 @@ class Search:
         hashed = {value: text for text, value in connection.execute(query.encode(), (texts,)).fetchall()}
         return {
             hashed[value]: column
-            for column, values in zip(self.columns, self.hashes, strict=True)
-            for value in values.keys() & hashed.keys()
+            for column, hashes in zip(self.columns, self.hashes, strict=True)
+            for values in hashes
+            for value in filter(hashed.__contains__, values)
         }
 
     def _dropped(self, connection: Connection, table: Table, column: Column) -> int:
@@ -137,7 +132,7 @@ class Search:
         """
         size = 1 << min(max(self.looked_for * BITS, 8).bit_length(), MOST_BITS)
         filter_ = self._filter(size)
-        with _session(aside, operation, watched) as connection:
+        with session(aside, operation, watched) as connection:
             looks = [look for table, columns in self._of(wanted) if (look := self._look(table, columns, size - 1))]
             for start in range(0, len(looks), TOGETHER):
                 some = " UNION ALL ".join(looks[start : start + TOGETHER]).replace("%", "%%")
@@ -226,8 +221,8 @@ class Search:
 
 
 @contextlib.contextmanager
-def _session(target: Target, operation: str, watched: set[Any] | None, **begun: Any) -> Iterator[Connection]:
-    """A transaction that looks something up; its connection is in `watched` meanwhile."""
+def session(target: Target, operation: str, watched: set[Any] | None, **begun: Any) -> Iterator[Connection]:
+    """A transaction that looks something up, for an operation; its connection is in `watched` meanwhile."""
     sessions: set[Any] = set() if watched is None else watched
     with contextlib.closing(connections.connect(target, operation)) as connection, contextlib.ExitStack() as stack:
         sessions.add(connection)
