@@ -87,6 +87,12 @@ class Fingerprint:
         """How many rows all tables have together."""
         return sum(rows for rows, _ in self.tables.values())
 
+    @property
+    def numbers(self) -> dict[str, int | str]:
+        """How many tables the application has, how many the tools have beside them, and rows, as summaries have them."""
+        own = sum(name.startswith(f'"{objects.TOOLS_SCHEMA}".') for name in self.tables)
+        return {"tables": len(self.tables) - own, "of_the_tools": own, "rows": self.rows}
+
     def as_dict(self) -> dict[str, Any]:
         """The fields by name, for JSON."""
         return asdict(self)

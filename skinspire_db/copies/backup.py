@@ -71,7 +71,7 @@ def create(environment: Environment, folder: Path | None = None, *, jobs: str | 
                 made = make(target, where, count, running.report, note=running.note)
                 contents = made.manifest.contents
                 megabytes = f"{made.manifest.bytes / 1e6:.1f}"
-                summary.numbers = {"tables": len(contents.tables), "rows": contents.rows, "MB": megabytes}
+                summary.numbers = contents.numbers | {"MB": megabytes}
                 summary.lines = [str(made.path)]
                 summary.data = {"backup": made.name, "path": str(made.path)}
             if not can_record:

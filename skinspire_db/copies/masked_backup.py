@@ -70,7 +70,7 @@ def _work(environment: Environment, where: Path, choice: copy.Choice, running: R
         of = replace(aside, environment=MASKED)
         made = backup.make(of, where, choice.jobs, running.report, f"masked copy of {environment.name}", note=running.note)
         contents = made.manifest.contents
-        summary.numbers = {"tables": len(contents.tables), "rows": contents.rows, "MB": f"{made.manifest.bytes / 1e6:.1f}"}
+        summary.numbers = contents.numbers | {"MB": f"{made.manifest.bytes / 1e6:.1f}"}
         summary.lines = [
             str(made.path),
             f"an unprotected environment gets it with: invoke backup.restore --env=dev --file={made.name}",

@@ -78,7 +78,7 @@ def _verify(backup: Backup, running: Running, *, full: bool, jobs: int) -> None:
         found = list(fingerprint.differences(backup.manifest.contents, after, of=parts))
         same = "as in the manifest" + (", but for who owns what and may do what" if "unowned" in parts else "")
         summary.checks = [Check("contents", "fail" if found else "pass", "; ".join(found[:3]) or same)]
-        summary.numbers = {"tables": len(after.tables), "rows": after.rows}
+        summary.numbers = after.numbers
     backup_folder.mark_verified(backup, "" if found else "restored")
 
 

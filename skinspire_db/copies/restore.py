@@ -118,7 +118,7 @@ def _build(source: Source, backup: Backup | None, jobs: int, empty: bool, runnin
         summary.numbers = {"jobs": jobs}
     with running.step("compare") as summary:
         after = fingerprint.take(aside, running.operation, jobs=jobs)
-        summary.numbers = {"tables": len(after.tables), "rows": after.rows, "definitions": len(after.definitions)}
+        summary.numbers = after.numbers | {"definitions": len(after.definitions)}
         if source.manifest is None:
             running.note("the dump has no manifest: that all rows are there is what the program that restored it says")
             return aside

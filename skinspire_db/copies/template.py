@@ -113,7 +113,7 @@ def compare(
             f"the copy is not what the source is: {found[0]}" + (f", and {len(found) - 1} more" if found[1:] else ""),
             remedy="run it again; if the source was written to meanwhile, with --method=stream",
         )
-    summary.numbers = {"tables": len(after.tables), "rows": after.rows, "definitions": len(after.definitions)}
+    summary.numbers = after.numbers | {"definitions": len(after.definitions)}
 
 
 def copy_properties(start: Target, aside: Target, running: Running, *, masked: bool = False) -> None:

@@ -115,8 +115,11 @@ def stamp(subject: Subject) -> str:
 def _tables(subject: Subject) -> str:
     differences = tables.compare(subject.connection, subject.wanted)
     expect(not differences, "; ".join(differences), DRIFT)
-    columns = sum(map(len, subject.wanted.columns.values()))
-    return f"{len(subject.wanted.columns)} tables with {columns} columns as the models say"
+    columns, models = sum(map(len, subject.wanted.columns.values())), len(subject.wanted.columns)
+    others = objects.count_tables(subject.connection) - models
+    return f"{models} tables with {columns} columns as the models say" + (
+        f", beside {counted(others, 'table')} that no model has" if others > 0 else ""
+    )
 
 
 def _constraints(subject: Subject) -> str:

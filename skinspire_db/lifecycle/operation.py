@@ -59,7 +59,8 @@ class Running:
         import psycopg
 
         started = time.monotonic()
-        summary, shown, ok = Summary(), Summary(), False
+        summary, shown, ok, failure = Summary(), Summary(), False, ""
+        self.report.begin(name)
         try:
             yield summary
             shown = summary  # of a step that fails, nothing is shown: it is what it would have done
@@ -67,9 +68,17 @@ class Running:
             if not ok and not self.keeps_going:
                 judge(name, summary)
         except psycopg.Error as error:
-            raise translation(error, self.target, self.operation, name) from None
+            translated = translation(error, self.target, self.operation, name)
+            failure = translated.message
+            raise translated from None
+        except SkinspireError as error:
+            failure = error.message
+            raise
+        except KeyboardInterrupt:
+            failure = "interrupted"
+            raise
         finally:
-            done = StepResult(name, ok, time.monotonic() - started, shown)
+            done = StepResult(name, ok, time.monotonic() - started, shown, shortened(failure))
             self.result.steps.append(done)
             self.report.step(done)
 

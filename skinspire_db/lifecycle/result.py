@@ -126,6 +126,9 @@ class Report:
     def target(self, target: Target) -> None:
         """The operation is about to begin on this database."""
 
+    def begin(self, name: str) -> None:
+        """A step has begun."""
+
     def step(self, done: StepResult) -> None:
         """A step has ended; nothing is committed yet."""
 
@@ -138,12 +141,13 @@ class Report:
 
 @dataclass(frozen=True)
 class StepResult:
-    """A step that ran; `seconds` is its wall time."""
+    """A step that ran; `seconds` is its wall time, `failure` what ended it, for a reader."""
 
     name: str
     ok: bool
     seconds: float
     summary: Summary = field(default_factory=Summary)
+    failure: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """The step as the journal and `--json` show it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from skinspire_db.catalog import tenant_tables
+from skinspire_db.catalog import objects, tenant_tables
 from skinspire_db.config.environment import Environment
 from skinspire_db.inspection import scale
 from skinspire_db.lifecycle.pipeline import Look, Step
@@ -31,8 +31,10 @@ def check(environment: Environment) -> Look:
             rows=[{"table": each.table, "becomes": each.verdict, "why": "; ".join(each.reasons)} for each in found],
             data={"tables": [each.as_dict() for each in found]},
         )
+        if left_out := [name for _, name in objects.version_tables(connection)]:
+            summary.lines = [f"left out: {', '.join(left_out)}, the table of revisions"]
         if wrong:
-            summary.lines = [f"{each.table}: {remedy}" for each in wrong for remedy in each.remedies]
+            summary.lines += [f"{each.table}: {remedy}" for each in wrong for remedy in each.remedies]
             first = wrong[0]
             summary.drift = f"{counted(len(wrong), 'table')} cannot be distributed: {first.table}: {first.reasons[0]}"
             summary.remedy = first.remedies[0]

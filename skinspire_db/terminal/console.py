@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import sys
-import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +19,26 @@ from skinspire_db.lifecycle.remedies import as_typed
 from skinspire_db.lifecycle.result import ONCE, Check, Report, Result, SignIn, StepResult, json_object, told
 from skinspire_db.postgres.target import Target
 from skinspire_db.steps import Context
-from skinspire_db.terminal.rendering import INDENT, as_markdown, as_mermaid, as_text, in_lines, printable, tabular
+from skinspire_db.terminal import live
+from skinspire_db.terminal.rendering import (
+    INDENT,
+    as_markdown,
+    as_mermaid,
+    as_text,
+    folded,
+    in_lines,
+    padded,
+    printable,
+    tabular,
+    width_of,
+)
 
 if TYPE_CHECKING:
     from skinspire_db.config.project import Setting
     from skinspire_db.inspection.overview import Inspection
 
+NOTHING = "nothing to do"
+LISTED = 10  # things that one check has found
 NARROWEST, WIDEST = 80, 106  # columns of a step's line
 
 unwritten: list[OSError] = []  # why output was lost; the executor makes a failure of it
@@ -38,17 +51,29 @@ class ConsoleReport(Report):
         self.quiet = quiet
         self.verbose = verbose
         self._bar: Any = None
+        self._activity: live.Activity | None = None
 
     def target(self, target: Target) -> None:
         """Show the database that the operation is about to begin on."""
         if not self.quiet:
             say_wrapped(f"{target.environment}: {target}")
 
+    def begin(self, name: str) -> None:
+        """Show a step while it runs, on a terminal."""
+        self._still()
+        if not self.quiet and live.is_lively(sys.stdout) and live.is_lively(sys.stderr):
+            self._activity = live.Activity(name, sys.stderr)
+
+    def _still(self) -> None:
+        """Take away what is shown of a step that runs."""
+        for shown in (self._activity and self._activity.end, self._bar is not None and self._bar.close):
+            if shown:
+                shown()
+        self._activity = self._bar = None
+
     def step(self, done: StepResult) -> None:
         """Show a step that has ended, with its numbers and seconds."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        self._still()
         if self.quiet:
             return
         for line in step_lines(done.name, _numbers(done), done.seconds):
@@ -58,10 +83,13 @@ class ConsoleReport(Report):
         if rows := done.summary.rows:
             table([list(row.values()) for row in rows], list(rows[0]))
         shown = [check for check in done.summary.checks if self.verbose or check.status != "pass"]
-        width = max((len(check.name) for check in shown), default=0)
+        width = max((width_of(check.name) for check in shown), default=0)
         for check in shown:
-            for line in wrapped(f"    {check.status:<8} {check.name:<{width}}  ", check.detail):
-                say(line)
+            head = f"    {check.status:<8} {padded(check.name, width)}  "
+            for part in _parts(check, self.verbose):
+                for line in wrapped(head, part):
+                    say(line)
+                head = " " * width_of(head)
 
     def progress(self, done: int, total: int) -> None:
         """Show a bar of rows, where there are many.
@@ -86,9 +114,10 @@ class ConsoleReport(Report):
             self._bar.set_postfix_str(f"{rows:,} rows")
 
     def _show(self, done: int, total: int, what: str, **options: Any) -> None:
-        if self.quiet or not sys.stderr.isatty():
+        if self.quiet or not live.is_lively(sys.stderr):
             return
         if self._bar is None:
+            self._still()
             from tqdm import tqdm
 
             self._bar = tqdm(total=total, desc=what, leave=False, **options)
@@ -232,7 +261,7 @@ def say(line: str) -> None:
     A reader that has gone away (`| head -1`) does not stop an operation, nor change what came of it. Output that cannot be
     written for another reason (a full disk) does not stop it either, and is a failure at the end.
     """
-    _print(as_typed(printable(line)))
+    _print(_coloured(as_typed(printable(line))))
 
 
 def say_wrapped(text: str, indent: str = "") -> None:
@@ -248,7 +277,11 @@ def say_wrapped(text: str, indent: str = "") -> None:
 
 def say_lines(text: str) -> None:
     """Print a text of several lines; what is not from us in it was made harmless before, or is for a file."""
-    _print(printable(text, keep="\n\t") if sys.stdout.isatty() else text)
+    _print(_coloured(printable(text, keep="\n\t")) if sys.stdout.isatty() else text)
+
+
+def _coloured(text: str) -> str:
+    return live.coloured(text) if live.is_coloured(sys.stdout) else text
 
 
 def _print(text: str) -> None:
@@ -311,7 +344,8 @@ def _show(operation: Operation, result: Result) -> None:
     if result.sign_in:
         _show_sign_in(result.sign_in)
     looked = "all checks pass" if any(step.summary.checks for step in result.steps) else "the database was not changed"
-    done = "committed and read back" if result.steps else "all is right, nothing to do"
+    idle = all(map(_is_idle, result.steps))
+    done = "all is right, nothing to do" if idle else "committed and read back"
     ending = operation.ending or (done if operation.changes else looked)
     say_wrapped(f"{result.operation}: {ending}, {result.seconds:.2f} s")
 
@@ -331,12 +365,28 @@ def _show_plan(plan: Plan) -> None:
     say(f"{plan.operation}: nothing was changed (--dry), {plan.seconds:.2f} s")
 
 
+def _is_idle(step: StepResult) -> bool:
+    """Whether the step has changed nothing: it looked at files and checks, and did none of what it counts."""
+    numbers = {name: value for name, value in step.summary.numbers.items() if name != "files"}
+    return bool(step.summary.checks) or bool(step.summary.numbers) and not any(numbers.values())
+
+
 def _numbers(done: StepResult) -> str:
     numbers = done.summary.numbers
+    if done.failure:
+        return f"failed: {done.failure}"
     if not numbers:
         return "done" if done.ok else "failed"
     shown = [told(value, name) for name, value in numbers.items() if value != 0 or len(numbers) == 1]
-    return ", ".join(shown) or "nothing to do"
+    return ", ".join(shown) or NOTHING
+
+
+def _parts(check: Check, verbose: bool) -> list[str]:
+    """What is wrong, one thing in each line; of many the first."""
+    parts = check.detail.split("; ") if check.status != "pass" else [check.detail]
+    if verbose or len(parts) <= LISTED:
+        return parts
+    return [*parts[:LISTED], f"and {len(parts) - LISTED} more: --json has all"]
 
 
 def step_lines(name: str, text: str, seconds: float) -> list[str]:
@@ -349,7 +399,7 @@ def step_lines(name: str, text: str, seconds: float) -> list[str]:
     """
     width = max(NARROWEST, min(shutil.get_terminal_size((NARROWEST, 24)).columns, WIDEST)) - len("  1234.00 s")
     first, *more = wrapped(f"  {name:<10} ", text, width)
-    return [f"{first:<{width}}  {seconds:>7.2f} s", *more]
+    return [f"{padded(first, width)}  {seconds:>7.2f} s", *more]
 
 
 def wrapped(head: str, text: str, width: int | None = None) -> list[str]:
@@ -363,9 +413,9 @@ def wrapped(head: str, text: str, width: int | None = None) -> list[str]:
         width: the number of columns; None for the terminal's.
     """
     width = width or max(NARROWEST, shutil.get_terminal_size((NARROWEST, 24)).columns)
-    under = " " * len(head)
-    if head and max(map(len, text.split()), default=0) > max(20, width - len(head)):
+    under = " " * width_of(head)
+    if head and max(map(width_of, text.split()), default=0) > max(20, width - len(under)):
         under = INDENT * 3
-    lines = textwrap.wrap(text, max(20, width - len(under)), break_long_words=False, break_on_hyphens=False)
-    beside = lines.pop(0) if lines and len(under) == len(head) else ""
+    lines = folded(text, max(20, width - len(under)))
+    beside = lines.pop(0) if lines and len(under) == width_of(head) else ""
     return [f"{head}{beside}" if beside else head.rstrip(), *(f"{under}{line}" for line in lines)]

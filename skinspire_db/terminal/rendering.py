@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -121,6 +120,29 @@ def _shared(room: int, wanted: Sequence[int], least: Sequence[int]) -> list[int]
     return given
 
 
+def width_of(text: str) -> int:
+    """How many columns of a terminal a line takes, whatever the script."""
+    from wcwidth import wcswidth
+
+    return len(text) if text.isascii() else max(0, wcswidth(printable(text)))
+
+
+def padded(text: str, width: int) -> str:
+    """The text with spaces up to the width."""
+    return text + " " * (width - width_of(text))
+
+
+def folded(text: str, width: int) -> list[str]:
+    """The text's words in lines of the width, in columns of a terminal; a long word stays whole."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and width_of(lines[-1]) + 1 + width_of(word) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
+
+
 def in_lines(text: str, width: int | None, indent: str = "") -> str:
     """A sentence in lines; a long word stays whole.
 
@@ -131,10 +153,8 @@ def in_lines(text: str, width: int | None, indent: str = "") -> str:
     """
     if width is None:
         return f"{indent}{text}"
-    lines = textwrap.wrap(
-        text, width, initial_indent=indent, subsequent_indent=indent + INDENT, break_long_words=False, break_on_hyphens=False
-    )
-    return "\n".join(lines)
+    lines = folded(text, width - len(indent + INDENT))
+    return "\n".join(f"{indent}{INDENT if number else ''}{line}" for number, line in enumerate(lines))
 
 
 def as_text(found: Inspection, width: int | None = None) -> str:

@@ -203,7 +203,7 @@ def test_levels_and_exit_codes(troubled: Project) -> None:
     assert found["policies_void"] == {f"role {troubled.address.user}"}
     assert outcome.code == 3 and outcome.json["error"]["remedy"].startswith("type in invoke db.shell --env=prod: ")
     shown = troubled.invoke("db.advise", "--env=dev")
-    assert shown.code == 3 and "error policies_off: 1 finding: the table has policies" in shown.out, shown.out
+    assert shown.code == 3 and "error: policies_off: 1 finding: the table has policies" in shown.out, shown.out
     assert "enabled.one_side" in shown.out and "see PostgreSQL's manual, Row Security Policies" in shown.out
 
 
