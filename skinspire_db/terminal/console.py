@@ -368,7 +368,7 @@ def _show_plan(plan: Plan) -> None:
 def _is_idle(step: StepResult) -> bool:
     """Whether the step has changed nothing: it looked at files and checks, and did none of what it counts."""
     numbers = {name: value for name, value in step.summary.numbers.items() if name != "files"}
-    return bool(step.summary.checks) or bool(step.summary.numbers) and not any(numbers.values())
+    return bool(step.summary.checks) or (bool(step.summary.numbers) and not any(numbers.values()))
 
 
 def _numbers(done: StepResult) -> str:
