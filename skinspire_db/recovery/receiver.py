@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 OPERATION = "backup.start"
 POLL_SECONDS, RETRY_SECONDS, START_SECONDS = 0.3, 1.0, 20
+BACKGROUND: list[subprocess.Popen[bytes]] = []  # receivers that this process has started, and that outlive it
 GONE = b"has already been removed"  # the server no longer has the WAL that comes next
 # A server whose machine is gone closes no connection: without these, the receiver would wait for two hours.
 KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
@@ -203,6 +204,7 @@ def start(environment: Environment, archive: Archive) -> None:
             command, cwd=environment.project.root, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **away,
             **processes.options(stays=True),
         )  # fmt: skip
+    BACKGROUND.append(process)
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         state = archive.state
