@@ -20,6 +20,7 @@ MESSAGE = {"message": "what the revision does, in a few words"}
         "keep": "keep the file also when it fails on this database",
         "accepted": "take in the accepted differences, too",
         "head": "the line of revisions that it goes on, where there are several: a label, or a revision of it",
+        "online": "divide it into revisions that stop no session, also for small tables",
     }
 )
 def new(
@@ -29,6 +30,7 @@ def new(
     keep: bool = False,
     accepted: bool = False,
     head: str | None = None,
+    online: bool = False,
     json: bool = False,
 ) -> None:
     """Write a revision from the difference between the models and the database."""
@@ -38,7 +40,7 @@ def new(
     console.operate(
         ctx,
         env,
-        lambda context: migrate.new(context.environment, message, keep=keep, all_of_it=accepted, head=head),
+        lambda context: migrate.new(context.environment, message, keep=keep, all_of_it=accepted, head=head, online=online),
         json=json,
     )
 

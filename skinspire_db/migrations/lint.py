@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from skinspire_db.config.project import Project
 from skinspire_db.errors import InvalidSetting, StepFailed
 from skinspire_db.lifecycle.result import Summary, counted
-from skinspire_db.migrations import losses, position, revisions, running
+from skinspire_db.migrations import concurrent, losses, online, position, revisions, running
 from skinspire_db.postgres import sql_text
 
 if TYPE_CHECKING:
@@ -38,13 +38,13 @@ NOT_VALID = (
     "op.create_foreign_key or op.create_check_constraint with postgresql_not_valid=True, and in the next revision"
     " op.execute('ALTER TABLE ... VALIDATE CONSTRAINT ...')"
 )
-BY_HAND = "for a large table run it CONCURRENTLY by hand first, and say {}=True here"
+ONLINE = "in a revision of its own with concurrently = True, as invoke migrate.new --online writes it: {}"
 FIRST = "deploy code that does not use the old name first"
 WITHOUT = "deploy code that works without it first"  # for what is dropped
 REMEDIES = {
-    "require-concurrent-index-creation": BY_HAND.format("op.create_index(..., if_not_exists"),
-    "require-concurrent-index-deletion": BY_HAND.format("op.drop_index(..., if_exists"),
-    "ban-concurrent-index-creation-in-transaction": "take CONCURRENTLY off; for a large table run it by hand first",
+    "require-concurrent-index-creation": ONLINE.format("op.create_index(..., postgresql_concurrently=True)"),
+    "require-concurrent-index-deletion": ONLINE.format("op.drop_index(..., postgresql_concurrently=True)"),
+    "ban-concurrent-index-creation-in-transaction": "write concurrently = True into the revision",
     "constraint-missing-not-valid": NOT_VALID,
     "adding-foreign-key-constraint": NOT_VALID,
     "adding-not-nullable-field": "first op.create_check_constraint(..., 'c IS NOT NULL', postgresql_not_valid=True) and its"
@@ -53,14 +53,16 @@ REMEDIES = {
     "adding-field-with-default": "op.add_column without the default, op.alter_column(..., server_default=...), then fill it",
     "changing-column-type": "op.add_column of the new type, filled by op.execute; op.drop_column of the old one in a later"
     " revision; none of it for a small table",
-    "disallowed-unique-constraint": "a unique index made CONCURRENTLY by hand, and op.execute('ALTER TABLE ... ADD CONSTRAINT"
-    " ... UNIQUE USING INDEX ...')",
+    "disallowed-unique-constraint": "a unique index made CONCURRENTLY in the revision before, and op.execute('ALTER TABLE"
+    " ... ADD CONSTRAINT ... UNIQUE USING INDEX ...')",
     "renaming-column": f"op.add_column beside the old one, and op.drop_column in a later revision; or {FIRST}",
     "renaming-table": FIRST,
     "ban-drop-not-null": "deploy code that takes NULL first",
     "ban-drop-database": "a revision is about its own database: take it out",
     "require-concurrent-reindex": "run it CONCURRENTLY by hand",
 }  # fmt: skip
+# What is no risk where an earlier revision, or the database, has a validated CHECK for it.
+PROVED = ("adding-not-nullable-field", "ban-drop-constraint")
 # The file of each revision as it was applied last.
 APPLIED = """
     SELECT DISTINCT ON (1) split_part(step -> 'summary' ->> 'applied', ' ', 1), step ->> 'file_sha256'
@@ -123,12 +125,13 @@ def look(connection: Connection, project: Project, files: ScriptDirectory) -> Su
     return summary
 
 
-def of_new(connection: Connection, project: Project, revision: str) -> list[Finding]:
-    """The findings of a revision that was just written, but losses; none where squawk is not installed."""
+def of_new(connection: Connection, project: Project, names: list[str]) -> list[Finding]:
+    """The findings of revisions that were just written, but losses; none where squawk is not installed."""
     if program() is None:
         return []
     files = revisions.directory(project)
-    return [each for each in of(connection, project, files, [revisions.named(files, revision)]) if each.rule != "loss"]
+    scripts = [revisions.named(files, name) for name in names]
+    return [each for each in of(connection, project, files, scripts) if each.rule != "loss"]
 
 
 def of(connection: Connection, project: Project, files: ScriptDirectory, scripts: Iterable[Script]) -> list[Finding]:
@@ -143,7 +146,7 @@ def of(connection: Connection, project: Project, files: ScriptDirectory, scripts
     Raises:
         StepFailed: squawk fails.
     """
-    found = []
+    found, earlier = [], ""
     for script in scripts:
         file, buffer = revisions.path(script, project), _Traced(script.path)
         text = running.statements(project, files, script, buffer)
@@ -151,8 +154,12 @@ def of(connection: Connection, project: Project, files: ScriptDirectory, scripts
             found.append(Finding(file, "unknown", "it reads the database: its SQL is not known beforehand", ""))
             continue
         found += [Finding(file, "loss", each, "") for each in losses.of(connection, text) if ": 0 of " not in each]
-        for each in _squawk(project, text, connection.info.server_version // 10_000):
+        earlier += text
+        version, apart = connection.info.server_version // 10_000, concurrent.is_concurrent(script)
+        for each in _squawk(project, text, version, in_transaction=not apart):
             rule, says = each["rule_name"], each["message"]
+            if rule in PROVED and online.is_proved(connection, earlier, _statement(text, each["line"], each["column"])):
+                continue
             if rule == "changing-column-type":
                 says = _rewrites(connection, text, each["line"], each["column"])
             if rule not in OFF and says:
@@ -163,19 +170,24 @@ def of(connection: Connection, project: Project, files: ScriptDirectory, scripts
 
 def _rewrites(connection: Connection, text: str, line: int, column: int) -> str:
     """What a change of a column's type means: squawk does not know the former type; "" where no row is touched."""
+    changes = losses.retypes(connection, _statement(text, line, column))
+    anew = [each for each in changes if each.using or losses.rewrites(each.old, each.new)]
+    says = [f"{each.table}.{each.column}: {each.old} becomes {each.new}" for each in anew]
+    return (
+        f"{', '.join(says)}: the whole table is written anew, and no session reads it meanwhile"
+        if says
+        else ("" if changes else "the table may be written anew, and no session reads it meanwhile")
+    )
+
+
+def _statement(text: str, line: int, column: int) -> str:
+    """The statement at a place, without comments; "" where the text ends before it."""
     place = sum(len(each) for each in text.encode().splitlines(keepends=True)[:line]) + column
     end = 0
     for statement in sql_text.split(text, ";"):
         end += len(statement.encode()) + 1
         if end > place:
-            changes = losses.retypes(connection, sql_text.without_comments(statement))
-            anew = [each for each in changes if each.using or losses.rewrites(each.old, each.new)]
-            says = [f"{each.table}.{each.column}: {each.old} becomes {each.new}" for each in anew]
-            return (
-                f"{', '.join(says)}: the whole table is written anew, and no session reads it meanwhile"
-                if says
-                else ("" if changes else "the table may be written anew, and no session reads it meanwhile")
-            )
+            return sql_text.without_comments(statement)
     return ""
 
 
@@ -197,9 +209,10 @@ class _Traced(io.StringIO):
         return super().write(text)
 
 
-def _squawk(project: Project, text: str, version: int) -> list[dict[str, Any]]:
+def _squawk(project: Project, text: str, version: int, *, in_transaction: bool) -> list[dict[str, Any]]:
     """What squawk finds, by its rules and those of the project's .squawk.toml."""
-    command = [program() or "squawk", "--reporter=json", "--assume-in-transaction", f"--pg-version={version}"]
+    command = [program() or "squawk", "--reporter=json", f"--pg-version={version}"]
+    command += ["--assume-in-transaction"] if in_transaction else []
     done = subprocess.run(
         [*command, "--stdin-filepath=revision.sql"], input=text.encode(), capture_output=True, timeout=60, cwd=project.root
     )

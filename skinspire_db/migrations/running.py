@@ -204,7 +204,7 @@ def _run(project: Project, files: ScriptDirectory, steps: Callable[..., Any], **
         found = list(steps(*arguments))
         for step in found:
             step.migration_fn = revisions.to_its_end(step.migration_fn, project)
-            if options.get("transaction_per_migration") and concurrent.is_concurrent(step.revision):
+            if known.get("as_sql") and concurrent.is_concurrent(step.revision):
                 step.migration_fn = _between_transactions(step.migration_fn)
         return found
 
@@ -271,6 +271,8 @@ def _failed(error: sqlalchemy.exc.DBAPIError, file: str, script: Script, lost: l
     remedy = "correct the revision, and run it again"
     if _names_objects(cause):
         remedy = f"in {Path(file).name}: drop that first with op.execute('DROP ...'), and make it again after"
+    if isinstance(cause, errors.UnsafeNewEnumValueUsage):
+        remedy = "add the label in a revision of its own, before this one"
     if isinstance(cause, errors.ActiveSqlTransaction):
         remedy = f"write {concurrent.MARKER} = True into the revision, and the statements of other kinds into another one"
     if isinstance(cause, errors.DuplicateTable | errors.DuplicateColumn | errors.DuplicateObject):

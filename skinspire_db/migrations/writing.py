@@ -13,7 +13,8 @@ from skinspire_db.catalog.fields import Definition, Snapshot
 from skinspire_db.catalog.spelling import Expected
 from skinspire_db.config.project import Project
 from skinspire_db.errors import MigrationFailed, MigrationInvalid, NotOurs, UsageError
-from skinspire_db.migrations import drift, lines, locations, losses, phases, position, revisions, running, statements
+from skinspire_db.migrations import drift, lines, locations, losses, online, phases, position, revisions, running, statements
+from skinspire_db.migrations.online import Part
 from skinspire_db.migrations.phases import Statement
 from skinspire_db.objects import dependents
 from skinspire_db.objects.dependents import Saved
@@ -33,14 +34,21 @@ class Written:
     Attributes:
         revision: its identifier.
         file: its path.
-        changes: how many statements its upgrade has.
+        changes: how many statements its upgrade has, with those of the ones before it.
         warnings: what it loses or locks and what to do instead, and what it leaves out.
+        before: the revisions and files that were written before it, in their order.
     """
 
     revision: str
     file: str
     changes: int
     warnings: list[str] = field(default_factory=list)
+    before: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def every(self) -> list[tuple[str, str]]:
+        """All that were written: revisions and files, in their order."""
+        return [*self.before, (self.revision, self.file)]
 
 
 def new(
@@ -52,8 +60,9 @@ def new(
     attempt: bool,
     keep: bool = False,
     head: str | None = None,
+    online_above: int | None = None,
 ) -> Written | None:
-    """Write a revision that makes the database what the models say.
+    """Write a revision that makes the database what the models say, or several where it is to be done online.
 
     Args:
         connection: a database at the head.
@@ -63,9 +72,11 @@ def new(
         attempt: apply the revision and take it back, to see that both work; the database is then as it was.
         keep: keep the file of a revision whose attempt failed.
         head: a label or a revision of the line that it goes on; None for the only line, or the one that makes its tables.
+        online_above: the rows above which a table's changes are divided into revisions that stop no session; 0 for those of
+            every table, None for none.
 
     Returns:
-        The revision, or None when the database is as expected.
+        The revision, of several the last, or None when the database is as expected.
 
     Raises:
         UsageError: there is no message, or no such line.
@@ -79,24 +90,46 @@ def new(
     files = revisions.directory(project)
     refuse_behind(connection, project, files)
     live = spelling.settled(definitions.snapshot(connection), expected)
-    up = statements.lead(live, expected, lambda old, new: _casts(connection, old, new), fills=fills.fills(project))
-    if not up:
+    parts = _parts(connection, project, live, expected, online_above)
+    if not parts:
         return None
-    down = statements.lead(expected, live, lambda old, new: _casts(connection, old, new), back=True)
+    up, down = [each for part in parts for each in part.up], [each for part in parts for each in part.down]
     lost = [loss for each in up for loss in losses.of(connection, each.sql)]
     place = lines.following(project, files, head, _changed_tables(live, expected))
-    path, revision = _write(files, message.strip(), place, up, down)
+    made: list[tuple[Path, str]] = []
+    for part in parts:
+        titled = f"{message.strip()}: {part.title}" if part.title else message.strip()
+        made.append(_write(files, titled, place, part))
+        place = made[-1][1], place[1]
     careful = [*phases.risks(up), *lost]
     if attempt:
         try:
-            careful += _attempt(connection, project, revision, expected, down)
+            careful += _attempt(connection, project, [revision for _, revision in made], expected, down)
         except (MigrationFailed, NotOurs) as error:
             if not keep:
-                path.unlink()
+                for path, _ in made:
+                    path.unlink()
                 raise _not_kept(error) from None
             careful.append(f"it fails on this database: {error.message}")
-    shown = path.relative_to(project.root) if path.is_relative_to(project.root) else path
-    return Written(revision, str(shown), len(up), careful)
+    *before, (revision, file) = [(name, revisions.path(revisions.named(files, name), project)) for _, name in made]
+    return Written(revision, file, len(up), careful, before)
+
+
+def _parts(connection: Connection, project: Project, live: Snapshot, expected: Snapshot, above: int | None) -> list[Part]:
+    """The statements of what is to be written, in one part, or in several for large tables."""
+
+    def lead(source: Snapshot, target: Snapshot, *, back: bool = False) -> list[Statement]:
+        filled = {} if back else fills.fills(project)
+        return statements.lead(source, target, lambda old, new: _casts(connection, old, new), back=back, fills=filled)
+
+    is_large = online.large(connection, above)
+    labelled = online.labels_first(live, expected, is_large)
+    parts = []
+    if labelled is not None:
+        parts.append(Part("new labels", up=lead(live, labelled), down=lead(labelled, live, back=True)))
+        live = labelled
+    up, down = lead(live, expected), lead(expected, live, back=True)
+    return parts + (online.divide(up, down, is_large, lambda index: online.table_of(connection, index)) if up else [])
 
 
 def _changed_tables(live: Snapshot, expected: Snapshot) -> set[str]:
@@ -140,9 +173,7 @@ def _casts(connection: Connection, old: str, new: str) -> bool:
     return found == [(True,)]
 
 
-def _write(
-    files: ScriptDirectory, message: str, place: tuple[str, Path], up: list[Statement], down: list[Statement]
-) -> tuple[Path, str]:
+def _write(files: ScriptDirectory, message: str, place: tuple[str, Path], part: Part) -> tuple[Path, str]:
     """The file, and its revision's name."""
     from alembic.util import rev_id
 
@@ -150,7 +181,8 @@ def _write(
     with revisions.refusals():
         made = files.generate_revision(
             rev_id(), message, head=after, version_path=str(folder), imports="",
-            upgrades="\n    ".join(map(_call, up)), downgrades="\n    ".join(map(_call, down)),
+            upgrades="\n    ".join(map(_call, part.up)), downgrades="\n    ".join(map(_call, part.down)),
+            concurrently=part.concurrent,
         )  # fmt: skip
     assert made
     return Path(made.path), made.revision
@@ -169,31 +201,38 @@ def _escaped(sql: str) -> str:
 
 
 def _attempt(
-    connection: Connection, project: Project, revision: str, expected: Snapshot, down: list[Statement]
+    connection: Connection, project: Project, names: list[str], expected: Snapshot, down: list[Statement]
 ) -> Iterator[str]:
-    """Apply the revision, compare the database with what is expected, and take it back.
+    """Apply the revisions, compare the database with what is expected, and take them back.
 
     Raises MigrationFailed; the transaction can go on then.
     """
     import psycopg
 
     files = revisions.directory(project)
-    script, before = revisions.named(files, revision), definitions.snapshot(connection)
+    scripts, before = [revisions.named(files, name) for name in names], definitions.snapshot(connection)
     saved: list[Saved] = []
     connection.execute("SAVEPOINT attempt")
     try:
-        running.apply(connection, project, files, script, saved=saved)
-        dependents.put_back(connection, saved)
+        for script in scripts:
+            running.apply(connection, project, files, script, saved=saved)
+            dependents.put_back(connection, saved)
+            saved.clear()
         for each in remaining(connection, project, expected):
             yield f"not in this revision, add it by hand: {each}"
-        saved.clear()
-        running.apply(connection, project, files, script, down=True, saved=saved)
-        dependents.put_back(connection, saved)
+        for script in reversed(scripts):
+            running.apply(connection, project, files, script, down=True, saved=saved)
+            dependents.put_back(connection, saved)
+            saved.clear()
         for each in remaining(connection, project, _before(connection, expected, before, down)):
             if not each.startswith("extension "):  # those that a revision needs stay
                 yield f"not in its downgrade, add it by hand: {each}"
     except psycopg.errors.LockNotAvailable:
         yield "it was not tried: its tables are in use"
+    except MigrationFailed as error:
+        if not isinstance(getattr(error.__context__, "orig", None), psycopg.errors.UnsafeNewEnumValueUsage):
+            raise
+        yield "it was not tried: a new label can be used only after the commit of its revision"
     finally:
         connection.execute("ROLLBACK TO attempt")
 

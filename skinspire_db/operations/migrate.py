@@ -210,7 +210,13 @@ def rehearse(environment: Environment, **options: Any) -> Job:
 
 
 def new(
-    environment: Environment, message: str | None, *, keep: bool = False, all_of_it: bool = False, head: str | None = None
+    environment: Environment,
+    message: str | None,
+    *,
+    keep: bool = False,
+    all_of_it: bool = False,
+    head: str | None = None,
+    online: bool = False,
 ) -> Look:
     """Write a revision from the difference between models and database.
 
@@ -220,6 +226,7 @@ def new(
         keep: keep the file of a revision that fails when it is tried.
         all_of_it: take in the accepted differences, too.
         head: a label or a revision of the line that it goes on, where there are several; None to find it.
+        online: divide it into revisions that stop no session, also for tables with fewer rows than the policy says.
     """
     files = revisions.directory(environment.project)
     if not message or not message.strip():
@@ -234,7 +241,10 @@ def new(
         if signed:
             expected = drift.accept(definitions.snapshot(connection), expected, signed)
         attempt = not environment.policy.protected
-        written = writing.new(connection, environment.project, message, expected, attempt=attempt, keep=keep, head=head)
+        written = writing.new(
+            connection, environment.project, message, expected, attempt=attempt, keep=keep, head=head,
+            online_above=0 if online else environment.policy.online_above,
+        )  # fmt: skip
         if written is None:
             left = writing.remaining(connection, environment.project, expected)
             says = [_by_hand(each, environment) for each in left]
@@ -243,9 +253,10 @@ def new(
         faults = [f"{kind} {name}: {reason}" for kind, name, _, reason in expected.faults]
         warnings = [*written.warnings, *(f"PostgreSQL refuses it, and it is left out: {each}" for each in faults)]
         notes = [f"note: {each}" for each in Blueprint.of_project(environment.project).notes]
-        says = [written.file, *(f"careful: {each}" for each in warnings), *notes]
+        says = [*(file for _, file in written.every), *(f"careful: {each}" for each in warnings), *notes]
         data: dict[str, Any] = {"revision": written.revision, "file": written.file, "warnings": warnings}
-        found = linting.of_new(connection, environment.project, written.revision)
+        data["revisions"] = [{"revision": name, "file": file} for name, file in written.every]
+        found = linting.of_new(connection, environment.project, [name for name, _ in written.every])
         data["lint"] = [vars(each) for each in found]
         says += [f"lint: {each}" for each in found]
         return Summary({"changes": written.changes}, lines=says, data=data)

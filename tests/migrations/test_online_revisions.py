@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,79 @@ def test_what_a_concurrent_revision_may_not_hold(app: Project) -> None:
         outcome = app.invoke("migrate.upgrade")
         assert outcome.code == 2 and says in outcome.err, outcome.err
     assert at(app) == [head()] and indexes(app) == [], "nothing of the first revision was run either"
+
+
+MODELS = """
+from sqlalchemy import CheckConstraint, Enum, ForeignKey, Index, Integer, MetaData, String, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+class Base(DeclarativeBase):
+    metadata = MetaData()
+
+class Owner(Base):
+    __tablename__ = "owners"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+class Pet(Base):
+    __tablename__ = "pets"
+    id: Mapped[int] = mapped_column(primary_key=True)
+"""
+BEFORE = """
+    owner: Mapped[int | None]
+    tag: Mapped[str | None] = mapped_column(String(20))
+    name: Mapped[str | None] = mapped_column(String(20), index=True)
+    mood: Mapped[str | None] = mapped_column(Enum("calm", name="mood"))
+"""
+AFTER = """
+    owner: Mapped[int] = mapped_column(ForeignKey("owners.id", name="pets_owner"))
+    tag: Mapped[str] = mapped_column(String(20), unique=True)
+    name: Mapped[str | None] = mapped_column(String(20))
+    mood: Mapped[str | None] = mapped_column(Enum("calm", "it's fine", name="mood"), server_default="it's fine")
+    __table_args__ = (CheckConstraint("id > 0", name="positive"), Index("ix_pets_both", "owner", text("(tag || ':b')")))
+"""
+
+
+@pytest.fixture
+def pets(make_project: Callable[..., Project]) -> Project:
+    """An application's own tables and history, no line of the core; the newest revision is noted in a table of its own."""
+    project = make_project('metadata = ["pets:Base"]\nmigrations = "history"\nversion_table = "meta.history"\ncore = false\n')
+    (project.root / "pets.py").write_text(MODELS + BEFORE)
+    (project.root / "history" / "versions").mkdir(parents=True)
+    project.execute(f'CREATE DATABASE "{project.database}"', "postgres")
+    for task in (["migrate.new", "-m", "first"], ["migrate.upgrade"]):
+        outcome = project.forked(*task)
+        assert outcome.code == 0, outcome.err
+    project.execute("INSERT INTO owners VALUES (1); INSERT INTO pets SELECT n, 1, n, n, 'calm' FROM generate_series(1, 50) n")
+    (project.root / "pets.py").write_text(MODELS + AFTER)
+    return project
+
+
+@pytest.mark.slow
+def test_migrate_new_writes_the_safe_forms_online(pets: Project) -> None:
+    written = pets.forked("migrate.new", "-m", "safe", "--online", "--json")
+    assert written.code == 0, written.err
+    texts = [(pets.root / each["file"]).read_text() for each in written.json["revisions"]]
+    assert ["concurrently = True" in each for each in texts] == [False, True, False, True, False], texts
+    assert "ADD VALUE" in texts[0] and "DROP INDEX CONCURRENTLY" in texts[1] and "NOT VALID" in texts[2]
+    assert texts[3].count("VALIDATE CONSTRAINT") == 4 and texts[3].count("INDEX CONCURRENTLY") == 4  # two there, two back
+    assert "UNIQUE USING INDEX" in texts[4] and texts[4].index("SET NOT NULL") < texts[4].index("DROP CONSTRAINT")
+    assert written.json["warnings"] == ["it was not tried: a new label can be used only after the commit of its revision"]
+    assert written.json["lint"] == []
+    lint = pets.forked("migrate.lint")
+    assert lint.code == 0, lint.out
+
+    def again(task: str, *arguments: str) -> None:
+        outcome = pets.forked(task, *arguments)
+        assert outcome.code == 0, outcome.err + outcome.out
+
+    again("migrate.upgrade")
+    again("db.drift")
+    for steps in (1, 2, 3, 5):  # from wherever the way back has led, the way up leads to the same
+        again("migrate.downgrade", f"--steps={steps}")
+        if steps == 5:
+            (pets.root / "pets.py").write_text(MODELS + BEFORE)
+            again("db.drift")
+            (pets.root / "pets.py").write_text(MODELS + AFTER)
+        again("migrate.upgrade")
+        again("db.drift")
+    assert pets.query("SELECT count(*) FROM pets WHERE mood = 'calm'") == [(50,)]
