@@ -260,13 +260,23 @@ def doctor(ctx: Context, env: str | None = None, json: bool = False) -> None:
     console.diagnose(env, json=json, backups=Path(ctx.config.backup.folder))
 
 
-@task(help=ENV | JSON)
-def activity(ctx: Context, env: str | None = None, json: bool = False) -> None:
-    """Show who is connected, what runs, and who blocks whom."""
+@task(
+    help=ENV
+    | {"end": "end the session with this pid, and its transaction", "confirm": "the database's name: needed with --end"}
+    | JSON
+)
+def activity(
+    ctx: Context, env: str | None = None, end: str | None = None, confirm: str | None = None, json: bool = False
+) -> None:
+    """Show who is connected, what runs, and who blocks whom; with --end, end a session that others wait for."""
     from skinspire_db.config import environment
     from skinspire_db.inspection import activity
+    from skinspire_db.operations import db
     from skinspire_db.terminal import console
 
+    if end is not None:
+        console.operate(ctx, env, lambda context: db.end_session(context, end), json=json, confirm=confirm)
+        return
     console.show_inspection(activity.activity(environment.resolve(env)), "json" if json else "table")
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from pathlib import Path
 
 from skinspire_db.doctor.link import Broken, Case, NotAsked
 from skinspire_db.doctor.reach import is_local
-from skinspire_db.lifecycle import lock
+from skinspire_db.lifecycle import lock, remedies
 from skinspire_db.lifecycle.result import counted
 from skinspire_db.postgres.client_programs import client_tools
 
@@ -89,11 +90,13 @@ def locks(case: Case) -> str:
     waiting = case.rows(WAITING)
     if waiting:
         pid, application, what, seconds, blockers = waiting[0]
+        blocker = re.search(r"pid (\d+)", str(blockers))
+        ends = f", and {remedies.ending(case.name, case.to.database, blocker[1])} ends it" if blocker else ""
         raise Broken(
             f"{counted(len(waiting), 'session', 'wait', 'waits')} for locks:"
             f" pid {pid} ({application}) has waited {seconds} s for {what},"
             f" which {blockers} holds",
-            f"invoke db.activity --env={case.name}, and end that transaction",
+            f"invoke db.activity --env={case.name} shows what it does{ends}",
         )
     held = lock.table_holders(case.open, case.open.info.backend_pid)
     return f"no session waits; held by {'; '.join(held)}" if held else "no session waits, and none holds any"

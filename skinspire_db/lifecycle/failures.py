@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from skinspire_db.errors import ConnectionFailed, PermissionMissing, SkinspireError, StepFailed, TableLocked
-from skinspire_db.lifecycle import lock
+from skinspire_db.lifecycle import lock, remedies
 from skinspire_db.postgres import error_text
 from skinspire_db.postgres.target import Target
 
@@ -24,7 +25,7 @@ IN_PUBLIC = 'ask the administrator for: GRANT USAGE, CREATE ON SCHEMA public TO 
 
 @dataclass(frozen=True)
 class Failure:
-    """What an error is to the person who reads it. The texts may name {said}, {wait}, {holders}, {user} and {env}."""
+    """What an error is to the person who reads it. The texts may name {said}, {wait}, {holders}, {end}, {user} and {env}."""
 
     error: type[SkinspireError]
     sentence: str = "{said}"
@@ -38,7 +39,7 @@ BY_SQLSTATE = {
     "55P03": Failure(
         TableLocked,
         "waited {wait} s for a table that is held by {holders}",
-        "end that transaction, which invoke db.activity --env={env} shows, and run it again",
+        "{end}",
     ),
     "53100": Failure(StepFailed, "the server's disk is full", "free some space and run it again"),
     "57P01": Failure(
@@ -84,8 +85,12 @@ def translation(
     holders = lock.blockers(target, operation, connection.info.backend_pid if connection else 0) if (
         "{holders}" in failure.sentence
     ) else ""  # fmt: skip
+    pid = re.match(r"pid (\d+) ", holders)
+    shown = f"invoke db.activity --env={target.environment} shows it"
+    end = f"{shown}, {remedies.ending(target.environment, target.database, pid[1])} ends it" if pid else shown
     words = {
-        "said": said, "wait": f"{target.policy.lock_timeout:g}", "holders": holders, "user": target.user,
+        "end": f"{end}; then run it again", "said": said,
+        "wait": f"{target.policy.lock_timeout:g}", "holders": holders, "user": target.user,
         "env": target.environment,
     }  # fmt: skip
     where = f" (table {error.diag.table_name})" if failure is OTHERWISE and error.diag.table_name else ""

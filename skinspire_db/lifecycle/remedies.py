@@ -27,6 +27,11 @@ def in_shell(statement: str) -> str:
     return f"type in invoke db.shell --env={{env}}: {statement}"
 
 
+def ending(environment: str, database: str, pid: object) -> str:
+    """The command that ends a session."""
+    return f"invoke db.activity --env={environment} --end={pid} --confirm={quote(database)}"
+
+
 def shortened(text: str, longest: int = 160) -> str:
     """The beginning of a long text; all of it is printed beside."""
     return text if len(text) <= longest else f"{text[: longest - 3]}..."

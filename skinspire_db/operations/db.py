@@ -19,7 +19,7 @@ from skinspire_db.content import seeding
 from skinspire_db.copies import branch_databases
 from skinspire_db.copies import copy as copying
 from skinspire_db.errors import DatabaseMissing, InvalidSetting, UsageError
-from skinspire_db.inspection import advice
+from skinspire_db.inspection import advice, ending
 from skinspire_db.lifecycle import replacement
 from skinspire_db.lifecycle.operation import Operation
 from skinspire_db.lifecycle.pipeline import Look, Pipeline, Series, Step
@@ -263,6 +263,16 @@ def run(context: Context, name: str | None) -> Pipeline:
             raise wrong
         chain.append(steps.named(text)(**options))
     return Pipeline("db.run", context.environment, bound(context, *chain), f" --pipeline={quote(name)}")
+
+
+def end_session(context: Context, pid: str) -> Operation:
+    """End a session that others wait for.
+
+    Args:
+        context: the environment, and the report.
+        pid: the number of its process, as it was typed.
+    """
+    return ending.end(context.environment, pid)
 
 
 def copy(context: Context, source: str | None, **options: Any) -> Replacement:

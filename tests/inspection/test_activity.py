@@ -7,9 +7,14 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
+import psycopg
+import pytest
 from conftest import Project
 from inspection_support import harmless, inspect
+
+from skinspire_db.inspection import ending
 
 # Who is at work, and who was
 
@@ -87,3 +92,54 @@ def test_history_of_hostile_operations(clinic: Project) -> None:
     assert outcome.code == 0 and "evil\\x1b[2J\\n|" in outcome.out
     [(entry,)] = clinic.query("SELECT entry_id::text FROM skinspire_tools.journal WHERE os_user <> '' AND tool_version = '0'")
     assert harmless(clinic.invoke("db.history", f"--operation={entry}")).code == 0
+
+
+@pytest.mark.slow
+def test_a_blocker_is_ended_as_the_remedy_of_what_waited_says(clinic: Project) -> None:
+    (clinic.root / "pyproject.toml").write_text("[tool.skinspire_db.environments.dev]\nlock_timeout = 0.2\n")
+    name = clinic.database
+    with clinic.connect(application_name="a report {x} of 'it'") as holder:
+        holder.execute("BEGIN; LOCK TABLE patients IN ACCESS SHARE MODE")
+        pid = holder.info.backend_pid
+        waited = clinic.invoke("db.reset")
+        remedy = f"db.activity --env=dev --end={pid} --confirm={name}"
+        assert waited.code == 1 and f"invoke {remedy} ends it" in waited.err, waited.err
+        for extra in ([], ["--confirm=other"]):
+            refused = clinic.invoke("db.activity", f"--end={pid}", *extra)
+            assert refused.code == 2 and f"invoke {remedy}" in refused.err, refused.err
+        planned = clinic.invoke("--dry", *remedy.split())
+        assert planned.code == 0 and holder.execute("SELECT 1").fetchone() == (1,)
+        ended = clinic.invoke(*remedy.split(), "--json")
+        assert ended.code == 0 and ended.json["ended"] == pid, ended.out
+        with pytest.raises(psycopg.OperationalError):
+            holder.execute("SELECT 1")
+        assert clinic.invoke("db.history", "--limit=1", "--json").json["journal"][0]["operation"] == "db.activity --end"
+        gone = clinic.invoke(*remedy.split())
+        assert gone.code == 1 and f"no session with the pid {pid}" in gone.err
+        assert clinic.invoke("db.reset").code == 0
+    assert clinic.invoke("db.setup").code == 0
+    for wrong in ("0", "-1", "x", "1;2", "", "9999999999"):
+        assert clinic.invoke("db.activity", f"--end={wrong}", f"--confirm={name}").code == 2, wrong
+    [(checkpointer,)] = clinic.query("SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'")
+    refused = clinic.invoke("db.activity", f"--end={checkpointer}", f"--confirm={name}")
+    assert refused.code == 2 and "PostgreSQL's own process (checkpointer)" in refused.err
+    role = f"weak_{name}"
+    try:
+        clinic.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'secret'; GRANT USAGE ON SCHEMA skinspire_tools TO {role};"
+                       f"GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA skinspire_tools TO {role}")  # fmt: skip
+        with clinic.connect("postgres") as other, clinic.connect() as superuser:
+            refused = clinic.invoke("db.activity", f"--end={other.info.backend_pid}", f"--confirm={name}")
+            assert refused.code == 2 and f"is on the database postgres, not on {name}" in refused.err, refused.err
+            clinic.env["DEV_DATABASE_URL"] = clinic.url(name, user=role, password="secret")
+            refused = clinic.invoke("db.activity", f"--end={superuser.info.backend_pid}", f"--confirm={name}")
+            assert refused.code == 1 and "may not end pid" in refused.err and "ask a superuser" in refused.err, refused.err
+            assert superuser.execute("SELECT 1").fetchone() == (1,)
+    finally:
+        clinic.execute(f"DROP OWNED BY {role}; DROP ROLE {role}", name)
+
+
+@pytest.mark.slow
+def test_a_number_that_another_session_has_now_is_not_ended(clinic: Project) -> None:
+    with clinic.connect() as other, clinic.connect() as own:
+        row = own.execute(ending.END, (1000, other.info.backend_pid, datetime(2026, 1, 1, tzinfo=UTC))).fetchone()
+        assert row is None and other.execute("SELECT 1").fetchone() == (1,)
