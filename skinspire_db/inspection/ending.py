@@ -28,7 +28,8 @@ SESSION = """
 # The number may belong to another session by now: it is ended only where it began at the same moment. A role that may not end
 # it may not see that moment either.
 END = """
-    SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity WHERE pid = %s AND backend_start IS NOT DISTINCT FROM %s::timestamptz
+    SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity
+    WHERE pid = %s AND backend_start IS NOT DISTINCT FROM %s::timestamptz
 """
 STILL = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND backend_start = %s"
 
