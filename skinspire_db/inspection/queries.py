@@ -36,7 +36,8 @@ TABLES = f"""
     indexes AS (SELECT indrelid, count(*) AS n FROM pg_index GROUP BY 1),
     keys AS (SELECT conrelid, count(*) AS n FROM pg_constraint WHERE contype = 'f' GROUP BY 1),
     triggers AS (SELECT tgrelid, count(*) AS n FROM pg_trigger WHERE NOT tgisinternal GROUP BY 1)
-    SELECT n.nspname AS schema, c.relname AS table, {KIND} AS kind, nullif(c.reltuples, -1)::bigint AS rows,
+    SELECT n.nspname AS schema, c.relname AS table, {KIND} AS kind,
+           CASE WHEN c.reltuples >= 0 THEN c.reltuples::bigint WHEN c.relkind = 'r' AND {FREE} AND pg_relation_size(c.oid) = 0 THEN 0 END AS rows,
            CASE WHEN {FREE} THEN pg_total_relation_size(c.oid) END AS bytes, coalesce(columns.n, 0) AS columns,
            coalesce(indexes.n, 0) AS indexes, coalesce(keys.n, 0) AS foreign_keys, coalesce(triggers.n, 0) AS triggers,
            pg_get_userbyid(c.relowner) AS owner, obj_description(c.oid, 'pg_class') AS comment

@@ -284,3 +284,20 @@ def test_a_protected_environment_gets_generated_passwords(project: Project) -> N
         }
         assert hashed.split("$")[2] in keys, "what Werkzeug's check_password_hash computes"
     assert made[0].password not in repr(made)
+
+
+def test_many_people_are_added_without_a_scan_of_the_tables_for_each(project: Project) -> None:
+    """Plans are made while the tables are empty, for triggers and foreign keys too, and kept for the transaction."""
+    assert project.invoke("db.setup", "--reference-only").code == 0
+    assert project.invoke("db.seed", "--patients=300").code == 0
+    project.execute(
+        """
+        INSERT INTO patients (hospital_id, first_name, last_name, personal_info, contact_info)
+            SELECT hospital_id, 'Many', 'People', '{}', '{}' FROM hospitals, generate_series(1, 300);
+        INSERT INTO users (user_id, hospital_id, entity_type, entity_id, password_hash)
+            SELECT 'many' || row_number() OVER (), hospital_id, 'patient', patient_id,
+                   (SELECT min(password_hash) FROM users) FROM patients WHERE first_name = 'Many'
+        """
+    )
+    scans = dict(project.query("SELECT relname, seq_scan FROM pg_stat_user_tables WHERE relname IN ('users', 'patients')"))
+    assert scans["users"] < 100 and scans["patients"] < 100, scans
