@@ -25,8 +25,8 @@ TABLES = f"""
            c.relkind <> 'p' AND EXISTS (SELECT FROM pg_inherits i WHERE c.oid IN (i.inhrelid, i.inhparent)),
            EXISTS (SELECT FROM pg_partition_tree(c.oid) p WHERE p.level > 0 AND NOT p.isleaf),
            EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal),
-           (SELECT min(t.tgname) FROM pg_trigger t JOIN pg_depend d ON d.classid = 'pg_trigger'::regclass AND d.objid = t.oid
-            WHERE t.tgrelid = c.oid AND d.deptype = 'x'),
+           (SELECT min(t.tgname) FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.oid = ANY (ARRAY(
+                SELECT d.objid FROM pg_depend d WHERE d.classid = 'pg_trigger'::regclass AND d.deptype = 'x'))),
            (SELECT min(p.polname) FROM pg_policy p WHERE p.polrelid = c.oid
             AND concat(p.polqual::text, p.polwithcheck::text) LIKE '%{{SUBLINK%'),
            h.attname IS NOT NULL, coalesce(h.attnotnull, false), coalesce(format_type(h.atttypid, h.atttypmod), ''),

@@ -78,7 +78,7 @@ class Overwritten:
         return f"{self.trigger} fires after {self.own} and changes {', '.join(self.columns)}{tried}"
 
 
-def overwritten(connection: Connection, file: SqlFile) -> list[Overwritten]:
+def overwritten(connection: Connection, file: SqlFile, among: list[ledger.Table]) -> list[Overwritten]:
     """What fires after the file's triggers and changes the columns that they keep.
 
     Each such trigger runs after ours on a temporary table of the same columns, once for an INSERT and once for an UPDATE;
@@ -88,11 +88,12 @@ def overwritten(connection: Connection, file: SqlFile) -> list[Overwritten]:
     Args:
         connection: Where; in a transaction that may write.
         file: A file that is installed. Attachments that go by columns are looked at; others are for its proof.
+        among: The tables that exist.
 
     Returns:
         One for each trigger of others that undoes something, by table.
     """
-    attachments = ledger.wanted(ledger.tables(connection), file).values()
+    attachments = ledger.wanted(among, file).values()
     kept = [each for each in attachments if each.attachment.columns and each.attachment.when.upper().startswith("BEFORE")]
     if not kept:
         return []
@@ -128,8 +129,9 @@ def in_the_way(connection: Connection, file: SqlFile, passes: Callable[[], bool]
         without them too, or where the role may not switch them off.
     """
     text = file.proof.read_text(encoding="utf-8-sig")
-    named = {table.quoted for table in ledger.tables(connection) if re.search(rf"\b{re.escape(table.name)}\b", text)}
-    named |= {each.table for each in ledger.wanted(ledger.tables(connection), file).values()}
+    among = ledger.tables(connection)
+    named = {table.quoted for table in among if re.search(rf"\b{re.escape(table.name)}\b", text)}
+    named |= {each.table for each in ledger.wanted(among, file).values()}
     candidates = [each for each in _triggers(connection)[1] if each.table in named]
     if not candidates or not _passes_without(connection, candidates, passes):
         return []

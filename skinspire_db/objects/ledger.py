@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
 
+# A ledger laid out by an earlier version of the tools lacks the last two columns, whose names then mean these.
+FROM_LEDGER = """
+    FROM (SELECT NULL::text AS disabled_by, NULL::timestamptz AS disabled_at) AS of_earlier_versions, LATERAL (
+        SELECT name, version, sha256, functions, triggers, disabled_by, disabled_at FROM skinspire_tools.ledger) AS ledger
+"""
+
+
 @dataclass(frozen=True)
 class MadeTrigger:
     """A trigger or policy as it was attached: on which table (quoted), how it was asked for, and as PostgreSQL then had it.
@@ -74,18 +81,18 @@ def read(connection: Connection) -> dict[str, Entry]:
     """The entries by file name; none in a database that was never ours."""
     if not tool_schema.exists(connection):
         return {}
-    rows = connection.execute(
-        # A ledger laid out by an earlier version of the tools lacks the last two.
-        """
-        SELECT name, version, sha256, functions, triggers, to_jsonb(ledger) ->> 'disabled_by',
-               (to_jsonb(ledger) ->> 'disabled_at')::timestamptz
-        FROM skinspire_tools.ledger
-        """
-    ).fetchall()
+    rows = connection.execute(f"SELECT ledger.* {FROM_LEDGER}".encode()).fetchall()
     return {
         name: Entry(version, sha256, functions, {key: MadeTrigger(**each) for key, each in triggers.items()}, *disabled)
         for name, version, sha256, functions, triggers, *disabled in rows
     }
+
+
+def switched_off(connection: Connection) -> dict[str, bool]:
+    """The files that are installed, and whether their triggers are switched off on purpose."""
+    if not tool_schema.exists(connection):
+        return {}
+    return dict(connection.execute(f"SELECT ledger.name, ledger.disabled_by IS NOT NULL {FROM_LEDGER}".encode()).fetchall())
 
 
 def write(connection: Connection, file: SqlFile, functions: dict[str, str], triggers: dict[str, MadeTrigger]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db.catalog import objects
+from skinspire_db.catalog.objects import quoted_name
 from skinspire_db.errors import NotOurs, SqlFileInvalid
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.objects.ledger import Entry, MadeTrigger, qualified
@@ -102,31 +103,26 @@ def live(connection: Connection, among: Iterable[Table]) -> dict[tuple[str, str]
 def wanted(among: list[Table], file: SqlFile) -> dict[str, Wanted]:
     """What the file should have on these tables, by "table policy"."""
     found: dict[str, Wanted] = {}
-    ways = {policy.name: _how(policy, file) for policy in file.policies}
+    ways = {policy.name: (quoted_name(policy.name), _how(policy, file)) for policy in file.policies}
     for table in among:
         chosen = [policy for policy in file.policies if table.suits(policy)]
         if chosen:
             force = f"ALTER TABLE {table.quoted} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"
             found[f"{table.quoted} {SECURITY}"] = Wanted(table.quoted, SECURITY, f"POLICY {SECURITY}", force)
         for policy in chosen:
-            statement = f"CREATE POLICY {_quoted(policy.name)} ON {table.quoted} {ways[policy.name]}"
-            found[f"{table.quoted} {policy.name}"] = Wanted(
-                table.quoted, policy.name, f"POLICY {ways[policy.name]}", statement
-            )
+            quoted, how = ways[policy.name]
+            statement = f"CREATE POLICY {quoted} ON {table.quoted} {how}"
+            found[f"{table.quoted} {policy.name}"] = Wanted(table.quoted, policy.name, f"POLICY {how}", statement)
     return found
 
 
 def _how(policy: Policy, file: SqlFile) -> str:
     assert file.roles
-    to = {"public": "PUBLIC", "application": _quoted(file.roles.application), "system": _quoted(file.roles.system)}[policy.to]
+    to = {"public": "PUBLIC", "application": quoted_name(file.roles.application), "system": quoted_name(file.roles.system)}[
+        policy.to
+    ]
     using = f" USING ({policy.using})" if policy.using else ""
     return f"FOR {policy.command} TO {to}{using}" + (f" WITH CHECK ({policy.check})" if policy.check else "")
-
-
-def _quoted(name: str) -> str:
-    from psycopg import sql
-
-    return sql.Identifier(name).as_string()
 
 
 def attach(connection: Connection, file: SqlFile, entry: Entry | None) -> tuple[int, dict[str, MadeTrigger]]:
@@ -206,7 +202,7 @@ def _run(connection: Connection, file: SqlFile, statements: list[tuple[Wanted, s
 
 
 def _drop(table: str, name: str) -> str:
-    return f"DROP POLICY {_quoted(name)} ON {table}"
+    return f"DROP POLICY {quoted_name(name)} ON {table}"
 
 
 def drop(connection: Connection, made: Iterable[MadeTrigger]) -> int:

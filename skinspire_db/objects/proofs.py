@@ -41,46 +41,47 @@ def prove(connection: Connection, files: list[SqlFile]) -> list[Check]:
         for file in files
         if file.name in lacks and (file.core or file.required)
     ]
-    checks += [_prove(connection, file, able) for file in able if file.attachments or file.proof.exists()]
+    among, off = ledger.tables(connection), ledger.switched_off(connection)  # once: there can be thousands of tables
+    for file in able:
+        if file.attachments or file.proof.exists():
+            checks.append(_hindrance(file, among, off) or _prove(connection, file, able, among))
     connection.execute("RELEASE SAVEPOINT proof")
     return checks
 
 
 def prove_able(connection: Connection, files: list[SqlFile]) -> list[Check]:
     """The proofs that can run here: of files that are installed and attached, and not switched off on purpose."""
-    on = {name for name, entry in ledger.read(connection).items() if not entry.disabled_by}
-    able = [file for file in files if file.name in on and file.proof.exists() and not _unattached(connection, file)]
+    off, among = ledger.switched_off(connection), ledger.tables(connection)
+    able = [file for file in files if file.name in off and not _hindrance(file, among, off)]
     return prove(connection, able)
 
 
-def _unattached(connection: Connection, file: SqlFile) -> list[str]:
+def _unattached(file: SqlFile, among: list[ledger.Table]) -> list[str]:
     """The triggers of the file that name their tables and are on none."""
-    on = {trigger.attachment for trigger in ledger.wanted(ledger.tables(connection), file).values()}
+    on = {trigger.attachment for trigger in ledger.wanted(among, file).values()}
     return [attachment.trigger for attachment in file.attachments if attachment.tables and attachment not in on]
 
 
-def _switched_off(connection: Connection) -> set[str]:
-    return {name for name, entry in ledger.read(connection).items() if entry.disabled_by}
-
-
-def _prove(connection: Connection, file: SqlFile, files: list[SqlFile]) -> Check:
-    import psycopg
-
+def _hindrance(file: SqlFile, among: list[ledger.Table], off: dict[str, bool]) -> Check | None:
+    """Why a file cannot be proved here: it has no proof, is switched off, or has a trigger that is on no table."""
     if not file.proof.exists():
         return Check(file.name, "unknown", f"there is no {file.proof.parent.name}/{file.proof.name}")
-    if file.name in _switched_off(connection):
-        return Check(
-            file.name,
-            "unknown",
-            f"switched off on purpose; invoke triggers.enable --name={file.name} switches it on",
-            f"invoke triggers.enable --name={file.name} --env={{env}}",
-        )
-    if missing := _unattached(connection, file):
+    if off.get(file.name):
+        enable = f"invoke triggers.enable --name={file.name}"
+        says = f"switched off on purpose; {enable} switches it on"
+        return Check(file.name, "unknown", says, f"{enable} --env={{env}}")
+    if missing := _unattached(file, among):
         return Check(file.name, "unknown", f"{missing[0]} is on no table; invoke db.create makes the tables", MAKE)
+    return None
+
+
+def _prove(connection: Connection, file: SqlFile, files: list[SqlFile], among: list[ledger.Table]) -> Check:
+    import psycopg
+
     try:
         _run(connection, file, files)
         connection.execute("ROLLBACK TO SAVEPOINT proof")
-        return _overwritten(connection, file) or Check(file.name, "pass", file.summary)
+        return _overwritten(connection, file, among) or Check(file.name, "pass", file.summary)
     except psycopg.Error as error:
         if connection.closed:
             raise
@@ -123,9 +124,9 @@ def _passes(connection: Connection, file: SqlFile, files: list[SqlFile]) -> bool
     return True
 
 
-def _overwritten(connection: Connection, file: SqlFile) -> Check | None:
+def _overwritten(connection: Connection, file: SqlFile, among: list[ledger.Table]) -> Check | None:
     """What fails where a trigger of others undoes what the file's triggers do."""
-    undone = interference.overwritten(connection, file)
+    undone = interference.overwritten(connection, file, among)
     if not undone:
         return None
     first = next((each for each in undone if not each.because), undone[0])
