@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from skinspire_db.catalog import tenant_tables
+from skinspire_db.catalog.tenant_tables import TenantTable
 from skinspire_db.config.environment import Environment
 from skinspire_db.config.policy import Policy
 from skinspire_db.content.seeding import Content
@@ -42,6 +45,11 @@ class Subject:
     files: list[SqlFile]
     writes: bool = True
     notes: list[str] = field(default_factory=list)
+
+    @cached_property
+    def tenant_tables(self) -> dict[int, TenantTable]:
+        """The tables with what keeps hospitals apart in them, read once."""
+        return tenant_tables.read(self.connection)
 
     @property
     def policy(self) -> Policy:

@@ -277,7 +277,7 @@ def _attribution(subject: Subject) -> str:
 
 def _tenant_keys(subject: Subject) -> str:
     """Names the tables whose keys do not keep hospitals apart; it is no failure, as an application may not want that."""
-    read = tenant_tables.read(subject.connection)
+    read = subject.tenant_tables
     found = tenants.gaps(read)
     if found:
         subject.notes.append(f"the keys of {', '.join(found)} do not keep hospitals apart; --verbose says how")
@@ -293,7 +293,7 @@ def _tenancy(subject: Subject) -> str:
     assert roles
     # All policy files: those that an adoption has left alone are holes as well.
     files = versions.current(subject.environment.project, (kinds.POLICY,), roles=roles)
-    found = tenant_faults.of_database(subject.connection, roles, files)
+    found = tenant_faults.of_database(subject.connection, roles, files, subject.tenant_tables)
     of_login = [] if subject.environment.embedded else tenant_faults.of_login(subject.connection, roles)
     if subject.writes:
         subject.notes.extend(f"{fault.says}; invoke db.doctor says what to do" for fault in of_login)

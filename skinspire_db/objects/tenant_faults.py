@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from skinspire_db.catalog import objects, tenant_tables
-from skinspire_db.catalog.tenant_tables import TENANT
+from skinspire_db.catalog.tenant_tables import TENANT, TenantTable
 from skinspire_db.config.tenancy import Roles
 from skinspire_db.lifecycle.remedies import in_shell
 from skinspire_db.objects import ledger, needs, policies, tenant_roles
@@ -73,13 +73,16 @@ class Fault(NamedTuple):
     remedy: str
 
 
-def of_database(connection: Connection, roles: Roles, files: list[SqlFile]) -> list[Fault]:
+def of_database(
+    connection: Connection, roles: Roles, files: list[SqlFile], tables: dict[int, TenantTable] | None = None
+) -> list[Fault]:
     """What is wrong with the database itself, whoever signs in.
 
     Args:
         connection: the database.
         roles: its roles.
         files: the project's SQL files; the policy files among them count.
+        tables: as `tenant_tables.read` gives them, where they were read already.
     """
     present = {role for (role,) in connection.execute("SELECT rolname::text FROM pg_roles").fetchall()}
     if missing := [role for role in (roles.application, roles.system) if role not in present]:
@@ -105,7 +108,8 @@ def of_database(connection: Connection, roles: Roles, files: list[SqlFile]) -> l
         of_file = says.partition(" reads ")[0] in views
         found.append(Fault(says, INSTALL if of_file else in_shell(statement)))
     excluded = {ledger.qualified(name) for file in filed for policy in file.policies for name in policy.exclude}
-    return [*found, *_without_column(connection, roles, excluded)]
+    tables = tenant_tables.read(connection) if tables is None else tables
+    return [*found, *_without_column(connection, roles, excluded, tables)]
 
 
 def _of_roles(connection: Connection, roles: Roles) -> Iterator[Fault]:
@@ -124,9 +128,10 @@ def _of_roles(connection: Connection, roles: Roles) -> Iterator[Fault]:
         yield Fault(f"role {roles.application} is a member of {roles.system}", f"ask the administrator for: {mend}")
 
 
-def _without_column(connection: Connection, roles: Roles, excluded: set[str]) -> Iterator[Fault]:
+def _without_column(
+    connection: Connection, roles: Roles, excluded: set[str], tables: dict[int, TenantTable]
+) -> Iterator[Fault]:
     """The tables whose rows belong to rows of one hospital, by a foreign key, and that say of none which one."""
-    tables = tenant_tables.read(connection)
     query = "SELECT oid::int8 FROM pg_class WHERE relkind IN ('r', 'p') AND has_table_privilege(%s, oid, 'SELECT')"
     readable = {oid for (oid,) in connection.execute(query, (roles.application,)).fetchall()}
     leading = {oid for oid, table in tables.items() if table.has_tenant and table.required}

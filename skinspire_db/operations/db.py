@@ -9,15 +9,10 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db import steps
-from skinspire_db.adoption import adopt as adopting
-from skinspire_db.adoption import report
-from skinspire_db.adoption.adopt import Adoption, Work
 from skinspire_db.catalog import objects
 from skinspire_db.config import accepted, waivers
 from skinspire_db.config.environment import Environment
 from skinspire_db.content import seeding
-from skinspire_db.copies import branch_databases
-from skinspire_db.copies import copy as copying
 from skinspire_db.errors import DatabaseMissing, InvalidSetting, UsageError
 from skinspire_db.inspection import advice, ending
 from skinspire_db.lifecycle import replacement
@@ -140,9 +135,12 @@ def adopt(context: Context, *, confirm: str | None = None, reason: str | None = 
         confirm: the database's name; None only reports.
         reason: why the differences are accepted, for the file that lists them.
     """
-    work = Work(context.environment, context.blueprint, context.sql_files, adopting.reason(reason))
+    from skinspire_db.adoption import adopt as adopting  # here, as its modules cost a tenth of what db.verify takes
+    from skinspire_db.adoption import report
+
+    work = adopting.Work(context.environment, context.blueprint, context.sql_files, adopting.reason(reason))
     if confirm is not None:
-        return Adoption.of(work)
+        return adopting.Adoption.of(work)
     return Look(adopting.OPERATION, context.environment, report.steps(work.subject))
 
 
@@ -166,6 +164,8 @@ def prepare(context: Context, seed: ReusableStep = steps.seed) -> Series:
 
 def _prepare(context: Context, seed: ReusableStep) -> Iterator[Operation]:
     """What is to do, one operation after the other; each is looked for when the one before it is committed."""
+    from skinspire_db.copies import branch_databases  # here, for the same reason as in `copy`
+
     environment, late = context.environment, partial(_late, context)
     todo = _missing(context, late)
     if "database" in todo and (origin := branch_databases.origin(environment)):
@@ -283,6 +283,8 @@ def copy(context: Context, source: str | None, **options: Any) -> Replacement:
         source: the environment that is copied.
         options: as copies.copy.copy() has them.
     """
+    from skinspire_db.copies import copy as copying  # here, as its modules cost a fifth of what db.verify takes
+
     return copying.copy(source, context.environment, **options)
 
 

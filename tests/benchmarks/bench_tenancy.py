@@ -18,7 +18,7 @@ from .harness import Bench, Figure, bench, medians
 
 HOSPITALS, PATIENTS, TABLES, FEW = 500, 400_000, 2_000, 80
 DATABASE = "skinspire_dev"
-ROUNDS = 1_000
+ROUNDS = 3_000
 QUERIES = {
     "point": "SELECT * FROM patients WHERE hospital_id = %(hospital)s AND patient_id = %(patient)s",
     "list of 20": "SELECT * FROM patients WHERE hospital_id = %(hospital)s ORDER BY mrn LIMIT 20",
