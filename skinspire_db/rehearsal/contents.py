@@ -113,12 +113,13 @@ def _of_columns(had: Table, has: Table, *, same: bool, known: str) -> Iterator[s
     for number, former in had.columns.items():
         latter = (has.columns.get(number) if same else None) or by_name.get(former.name)
         name = f"{had.name}.{former.name}"
+        said = f"{had.name.rpartition('.')[2]}.{former.name}"  # a statement may have the schema or not
         if latter is None:
             if former.values:
                 yield f"column {name} is dropped, with {former.values:,} values"
         elif latter.values < former.values:
             yield f"column {name} loses {former.values - latter.values:,} of {former.values:,} values"
-        elif former.values and _is_narrower(former, latter) and f"{former.name}: {former.type} becomes" not in known:
+        elif former.values and _is_narrower(former, latter) and f"{said}: {former.type} becomes" not in known:
             # A statement that was composed in a DO block says nothing beforehand.
             yield f"column {name}: {former.type} becomes {latter.type}: some of {former.values:,} values may be cut"
 

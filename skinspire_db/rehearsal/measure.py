@@ -28,21 +28,24 @@ STOPS = {
 }
 ROWS = "rows"  # the mode of what an UPDATE or DELETE locks: others wait who write the same rows
 WRITES = {*STOPS, "RowExclusiveLock", "ShareUpdateExclusiveLock"}
+# Scans, rows read by them, and rows changed; those of the session's former transactions are in them for up to a second.
+COUNTS = (
+    "pg_stat_get_xact_numscans({0}), pg_stat_get_xact_tuples_returned({0}),"
+    " pg_stat_get_xact_tuples_updated({0}) + pg_stat_get_xact_tuples_deleted({0})"
+)
 KINDS = "'r', 'p', 'm', 'v', 'f', 'S'"
 RELATIONS = f"""
-    SELECT c.oid::bigint, c.oid::regclass::text, c.relkind::text, c.relfilenode::bigint
+    SELECT c.oid::bigint, c.oid::regclass::text, c.relkind::text, c.relfilenode::bigint, {COUNTS.format("c.oid")}
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ({KINDS}) AND {objects.APPLICATION_SCHEMA} AND {objects.NOT_ALEMBICS}
 """  # noqa: S608
-# Of each locked relation: its modes, its file, and how many scans, rows read by them, and rows changed this transaction has.
-STATE = """
-    SELECT l.relation::bigint, l.modes, c.relfilenode::bigint, pg_stat_get_xact_numscans(l.relation),
-           pg_stat_get_xact_tuples_returned(l.relation),
-           pg_stat_get_xact_tuples_updated(l.relation) + pg_stat_get_xact_tuples_deleted(l.relation)
+# Of each locked relation: its modes, its file, and its counts.
+STATE = f"""
+    SELECT l.relation::bigint, l.modes, c.relfilenode::bigint, {COUNTS.format("l.relation")}
     FROM (SELECT relation, array_agg(mode) AS modes FROM pg_locks
           WHERE pid = pg_backend_pid() AND locktype = 'relation' AND granted GROUP BY 1) AS l
     LEFT JOIN pg_class c ON c.oid = l.relation
-"""
+"""  # noqa: S608
 ALEMBICS = "SELECT pg_catalog.pg_class.relname FROM"  # whether its table is there
 WAL = "SELECT pg_catalog.pg_current_wal_insert_lsn()::text"
 
@@ -160,8 +163,9 @@ class Measure:
         self._paused, self._first = 0.0, time.perf_counter()
         self._begun: list[tuple[Lock, float]] = []
         relations = search_path.rows(connection, RELATIONS)
-        self._relations = {oid: (name, kind) for oid, name, kind, _ in relations}
-        self._files = {oid: file for oid, _, _, file in relations}
+        self._relations = {oid: (name, kind) for oid, name, kind, *_ in relations}
+        self._files = {oid: file for oid, _, _, file, *_ in relations}
+        self._counts = {oid: counts for oid, _, _, _, *counts in relations}
         self._state = self._look()
         self._start: tuple[float, str] = (0.0, "")
 
@@ -214,7 +218,7 @@ class Measure:
             if oid not in self._relations:  # it was made by this transaction: no other session sees it
                 continue
             name, kind = self._relations[oid]
-            had, _, scanned, rows, written = before.get(oid, ([], file, 0, 0, 0))
+            had, _, scanned, rows, written = before.get(oid, ([], file, *self._counts[oid]))
             for mode in sorted(set(modes) - set(had), key=lambda each: (each not in STOPS, each)):
                 self._hold(statement, Lock(name, mode, 0.0), started)
             if changed > written:

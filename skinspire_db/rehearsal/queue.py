@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.target import Target
-from skinspire_db.rehearsal.measure import ROWS, Lock, Statement, listen, strongest
+from skinspire_db.rehearsal.measure import ROWS, STOPS, Lock, Statement, listen, strongest
 
 if TYPE_CHECKING:
     import sqlalchemy
@@ -60,6 +60,7 @@ class Queue:
     def __init__(self, connection: Connection, target: Target, expected: list[Statement], longest: int) -> None:
         self.connection, self.longest = connection, longest
         self.waits: list[Wait] = []
+        self._stopped: dict[str, str] = {}
         self._expected = list(expected)
         self._reader, self._behind = (connections.connect(target, "migrate.rehearse") for _ in range(2))
         connections.autocommit(self._behind)
@@ -84,9 +85,16 @@ class Queue:
         if number is not None:
             statement = self._expected.pop(number)
             locks = [each for each in strongest(statement.locks) if each.mode != ROWS]
-            self.waits += [self._try(lock, sql, attempt) for lock in locks]
+            # What the transaction stops already, no other session can hold.
+            new = [each for each in locks if self._stopped.get(each.table) not in (each.stops, STOPS["AccessExclusiveLock"])]
+            self._stopped |= {each.table: each.stops for each in new}
+            for lock in new:
+                wait = self._try(lock, sql, attempt, BRIEF)
+                if wait.gave_up and not wait.waited:  # on a busy machine the session behind it can come too late
+                    wait = self._try(lock, sql, attempt, 5 * BRIEF)
+                self.waits.append(wait)
 
-    def _try(self, lock: Lock, sql: str, attempt: Callable[[], object]) -> Wait:
+    def _try(self, lock: Lock, sql: str, attempt: Callable[[], object], brief: int) -> Wait:
         import psycopg
 
         wait = Wait(lock.table, sql)
@@ -98,11 +106,11 @@ class Queue:
         try:
             self._reader.execute(f"SET LOCAL search_path = public, pg_temp; SET LOCAL lock_timeout = {GRACE}".encode())
             self._reader.execute(query)
-        except psycopg.Error:  # its own former locks stop the reader already
+        except psycopg.Error as error:
             self._reader.rollback()
-            wait.gave_up = True
+            wait.says = f"no session could hold {lock.table} before it: {type(error).__name__}"
             return wait
-        self.connection.execute(f"SAVEPOINT queue; SET LOCAL lock_timeout = {BRIEF}".encode())
+        self.connection.execute(f"SAVEPOINT queue; SET LOCAL lock_timeout = {brief}".encode())
         ended = threading.Event()
         behind = threading.Thread(target=self._stand_behind, args=(query, ended, wait), daemon=True)
         behind.start()
@@ -135,7 +143,7 @@ class Queue:
                             self._behind.execute(most.encode())
                             self._behind.execute(query)
                     except psycopg.errors.LockNotAvailable:
-                        wait.says = "it does not give up: who comes after it waits without end"
+                        wait.says = "it does not give up: sessions behind it wait without end"
                         self._behind.execute("SELECT pg_catalog.pg_cancel_backend(%s)", (pid,))
                     wait.waited = time.perf_counter() - started
                     return

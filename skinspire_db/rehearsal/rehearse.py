@@ -166,7 +166,7 @@ class Rehearsal:
         return [check for each in done for check in each.summary.checks]
 
     def _outside(self, script: Script, *, down: bool, measure: Measure | None) -> None:
-        """Run the statements of a concurrent revision, which no transaction holds together and nobody waits for."""
+        """Run the statements of a concurrent revision, which no transaction holds together and no session waits for."""
         connection, file = self.connection, revisions.path(script, self.environment.project)
         statements = concurrent.statements(self.environment.project, script, down=down)
         with search_path.application(connection):

@@ -117,7 +117,7 @@ class Findings:
         waits = [each for each in self.queue if each.gave_up and not each.says]
         proved = f"proved with a reader on {', '.join(dict.fromkeys(each.table for each in waits))}" if waits else "not tried"
         patience = (
-            f"a revision gives up a table in use after {policy.ddl_lock_timeout:g} s, and nobody waits longer behind it"
+            f"a revision gives up a table in use after {policy.ddl_lock_timeout:g} s, and no session waits longer behind it"
         )
         return [*(held or ["no lock stops readers or writers"]), *self.losses, f"{patience}: {proved}"]
 
