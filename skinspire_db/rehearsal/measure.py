@@ -161,6 +161,7 @@ class Measure:
         self.touched: set[int] = set()  # the oids of relations that may have other rows now
         self.seconds = 0.0
         self._paused, self._first = 0.0, time.perf_counter()
+        self._ended = self._first
         self._begun: list[tuple[Lock, float]] = []
         relations = search_path.rows(connection, RELATIONS)
         self._relations = {oid: (name, kind) for oid, name, kind, *_ in relations}
@@ -182,13 +183,16 @@ class Measure:
     def begin(self) -> None:
         """A statement, or a step, is about to run."""
         with self._pause():
-            self._state = self._look()  # what the tools' own queries have locked since is not the statement's
+            # What was locked since the last one: by the driver's own cursor, or by the tools, which drop views in the way.
+            between = Statement("beside its statements")
+            self._compare(between, self._ended)
+            self._add(between, only_if_it_stops=True)
             wal = self._wal()
         self._start = self._now(), wal
 
     def end(self, sql: str, *, only_if_it_stops: bool = False) -> None:
         """It has run; what is not of the revision's own statements counts where it stops others."""
-        ended = self._now()
+        ended = self._ended = self._now()
         with self._pause():
             started, wal = self._start
             row = self.connection.execute(
@@ -198,13 +202,6 @@ class Measure:
             statement = Statement(sql, ended - started, int(row[0]) if row else 0)
             self._compare(statement, started)
             self._add(statement, only_if_it_stops=only_if_it_stops)
-
-    def rest(self) -> None:
-        """The revision's last statement has run: what it ran by the driver's own cursor has locks, too."""
-        with self._pause():
-            statement = Statement("by the driver's own cursor")
-            self._compare(statement, self._start[0] or self._now())
-            self._add(statement, only_if_it_stops=True)
 
     def finish(self) -> None:
         """The transaction has ended: every lock was held until now."""

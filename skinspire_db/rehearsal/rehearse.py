@@ -152,7 +152,6 @@ class Rehearsal:
                     if step.name not in ("revision", "proofs"):
                         meet(step.name, partial(step.run, connection))
                     if measured:
-                        watch.rest()
                         watch.begin()
                     summary = step.run(connection) or Summary()
                     if measured:
@@ -244,6 +243,7 @@ class Rehearsal:
 def _work(environment: Environment, choice: Choice, running: Running) -> None:
     pending, backup, source = _look(environment, choice, running)
     if not pending:
+        running.note("nothing is pending: nothing was rehearsed")
         return
     away = replace(running, target=_server(environment, choice))
     aside = _copy(environment, choice, backup, source, away)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Project
+from conftest import Outcome, Project
 from migration_support import revision
 
 TABLES = """
@@ -15,6 +15,27 @@ CREATE TABLE visits (id int PRIMARY KEY, person int NOT NULL, note text);
 INSERT INTO people SELECT n, repeat('x', n), CASE WHEN n % 2 = 0 THEN 'x' END FROM generate_series(1, 100) AS n;
 INSERT INTO visits SELECT n, n % 200, 'secret note' FROM generate_series(1, 1000) AS n;
 """
+MODELS = """
+from sqlalchemy import Index, String, Text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+class Base(DeclarativeBase):
+    pass
+
+class Person(Base):
+    __tablename__ = "people"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    name: Mapped[str | None] = mapped_column(String(100))
+    hidden: Mapped[str | None] = mapped_column(Text)
+    nick: Mapped[str | None] = mapped_column(Text)
+
+class Visit(Base):
+    __tablename__ = "visits"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    person: Mapped[int]
+    note: Mapped[str | None] = mapped_column(Text)
+"""
+NICK = "ALTER TABLE people ADD nick text", "ALTER TABLE people DROP nick"
 TABLE = """
 CREATE TABLE {t} (id int, a int NOT NULL, v varchar(9), n numeric(9, 2), at timestamp);
 INSERT INTO {t} SELECT g, g, 'abcdefghi', g + 0.25, '2026-01-01 12:00' FROM generate_series(1, 10) AS g;
@@ -90,16 +111,21 @@ HARMLESS = [
 ]  # fmt: skip
 
 
-def make_shop(make_project: Callable[..., Project], tables: str = TABLES) -> Project:
+def make_shop(
+    make_project: Callable[..., Project], tables: str = TABLES, *, environment: str = "dev", user: str = "skinspire"
+) -> Project:
     """An application without the core, whose database has tables by its own first revision."""
     project = make_project('metadata = ["shop:Base"]\nmigrations = "migrations"\nreference = []\nsql = []\n')
-    (project.root / "shop.py").write_text(
-        "from sqlalchemy.orm import DeclarativeBase\nclass Base(DeclarativeBase):\n    pass\n"
-    )
+    (project.root / "shop.py").write_text(MODELS)
     (project.root / "migrations" / "versions").mkdir(parents=True)
-    project.execute(f'CREATE DATABASE "{project.database}"', "postgres")
+    if user != project.address.user:
+        make = f"CREATE ROLE {user} CREATEDB LOGIN PASSWORD 'x'"
+        project.execute(f"DO $$ BEGIN {make}; EXCEPTION WHEN duplicate_object THEN NULL; END $$", "postgres")
+    project.execute(f'CREATE DATABASE "{project.database}" OWNER {user}', "postgres")
     revision(project, "first", None, tables)
-    outcome = project.invoke("migrate.upgrade")
+    if environment == "prod":
+        project.env["PROD_DATABASE_URL"] = project.url(project.database, user=user, password="x") + "?sslmode=disable"
+    outcome = project.invoke("migrate.upgrade", f"--env={environment}")
     assert outcome.code == 0, outcome.err
     return project
 
@@ -109,7 +135,7 @@ def shop(make_project: Callable[..., Project]) -> Project:
     return make_shop(make_project)
 
 
-def found(outcome: Any) -> dict[str, Any]:
+def found(outcome: Outcome) -> dict[str, Any]:
     """What a rehearsal has found, as --json has it."""
     rehearsal: dict[str, Any] = outcome.json["rehearsal"]
     return rehearsal
@@ -181,3 +207,110 @@ def test_what_an_operator_decides_by(shop: Project) -> None:
     )
     names = shop.query(f"SELECT datname FROM pg_database WHERE datname LIKE '{shop.database}%'")
     assert names == [(shop.database,)]
+
+
+@pytest.fixture
+def prod(make_project: Callable[..., Project]) -> Project:
+    """The shop in a protected environment, with a revision pending that adds a column."""
+    shop = make_shop(make_project, environment="prod", user="shop_owner")
+    revision(shop, "second", "first", *NICK)
+    return shop
+
+
+def rehearsed(project: Project, *arguments: str, code: int = 0) -> Outcome:
+    outcome = project.invoke("migrate.rehearse", "--longest-lock=1000", *arguments)
+    assert outcome.code == code, outcome
+    return outcome
+
+
+@pytest.mark.slow
+def test_a_protected_environment_from_its_proved_backup(prod: Project) -> None:
+    """What is refused first, each with a remedy that leads on; then the rehearsal, its journal line, and what the upgrade says of it."""
+    outcome = rehearsed(prod, "--env=prod", code=2)
+    assert "no backup of prod in" in outcome.err and "invoke backup.create --env=prod" in outcome.err
+    assert prod.invoke("backup.create", "--env=prod").code == 0
+    outcome = rehearsed(prod, "--env=prod", code=2)
+    assert "was proved by a restore -> invoke backup.verify --full --env=prod" in outcome.err
+    assert prod.invoke("backup.verify", "--full", "--env=prod").code == 0
+    plan = prod.invoke("--dry", "migrate.upgrade", "--env=prod")
+    assert "would second was never rehearsed: invoke migrate.rehearse" in plan.out, plan
+    before = prod.dump()
+    assert "1 pending" in prod.invoke("--dry", "migrate.rehearse", "--env=prod").out and prod.dump() == before
+
+    outcome = rehearsed(prod, "--env=prod", "--json")
+    assert found(outcome)["queue"][0]["table"] == "people" and outcome.json["steps"][1]["name"] == "copy"
+    history = prod.query("SELECT operation, steps::text FROM skinspire_tools.journal ORDER BY started_at DESC LIMIT 1")
+    assert history[0][0] == "migrate.rehearse" and '"rehearsed": "second ' in history[0][1]
+    assert "never rehearsed" not in prod.invoke("--dry", "migrate.upgrade", "--env=prod").out
+    revision(prod, "second", "first", "ALTER TABLE people ADD nick varchar", "ALTER TABLE people DROP nick")
+    outcome = prod.invoke("migrate.upgrade", "--env=prod")
+    assert outcome.code == 0 and "careful: second was never rehearsed" in outcome.out, "its file is another one now"
+    assert "nothing is pending" in rehearsed(prod, "--env=prod").err
+    revision(prod, "third", "second", "ALTER TABLE people ALTER nick TYPE text", "ALTER TABLE people ALTER nick TYPE varchar")
+    outcome = rehearsed(prod, "--env=prod", "--json")
+    assert [each["revision"] for each in found(outcome)["revisions"]] == ["second", "third"], "the backup is older"
+
+
+@pytest.mark.slow
+def test_copies_of_other_kinds_and_elsewhere(prod: Project) -> None:
+    outcome = rehearsed(prod, "--env=prod", "--from=copy", "--keep")
+    kept = outcome.err.partition("the copy stays: ")[2].partition(" ")[0]
+    assert prod.query("SELECT count(*) FROM people", kept) == [(100,)], "for a role that is no superuser"
+    rehearsed(prod, "--env=prod", "--from=masked", "--keep")
+    assert prod.query("SELECT count(*) FROM people WHERE name ~ '^x+$'", kept)[0][0] < 100
+    prod.execute(f'DROP DATABASE "{kept}"', "postgres")
+    outcome = rehearsed(prod, "--env=prod", "--from=copy", "--on=embedded", "--keep", code=2)
+    assert "prod is protected: a copy of its rows does not stay on another server" in outcome.err
+
+
+@pytest.mark.slow
+def test_what_a_rehearsal_finds(shop: Project) -> None:
+    """Revisions that fail, or leave others waiting, are findings and not failures of the task."""
+    code = "    connection = op.get_bind()\n    [name] = connection.exec_driver_sql('SELECT min(name) FROM people').one()\n"
+    code += "    connection.exec_driver_sql('SET LOCAL lock_timeout = 0')\n    op.execute('ALTER TABLE people ADD c int')\n"
+    code += "    cursor = connection.connection.cursor()\n    cursor.execute('LOCK TABLE visits')\n"
+    path = shop.root / "migrations" / "versions" / f"{revision(shop, 'second', 'first')}.py"
+    path.write_text(path.read_text().replace("    pass\n", code, 1))
+    outcome = rehearsed(shop, "--from=copy", "--json", code=3)
+    own = found(outcome)["revisions"][0]["statements"][-1]
+    assert own["sql"] == "beside its statements" and own["locks"][0]["mode"] == "AccessExclusiveLock"
+    bad = {each["name"]: each["detail"] for each in outcome.json["checks"] if each["status"] != "pass"}
+    assert bad["downgrade"] == "column public.people.c stays"
+    assert 'column "c" of relation "people" already exists' in bad["revision second again"]
+    path.write_text(path.read_text().replace("    pass\n", "    op.execute('ALTER TABLE people DROP c')\n"))
+    outcome = rehearsed(shop, "--from=copy", "--json", code=3)
+    bad = {each["name"]: each["detail"] for each in outcome.json["checks"] if each["status"] != "pass"}
+    assert "the revision sets lock_timeout" in bad.pop("queue of people") and bad == {}
+    revision(shop, "second", "first", "CREATE TABLE other (id int); INSERT INTO visits SELECT * FROM visits")
+    outcome = rehearsed(shop, "--from=copy", code=3)
+    assert "revision second: " in outcome.err and "visits_pkey" in outcome.err and "(1)" not in outcome.out
+
+
+@pytest.mark.slow
+def test_a_concurrent_revision(shop: Project) -> None:
+    sql = "CREATE INDEX CONCURRENTLY ix ON visits (person)"
+    path = (
+        shop.root / "migrations" / "versions" / f"{revision(shop, 'second', 'first', sql, 'DROP INDEX CONCURRENTLY ix')}.py"
+    )
+    path.write_text(path.read_text() + "concurrently = True\n")
+    outcome = rehearsed(shop, "--from=copy", "--json", "--to=second")
+    [statement] = found(outcome)["revisions"][0]["statements"]
+    assert statement["sql"] == sql and statement["wal"] > 0 and found(outcome)["queue"] == []
+
+
+def test_bad_input(shop: Project) -> None:
+    for arguments, says in {
+        ("--from=nowhere",): "--from=nowhere is no source of a copy -> use --from=backup",
+        ("--on=moon",): "--on=moon is no server",
+        ("--longest-lock=soon",): "--longest-lock=soon is no number of seconds",
+        ("--to=nonesuch",): "nonesuch",
+        ("--env=mars",): "unknown environment",
+        ("--env=prod",): "prod has no database",
+        ("--env=test",): "does not exist",
+    }.items():
+        outcome = shop.invoke("migrate.rehearse", *arguments)
+        assert outcome.code in (1, 2) and says in outcome.err and outcome.err.count("\n") == 1, outcome
+    assert "nothing is pending" in shop.invoke("migrate.rehearse").err
+    shop.env["DEV_DATABASE_URL"] = "postgresql://u:p@127.0.0.1:9/gone"
+    outcome = shop.invoke("migrate.rehearse")
+    assert outcome.code == 1 and "127.0.0.1:9" in outcome.err
