@@ -94,6 +94,20 @@ def merged(root: Path) -> dict[str, bool]:
     return {name: name in done and name != into for name in every}
 
 
+def having(root: Path, pattern: str) -> list[str]:
+    """The branches, also of remotes, on which a Python file has such a line, the newest first; [] where git cannot be asked.
+
+    Args:
+        root: a folder of the checkout; files below it are searched.
+        pattern: an extended regular expression.
+    """
+    newest = "--sort=-committerdate", "--count=500", "--format=%(refname)"  # more would not fit into a command
+    references = _asked(root, "for-each-ref", *newest, HEADS, "refs/remotes").splitlines()
+    found = _asked(root, "grep", "-lE", "-e", pattern, *references, "--", "*.py") if references else ""
+    names = dict.fromkeys(line.partition(":")[0] for line in found.splitlines())
+    return [name.removeprefix(HEADS).removeprefix("refs/remotes/") for name in names]
+
+
 def _asked(root: Path, *arguments: str) -> str:
     try:
         done = subprocess.run(

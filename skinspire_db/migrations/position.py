@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db.catalog import objects
+from skinspire_db.config import branches
 from skinspire_db.config.project import Project
 from skinspire_db.errors import MigrationInvalid, UsageError
 from skinspire_db.lifecycle.result import counted
@@ -26,6 +29,7 @@ STAMP = (
 )
 ADOPT = "invoke db.adopt --env={env}"
 AHEAD = "git pull; or, where invoke db.drift --env={env} finds nothing, invoke migrate.stamp --env={env}"
+SHOWN = 5  # of the branches that have a revision
 # Of these revisions the one that the tools applied last.
 LATEST = """
     SELECT split_part(step -> 'summary' ->> 'applied', ' ', 1) AS revision
@@ -110,10 +114,21 @@ def refuse_unknown(connection: Connection, project: Project, files: ScriptDirect
     """
     known = {script.revision for script in files.walk_revisions()}
     if ahead := [revision for revision in current(connection, project) if revision not in known]:
+        where = elsewhere(project, ahead[0])
         raise MigrationInvalid(
-            f"the database is at {', '.join(ahead)}, which no revision file has: it is ahead of this code",
-            remedy=AHEAD,
+            f"the database is at {', '.join(ahead)}, which no revision file has: it is ahead of this code; {said(where)}",
+            remedy=f"git merge {quote(where[0])}; or {AHEAD.partition('; or ')[2]}" if where else AHEAD,
         )
+
+
+def elsewhere(project: Project, revision: str) -> list[str]:
+    """The branches on which git has a revision that no file of the checkout has."""
+    return branches.having(project.root, rf"^revision *(: *[A-Za-z]+ *)?= *['\"]{re.escape(revision)}['\"]")
+
+
+def said(where: list[str]) -> str:
+    """On which branches git has a revision, for a reader."""
+    return f"git has it on {', '.join(where[:SHOWN])}" if where else "git knows no branch that has it"
 
 
 def way_on(connection: Connection, project: Project) -> str:

@@ -162,13 +162,16 @@ def status(environment: Environment) -> Look:
             state: sum(each.state == state for each in states) for state in ("applied", "pending", "unknown")
         }
         heads = revisions.heads(environment.project)
+        away = {each.revision: position.elsewhere(environment.project, each.revision) for each in states if not each.file}
+        careful = version_table.advice(connection, environment.project)
+        careful += [f"{name} is applied, and not in this checkout: {position.said(where)}" for name, where in away.items()]
         return Summary(
             numbers | {"heads": len(heads)},
-            [f"careful: {each}" for each in version_table.advice(connection, environment.project)],
+            [f"careful: {each}" for each in careful],
             rows=[
                 {"revision": each.revision, "state": each.state, "what": each.message, "file": each.file} for each in states
             ],
-            data={"revisions": [each.as_dict() for each in states], "heads": heads},
+            data={"revisions": [each.as_dict() for each in states], "heads": heads, "elsewhere": away},
         )
 
     return Look("migrate.status", environment, (Step("status", look),))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -180,3 +181,34 @@ def test_migrate_new_writes_the_safe_forms_online(pets: Project) -> None:
         again("migrate.upgrade")
         again("db.drift")
     assert pets.query("SELECT count(*) FROM pets WHERE mood = 'calm'") == [(50,)]
+
+
+@pytest.mark.slow
+def test_the_branch_that_has_an_applied_revision_is_named(app: Project) -> None:
+    def git(*arguments: str) -> None:
+        identity = "-c", "user.name=a", "-c", "user.email=a@b"
+        subprocess.run(["git", *identity, *arguments], cwd=app.root, check=True, capture_output=True)
+
+    def refused(*says: str) -> None:
+        for task in ("migrate.upgrade", "db.prepare", "migrate.sql"):
+            outcome = app.invoke(task)
+            assert outcome.code == 2 and all(each in outcome.err for each in says), outcome.err
+
+    path = concurrent(app, "ours", head(), "CREATE INDEX CONCURRENTLY ix_own ON staff (title)")
+    assert app.invoke("migrate.upgrade").code == 0
+    text = path.read_text()
+    path.unlink()
+    refused("which no revision file has", "git knows no branch that has it -> git pull")
+    git("init", "-b", "main")
+    git("commit", "--allow-empty", "-m", "none")
+    git("switch", "-c", "feature/pets")
+    path.write_text(text)
+    git("add", str(path))
+    git("commit", "-m", "pets")
+    git("switch", "main")
+    refused("git has it on feature/pets -> git merge feature/pets; or")
+    outcome = app.invoke("migrate.status")
+    assert "careful: ours is applied, and not in this checkout: git has it on feature/pets" in outcome.out, outcome.out
+    assert app.invoke("migrate.status", "--json").json["elsewhere"] == {"ours": ["feature/pets"]}
+    git("merge", "feature/pets")
+    assert app.invoke("db.prepare").code == 0
