@@ -161,6 +161,17 @@ class Canaries:
             "timestamptz": ("timestamptz", lambda p: self.once(p, lambda: self.moment() + "+00")),
             "point": ("point", lambda p: self.once(p, lambda: f"({part()},{part()})")),
             "numrange": ("numrange", lambda p: self.once(p, lambda: f"[{part()},{10**8 + part()})")),
+            "time": ("time", lambda p: self.once(p, lambda: self.moment()[11:])), "timetz": ("timetz", lambda p: self.once(p, lambda: self.moment()[11:] + "+00")),
+            "interval": ("interval", lambda p: self.once(p, lambda: f"{part()} days {self.moment()[11:]}")),
+            "real": ("real", lambda p: self.once(p, lambda: f"{whole(10001, 99999)}.{whole(1, 9)}")), "oid": ("oid", lambda p: self.once(p, lambda: str(whole(1 << 31, 1 << 32)))),
+            "macaddr": ("macaddr", lambda p: self.once(p, lambda: ":".join(f"{whole(256):02x}" for _ in range(6)))),
+            "bit": ("bit(64)", lambda p: self.once(p, lambda: f"{whole(1 << 64):064b}")), "pg_lsn": ("pg_lsn", lambda p: self.once(p, lambda: f"{part():X}/{part():X}")),
+            "box": ("box", lambda p: self.once(p, lambda: f"({10**8 + part()},{10**8 + part()}),({part()},{part()})")),
+            "lseg": ("lseg", lambda p: self.once(p, lambda: f"[({part()},{part()}),({part()},1)]")), "line": ("line", lambda p: self.once(p, lambda: f"{{{part()},{part()},1}}")),
+            "path": ("path", lambda p: self.once(p, lambda: f"[({part()},{part()}),({part()},1)]")), "circle": ("circle", lambda p: self.once(p, lambda: f"<({part()},{part()}),1>")),
+            "polygon": ("polygon", lambda p: self.once(p, lambda: f"(({part()},{part()}),({part()},1),(2,3))")),
+            "daterange": ("daterange", lambda p: self.once(p, lambda: f"[{self.day()},2001-02-03)")),
+            "datemultirange": ("datemultirange", lambda p: self.once(p, lambda: f"{{[{self.day()},2001-02-03)}}")),
         }  # fmt: skip
 
     def statements(self, rows: int) -> Iterator[str]:

@@ -170,7 +170,7 @@ def remedy_of(err: bytes) -> str:
         return error_text.more_locks(setting)
     if server_pin.ELSEWHERE.encode() in err:
         return server_pin.REMEDY
-    if b"No space left" in err:
+    if b"No space left" in err or b"Check free disk space" in err:
         return "free some space, and run it again"
     if LOST.search(err):
         return "look into the server's log for what ended it, and run it again when the server is back"

@@ -185,5 +185,6 @@ def create_database(target: Target, operation: str, *, template: str | None = No
         except psycopg.errors.ObjectInUse:
             raise
         except psycopg.Error as error:
-            raise ConnectionFailed(f"cannot create the database {target.database}: {sentence(error)}") from None
+            full = "free some space, and run it again" if isinstance(error, psycopg.errors.DiskFull) else None
+            raise ConnectionFailed(f"cannot create the database {target.database}: {sentence(error)}", remedy=full) from None
     return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -30,6 +31,15 @@ from skinspire_db.postgres.embedded_server import EmbeddedServer
 from skinspire_db.postgres.target import target_of
 
 ROWS = 40
+# Which of the server's words comes first is its affair: without room for its log it ends all sessions.
+FULL = (
+    "free some space",
+    "No space left on device",
+    "disk is full",
+    "went away",
+    "crash of another server process",
+    "server closed the connection",
+)
 
 
 def test_the_search_finds_a_token_in_every_encoding() -> None:
@@ -67,8 +77,12 @@ def canaries(project: Project) -> Canaries:
 
 @pytest.fixture
 def elsewhere(project: Project, tmp_path: Path) -> Iterator[EmbeddedServer]:
-    """A server of its own for the project's dev database, in whose files nothing else is."""
-    server = EmbeddedServer(throw_away_home(tmp_path), durable=False)
+    """A server of its own for the project's dev database, in whose files nothing else is, on a small disk where one can be made."""
+    home = throw_away_home(tmp_path) / "home"
+    home.parent.mkdir(parents=True, exist_ok=True)
+    small = ["mount", "-t", "tmpfs", "-o", "size=400m,mode=0755", "tmpfs", str(home.parent)]
+    mounted = shutil.which("mount") and subprocess.run(small, capture_output=True, check=False).returncode == 0
+    server = EmbeddedServer(home, durable=False)
     try:
         address = server.start()
         location = f"{address.user}:{address.password}@127.0.0.1:{address.port}/{project.database}"
@@ -76,6 +90,9 @@ def elsewhere(project: Project, tmp_path: Path) -> Iterator[EmbeddedServer]:
         yield server
     finally:
         server.destroy()
+        if mounted:
+            subprocess.run(["umount", str(home.parent)], check=True)
+        shutil.rmtree(home.parent)
 
 
 def written(server: EmbeddedServer, name: str) -> bytes:
@@ -110,13 +127,17 @@ def test_a_masked_copy_brings_no_canary_and_a_plain_one_brings_all(
 def test_what_an_ended_masked_copy_leaves_holds_nothing_of_the_source(
     project: Project, canaries: Canaries, elsewhere: EmbeddedServer, tmp_path: Path
 ) -> None:
-    """A killed task, Ctrl-C and a killed server: scratch databases, logs, and temporary files."""
+    """A killed task, Ctrl-C, a killed server and a full disk, in every step: scratch databases, logs, and temporary files."""
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     project.env["TMPDIR"] = str(temporary)
     halting = [sys.executable, str(CHECKOUT / "tests/halting_invoke.py")]
     copy = ["-r", str(CHECKOUT), "db.copy", "--source=test", "--target=dev", "--masked"]
-    for step, count, ended in (("copy", 3, "task"), ("copy", -1, "task"), ("compare", 0, "server"), ("swap", 6, "Ctrl-C")):
+    disk = elsewhere.home.parent
+    ends = [("source", 3, "Ctrl-C"), ("copy", 3, "task"), ("copy", -1, "task"), ("compare", 0, "server"), ("search", 2, "server"),
+            ("stamp", 1, "task"), ("swap", 6, "Ctrl-C")]  # fmt: skip
+    ends += [("copy", 3, "disk")] if disk.is_mount() else []
+    for step, count, ended in ends:
         address = elsewhere.start()
         with subprocess.Popen(
             [*halting, step, str(count), *copy], env=project.environment, cwd=project.root, text=True,
@@ -126,11 +147,15 @@ def test_what_an_ended_masked_copy_leaves_holds_nothing_of_the_source(
                 assert task.stdout and "HALTED\n" in iter(task.stdout.readline, ""), (step, task.communicate())
                 if ended == "server":
                     os.kill(elsewhere.status().pid or 0, signal.SIGKILL)
+                elif ended == "disk":
+                    (disk / "filler").write_bytes(bytes(max(shutil.disk_usage(disk).free - 300_000, 0)))
                 else:
                     task.send_signal(signal.SIGKILL if ended == "task" else signal.SIGINT)
-                _, err = task.communicate("go on\n" if ended == "server" else None, timeout=90)
+                _, err = task.communicate("go on\n" if ended in ("disk", "server") else None, timeout=90)
             finally:
                 task.kill()
+        (disk / "filler").unlink(missing_ok=True)
+        assert ended != "disk" or any(each in err for each in FULL), err
         assert task.returncode != 0 and not canaries.search(err.encode()), (step, err)
         assert canaries.search_files(temporary) == {}, (step, ended)
         address = elsewhere.start()
@@ -145,6 +170,8 @@ def test_what_an_ended_masked_copy_leaves_holds_nothing_of_the_source(
             assert canaries.search_text(dump(address, name, "--large-objects").encode()) == set(), (step, ended)
     elsewhere.stop()
     assert canaries.search_files(elsewhere.home) == {} and canaries.search_files(project.root) == {}
+    if not disk.is_mount():
+        pytest.skip("no tmpfs can be mounted here: all but the full disk was tried")
 
 
 @pytest.fixture
@@ -182,6 +209,10 @@ def test_masks_depend_on_secret_and_value_alone_and_a_broken_one_is_found(
     assert len(key) == len(elsewhere) == ROWS and not key & elsewhere, (
         "as many values as before, and none of another secret's"
     )
+    written = [
+        {word for rows in each.values() for word in re.findall(rb"[a-z]{12,}", b"\t".join(rows))} for each in (first, other)
+    ]
+    assert len(written[0]) > 1000 and not written[0] & written[1], "no invented text of one secret is one of another's"
     child = [row.split(b"\t") for row in first['"public"."child"']]
     assert {row[0] for row in child} == {row[2] for row in child} == key, "the same value has the same mask everywhere"
 

@@ -211,6 +211,9 @@ def test_keys_conditions_and_soft_references_hold_with_no_rule_but_the_models_ow
     assert outcome.code == 0, outcome.err
     taken = own.query("SELECT * FROM people ORDER BY 1"), own.query("SELECT * FROM visits ORDER BY 1, 2")
     assert own.query(JOINED) == own.query(JOINED, database(own, "TEST"))
+    for column in ("phone", "name", "share", "stars", "mood", "tags", "remarks", "facts->'contact'->>'phone'"):
+        counted = f"SELECT array_agg(n ORDER BY n) FROM (SELECT count(*) AS n FROM people GROUP BY {column}) AS s"
+        assert own.query(counted) == own.query(counted, database(own, "TEST")), f"as many duplicates in {column}"
     dump = own.dump()
     for value in ("Secretary", "Elm Street", "hidden away", "Person 1", "9000007919", "10.0.0.1", "2020-02-02"):
         assert value not in dump, value

@@ -26,7 +26,7 @@ TYPES = f"""
            CASE WHEN t.typtype = 'c' THEN ARRAY(SELECT jsonb_build_array(a.attname, a.atttypid::int8, a.atttypmod) FROM pg_attribute a
                      WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum) END,
            t.typtypmod, t.typnotnull,
-           EXISTS (SELECT FROM pg_constraint k WHERE k.contypid = t.oid AND k.contype = 'c' AND NOT {OWN_CODE})
+           (SELECT string_agg(pg_get_expr(k.conbin, 0), ' ') FROM pg_constraint k WHERE k.contypid = t.oid AND k.contype = 'c' AND NOT {OWN_CODE})
     FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
 """
 COLUMNS = f"""
@@ -47,13 +47,14 @@ KEYS = f"""
     JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE (x.indisunique OR x.indisexclusion) AND c.relkind = 'r' AND {USER_RELATION}
 """
+BOUNDS = "the bounds of the partition"
 # Without the bounds of partitions by hash, whose rows go to where they belong.
 CHECKS = f"""
     SELECT c.oid, k.conname, k.conkey::int2[], pg_get_expr(k.conbin, c.oid)
     FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE k.contype = 'c' AND c.relkind = 'r' AND k.conkey IS NOT NULL AND {USER_RELATION} AND NOT {OWN_CODE}
     UNION ALL
-    SELECT c.oid, 'the bounds of the partition', ARRAY(SELECT a.attnum FROM pg_attribute a JOIN pg_attribute u ON u.attname = a.attname
+    SELECT c.oid, '{BOUNDS}', ARRAY(SELECT a.attnum FROM pg_attribute a JOIN pg_attribute u ON u.attname = a.attname
                JOIN pg_partitioned_table p ON p.partrelid = u.attrelid AND u.attnum = ANY (p.partattrs::int2[])
                WHERE a.attrelid = c.oid AND p.partrelid IN (SELECT relid FROM pg_partition_ancestors(c.oid))),
            pg_get_partition_constraintdef(c.oid)
@@ -93,7 +94,7 @@ class Type:
     fields: list[tuple[str, int, int]] | None
     modifier: int
     not_null: bool
-    conditions: bool
+    conditions: str | None
 
 
 @dataclass(frozen=True)
@@ -144,11 +145,12 @@ class Key:
 
 @dataclass(frozen=True)
 class Check:
-    """A condition on the rows of a table, and the columns that it reads."""
+    """A condition on the rows of a table, and the columns that it reads; `names` is SQL with values that it may allow."""
 
     name: str
     columns: tuple[int, ...]
     condition: str
+    names: str = ""
 
 
 @dataclass

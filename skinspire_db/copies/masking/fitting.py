@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from skinspire_db.catalog import objects
 from skinspire_db.copies.masking import named, types
-from skinspire_db.copies.masking.catalogue import Check, Column, Key, Place
+from skinspire_db.copies.masking.catalogue import BOUNDS, Check, Column, Key, Place
 from skinspire_db.copies.masking.components import minimal_keys
 from skinspire_db.copies.masking.plan import LITERAL, NUMBER, Mask, Plan, of_list
 from skinspire_db.copies.masking.types import Wish
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
 SAMPLE = 500  # rows of each table on which conditions are tried; PostgreSQL itself tries them on all when they are copied
+COMBINED = 30  # ways of masking all columns of a condition that are tried
 MOST = 1000  # values that are tried for a list of numbers
 SAFE_ITEM = re.compile(r'(lower|upper)\(\(?"?[^()"]+"?\)?(::text)?\)|"?[^()"]+"?')
 NOT_NULL_ONLY = re.compile(r"\(?\(?\"?[^()\"]+\"? IS NOT NULL\)?\)?")
@@ -33,10 +35,10 @@ def fit(connection: Connection, plan: Plan) -> None:
     """
     before = dict(plan.masks)
     for column in plan.catalogue.columns.values():
-        if types.has_conditions(plan.catalogue, column.type):
+        if conditions := types.conditions(plan.catalogue, column.type):
             # Printing a value makes PostgreSQL cast it; the cast is what is tried.
             tried = f"octet_length(format('%s', {objects.quoted_name(column.name)})) >= 0"
-            domain = Check(f"the condition of {column.declared}", (column.place[1],), tried)
+            domain = Check(f"the condition of {column.declared}", (column.place[1],), tried, conditions)
             plan.catalogue.checks[column.place[0]] = [*plan.catalogue.checks.get(column.place[0], ()), domain]
     for columns, check in _checks(plan):
         if not _holds(connection, plan, columns, check):
@@ -138,30 +140,34 @@ def _refuse(plan: Plan, columns: list[Column], check: Check) -> None:
 
 
 def _alternatives(connection: Connection, plan: Plan, columns: list[Column], check: Check) -> Iterator[Alternative]:
-    """Other masks for the columns of a condition that have no rule, the ones that tell most of the column's shape first."""
+    """Other masks for the columns of a condition that have no rule: of one of them, the ones that tell most of its shape
+    first, and then of all of them.
+    """
     free = [column for column in columns if column.place[1] in check.columns and _is_free(plan, column)]
     dates = {
-        column.place: _as_unique(plan, column)
+        place: _as_unique(plan, plan.catalogue.columns[place])
         for column in free
         if types.resolved(plan.catalogue, column.type).known in named.FITS["date"]
+        for place in plan.groups[column.place]
     }
     if dates:
         yield dates
-    makers: list[Callable[[Column], Mask | None]] = [
-        lambda column: _formatted(plan, column),
+    makers: list[Callable[[Column], Alternative]] = [
+        lambda column: _of_group(plan, column, lambda each: _formatted(plan, each)),
         lambda column: _listed(connection, plan, column, check),
-        lambda column: None if column.not_null else Mask("null", "NULL"),
+        lambda column: _of_group(plan, column, lambda each: None if each.not_null else Mask("null", "NULL", by_type=True)),
     ]
-    for make in makers:
-        for column in free:
-            if mask := make(column):
-                group = [plan.catalogue.columns[place] for place in plan.groups[column.place]]
-                if len(group) == 1:
-                    yield {column.place: mask}
-                elif mask.name != "null":
-                    masks = {each.place: made for each in group if (made := make(each))}
-                    if len(masks) == len(group):  # the same values have the same mask everywhere
-                        yield masks
+    options = [[found for make in makers if (found := make(column))] for column in free]
+    yield from (each for several in itertools.zip_longest(*options) for each in several if each)
+    for several in itertools.islice(itertools.product(*options), COMBINED if free[1:] else 0):
+        yield {place: mask for each in several for place, mask in each.items()}
+
+
+def _of_group(plan: Plan, column: Column, make: Callable[[Column], Mask | None]) -> Alternative:
+    """The mask for all columns that hold the same values as this one; nothing where it does not fit one of them."""
+    group = plan.groups[column.place]
+    masks = {place: mask for place in group if (mask := make(plan.catalogue.columns[place]))}
+    return masks if len(masks) == len(group) else {}
 
 
 def _is_free(plan: Plan, column: Column) -> bool:
@@ -175,28 +181,37 @@ def _as_unique(plan: Plan, column: Column) -> Mask:
 
 
 def _formatted(plan: Plan, column: Column) -> Mask | None:
-    """Digits for digits, and letters for letters."""
-    if types.resolved(plan.catalogue, column.type).known not in types.TEXTS:
-        return None
-    wish = types.limited(plan.catalogue, column.type, column.modifier, Wish(unique=True, formatted=True))
+    """Digits for digits and letters for letters, also in the parts of a value."""
+    is_text = types.resolved(plan.catalogue, column.type).known in types.TEXTS
+    wish = types.limited(plan.catalogue, column.type, column.modifier, Wish(unique=is_text, formatted=True))
     found = types.default(plan.catalogue, column.type, column.modifier, column.quoted, wish)
-    return Mask(*found, injective=True) if found else None
+    return Mask(*found, injective=is_text) if found and found[1] != plan.masks[column.place].sql else None
 
 
-def _listed(connection: Connection, plan: Plan, column: Column, check: Check) -> Mask | None:
-    """One of those values that the condition itself names, or of the numbers between them, that it allows."""
-    if check.columns != (column.place[1],) or len(plan.groups[column.place]) > 1:
-        return None
-    texts = [each.replace("''", "'") for each in LITERAL.findall(check.condition)]
-    numbers = sorted({int(each) for each in NUMBER.findall(LITERAL.sub("", check.condition))})
+def _listed(connection: Connection, plan: Plan, column: Column, check: Check) -> Alternative:
+    """One of those values that the condition itself names, or of the numbers between them, that it allows, beside the other
+    values of a row. What the bounds of a partition name is for this partition, others have their own.
+    """
+    named_values = f"{check.condition} {check.names}"
+    texts = [each.replace("''", "'") for each in LITERAL.findall(named_values)]
+    numbers = sorted({int(each) for each in NUMBER.findall(LITERAL.sub("", named_values))})
+    texts += map(str, numbers)
     if numbers and numbers[-1] - numbers[0] <= MOST:
         texts += [str(number) for number in range(min(numbers[0], 0) - 1, numbers[-1] + 2)][:MOST]
-    name, good = objects.quoted_name(column.name), []
+    others = [plan.catalogue.columns[column.place[0], number] for number in check.columns if number != column.place[1]]
+    row = "".join(f", t.{objects.quoted_name(each.name)}" for each in others)
+    if others:
+        row += f" FROM ONLY {objects.quoted_name(column.schema, column.table)} AS t LIMIT 1"
+    name, found = objects.quoted_name(column.name), []
     for text in dict.fromkeys(texts):
-        value = f"SELECT CAST({named.literal(text)} AS {column.declared}) AS {name}"
-        if _tried(connection, f"SELECT ({check.condition}) IS TRUE FROM ({value}) AS m") is True:
-            good.append(text)
-    return of_list(column, good) if good else None
+        value = f"SELECT CAST({named.literal(text)} AS {column.declared}) AS {name}{row}"
+        found.append(_tried(connection, f"SELECT ({name})::text FROM ({value}) AS m WHERE {check.condition}"))
+    good = [text for text in dict.fromkeys(found) if isinstance(text, str)]  # as the type writes them
+    if check.name != BOUNDS:
+        return _of_group(plan, column, lambda each: of_list(each, good) if good else None)
+    parts = next((set(parts) for parts in plan.catalogue.parts.values() if column.table_name in parts), set())
+    alone = all(plan.catalogue.columns[place].table_name in parts for place in plan.groups[column.place])
+    return {column.place: replace(of_list(column, good), injective=False)} if good and alone else {}
 
 
 def _at_risk(plan: Plan, table: int, key: Key) -> bool:

@@ -149,10 +149,10 @@ def _array(catalogue: Catalogue, type_: Type, modifier: int, value: str, wish: W
 
 def _composite(catalogue: Catalogue, type_: Type, value: str, wish: Wish, depth: int) -> tuple[str, str]:
     """Each field masked by its own type; one of a type that is not known becomes NULL."""
-    items = []
+    items, kept = [], Wish(formatted=wish.formatted)
     for field, oid, modifier in type_.fields or ():
         part = f"({value})." + '"' + field.replace('"', '""') + '"'
-        masked = default(catalogue, oid, modifier, part, limited(catalogue, oid, modifier, Wish()), depth + 1)
+        masked = default(catalogue, oid, modifier, part, limited(catalogue, oid, modifier, kept), depth + 1)
         items.append(f"({masked[1]})::{catalogue.types[oid].name}" if masked else "NULL")
     # IS NULL is true for a row of NULLs, too.
     return "fields", f"CASE WHEN {value} IS DISTINCT FROM NULL THEN ROW({', '.join(items)})::{type_.name} END"
@@ -185,10 +185,10 @@ def modifier_of(catalogue: Catalogue, column: Column) -> int:
     return modifier
 
 
-def has_conditions(catalogue: Catalogue, oid: int, depth: int = 0) -> bool:
-    """Whether a type is a domain with a CHECK, or is made of one."""
+def conditions(catalogue: Catalogue, oid: int, depth: int = 0) -> str:
+    """The CHECKs of a domain and of the domains that a type is made of, as SQL; empty where there is none."""
     type_ = catalogue.types[oid]
-    parts = [type_.base, type_.element, *(part for _, part, _ in type_.fields or ())]
-    return type_.conditions or (
-        depth < 8 and any(has_conditions(catalogue, part, depth + 1) for part in parts if part in catalogue.types)
+    parts = [type_.base, type_.element, *(part for _, part, _ in type_.fields or ())] if depth < 8 else []
+    return (type_.conditions or "") + "".join(
+        conditions(catalogue, part, depth + 1) for part in parts if part in catalogue.types
     )
