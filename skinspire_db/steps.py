@@ -18,7 +18,7 @@ from skinspire_db.catalog import objects
 from skinspire_db.config import accepted, project_code
 from skinspire_db.config.environment import Environment
 from skinspire_db.config.project import Project
-from skinspire_db.content import seeding
+from skinspire_db.content import scenarios, seeding
 from skinspire_db.content.seeding import Content, Options
 from skinspire_db.errors import InvalidSetting, UsageError
 from skinspire_db.inspection import checks, verification
@@ -182,25 +182,29 @@ def _seed(
     doctors: int | str | None = None,
     random_seed: int | str | None = None,
     reference_only: bool | None = None,
+    scenario: str | None = None,
 ) -> Step:
     """A protected environment gets reference data only, unless people are asked for, which is refused."""
-    asked = patients is not None or doctors is not None
+    if scenario and reference_only:
+        raise UsageError("a scenario is test data, and --reference-only is for none", remedy="leave one of the two out")
+    content = context.content
+    told = scenarios.named(context.project, scenario, core=content.has_core) if scenario is not None else None
+    asked = patients is not None or doctors is not None or bool(told and told.numbers)
     given = {"patients": patients, "doctors": doctors, "random_seed": random_seed}
-    fallback = vars(Options()) | dict(context.defaults)
+    fallback = vars(Options()) | dict(context.defaults) | (told.numbers if told else {})
     numbers = {name: str(fallback[name] if value is None else value) for name, value in given.items()}
     policy = context.environment.policy
-    only = (not policy.test_data and not asked) if reference_only is None else reference_only
-    options = Options.parse(**numbers, reference_only=only)
-    content = context.content
+    only = ((told or not policy.test_data) and not asked) if reference_only is None else reference_only
+    options = Options.parse(**numbers, reference_only=bool(only))
     if asked and not only:
         seeding.refuse_without_people(content)
-    seeding.refuse_people(policy, options)
+    seeding.refuse_people(policy, options, told)
     return Step(
         "seed",
-        partial(seeding.seed, source=content, options=options, progress=context.report.progress),
+        partial(seeding.seed, source=content, options=options, progress=context.report.progress, scenario=told),
         seeding.refuse_without_tables,
         destroys="",
-        plans=partial(seeding.plan, source=content, options=options),
+        plans=partial(seeding.plan, source=content, options=options, scenario=told),
     )
 
 

@@ -158,7 +158,9 @@ def undo(ctx: Context, env: str | None = None, confirm: str | None = None, json:
     console.operate(ctx, env, db.undo, json=json, confirm=confirm)
 
 
-@task(help=ENV | SEED | JSON)
+@task(
+    help=ENV | SEED | JSON | {"scenario": "test data by name: busy-clinic, new-hospital, edge-cases or one of the project's"}
+)
 def seed(
     ctx: Context,
     env: str | None = None,
@@ -166,13 +168,14 @@ def seed(
     doctors: str | None = None,
     random_seed: str | None = None,
     reference_only: bool = False,
+    scenario: str | None = None,
     json: bool = False,
 ) -> None:
     """Apply the reference data, and invent people where test data is allowed."""
     from skinspire_db.operations import db
     from skinspire_db.terminal import console
 
-    chosen = _seed(patients, doctors, random_seed, reference_only)
+    chosen = _seed(patients, doctors, random_seed, reference_only)(scenario=scenario)
     console.operate(ctx, env, lambda context: db.seed(context, chosen), json=json)
 
 

@@ -14,6 +14,7 @@ from skinspire_db.errors import InvalidSetting
 CORE_MODELS = "skinspire_db.clinic.models"
 CORE_METADATA = f"{CORE_MODELS}:Base"
 CORE_REFERENCE = "skinspire_db.clinic:reference.toml"
+CORE_SCENARIOS = Path(__file__).parent.parent / "clinic" / "scenarios"
 CORE_PEOPLE = "skinspire_db.clinic.seed:people"
 CORE_CHECKS = "skinspire_db.clinic.checks:CHECKS"
 CORE_FACTORY = "skinspire_db.clinic.factories:Factory"
@@ -40,6 +41,27 @@ def reference(project: Project, *, core: bool) -> list[Path]:
         InvalidSetting: a file is not there, or the setting is no list of files.
     """
     return [_file(project, each) for each in _names(project, "reference", [CORE_REFERENCE] if core else [])]
+
+
+def scenarios(project: Project, *, core: bool) -> dict[str, Path]:
+    """The files of scenarios by name: the core's, where its tables are content, then the project's, which win over them.
+
+    Args:
+        project: The project.
+        core: Whether the core's tables are content.
+
+    Raises:
+        InvalidSetting: the setting names what is no folder.
+    """
+    named: Any = project.config.get("scenarios", "scenarios")
+    own = project.root / named if isinstance(named, str) else None
+    if own is None or ("scenarios" in project.config and not own.is_dir()):
+        raise InvalidSetting(
+            f"scenarios = {named!r} in pyproject.toml is no folder of the project", remedy='write scenarios = "scenarios"'
+        )
+    return {
+        path.stem: path for folder in (*([CORE_SCENARIOS] if core else []), own) for path in sorted(folder.glob("*.toml"))
+    }
 
 
 def people(project: Project, *, core: bool) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
@@ -15,6 +15,7 @@ from skinspire_db.config.policy import Policy
 from skinspire_db.content import files, reference
 from skinspire_db.content.files import ReferenceFile, Row, TableRows
 from skinspire_db.content.relations import Place
+from skinspire_db.content.scenarios import Scenario
 from skinspire_db.errors import GuardRefused, InvalidSetting, StepFailed, UsageError
 from skinspire_db.lifecycle import own_code
 from skinspire_db.lifecycle.failures import AS_IT_WAS
@@ -151,8 +152,14 @@ class Content:
         return bool(left_out)
 
 
-def seed(connection: Connection, source: Content, options: Options, progress: Progress | None = None) -> Summary:
-    """Reference data, then invented people, in the caller's transaction.
+def seed(
+    connection: Connection,
+    source: Content,
+    options: Options,
+    progress: Progress | None = None,
+    scenario: Scenario | None = None,
+) -> Summary:
+    """Reference data, then invented people and the rows of a scenario, in the caller's transaction.
 
     Raises:
         GuardRefused: the policy forbids test data, and the options ask for it.
@@ -165,6 +172,10 @@ def seed(connection: Connection, source: Content, options: Options, progress: Pr
     summary = apply_reference(connection, source)
     if source.people and not options.reference_only:
         _invent(connection, source, Seeding(connection, policy, options, progress), summary)
+    if scenario:
+        tables = scenario.file.tables(policy)
+        made = reference.apply(connection, tables, source.insert if source.python_defaults else None)
+        summary.numbers |= {f"scenario_{name.removeprefix('reference_')}": value for name, value in made.numbers.items()}
     connection.execute("SELECT set_config('app.current_user', '', true)")
     _analyze_new(connection)
     return summary
@@ -188,12 +199,13 @@ def apply_reference(connection: Connection, source: Content) -> Summary:
     return summary
 
 
-def pending(connection: Connection, source: Content) -> dict[str, tuple[int, int]]:
+def pending(connection: Connection, source: Content, scenario: Iterable[TableRows] = ()) -> dict[str, tuple[int, int]]:
     """How many rows seeding would add to and change in which table, found out by reading only.
 
     Args:
         connection: an open connection.
         source: the project's files.
+        scenario: rows that would be added after them.
 
     Returns:
         table -> rows that would be added, rows that would be changed.
@@ -202,7 +214,7 @@ def pending(connection: Connection, source: Content) -> dict[str, tuple[int, int
         StepFailed: a row of the files cannot be looked up.
     """
     counts: dict[str, tuple[int, int]] = {}
-    for changes in reference.plan(connection, source.tables):
+    for changes in reference.plan(connection, files.merged([*source.tables, *scenario])):
         if (number := (len(changes.added) + len(changes.waiting), len(changes.updated))) != (0, 0):
             counts[changes.table.table] = number
     for file in source.files:
@@ -212,18 +224,20 @@ def pending(connection: Connection, source: Content) -> dict[str, tuple[int, int
     return counts
 
 
-def plan(connection: Connection | None, source: Content, options: Options) -> list[str]:
+def plan(connection: Connection | None, source: Content, options: Options, scenario: Scenario | None = None) -> list[str]:
     """What seeding would do, in phrases.
 
     Args:
         connection: The database; None where it will be empty, and every row is added.
         source: What is seeded.
         options: Whether people are invented.
+        scenario: What else is seeded.
     """
+    added_later = scenario.file.tables(source.environment.policy) if scenario else []
     if connection is None:
-        counts = {table.table: (len(table.rows), 0) for table in source.tables}
+        counts = {table.table: (len(table.rows), 0) for table in files.merged([*source.tables, *added_later])}
     else:
-        counts = pending(connection, source)
+        counts = pending(connection, source, added_later)
     phrases = []
     for table, (added, changed) in counts.items():
         phrases += [f"add {counted(added, 'row')} to {table}"] if added else []
@@ -234,17 +248,18 @@ def plan(connection: Connection | None, source: Content, options: Options) -> li
     return phrases
 
 
-def refuse_people(policy: Policy, options: Options) -> None:
+def refuse_people(policy: Policy, options: Options, scenario: Scenario | None = None) -> None:
     """Let people be invented only where the policy allows it.
 
     Args:
         policy: what the environment allows.
         options: how many people are asked for.
+        scenario: test data, too.
 
     Raises:
         GuardRefused: people are asked for, and the policy forbids test data.
     """
-    if not options.reference_only and not policy.test_data:
+    if (scenario or not options.reference_only) and not policy.test_data:
         raise GuardRefused("test data is never seeded into a protected environment", remedy="add --reference-only")
 
 
