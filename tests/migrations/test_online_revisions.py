@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import pytest
-from conftest import Project
-from migration_support import app, at, head  # noqa: F401
+from conftest import Project, throw_away_home
+from migration_support import app, at, head, revision  # noqa: F401
+
+from skinspire_db.postgres.embedded_server import EmbeddedServer
 
 
 def concurrent(project: Project, name: str, after: str | None, *up: str, down: str = "pass", marker: object = True) -> Path:
@@ -140,7 +147,7 @@ AFTER = """
 @pytest.fixture
 def pets(make_project: Callable[..., Project]) -> Project:
     """An application's own tables and history, no line of the core; the newest revision is noted in a table of its own."""
-    project = make_project('metadata = ["pets:Base"]\nmigrations = "history"\nversion_table = "meta.history"\ncore = false\n')
+    project = make_project('metadata = ["pets:Base"]\nmigrations = "history"\nversion_table = "meta.history"\n')
     (project.root / "pets.py").write_text(MODELS + BEFORE)
     (project.root / "history" / "versions").mkdir(parents=True)
     project.execute(f'CREATE DATABASE "{project.database}"', "postgres")
@@ -212,3 +219,66 @@ def test_the_branch_that_has_an_applied_revision_is_named(app: Project) -> None:
     assert app.invoke("migrate.status", "--json").json["elsewhere"] == {"ours": ["feature/pets"]}
     git("merge", "feature/pets")
     assert app.invoke("db.prepare").code == 0
+
+
+@pytest.mark.slow
+def test_kill_9_of_task_and_server_in_each_phase(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text('[tool.skinspire_db]\nmetadata = ["pets:Base"]\nmigrations = "migrations"\n')
+    (tmp_path / "pets.py").write_text(MODELS + BEFORE)
+    (tmp_path / "migrations" / "versions").mkdir(parents=True)
+    server = EmbeddedServer(throw_away_home(tmp_path), durable=False)
+    running: list[subprocess.Popen[str]] = []
+    try:
+        project = Project(tmp_path, server.start())
+        project.env = {"DEV_DATABASE_URL": project.url("clinic")}
+        project.execute("CREATE DATABASE clinic", "postgres")
+        revision(project, "first", None, "CREATE TABLE visits (day int); INSERT INTO visits SELECT generate_series(1, 9)")
+        assert project.forked("migrate.upgrade").code == 0
+        concurrent(project, "online", "first", "CREATE INDEX CONCURRENTLY ix_own ON visits (day)")
+
+        def until(query: str) -> None:
+            deadline = time.monotonic() + 30
+            while project.query(f"SELECT EXISTS ({query})") != [(True,)]:
+                assert time.monotonic() < deadline, query
+                time.sleep(0.05)
+
+        def start(writer: psycopg.Connection, waits_in: str) -> subprocess.Popen[str]:
+            """The task, as it waits for the writer's transaction."""
+            writer.execute("BEGIN; INSERT INTO visits VALUES (0)")
+            running.append(project.start("migrate.upgrade"))
+            until(f"SELECT FROM pg_stat_activity WHERE query ~ '^{waits_in} INDEX CONCURRENTLY' AND wait_event_type = 'Lock'")
+            project.execute("SET lock_timeout = '5s'; INSERT INTO visits VALUES (10)")  # no other writer waits
+            return running[-1]
+
+        def gone() -> None:
+            until("SELECT WHERE NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory')")
+
+        for waits_in in ("CREATE", "DROP"):  # the index is built, then what is left of it is dropped
+            with project.connect() as writer:
+                start(writer, waits_in).kill()
+                gone()
+            assert indexes(project) == [("ix_own", False)] and at(project) == ["first"]
+        with contextlib.closing(project.connect()) as writer:
+            task = start(writer, "DROP")
+            os.kill(server.status().pid or 0, signal.SIGKILL)
+            _, err = task.communicate(timeout=60)
+        assert task.returncode == 1 and "goes on from there" in err and "as it was" not in err, err
+        server.start()
+        with project.connect() as writer, project.connect() as journal:
+            task = start(writer, "DROP")
+            journal.execute("BEGIN; LOCK TABLE skinspire_tools.journal IN EXCLUSIVE MODE")
+            writer.execute("ROLLBACK")
+            until(
+                "SELECT FROM pg_stat_activity WHERE query ~ 'INSERT INTO skinspire_tools.journal' AND wait_event_type = 'Lock'"
+            )
+            task.kill()
+            gone()
+        assert indexes(project) == [("ix_own", True)] and at(project) == ["first"], "built, and not yet noted"
+        outcome = project.forked("migrate.upgrade")
+        assert outcome.code == 0 and "1 done before" in outcome.out and at(project) == ["online"], outcome
+        assert indexes(project) == [("ix_own", True)]
+    finally:
+        for task in running:
+            task.kill()
+            task.communicate()
+        server.destroy()
