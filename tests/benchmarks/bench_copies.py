@@ -39,6 +39,42 @@ def bench_450_megabytes_of_patients() -> list[Figure]:
         return figures(project, "450 MB of patients", rounds=3)
 
 
+def bench_snapshots_of_450_megabytes() -> list[Figure]:
+    with bench() as project:
+        project.invoke("db.setup", "--env=test", "--patients=330000")
+        named = ("--env=test", "--name=one")
+
+        def take() -> float:
+            took = project.invoke("snapshot.take", *named)
+            project.invoke("snapshot.drop", *named)
+            return took
+
+        def restore() -> float:
+            project.invoke("snapshot.take", *named)
+            took = project.invoke("snapshot.restore", *named)
+            project.invoke("snapshot.drop", *named)
+            return took
+
+        def dslr() -> list[float]:
+            env = project.env
+            server = f"postgres://{env['PGUSER']}:{env['PGPASSWORD']}@{env['PGHOST']}:{env['PGPORT']}"
+            command = (shutil.which("dslr") or "dslr", "--url", f"{server}/skinspire_test")
+            return [timed(*command, word, "one", env=env) for word in ("snapshot", "restore", "delete")]
+
+        taken, restored, script = medians(take, restore, lambda: piped(project), rounds=3)
+        found = [
+            Figure(f"`{name}`, 450 MB of patients", ours, "`pg_dump \\| psql`", script, 0.2)
+            for name, ours in (("snapshot.take", taken), ("snapshot.restore", restored))
+        ]
+        if shutil.which("dslr"):
+            peers = sorted(dslr() for _ in range(3))[1]
+            found += [
+                Figure("`snapshot.take`, 450 MB of patients", taken, "`dslr snapshot`", peers[0], 1),
+                Figure("`snapshot.restore`, 450 MB of patients", restored, "`dslr restore`", peers[1], 1),
+            ]
+        return found
+
+
 def bench_2_gigabytes_of_pgbench() -> list[Figure]:
     with bench() as project:
         pgbench(project, 135)
@@ -91,21 +127,26 @@ def pgbench(project: Bench, scale: int) -> None:
     project.invoke("env.stamp", "--env=test", "--confirm=skinspire_test")
 
 
+def piped(project: Bench) -> float:
+    """pg_dump into psql, as scripts did it."""
+    with (
+        emptied(project) as into,
+        subprocess.Popen([TOOLS / "pg_dump", "skinspire_test"], env=project.env, stdout=subprocess.PIPE) as out,
+    ):
+        started = time.perf_counter()
+        subprocess.run(
+            [TOOLS / "psql", "-X", "-q", into], env=project.env, stdin=out.stdout, stdout=subprocess.DEVNULL, check=True
+        )
+        out.wait()
+        return time.perf_counter() - started
+
+
 def figures(project: Bench, what: str, rounds: int) -> list[Figure]:
     """Everything once to warm up, then so many rounds in turns."""
     dump, backups, floor = project.root / "default.dump", project.root / "backups", project.root / "floor"
 
     def legacy() -> float:
-        with (
-            emptied(project) as into,
-            subprocess.Popen([TOOLS / "pg_dump", "skinspire_test"], env=project.env, stdout=subprocess.PIPE) as out,
-        ):
-            started = time.perf_counter()
-            subprocess.run(
-                [TOOLS / "psql", "-X", "-q", into], env=project.env, stdin=out.stdout, stdout=subprocess.DEVNULL, check=True
-            )
-            out.wait()
-            return time.perf_counter() - started
+        return piped(project)
 
     def pgcopydb() -> float:
         env = project.env | {"PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}", "TMPDIR": str(project.root)}
