@@ -18,6 +18,8 @@ from skinspire_db.config.project import replace, write_atomically
 from skinspire_db.copies import backup_folder
 from skinspire_db.errors import BackupInvalid
 
+STATE_BYTES = 4096
+FIRST = "not connected yet"
 MARK_SECONDS = 10  # between two marks that are kept
 
 
@@ -46,7 +48,7 @@ class State:
 
     pid: int
     slot: str
-    said: str = "not connected yet"
+    said: str = FIRST
     at: float = 0.0
     lsn: int = 0
     kept: int = 0
@@ -116,9 +118,15 @@ class Archive:
 
     def note(self, state: State) -> None:
         """Keep what the receiver notes. It is written several times a second, and not forced to the disk."""
+        file, text = self.folder / "receiver.json", json.dumps(asdict(state)).ljust(STATE_BYTES)
         aside = self.folder / "receiver.json.new"
-        aside.write_text(json.dumps(asdict(state)), encoding="utf-8")
-        replace(aside, self.folder / "receiver.json")
+        try:
+            aside.write_text(text, encoding="utf-8")
+            replace(aside, file)
+        except OSError:  # a full disk still has the blocks of the old one, and is what a reader must learn of
+            aside.unlink(missing_ok=True)
+            with file.open("r+", encoding="utf-8") as opened:
+                opened.write(text)
 
     @property
     def marks(self) -> list[Mark]:

@@ -23,13 +23,13 @@ from skinspire_db.postgres.client_programs import ended, physical_tools, said
 from skinspire_db.postgres.error_text import sentence
 from skinspire_db.postgres.target import Target, target_of
 from skinspire_db.recovery import replication
-from skinspire_db.recovery.archive import MARK_SECONDS, Archive, Mark, State
+from skinspire_db.recovery.archive import FIRST, MARK_SECONDS, Archive, Mark, State
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
 OPERATION = "backup.start"
-POLL_SECONDS, RETRY_SECONDS, START_SECONDS = 0.3, 1.0, 20
+POLL_SECONDS, RETRY_SECONDS, START_SECONDS, PATIENCE_SECONDS = 0.3, 1.0, 20, 5
 BACKGROUND: list[subprocess.Popen[bytes]] = []  # receivers that this process has started, and that outlive it
 GONE = b"has already been removed"  # the server no longer has the WAL that comes next
 # A server whose machine is gone closes no connection: without these, the receiver would wait for two hours.
@@ -82,6 +82,7 @@ class Receiver:
             ) from None
         try:
             self.archive.stop_file.unlink(missing_ok=True)
+            self._say(FIRST)
             while not self._stopping():
                 self._say(self._receive_once())
                 deadline = time.monotonic() + RETRY_SECONDS
@@ -120,6 +121,7 @@ class Receiver:
             connections.autocommit(connection)
             if note := replication.hold_slot(connection, self.state.slot):
                 self.tell(note)
+            self._remove_half_made(connection)
             options = [f"--directory={self.archive.wal}", f"--slot={self.state.slot}", "--synchronous", "--no-loop"]
             process = physical_tools(source.version).start(
                 "pg_receivewal", target, *options, "--no-password", "--status-interval=1", stderr=subprocess.PIPE
@@ -137,7 +139,7 @@ class Receiver:
         """Note how far it is, until it ends or the receiver is told to stop."""
         waiting: tuple[float, int] | None = None  # a moment, and what was flushed by then
         boundaries: list[int] = []
-        kept = time.monotonic() - MARK_SECONDS
+        kept, began = time.monotonic() - MARK_SECONDS, self.state.at
         while process.poll() is None and not self._stopping():
             rows = connection.execute(PROGRESS.encode(), (self.state.slot,)).fetchall()
             if not rows:
@@ -158,8 +160,15 @@ class Receiver:
             self.state = dataclasses.replace(
                 self.state, at=mark.at, lsn=mark.lsn, kept=int(keeps or 0), reach=str(reach), limit=str(limit)
             )
-            self._say("")
+            self._say("" if mark.at > began else self.state.said)
             time.sleep(POLL_SECONDS)
+
+    def _remove_half_made(self, connection: Connection) -> None:
+        """Remove a file that a full disk has cut short while it was made: it holds nothing, and pg_receivewal refuses it."""
+        row = connection.execute("SELECT setting::int8 FROM pg_settings WHERE name = 'wal_segment_size'").fetchone()
+        for file in self.archive.wal.glob("*.partial"):
+            if row and file.stat().st_size not in (0, row[0]):
+                file.unlink()
 
     def _begin_anew(self) -> None:
         """There is a gap: what was received before it is kept aside, so that pg_receivewal begins where the slot does."""
@@ -206,12 +215,13 @@ def start(environment: Environment, archive: Archive) -> None:
         )  # fmt: skip
     BACKGROUND.append(process)
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and process.poll() is None:
         state = archive.state
-        if state and state.pid == process.pid and not state.said and state.at:
-            return
-        if process.poll() is not None:
-            break
+        if state and state.pid == process.pid:
+            if not state.said and state.at:
+                return
+            if state.said != FIRST:  # some of it passes: a slot that a dead receiver's pg_receivewal still holds
+                deadline = min(deadline, time.monotonic() + PATIENCE_SECONDS)
         time.sleep(0.1)
     state = archive.state
     says = state.said if state and state.pid == process.pid else "it ended at once"
@@ -250,9 +260,12 @@ def _main() -> None:
     given = parser.parse_args()
     environment = environments.resolve(given.environment)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    Receiver(
-        environment, Archive.of(environment, given.folder), lambda line: print(time.strftime("%F %T"), line, flush=True)
-    ).serve()
+    Receiver(environment, Archive.of(environment, given.folder), _log).serve()
+
+
+def _log(line: str) -> None:
+    with contextlib.suppress(OSError):  # a full disk, which the receiver outlives
+        print(time.strftime("%Y-%m-%d %H:%M:%S"), line, flush=True)
 
 
 if __name__ == "__main__":
