@@ -104,6 +104,7 @@ def bump(ctx: Context, name: str | None = None, json: bool = False) -> None:
         "view": "the view, or materialized view, that the file is to define",
         "function": "the function",
         "trigger": "the name of a trigger file, to be written by hand",
+        "policy": "the name of a policy file, to be written by hand",
         "from-database": "write what the database has, as version 1; sql.install then takes it over as it is",
     }
 )
@@ -113,6 +114,7 @@ def new(
     view: str | None = None,
     function: str | None = None,
     trigger: str | None = None,
+    policy: str | None = None,
     from_database: bool = False,
     json: bool = False,
 ) -> None:
@@ -121,7 +123,7 @@ def new(
     from skinspire_db.operations import sql
     from skinspire_db.terminal import console
 
-    wanted = {"view": view, "function": function, "trigger": trigger}
+    wanted = {"view": view, "function": function, "trigger": trigger, "policy": policy}
     if from_database:
         console.operate(ctx, env, lambda context: sql.from_database(context.environment, wanted), json=json)
         return

@@ -12,7 +12,7 @@ from skinspire_db.config.project import Project
 from skinspire_db.errors import UsageError
 from skinspire_db.objects import dependents, ledger, live, versions
 from skinspire_db.objects.files import SqlFile
-from skinspire_db.objects.kinds import FUNCTION, KINDS, MASK, TRIGGER, VIEW, Kind
+from skinspire_db.objects.kinds import FUNCTION, KINDS, MASK, POLICY, TRIGGER, VIEW, Kind
 from skinspire_db.postgres import search_path
 
 if TYPE_CHECKING:
@@ -26,6 +26,11 @@ SKELETONS = {
     ),
     FUNCTION: ("", "CREATE OR REPLACE FUNCTION public.{name}() RETURNS integer LANGUAGE sql AS $$\n    SELECT 1\n$$;\n"),
     VIEW: ("", "CREATE OR REPLACE VIEW public.{name} AS\nSELECT 1 AS one;\n"),
+    # It lets no row pass until it is edited. A file of this kind is its header alone.
+    POLICY: (
+        '\n[[policy]]\nname = "{name}"\ntables = ["the_table"]\nfor = "SELECT"\nto = "application"\nusing = "false"\n',
+        "",
+    ),
 }
 # Extensions' own are not the application's to define.
 NAMED = """
@@ -59,7 +64,7 @@ def skeleton(project: Project, kind: Kind, name: str, *, dry: bool = False) -> W
     """
     file = new_file(project, kind, name)
     header, body = SKELETONS[kind]
-    text = f'/*\nversion = 1\nsummary = "what {name} is for"\n{header}*/\n' + body.format(name=name)
+    text = f'/*\nversion = 1\nsummary = "what {name} is for"\n{header}*/\n{body}'.replace("{name}", name)
     if not dry:
         versions.write_unlocked(file, text)
     return Written(file.name, file.path, [])

@@ -20,7 +20,7 @@ from skinspire_db.objects import diff as differing
 from skinspire_db.objects import install as installing
 from skinspire_db.objects import status as state
 from skinspire_db.objects.files import SqlFile
-from skinspire_db.objects.kinds import KINDS, TRIGGER, Kind
+from skinspire_db.objects.kinds import KINDS, POLICY, TRIGGER, Kind
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
@@ -192,10 +192,10 @@ def from_database(environment: Environment, wanted: Mapping[str, str | None]) ->
         UsageError: Not one of the two is named.
     """
     kind, name = _chosen(wanted)
-    if kind is TRIGGER:
+    if kind in (TRIGGER, POLICY):
         raise UsageError(
-            "a trigger file says on which tables it belongs, which no database knows",
-            remedy=f"invoke sql.new --trigger={name}",
+            f"a {kind.word} file says on which tables it belongs, which no database knows",
+            remedy=f"invoke sql.new --{kind.word}={name}",
         )
 
     def write(connection: Connection, *, dry: bool = False) -> Summary:
@@ -225,7 +225,7 @@ def _chosen(wanted: Mapping[str, str | None]) -> tuple[Kind, str]:
     chosen = [(kind, name) for kind in KINDS if (name := wanted.get(kind.word))]
     if len(chosen) != 1:
         raise UsageError(
-            "sql.new needs one of --view, --function and --trigger",
+            "sql.new needs one of --view, --function, --trigger and --policy",
             remedy="for a new view: invoke sql.new --view=patient_list",
         )
     return chosen[0]

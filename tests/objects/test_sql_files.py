@@ -11,6 +11,9 @@ import pytest
 from conftest import Project
 from migration_support import head, revision
 
+from skinspire_db.objects.files import read_file
+from skinspire_db.objects.kinds import POLICY
+
 OPEN = "CREATE OR REPLACE VIEW visits_open AS SELECT visit_id, label(status) AS state FROM visits WHERE status IN ('open', 'held');"
 LABEL = "CREATE OR REPLACE FUNCTION label(status varchar) RETURNS text LANGUAGE sql RETURN upper(status);"
 COUNTED = (
@@ -231,8 +234,9 @@ def test_from_the_database_and_taken_over_as_it_is(clinic: Project) -> None:
     for arguments, says in (
         (["--view=visits_open"], "there is an SQL file views/visits_open already"),
         (["--view=nonesuch"], "there is no view nonesuch in the database"),
-        (["--view=a", "--function=b"], "needs one of --view, --function and --trigger"),
+        (["--view=a", "--function=b"], "needs one of --view, --function, --trigger and --policy"),
         (["--trigger=a"], "a trigger file says on which tables it belongs"),
+        (["--policy=a"], "a policy file says on which tables it belongs"),
     ):
         outcome = clinic.invoke("sql.new", *arguments, "--from-database")
         assert outcome.code == 2 and says in outcome.err, outcome.err
@@ -240,10 +244,12 @@ def test_from_the_database_and_taken_over_as_it_is(clinic: Project) -> None:
 
 @pytest.mark.slow
 def test_a_new_file_is_edited_and_bumped(clinic: Project) -> None:
-    for kind in ("view", "function", "trigger"):
+    for kind, folder in {"view": "views", "function": "functions", "trigger": "triggers", "policy": "policies"}.items():
         assert clinic.invoke("--dry", "sql.new", f"--{kind}=novel").code == 0
-        assert not (clinic.root / "sql" / f"{kind}s").exists()
+        assert not (clinic.root / "sql" / folder).exists()
         assert clinic.invoke("sql.new", f"--{kind}=novel").code == 0
+    [policy] = read_file(clinic.root / "sql" / "policies" / "novel.sql", kind=POLICY).policies
+    assert (policy.name, policy.tables, policy.using) == ("novel", ("the_table",), "false"), "it lets no row pass"
     assert "novel.sql:2: version 1 is not in sql.lock" in clinic.invoke("sql.install").err
     outcome = clinic.invoke("sql.bump", "--name=views/novel")
     assert outcome.code == 0 and outcome.out == "views/novel is version 1\n"
