@@ -125,7 +125,9 @@ def test_a_definition_is_refused_by_name_until_it_is_allowed(shop: Project) -> N
     assert "view of_other" in shop.invoke(*copy).err
     # What a file of the project says is in developers' hands already.
     (shop.root / "migrations" / "versions").mkdir(parents=True)
-    (shop.root / "migrations" / "versions" / "1_views.sql").write_text(f"CREATE VIEW of_other AS SELECT '{other}'::text AS x")
+    (shop.root / "migrations" / "versions" / "1_views.sql").write_text(
+        f"CREATE VIEW of_other AS SELECT '{other.upper()}'::text AS x"
+    )
     done = shop.invoke(*copy)
     assert done.code == 0, done.err
     for left in ("large objects", "user mappings"):

@@ -67,9 +67,11 @@ def holding(connection: Connection, project: Project, search: Search, found: dic
         for text in _texts(sql):
             texts.setdefault(text, name)
     held = search.held(connection, list(texts))
-    files = _files(project) if held else ""
+    files = _files(project).lower() if held else ""
     return {
-        texts[text]: column for text, column in held.items() if text not in files and text.replace("'", "''") not in files
+        texts[text]: column
+        for text, column in held.items()
+        if not any(each in files for each in (text.lower(), text.lower().replace("'", "''")))
     }
 
 
