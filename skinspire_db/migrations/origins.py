@@ -101,5 +101,7 @@ def _made_by(target: Target, project: Project, files: ScriptDirectory, at: list[
         connections.begin(connection, target.policy)
         for script in steps:
             running.apply(connection, project, files, script)
+            connection.commit()  # a label that one adds can be used by the next only then
+            connections.begin(connection, target.policy)
         made = snapshot(connection)
         return Expected(made, {})
