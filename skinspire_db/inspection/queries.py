@@ -26,7 +26,9 @@ KIND = """
 ABOUT = """
     SELECT current_database() AS name, current_setting('server_version') AS version, pg_postmaster_start_time() AS running_since,
            pg_database_size(d.oid) AS bytes, pg_encoding_to_char(d.encoding) AS encoding, d.datcollate AS collation,
-           pg_get_userbyid(d.datdba) AS owner, current_user AS "user", pg_is_in_recovery() AS replica
+           pg_get_userbyid(d.datdba) AS owner, current_user AS "user", pg_is_in_recovery() AS replica,
+           (SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            WHERE n.nspname = 'skinspire_tools' AND c.relkind IN ('r', 'p')) AS tables_of_tools
     FROM pg_database d WHERE d.datname = current_database()
 """
 STAMP = "SELECT environment, identity::text, stamped_at, stamped_by FROM skinspire_tools.stamp"

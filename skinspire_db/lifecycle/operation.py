@@ -190,6 +190,7 @@ class Operation(ABC):
         result, report = Result(self.operation, self.environment.name), report or Report()
         try:
             with self.environment.pin.operation(), contextlib.ExitStack() as stack:
+                report.begin("server")  # one that has to be made or started takes seconds
                 target = target_of(self.environment, start=self.connects)
                 result.database = target.database
                 report.target(target)
@@ -199,6 +200,8 @@ class Operation(ABC):
             self.explain(error, result)
             result.tell(error, time.monotonic() - started)
             raise error from None
+        finally:
+            report.end()
         result.seconds = time.monotonic() - started
         return result
 

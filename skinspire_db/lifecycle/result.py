@@ -129,6 +129,9 @@ class Report:
     def begin(self, name: str) -> None:
         """A step has begun."""
 
+    def end(self) -> None:
+        """Nothing runs any more."""
+
     def step(self, done: StepResult) -> None:
         """A step has ended; nothing is committed yet."""
 

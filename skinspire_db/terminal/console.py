@@ -55,16 +55,17 @@ class ConsoleReport(Report):
 
     def target(self, target: Target) -> None:
         """Show the database that the operation is about to begin on."""
+        self.end()
         if not self.quiet:
             say_wrapped(f"{target.environment}: {target}")
 
     def begin(self, name: str) -> None:
         """Show a step while it runs, on a terminal."""
-        self._still()
+        self.end()
         if not self.quiet and live.is_lively(sys.stdout) and live.is_lively(sys.stderr):
             self._activity = live.Activity(name, sys.stderr)
 
-    def _still(self) -> None:
+    def end(self) -> None:
         """Take away what is shown of a step that runs."""
         for shown in (self._activity and self._activity.end, self._bar is not None and self._bar.close):
             if shown:
@@ -73,7 +74,7 @@ class ConsoleReport(Report):
 
     def step(self, done: StepResult) -> None:
         """Show a step that has ended, with its numbers and seconds."""
-        self._still()
+        self.end()
         if self.quiet:
             return
         for line in step_lines(done.name, _numbers(done), done.seconds):
@@ -117,7 +118,7 @@ class ConsoleReport(Report):
         if self.quiet or not live.is_lively(sys.stderr):
             return
         if self._bar is None:
-            self._still()
+            self.end()
             from tqdm import tqdm
 
             self._bar = tqdm(total=total, desc=what, leave=False, **options)

@@ -25,6 +25,7 @@ HEADERS = {
     "transaction_seconds": "transaction",
     "state_seconds": "for",
     "privileges": "may",
+    "foreign_keys": "FKs",
     "what": "what it does",
 }
 # Of use in --json and to Mermaid, and nothing to read.
@@ -32,6 +33,8 @@ FOR_JSON = (
     "rows_estimated", "entry", "steps", "tool_version", "server_version", "references_schema", "references_table", "optional",
     "one_to_one",
 )  # fmt: skip
+OF_AN_OPERATION = ("environment", "host", "role")  # db.history --operation shows them
+SPARED = ("owner", "kind", "schema")  # columns that a narrow terminal does without, where they are alike in all rows
 SHORTENED = {"query": 60, "result": 90}  # characters
 NUMBER = re.compile(r"[~+-]?\d[\d,]*(\.\d+)?( (bytes|kB|MB|GB|TB|s|min|h))?")
 NO_NUMBER = ("", "-", "unknown")
@@ -169,9 +172,10 @@ def as_text(found: Inspection, width: int | None = None) -> str:
     if found.about:
         blocks.append(_indented(tabular(_facts(found.about), (), "plain", inside)))
     for name, rows in found.sections.items():
-        blocks.append(in_lines(_title(name, rows), width))
+        shown, alike = _spared(rows, inside)
+        blocks.append(in_lines(_title(name, rows) + alike, width))
         if rows:
-            blocks.append(_indented(tabular(*_cells(rows), width=inside)))
+            blocks.append(_indented(tabular(*_cells(shown), width=inside)))
     return "\n".join(blocks)
 
 
@@ -213,10 +217,38 @@ def _title(name: str, rows: list[Row]) -> str:
     return f"{title} ({ESTIMATES})" if estimated else title
 
 
+def _spared(rows: list[Row], width: int | None) -> tuple[list[Row], str]:
+    """The rows without columns that are alike in all of them, where words would be broken for want of room; and these."""
+    alike = []
+    for key in SPARED:
+        if len(rows) < 2 or width is None or _has_room(*_cells(rows), width):
+            break
+        if key in rows[0] and len({row[key] for row in rows}) == 1:
+            alike.append(f", {key} {rows[0][key]}")
+            rows = [{name: value for name, value in row.items() if name != key} for row in rows]
+    return rows, "".join(alike)
+
+
+def _has_room(cells: Sequence[Sequence[str]], headers: Sequence[str], width: int) -> bool:
+    """Whether no word has to be broken."""
+    from tabulate import MIN_PADDING
+
+    columns = zip(*cells, strict=True)
+    words = (
+        max(
+            width_of(printable(word))
+            for word in (*" ".join(column).split(), *(w + " " * MIN_PADDING for w in header.split()))
+        )
+        for column, header in zip(columns, headers, strict=True)
+    )
+    return sum(words) + len(GAP) * (len(headers) - 1) <= width
+
+
 def _cells(rows: list[Row]) -> tuple[list[list[str]], list[str]]:
     """The values as a reader wants them, and the headers; columns in which no row says anything are left out."""
     empty: tuple[object, ...] = (None, "", [])
-    keys = [key for key in rows[0] if key not in FOR_JSON and any(row[key] not in empty for row in rows)]
+    hidden = FOR_JSON + (OF_AN_OPERATION if "entry" in rows[0] else ())
+    keys = [key for key in rows[0] if key not in hidden and any(row[key] not in empty for row in rows)]
     keys += ["rows"] if "rows" in rows[0] and "rows" not in keys else []
     keys.sort(key=list(rows[0]).index)
     return [[_cell(key, row) for key in keys] for row in rows], [HEADERS.get(key, key.replace("_", " ")) for key in keys]
@@ -267,6 +299,8 @@ def _facts(about: Row) -> list[tuple[str, str]]:
         ("database", f"{size(about['bytes'])}, {about['encoding']}, collation {about['collation']}, owner {about['owner']}"),
         ("stamp", f"{stamp['environment']}, identity {stamp['identity']}" if stamp else "none"),
     ]
+    if about.get("tables_of_tools"):
+        facts.append(("left out", f"{about['tables_of_tools']} tables of the tools, in the schema skinspire_tools"))
     if about.get("revisions") is not None:
         at = ", ".join(about["revisions"]) or "no revision"
         head = {True: ", the head", False: ", which is not the head", None: ""}[about["at_head"]]
