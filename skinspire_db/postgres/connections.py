@@ -15,7 +15,7 @@ from skinspire_db.errors import (
     PermissionMissing,
     SkinspireError,
 )
-from skinspire_db.postgres import error_text, search_path
+from skinspire_db.postgres import error_text, failover, search_path
 from skinspire_db.postgres.error_text import absence, refusal
 from skinspire_db.postgres.target import Target, libpq_parameters
 
@@ -56,8 +56,11 @@ def connect(target: Target, operation: str, *, database: str | None = None) -> C
     """
     import psycopg
 
-    started = False
-    for pause in (*PAUSES, None):
+    started, pauses = False, iter((*PAUSES, None))
+    # With several hosts, a standby may be about to be promoted.
+    waits = target.policy.connect_retry if len(failover.servers(target)) > 1 and target.pin.server is None else 0.0
+    deadline = time.monotonic() + waits
+    while True:
         try:
             return open_once(target, operation, database)
         except psycopg.Error as error:
@@ -68,11 +71,14 @@ def connect(target: Target, operation: str, *, database: str | None = None) -> C
             continue
         refused = refusal(failure, target)
         exists = None if refused else _exists(target, database or target.database)
+        if exists is None and not refused and time.monotonic() < deadline:
+            time.sleep(PAUSES[-1])
+            continue
+        pause = next(pauses)
         if not exists or pause is None:
             raise refused or absence(failure, target, database or target.database, exists)
         reopen(target, operation, database or target.database)
         time.sleep(pause)  # it was not there a moment ago: another operation has made it, or decides whether to drop it
-    raise AssertionError
 
 
 def require_direct(target: Target, operation: str, *, writes: bool = True) -> None:
@@ -161,14 +167,17 @@ def open_once(target: Target, operation: str, database: str | None = None) -> Co
 
     Raises:
         psycopg.Error: there is no connection.
-        ConnectionFailed: it led to another server.
+        ConnectionFailed: it led to another server, or to a former primary.
     """
     import psycopg
 
     other = {"dbname": database} if database else {}
+    first = target.pin.server is None
     connection = psycopg.connect(**(libpq_parameters(target, f"skinspire-db {operation}") | other))
     try:
         target.pin.prove(connection, moves=target.server is not None)
+        if first:
+            failover.require_newest(target, connection.info)
         connection.execute(search_path.PIN)  # for this transaction; begin() says it for those that follow
     except BaseException:
         connection.close()

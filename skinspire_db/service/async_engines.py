@@ -162,8 +162,9 @@ async def _connect(target: Target, policy: Policy, wait_seconds: float, given: d
     deadline, pause = time.monotonic() + wait_seconds, 0.05
     while True:
         try:
+            reached = await asyncio.to_thread(engines.current, target)
             return await driver.AsyncConnection.connect(
-                **engines.connect_parameters(target, policy, given), cursor_factory=driver.AsyncCursor
+                **engines.connect_parameters(reached, policy, given), cursor_factory=driver.AsyncCursor
             )
         except psycopg.OperationalError as error:
             if engines.PERMANENT_ERROR.search(str(error)) or time.monotonic() + pause > deadline:

@@ -29,7 +29,7 @@ from skinspire_db.config.policy import Policy
 from skinspire_db.config.server_pin import Pin
 from skinspire_db.config.tenancy import AllHospitals
 from skinspire_db.errors import HospitalNotSet
-from skinspire_db.postgres import connections
+from skinspire_db.postgres import connections, failover
 from skinspire_db.postgres.target import Target, libpq_parameters, replica, target_of
 from skinspire_db.service import driver, options, ownership, test_override
 from skinspire_db.service.identity import Identity
@@ -126,6 +126,7 @@ class Service:
 
 _services: dict[str | None, Service] = {}
 _lock = threading.Lock()
+_left_out: set[str] = set()  # former primaries that were logged
 _inherited: list[Any] = []  # a forked child keeps its parent's pools alive: to collect them would end the connections
 
 
@@ -255,7 +256,7 @@ def _connect(target: Target, policy: Policy, wait_seconds: float, given: dict[st
     pause = 0.05
     while True:
         try:
-            return driver.connect(**connect_parameters(target, policy, given))
+            return driver.connect(**connect_parameters(current(target), policy, given))
         except psycopg.OperationalError as error:
             if PERMANENT_ERROR.search(str(error)) or time.monotonic() + pause > deadline:
                 raise connections.explain(error, replace(target, pin=Pin())) from None
@@ -263,6 +264,20 @@ def _connect(target: Target, policy: Policy, wait_seconds: float, given: dict[st
             target.parameters.update(target.server.start().parameters)  # its port may be another one now
         time.sleep(pause)
         pause = min(pause * 2, 1.0)
+
+
+def current(target: Target) -> Target:
+    """The target without servers that were primaries before another one was promoted; each is logged once.
+
+    Raises:
+        ConnectionFailed: two of its servers are primaries of different databases.
+    """
+    old = failover.former(target)
+    for each in old:
+        if each.shown not in _left_out:
+            _left_out.add(each.shown)
+            log.warning("%s, and is left out", failover.refusal(target, each).message)
+    return failover.without(target, old)
 
 
 def connect_parameters(target: Target, policy: Policy, given: dict[str, Any]) -> dict[str, Any]:

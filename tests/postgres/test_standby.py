@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import psycopg
 import pytest
 from conftest import Project, throw_away_home
+from service_app import service as service
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from test_hosts import application
 
+from skinspire_db.database_service import close_db_connections, get_db_session
+from skinspire_db.postgres import failover
 from skinspire_db.postgres.embedded_server import EmbeddedServer
 
 pytestmark = pytest.mark.slow
@@ -146,3 +154,54 @@ def test_of_two_hosts_the_primary_is_found(pair: Pair) -> None:
         connection.execute("SELECT pg_promote()")
     assert application(project, code) == "False\n", "after the failover the other one serves"
     assert project.invoke("db.prepare").code == 0
+
+
+def test_a_promoted_standby_is_followed_and_the_former_primary_refused_by_name(
+    pair: Pair, service: Callable[[Project], Project], caplog: pytest.LogCaptureFixture
+) -> None:
+    project, primary, standby = pair.project, pair.primary, pair.standby
+    (project.root / "pyproject.toml").write_text("[tool.skinspire_db.environments.dev]\nconnect_retry = 60\n")
+    project.env["DEV_DATABASE_URL"] = at(project, primary, standby, options="?target_session_attrs=read-write")
+    service(project)
+
+    def port() -> str:
+        with get_db_session() as session:
+            session.execute(text("UPDATE hospitals SET name = name"))
+            return str(session.execute(text("SHOW port")).scalar_one())
+
+    def served() -> str:
+        """As an application whose blocks of the moment are lost with the server."""
+        for _ in range(50):
+            with contextlib.suppress(DBAPIError):
+                return port()
+        raise AssertionError("no block succeeds")
+
+    old, new = primary.partition(":")[2], standby.partition(":")[2]
+    assert port() == old
+    process = pair.server.status().pid
+    assert process
+    os.kill(process, signal.SIGKILL)
+    with ThreadPoolExecutor() as pool:
+        followed, verified = pool.submit(served), pool.submit(project.process, "db.history", "--json")
+        time.sleep(1)
+        assert not followed.done() and not verified.done(), "no server takes writes yet"
+        with psycopg.connect(at(project, standby), autocommit=True) as connection:
+            connection.execute("SELECT pg_promote()")
+        assert followed.result(120) == new
+        assert verified.result(120).code == 0, verified.result().err
+    assert port() == new
+    assert project.invoke("db.verify").code == 0
+    # The former primary comes back, and is the first in the list: it takes writes that nothing else would see.
+    pair.server.start()
+    failover._seen.clear()
+    refused = project.invoke("db.history")
+    assert refused.code == 1 and f"{primary} is a former primary of clinic: {standby} was promoted" in refused.err, (
+        refused.err
+    )
+    assert "timeline 2, not 1" in refused.err and f"take {primary} out of DEV_DATABASE_URL" in refused.err
+    close_db_connections()
+    with caplog.at_level("WARNING"):
+        assert port() == new
+    assert f"{primary} is a former primary" in caplog.text
+    project.env["DEV_DATABASE_URL"] = at(project, standby)
+    assert project.invoke("db.history").code == 0
