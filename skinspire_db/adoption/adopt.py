@@ -129,7 +129,8 @@ class Work:
             self.written[path] = path.read_text(encoding="utf-8") if path.exists() else None
             write_atomically(path, text)
         shown = [str(path.relative_to(project.root)) if path.is_relative_to(project.root) else str(path) for path in texts]
-        return Summary({"accepted": len(new), "files": len(texts)}, lines=shown, data={"files": shown})
+        careful = inventory.policies_left(connection, self.files, self.environment.name)
+        return Summary({"accepted": len(new), "files": len(texts)}, lines=[*shown, *careful], data={"files": shown})
 
     def take_back_files(self) -> None:
         """Put the files back that were written for a transaction that was not committed."""

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from typing import TYPE_CHECKING
 
 from skinspire_db.adoption.subject import Subject, listed
 from skinspire_db.catalog import objects
 from skinspire_db.catalog.definitions import plain, split
 from skinspire_db.lifecycle.result import Summary, counted
 from skinspire_db.migrations import drift
-from skinspire_db.objects import ledger
+from skinspire_db.objects import ledger, needs
 from skinspire_db.objects.counting import twice
+from skinspire_db.objects.files import SqlFile
 from skinspire_db.objects.status import status
+
+if TYPE_CHECKING:
+    from skinspire_db.postgres.connections import Connection
 
 SERVER = """
     SELECT current_setting('server_version'), pg_size_pretty(pg_database_size(current_database())),
@@ -134,6 +139,7 @@ def triggers(subject: Subject) -> Summary:
     lines.append(
         "adopting leaves the owner's as they are and installs none of ours: invoke triggers.install does, when asked"
     )
+    lines += policies_left(subject.connection, subject.files, subject.target.environment)
     data = {
         "triggers": {"count": len(rows), "alike": alike, "disabled": [row[0] for row in rows if row[3]]},
         "clashes": clashes, "counted_already": counted_already, "files": [each.as_dict() for each in states],
@@ -145,6 +151,24 @@ def triggers(subject: Subject) -> Summary:
         "clashing_names": len(clashes),
     }
     return Summary(numbers, lines, data=data)
+
+
+def policies_left(connection: Connection, files: list[SqlFile], environment: str) -> list[str]:
+    """What to say of the policies that tenancy asks for: adopting changes nothing, so it makes none of them.
+
+    Args:
+        connection: the database.
+        files: the project's SQL files.
+        environment: its name, for the command.
+    """
+    asked = [file for file in files if file.policies and file.roles]
+    lacks = needs.lacks(connection, asked)
+    return [
+        f"careful: tenancy is on, and adopting makes no policies; the command that does: invoke sql.install"
+        f" --env={environment} --name={file.name}"
+        for file in asked
+        if file.name not in lacks
+    ]
 
 
 def _matches(pattern: str, text: str) -> bool:

@@ -86,7 +86,10 @@ def of_database(
     """
     present = {role for (role,) in connection.execute("SELECT rolname::text FROM pg_roles").fetchall()}
     if missing := [role for role in (roles.application, roles.system) if role not in present]:
-        return [Fault(f"there is no role {missing[0]}", _ask(tenant_roles.statements(connection, roles)))]
+        mend = _ask(tenant_roles.statements(connection, roles))
+        if connection.execute(tenant_roles.MAY_MAKE_ROLES).fetchone() == (True,):  # an install makes them with the policies
+            mend = _install(next((file for file in files if file.policies), None), ledger.read(connection))
+        return [Fault(f"there is no role {missing[0]}", mend)]
     found = list(_of_roles(connection, roles))
     own = str(connection.info.user)
     if missing := [each for each in tenant_roles.statements(connection, roles) if f" TO {tenant_roles.quoted(own)}" in each]:
@@ -101,7 +104,7 @@ def of_database(
             states = policies.states(connection, file, entry)
             found += [Fault(f"{name}: {state}, {note}", INSTALL) for name, state, note in states if state != "INSTALLED"]
         else:
-            found.append(Fault(f"{file.name} was never installed here", INSTALL))
+            found.append(Fault(f"{file.name} was never installed here", _install(file, entries)))
     asked = {"role": roles.application, "policies": keys}
     views = {key for entry in entries.values() for key in entry.functions}  # what a file makes, an install mends
     for says, statement in search_path.rows(connection, REACHED, asked):
@@ -196,6 +199,11 @@ def definers(connection: Connection, roles: Roles) -> list[str]:
     """  # noqa: S608
     asked = {"role": roles.application, "system": roles.system}
     return [name for (name,) in search_path.rows(connection, query, asked)]
+
+
+def _install(file: SqlFile | None, entries: dict[str, ledger.Entry]) -> str:
+    """The command that installs a file: where an adoption has left others alone, too, one without its name makes these."""
+    return f"{INSTALL} --name={file.name}" if file and file.name not in entries else INSTALL
 
 
 def _ask(statements: list[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -260,3 +261,34 @@ def test_a_fault_of_the_models_hides_no_other_difference(old_clinic: Project) ->
     assert written.code == 0 and "PostgreSQL refuses it, and it is left out: constraint slips_name_key" in written.out
     made = old_clinic.forked("db.setup", "--env=test")  # the models alone make no database
     assert made.code == 1 and "no unique constraint matching" in made.err
+
+
+@pytest.mark.slow
+def test_tenancy_after_an_adoption(make_project: Callable[..., Project]) -> None:
+    """Adopting makes no policy, and says by which command they are made: that makes these alone, and db.verify asks for no more."""
+    project = make_project('tenancy = true\nmetadata = ["app:metadata"]\nmigrations = "migrations"\n')
+    (project.root / "app.py").write_text(
+        "from sqlalchemy import *\nmetadata = MetaData()\nTable('visits', metadata, Column('visit_id', Integer, primary_key=True,"
+        " autoincrement=False), Column('hospital_id', UUID, nullable=False), Column('updated_at', TIMESTAMP(timezone=True)))\n"
+    )
+    project.execute(f'CREATE DATABASE "{project.database}"', "postgres")
+    try:
+        project.execute("CREATE TABLE visits (visit_id int PRIMARY KEY, hospital_id uuid NOT NULL, updated_at timestamptz)")
+        adopted = project.invoke("db.adopt", "--env=dev", f"--confirm={project.database}", "--reason=as it was")
+        command = "sql.install --env=dev --name=policies/tenant"
+        assert adopted.code == 0 and command in " ".join(adopted.out.split()), adopted.out + adopted.err
+        verified = project.invoke("db.verify")
+        assert verified.code == 1 and command in verified.err and project.query("SELECT FROM pg_policy") == []
+        assert project.invoke(*command.split()).code == 0
+        assert len(project.query("SELECT FROM pg_policy")) == 2
+        assert project.query("SELECT FROM pg_trigger WHERE NOT tgisinternal") == [], "the triggers are left alone still"
+        verified = project.invoke("db.verify")
+        assert "login" in verified.err and "policies/tenant" not in verified.out, (
+            verified.out
+        )  # which is a superuser in tests
+        drift = project.invoke("db.drift")
+        assert drift.code == 0, drift.out
+    finally:
+        project.execute(f'DROP DATABASE IF EXISTS "{project.database}" WITH (FORCE)', "postgres")
+        for role in ("app", "system"):
+            project.execute(f'DROP ROLE IF EXISTS "{project.database}_{role}"', "postgres")
