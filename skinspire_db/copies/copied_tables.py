@@ -51,10 +51,13 @@ class Reading:
     Attributes:
         expressions: column -> SQL of the column's type that takes its place.
         where: the condition of the rows that are copied; empty for all, "false" for none.
+        by_value: columns whose expressions read nothing but the column, and cost more than looking up what they were for the
+            same value: where a column has few values, PostgreSQL keeps that (Memoize).
     """
 
     expressions: dict[str, str] = dataclasses.field(default_factory=dict)
     where: str = ""
+    by_value: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -88,9 +91,15 @@ class Table:
         """The COPY that reads it."""
         source, reading = self.listed, self.reading
         if reading != Reading():
-            chosen = (reading.expressions.get(column, f"t.{quoted_name(column)}") for column in self.columns)
-            where = f" WHERE {reading.where}" if reading.where else ""
-            source = f"(SELECT {', '.join(chosen)} FROM ONLY {self.quoted} AS t{where})"  # noqa: S608
+            looked_up = [column for column in self.columns if column in reading.by_value]
+            values = {column: f"v{number}.v" for number, column in enumerate(looked_up)}
+            chosen = ((reading.expressions | values).get(column, f"t.{quoted_name(column)}") for column in self.columns)
+            rows = f"ONLY {self.quoted} AS t" + (f" WHERE {reading.where}" if reading.where else "")
+            if looked_up and reading.where:  # before the expressions are run
+                rows = f"(SELECT t.* FROM {rows} OFFSET 0) AS t"  # noqa: S608
+            for number, column in enumerate(looked_up):
+                rows += f" CROSS JOIN LATERAL (SELECT {reading.expressions[column]} AS v OFFSET 0) AS v{number}"
+            source = f"(SELECT {', '.join(chosen)} FROM {rows})"  # noqa: S608
         return f"COPY {source} TO STDOUT (FORMAT {self.format})"
 
     @property

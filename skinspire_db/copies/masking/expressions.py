@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 SETTING = "skinspire_db.masking"  # the sessions' setting with the secret, which no SQL text holds
 SECRET = f"(SELECT decode(current_setting('{SETTING}'), 'hex'))"  # without a column, so PostgreSQL runs it once a query
 HEX = "0123456789abcdef"
 CONSONANTS = "bcdfghjklmnpqrst"  # no word of any length is made of these alone
+# The bits of eight bytes that are left of a number, and those that are set: each byte is then one of the letters bcfgrsvw.
+LEFT, SET = int.from_bytes(b"\x15" * 8), int.from_bytes(b"\x62" * 8)
+LONG = 24  # letters, which have three bits each; fewer need four each
+POWERS = f"'{{{', '.join(str(10**n) for n in range(16))}}}'::bigint[]"
 ROUNDS = 4  # of a Feistel network: enough by Luby and Rackoff against chosen plaintexts and ciphertexts
 # Each range of numbers is permuted in itself: those with as many digits, cut where a type ends. (first number, factors of
 # how many there are): so a pseudonym fits each type that its number fits.
@@ -25,23 +27,42 @@ ARRAYS = [f"ARRAY[{', '.join(map(str, each))}]::bigint[]" for each in zip(*RANGE
 
 def hashed(text: str, tag: str = "") -> str:
     """The keyed hash of an SQL text, as bytea; `tag` makes it another one."""
-    return f"sha256({SECRET} || convert_to('{tag}:' || {text}, 'UTF8'))"
+    return f"sha256({_key(tag)} || convert_to({text}, 'UTF8'))"
+
+
+def _key(tag: str) -> str:
+    return f"(SELECT {SECRET} || '{tag}:'::bytea)"  # without a column, as SECRET
 
 
 def number_of(digest: str) -> str:
-    """A number from 0 to 2^56 - 1, of a hash."""
-    return f"('x' || left(encode({digest}, 'hex'), 14))::bit(56)::bigint"
+    """A number from 0 to 2^56 - 1, of a keyed hash; what shortens that needs no key."""
+    return f"(hashtextextended(encode({digest}, 'hex') COLLATE \"C\", 0) & {2**56 - 1})"
+
+
+def letters(value: str, length: int) -> str:
+    """Consonants, three bits of the text's hash each, in a third of the time that translate() takes.
+
+    Args:
+        value: the SQL of the text.
+        length: how many, at least; a multiple of eight.
+    """
+    eights = " || ".join(f"int8send(hashtextextended(h, {seed}) & {LEFT} | {SET})" for seed in range((length + 7) // 8))
+    return (
+        f"(SELECT encode({eights}, 'escape') FROM (SELECT encode({hashed(value)}, 'hex') COLLATE \"C\" AS h OFFSET 0) AS h)"
+    )
 
 
 def text(value: str) -> str:
     """As many characters as the text has, and no word."""
-    letters = f"translate(left(encode({hashed(value)}, 'hex'), length({value})), '{HEX}', '{CONSONANTS}')"
-    return f"left(repeat({letters}, length({value}) / 64 + 1), length({value}))"
+    return f"rpad('', length({value}), {letters(value, 16)})"
 
 
 def code(value: str, length: int) -> str:
-    """A text of so many letters, another one for each text: at 20 letters, 80 bits, two of 10^9 texts do not meet."""
-    return f"translate(left(encode({hashed(value)}, 'hex'), {length}), '{HEX}', '{CONSONANTS}')"
+    """A text of so many letters, or letters and digits, another one for each text: at 20, two of 10^9 texts do not meet."""
+    if length >= LONG:
+        return f"left({letters(value, length)}, {length})"
+    # Without vowels it is no word; replace() takes a tenth of translate()'s time.
+    return f"replace(replace(left(encode({hashed(value)}, 'hex'), {length}), 'a', 'x'), 'e', 'z')"
 
 
 def name(value: str, tag: str = "name", length: int = 8) -> str:
@@ -56,8 +77,8 @@ def name(value: str, tag: str = "name", length: int = 8) -> str:
 
 def phone(value: str) -> str:
     """As many digits as the text has characters, after its + if it has one."""
-    digits = f"translate(left(encode({hashed(value)}, 'hex'), length({value})), 'abcdef', '345678')"
-    return f"CASE WHEN left({value}, 1) = '+' THEN '+' || left({digits}, length({value}) - 1) ELSE left({digits}, length({value})) END"
+    digits = f"lpad(({number_of(hashed(value))} % {10**15})::text, 15, '0')"
+    return f"rpad(CASE WHEN left({value}, 1) = '+' THEN '+' ELSE '' END, length({value}), {digits})"
 
 
 def characters(value: str) -> str:
@@ -66,23 +87,27 @@ def characters(value: str) -> str:
     A Feistel network over the two halves of the text; letters beyond ASCII stay in their block of 32. Texts of digits alone
     stay such texts, so that the halves can be added to as numbers, in an eighth of the time.
     """
-    mixed, digits = _network(value, _shifted), _network(value, _added)
-    return f"CASE WHEN {value} ~ '^[0-9]{{2,30}}$' THEN {digits} ELSE {mixed} END"
+    # A regular expression with a number of repetitions takes four times as long.
+    digits = f"length({value}) BETWEEN 2 AND 30 AND translate({value}, '0123456789', '') = ''"
+    return f"CASE WHEN {digits} THEN {_of_digits(value)} ELSE {_mixed(value)} END"
 
 
-def _network(value: str, step: Callable[[str, str, int], str]) -> str:
+def _of_digits(value: str) -> str:
+    parts = f"left({value}, n / 2)::bigint AS l, substr({value}, n / 2 + 1)::bigint AS r, ({POWERS})[n / 2 + 1] AS ls, ({POWERS})[n - n / 2 + 1] AS rs"
+    last = f"SELECT n, {parts} FROM (SELECT length({value}) AS n OFFSET 0) AS n OFFSET 0"
+    for number in range(ROUNDS):
+        one, other = ("l", "r") if number % 2 == 0 else ("r", "l")
+        keyed = f"sha256({_key(f'digits{number}')} || int8send({other} * 32 + n))"
+        last = f"SELECT n, ls, rs, {other}, ({one} + {number_of(keyed)} % {one}s) % {one}s AS {one} FROM ({last}) AS s{number} OFFSET 0"
+    return f"(SELECT lpad(l::text, n / 2, '0') || lpad(r::text, n - n / 2, '0') FROM ({last}) AS s)"
+
+
+def _mixed(value: str) -> str:
     last = f"SELECT left({value}, length({value}) / 2) AS l, substr({value}, length({value}) / 2 + 1) AS r WHERE {value} IS NOT NULL OFFSET 0"
     for number in range(ROUNDS):
         one, other = ("r", "l") if number % 2 == 0 else ("l", "r")
-        last = f"SELECT {other}, {step(one, other, number)} AS {one} FROM ({last}) AS s{number} OFFSET 0"
+        last = f"SELECT {other}, {_shifted(one, other, number)} AS {one} FROM ({last}) AS s{number} OFFSET 0"
     return f"(SELECT l || r FROM ({last}) AS s)"
-
-
-def _added(half: str, key: str, number: int) -> str:
-    """The digits, with the hash of the other half added, as many as they were."""
-    most = f"('1' || repeat('0', length({half})))::bigint"
-    added = f"({half}::bigint + {number_of(hashed(key, f'half{number}'))}) % {most}"
-    return f"lpad(({added})::text, length({half}), '0')"
 
 
 def _shifted(shifted: str, key: str, number: int) -> str:

@@ -96,7 +96,7 @@ def of_text(mask: str, value: str, wish: Wish) -> str:
 
 def _email(value: str, wish: Wish) -> str:
     domain = "@example.com"
-    room = 16 if wish.length is None else min(16, wish.length - len(domain))
+    room = expressions.LONG if wish.length is None else min(expressions.LONG, wish.length - len(domain))
     if room < 4:
         return expressions.text(value)
     return f"{expressions.code(value, room)} || '{domain}'"

@@ -87,7 +87,13 @@ class Plan:
             if column.place in self.masks and self.masks[column.place].changes
         }
         where = "false" if any(column.table_name in self.dropped for column in columns.values()) else table.reading.where
-        return replace(table, reading=Reading(expressions_, where))
+        by_value = frozenset(name for name in expressions_ if _costs_a_hash(self, columns[name]))
+        return replace(table, reading=Reading(expressions_, where, by_value))
+
+
+def _costs_a_hash(plan: Plan, column: Column) -> bool:
+    known = types.resolved(plan.catalogue, column.type).known
+    return known in types.TEXTS and plan.masks[column.place].name not in ("null", "constant", "password")
 
 
 def _storage(catalogue: Catalogue, column: Column) -> str:

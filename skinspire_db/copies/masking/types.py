@@ -124,7 +124,7 @@ def _text(known: str, value: str, wish: Wish) -> tuple[str, str]:
     if wish.formatted or (wish.unique and length is not None and length < 20):
         return "digits", expressions.characters(plain)
     if wish.unique:
-        return "code", expressions.code(plain, min(length or 24, 24))
+        return "code", expressions.code(plain, min(length or 28, 28))
     return "text", expressions.text(plain)
 
 
