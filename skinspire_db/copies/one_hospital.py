@@ -7,6 +7,7 @@ partitions and tables without a key are all alike, and nothing is written in the
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -203,6 +204,11 @@ class OneHospital:
                 return found
             found -= tied
 
+    @cached_property
+    def _ties(self) -> Counter[int]:
+        """By how many keys the rows of a table refer to rows that are some hospital's."""
+        return Counter(link.source for link in self.links if link.target in self.owned or link.target in self.tenants)
+
     def _led_to(self, table: Relation, members: Collection[int], condition: Condition, *, up: bool = False) -> str:
         """The rows of a table that foreign keys lead to, from rows of other tables that meet a condition, and through rows of
         the members: down to rows that refer, or up to rows that are referred to.
@@ -234,6 +240,8 @@ class OneHospital:
             return ""
         if source and target and (source.column, target.column) in link.columns:
             return ""
+        if not source and self._ties[link.source] == 1:
+            return ""  # by this key alone it is known whose the row is
         return (
             f"SELECT count(*) FROM {link.source_rows} AS t JOIN {link.target_rows} AS r ON {link.condition}"  # noqa: S608
             f" WHERE {self._taken(link.source, 't')} AND NOT {self._taken(link.target, 'r')}"

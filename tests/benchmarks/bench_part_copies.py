@@ -10,6 +10,14 @@ from pathlib import Path
 from .harness import CHECKOUT, Bench, Figure, bench, medians
 
 HOSPITALS = 500
+TABLES = 2000
+TABLE = """
+    CREATE TABLE t_{number} (
+        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, hospital_id uuid NOT NULL, name varchar(50) NOT NULL UNIQUE,
+        facts jsonb, amount numeric(10, 2) CHECK (amount >= 0), created_at timestamptz DEFAULT now(),
+        parent_id bigint REFERENCES t_{parent}
+    )
+"""
 # Each hospital has the patients of the one that db.setup made, so many times, and visits that refer to them.
 MULTIPLY = """
     SET session_replication_role = replica;
@@ -61,6 +69,22 @@ def one_hospital(times: int) -> list[Figure]:
         )
         share = 2 * whole / HOSPITALS + 1
         return [Figure(f"one hospital of {HOSPITALS} out of {size:.1f} GB", ours, "twice its share, and a second", share, 1)]
+
+
+def bench_mask_check_of_2000_tables() -> list[Figure]:
+    """Every column of an application of its own with the mask that its type has."""
+    with bench() as project:
+        (project.root / "shop.py").write_text("from sqlalchemy import MetaData\n\nmetadata = MetaData()\n")
+        (project.root / "pyproject.toml").write_text('[tool.skinspire_db]\nmetadata = ["shop:metadata"]\n')
+        with project.connect("postgres") as connection:
+            connection.execute("CREATE DATABASE skinspire_dev")
+        with project.connect("skinspire_dev") as connection:
+            for number in range(TABLES):
+                connection.execute(TABLE.format(number=number, parent=max(number - 1, 0)).encode())
+            connection.execute("VACUUM ANALYZE")
+        project.invoke("env.stamp", "--env=dev", "--confirm=skinspire_dev")
+        (ours,) = medians(lambda: project.invoke("mask.check", "--env=dev", exit_code=3))
+        return [Figure(f"mask.check of {TABLES:,} tables", ours, "a fixed second", 1, 1)]
 
 
 def peak(project: Bench, *arguments: str) -> float:

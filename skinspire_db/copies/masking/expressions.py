@@ -5,8 +5,8 @@ from __future__ import annotations
 SETTING = "skinspire_db.masking"  # the sessions' setting with the secret, which no SQL text holds
 SECRET = f"(SELECT decode(current_setting('{SETTING}'), 'hex'))"  # without a column, so PostgreSQL runs it once a query
 HEX = "0123456789abcdef"
-CONSONANTS = "bcdfghjklmnpqrst"  # no word of any length is made of these alone
-# The bits of eight bytes that are left of a number, and those that are set: each byte is then one of the letters bcfgrsvw.
+# The bits of eight bytes that are left of a number, and those that are set: each byte is then one of the letters bcfgrsvw, which
+# make no word of any length.
 LEFT, SET = int.from_bytes(b"\x15" * 8), int.from_bytes(b"\x62" * 8)
 LONG = 24  # letters, which have three bits each; fewer need four each
 POWERS = f"'{{{', '.join(str(10**n) for n in range(16))}}}'::bigint[]"
