@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from pathlib import Path
 
 from skinspire_db.config.environment import Environment
@@ -40,7 +41,7 @@ def start(environment: Environment, folder: Path | None = None, *, foreground: b
             summary.lines = [str(archive.folder)]
             if foreground:
                 with contextlib.suppress(KeyboardInterrupt):
-                    receiver.Receiver(environment, archive, lambda line: print(line, flush=True)).serve()
+                    receiver.Receiver(environment, archive, lambda line: print(line, file=sys.stderr, flush=True)).serve()
             elif archive.runs:
                 running.note("a receiver runs already")
             else:
@@ -129,6 +130,9 @@ def report(environment: Environment, folder: Path | None = None) -> Job:
             except SkinspireError as error:
                 more = [status.Finding("server", error.message, error.remedy or "invoke db.doctor --env={env}")]
             found = [*status.findings(environment, archive, connection), *more]
+            if servers := RecoveredServer.kept(environment.project):
+                says = f"{', '.join(str(each.home) for each in servers)}: invoke backup.stop --kept ends and deletes them"
+                found.append(status.Finding("recovered servers", says))
             bad = [each for each in found if each.remedy]
             summary.numbers = {"looked_at": len(found), "complaints": len(bad)}
             summary.rows = [each.row for each in found]

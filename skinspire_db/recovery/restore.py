@@ -111,7 +111,7 @@ def restore(
             return take.over(connection, then, names)
 
     danger = f"replace the rows of {', '.join(names)} in {{}}"
-    return Pipeline("backup.restore", environment, (Step("take", run, destroys=danger),), arguments)
+    return Pipeline("backup.restore", environment, (Step("take", run, lambda _: request.find(), destroys=danger),), arguments)
 
 
 def _ahead(request: Request, running: Running) -> None:

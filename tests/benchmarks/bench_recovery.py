@@ -43,7 +43,7 @@ def figures(project: Bench) -> list[Figure]:
         return timed(*command, env=project.env)
 
     def changed() -> float:
-        with project.connect("bench") as connection:
+        with project.connect("skinspire_test") as connection:
             connection.execute("UPDATE pgbench_accounts SET abalance = abalance + 1 WHERE aid <= 20000")
         return created("--incremental")
 

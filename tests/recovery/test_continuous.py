@@ -153,6 +153,12 @@ def test_the_receiver_outlives_the_server_and_itself(clinic: Project) -> None:
     assert outcome.code == 0, outcome.err
     assert "--drop-slot" in clinic.invoke("backup.stop").err
     assert clinic.invoke("--dry", "backup.start").code == 0 and clinic.invoke("backup.status").code != 0
+    foreground = clinic.start("backup.start", "--foreground")  # as systemd runs it, and ends it
+    began = received(clinic)
+    wait(lambda: received(clinic) > began)
+    foreground.terminate()
+    assert foreground.wait(WAIT) == 0, foreground.communicate()
+    foreground.communicate()
     assert clinic.invoke("backup.start").code == 0
     assert clinic.invoke("server.stop").code == 0
     wait(lambda: "does not run" in json.loads((archive(clinic) / "receiver.json").read_text())["said"])
