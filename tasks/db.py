@@ -255,6 +255,35 @@ def inspect(
     console.show_inspection(overview.inspect(environment.resolve(env), wanted), wanted.format)
 
 
+@task(
+    help=ENV
+    | JSON
+    | {
+        "output": "the file (default: DATABASE.html in the project's folder)",
+        "compare": "another environment, to mark what differs",
+        "open": "show it in a browser",
+    }
+)
+def page(
+    ctx: Context,
+    env: str | None = None,
+    output: str | None = None,
+    compare: str | None = None,
+    open: bool = False,
+    json: bool = False,
+) -> None:
+    """Write one HTML file that shows the schema, its checks and its history; it needs no server and no network."""
+    from pathlib import Path
+
+    from skinspire_db.config import environment
+    from skinspire_db.operations import page
+    from skinspire_db.terminal import console
+
+    beside = environment.resolve(compare, "--compare") if compare is not None else None
+    path = Path(output) if output is not None else None
+    console.operate(ctx, env, lambda context: page.page(context, path, beside, opens=open), json=json)
+
+
 @task(help=ENV | JSON)
 def doctor(ctx: Context, env: str | None = None, json: bool = False) -> None:
     """Find out why it does not work: link by link up to the first that is broken, and its remedy; starts nothing."""

@@ -113,7 +113,7 @@ def inspect(environment: Environment, wanted: Wanted) -> Inspection:
     started = time.monotonic()
     target = target_of(environment)
     with read_only_connection(target, "db.inspect") as connection:
-        found = Inspection("db.inspect", target.environment, target.database, str(target), _about(connection, target))
+        found = Inspection("db.inspect", target.environment, target.database, str(target), about(connection, target))
         note_the_stamp(connection, found)
         if wanted.schema is not None:
             _make_sure_of_schema(connection, wanted.schema, target)
@@ -133,7 +133,7 @@ def inspect(environment: Environment, wanted: Wanted) -> Inspection:
         if "tables" in found.sections:
             _mark_rows(connection, found, wanted)
         if "triggers" in found.sections:
-            _say_what_they_do(connection, environment, found)
+            say_what_they_do(connection, environment, found)
     found.seconds = time.monotonic() - started
     return found
 
@@ -175,7 +175,7 @@ def without_waiting(connection: Connection, find: Callable[[], T]) -> T | None:
         return None
 
 
-def _about(connection: Connection, target: Target) -> Row:
+def about(connection: Connection, target: Target) -> Row:
     [about] = rows(connection, queries.ABOUT)
     stamped = stamp.read(connection)
     return about | {
@@ -309,8 +309,14 @@ def _count(connection: Connection, tables: list[tuple[str, str]]) -> dict[tuple[
     return counted
 
 
-def _say_what_they_do(connection: Connection, environment: Environment, found: Inspection) -> None:
-    """Add to each trigger the file that made it and that file's summary; else its function's comment."""
+def say_what_they_do(connection: Connection, environment: Environment, found: Inspection) -> None:
+    """Add to each trigger the file that made it and that file's summary; else its function's comment.
+
+    Args:
+        connection: an open connection to the database.
+        environment: whose SQL files are read.
+        found: has the triggers in a section; a file that cannot be read gives it a note.
+    """
     made = {
         (known.table, known.name): name
         for name, entry in ledger.read(connection).items()
