@@ -233,7 +233,7 @@ function tableView(name, steps) {
   const own = here.tables.get(name) || {}, most = Math.max(...here.schema.tables.map((each) => each.bytes || 0), 1);
   const marks = differences(name), masks = new Map((here.parts.masks || []).map((mask) => [mask.column, mask]));
   const about = [...(here.parts.drift || []).filter((each) => ofTable(each.name, table)).map((each) => ["drift", said(each)]),
-    ...(here.parts.advice || []).filter((each) => ofTable(each.object, table)).map((each) => ["advice", `${each.title}: ${each.object}`])];
+    ...(here.parts.advice || []).filter((each) => ofTable(each.object, table)).map((each) => ["advice", `${each.object}: ${each.detail}`])];
   const [near, left] = neighbours(name, steps);
   const choose = h("fieldset", {}, h("legend", {}, "Steps"), [1, 2, 3].map((each) => h("label", {},
     h("input", { type: "radio", name: "steps", value: each, checked: each === steps ? "" : null, onchange: () => { location.hash = route("table", name, String(each)); } }), ` ${each}`)));
@@ -332,7 +332,7 @@ function databaseView() {
   const sections = {
     verify: () => checks("db.verify", parts.verify), doctor: () => checks("db.doctor", parts.doctor),
     drift: () => section("Drift", parts.drift.length ? h("ul", {}, parts.drift.map((each) => h("li", {}, said(each)))) : h("p", { class: "good" }, "the database is what the models and SQL files say")),
-    advice: () => section("Advice", grid("Advice", ["level", "what", "object", "remedy"], parts.advice.map((each) => [each.level, each.title, each.object || "", each.remedy || ""]))),
+    advice: () => section("Advice", grid("Advice", ["level", "what", "object", "remedy"], parts.advice.map((each) => [each.level, `${each.lint}: ${each.detail}`, each.object || "", code(each.remedy)]))),
     migrations: () => section("Migrations", h("ol", { class: "line" }, parts.migrations.map((each) => h("li", {}, h("time", {}, moment(each.created || runs.get(each.revision)) || "—"), code(each.revision), ` ${each.message} `, h("span", { class: each.state === "applied" ? "good" : "warn" }, each.state))))),
     sql_files: () => section("SQL object files", grid("SQL object files", ["file", "object", "state", "#installed", "#current", "note"], parts.sql_files.map((each) => [each.file, each.object, h("span", { class: each.state === "INSTALLED" ? "good" : "warn" }, each.state), number(each.installed), number(each.current), each.note]), parts.sql_files.map((each) => each.state !== "INSTALLED" && each.state !== "NOT APPLICABLE"))),
     backups: () => section("Backups", grid("Backups", ["backup", "taken", "#size", "verified"], parts.backups.map((each) => [each.name, moment(each.taken_at || each.taken), size(each.bytes), each.verified || "not yet"]))),
