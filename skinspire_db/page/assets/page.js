@@ -117,11 +117,13 @@ function drawing(label, nodes, edges, options = {}) {
     const longest = Math.max(...[node.title, ...node.lines].map((line) => [...line].length));
     graph.setNode(node.name, { node, width: Math.min(Math.max(longest * 7.6 + 24, 110), 420), height: 30 + node.lines.length * 18 + (node.lines.length ? 8 : 0) });
   }
-  edges.forEach((edge, at) => graph.setEdge(edge.parent, edge.child, { edge }, String(at)));
+  const loops = new Map(edges.filter((edge) => edge.parent === edge.child).map((edge) => [edge.parent, edge]));
+  edges.filter((edge) => edge.parent !== edge.child).forEach((edge, at) => graph.setEdge(edge.parent, edge.child, { edge }, String(at)));
   dagre.layout(graph);
   const lines = graph.edges().map((each) => {
     const { points, edge } = graph.edge(each), last = points.length - 1;
-    const path = points.map((point, i) => `${i ? "L" : "M"}${point.x.toFixed(1)} ${point.y.toFixed(1)}`).join("");
+    const at = (point) => `${point.x.toFixed(1)} ${point.y.toFixed(1)}`, middle = (one, two) => ({ x: (one.x + two.x) / 2, y: (one.y + two.y) / 2 });
+    const path = `M${at(points[0])}${points.slice(1, -1).map((point, i, inner) => `Q${at(point)} ${at(i + 1 < inner.length ? middle(point, inner[i + 1]) : points[last])}`).join("")}${last < 2 ? `L${at(points[last])}` : ""}`;
     const tip = points[0], next = points[Math.min(1, last)], angle = (Math.atan2(next.y - tip.y, next.x - tip.x) * 180) / Math.PI;
     return s("g", {}, s("title", {}, edge.label), s("path", { class: "edge", d: path }),
       s("path", { class: "tip", d: "M0 0L9 -4L9 4Z", transform: `translate(${tip.x} ${tip.y}) rotate(${angle})` }),
@@ -131,6 +133,7 @@ function drawing(label, nodes, edges, options = {}) {
     const { node, x, y, width, height } = graph.node(name);
     const cut = (line) => ([...line].length * 7.6 + 24 > 420 ? `${[...line].slice(0, 50).join("")}…` : line);
     return s("a", { href: node.href, class: [node.here && "here", node.differs && "differs"].filter(Boolean).join(" ") || null, transform: `translate(${x - width / 2} ${y - height / 2})`, "aria-label": node.label },
+      loops.has(name) && s("path", { class: "edge", d: `M${width - 16} 0C${width - 16} -14 ${width + 14} -14 ${width + 14} 8S${width + 8} 15 ${width} 15` }, s("title", {}, loops.get(name).label)),
       s("rect", { class: "box", width, height, rx: 6 }), s("path", { class: "top", d: `M1 7Q1 1 7 1H${width - 7}Q${width - 1} 1 ${width - 1} 7V27H1Z` }),
       s("text", { class: "title", x: 12, y: 19 }, cut(node.title)),
       node.lines.map((line, i) => s("text", { x: 12, y: 46 + i * 18, class: "soft" }, cut(line))));
