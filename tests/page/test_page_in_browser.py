@@ -93,7 +93,15 @@ def test_views_without_findings_of_axe_or_complaints_and_names_that_are_only_tex
     from axe_core_python.selenium import Axe
 
     for width in (1440, 390):
-        for view in ("#/", "#/map", "#/tables", "#/table/patients", "#/table/patients/3", "#/function/timestamps()", "#/table/gone"):
+        for view in (
+            "#/",
+            "#/map",
+            "#/tables",
+            "#/table/patients",
+            "#/table/patients/3",
+            "#/function/timestamps()",
+            "#/table/gone",
+        ):
             page.open(view, width)
             found = Axe().run(page.driver)
             assert not found["violations"], [(each["id"], each["nodes"][0]["html"]) for each in found["violations"]]
