@@ -245,7 +245,11 @@ def summary(answers: list[Answer], says: list[str], fail_on: Level) -> Summary:
     numbers = {"lints": len(run), "findings": len(found), "waived": len(waived), "unknown": len(unknown)}
     checks = [{"name": each.lint.name, "status": each.status, "detail": _detail(each)} for each in run]
     data = {"checks": checks, "findings": [each.as_dict() for each in found], "waived": [each.as_dict() for each in waived]}
-    lines = [f"{each.lint.level}: {each.lint.name}: {_detail(each)}" for each in run if each.status != "pass"]
+    lines = [
+        f"{'unknown' if each.unknown else each.lint.level}: {each.lint.name}: {_detail(each)}"
+        for each in run
+        if each.status != "pass"
+    ]
     lines += [f"note: {each.lint.name} is not applicable: {each.idle}" for each in answers if each.idle]
     rows: list[dict[str, object]] = [
         {"level": each.level, "object": each.object, "finding": f"{answer.lint.title}: {each.detail}"}

@@ -136,13 +136,13 @@ def padded(text: str, width: int) -> str:
 
 
 def folded(text: str, width: int) -> list[str]:
-    """The text's words in lines of the width, in columns of a terminal; a long word stays whole."""
+    """The text's words in lines of the width, in columns of a terminal; a long word stays whole, spaces within a line too."""
     lines: list[str] = []
-    for word in text.split():
-        if lines and width_of(lines[-1]) + 1 + width_of(word) <= width:
-            lines[-1] += f" {word}"
+    for word in re.findall(r"\s*\S+", text):
+        if lines and width_of(lines[-1]) + width_of(word) <= width:
+            lines[-1] += word
         else:
-            lines.append(word)
+            lines.append(word.lstrip() if lines else word)
     return lines
 
 

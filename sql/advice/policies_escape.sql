@@ -6,8 +6,7 @@ remedy = "take that part out; give a role of its own a policy of its own"
 manual = "Row Security Policies (ddl-rowsecurity)"
 */
 SELECT format('%s.%I', c.oid::regclass, p.polname) AS object,
-       'one of its conditions names no column of the table' AS detail,
-       format('DROP POLICY %I ON %s;', p.polname, c.oid::regclass) AS remedy
+       'one of its conditions names no column of the table' AS detail
 FROM pg_policy p JOIN relations c ON c.oid = p.polrelid
 WHERE p.polpermissive AND 0 = ANY (p.polroles) AND EXISTS (
     SELECT FROM unnest(ARRAY[pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)]) AS condition,

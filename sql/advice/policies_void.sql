@@ -8,7 +8,7 @@ manual = "Row Security Policies (ddl-rowsecurity)"
 WITH login AS (SELECT * FROM pg_roles WHERE rolname = current_setting('skinspire.login'))
 SELECT 'role ' || quote_ident(rolname) AS object,
        format('%s: row security of %s does not bind it', CASE WHEN rolsuper THEN 'a superuser' ELSE 'it has BYPASSRLS' END, tables.list) AS detail,
-       format('ALTER ROLE %I NOSUPERUSER NOBYPASSRLS;', rolname) AS remedy
+       CASE WHEN rolname <> current_user THEN format('ALTER ROLE %I NOSUPERUSER NOBYPASSRLS;', rolname) END AS remedy
 FROM login CROSS JOIN (
     SELECT string_agg(c.oid::regclass::text, ', ' ORDER BY c.relname) FILTER (WHERE number <= 3)
            || CASE WHEN count(*) > 3 THEN format(' and %s more', count(*) - 3) ELSE '' END AS list

@@ -16,7 +16,7 @@ from skinspire_db.postgres.cluster import Address
 
 ADVICE = CHECKOUT / "sql" / "advice"
 XID = "((pg_current_xact_id()::text::bigint %% 4294967296 - {} + 4294967296) %% 4294967296)::text::xid".replace("%%", "%")
-WIDE = "(id int PRIMARY KEY, body text STORAGE PLAIN) WITH (autovacuum_enabled = off)"
+WIDE = "(id int PRIMARY KEY, body text) WITH (autovacuum_enabled = off); ALTER TABLE {0} ALTER body SET STORAGE PLAIN"
 ROWS = "SELECT n, repeat('x', 7000) FROM generate_series(1, {}) AS n"
 MADE = f"""
 CREATE TABLE parents (id int PRIMARY KEY);
@@ -59,12 +59,12 @@ UPDATE pg_class SET relfrozenxid = {XID.format(900000000)} WHERE oid = 'young'::
 CREATE TABLE checked (id int PRIMARY KEY, a int);
 ALTER TABLE checked ADD CONSTRAINT later CHECK (a > 0) NOT VALID, ADD CONSTRAINT at_once CHECK (a > 1);
 
-CREATE TABLE guessed {WIDE}; INSERT INTO guessed {ROWS.format(50)};
-CREATE TABLE analysed {WIDE}; INSERT INTO analysed {ROWS.format(50)}; ANALYZE analysed;
-CREATE TABLE little {WIDE}; INSERT INTO little {ROWS.format(5)};
+CREATE TABLE guessed {WIDE.format("guessed")}; INSERT INTO guessed {ROWS.format(50)};
+CREATE TABLE analysed {WIDE.format("analysed")}; INSERT INTO analysed {ROWS.format(50)}; ANALYZE analysed;
+CREATE TABLE little {WIDE.format("little")}; INSERT INTO little {ROWS.format(5)};
 
-CREATE TABLE hollow {WIDE}; INSERT INTO hollow {ROWS.format(2000)}; DELETE FROM hollow WHERE id > 100; ANALYZE hollow;
-CREATE TABLE solid {WIDE}; INSERT INTO solid {ROWS.format(2000)}; DELETE FROM solid WHERE id > 1500; ANALYZE solid;
+CREATE TABLE hollow {WIDE.format("hollow")}; INSERT INTO hollow {ROWS.format(2000)}; DELETE FROM hollow WHERE id > 100; ANALYZE hollow;
+CREATE TABLE solid {WIDE.format("solid")}; INSERT INTO solid {ROWS.format(2000)}; DELETE FROM solid WHERE id > 1500; ANALYZE solid;
 
 CREATE TABLE off (id int PRIMARY KEY, hospital_id int); CREATE POLICY of_one ON off USING (hospital_id = 1);
 CREATE TABLE enabled (id int PRIMARY KEY, hospital_id int); ALTER TABLE enabled ENABLE ROW LEVEL SECURITY;
@@ -205,6 +205,19 @@ def test_levels_and_exit_codes(troubled: Project) -> None:
     shown = troubled.invoke("db.advise", "--env=dev")
     assert shown.code == 3 and "error: policies_off: 1 finding: the table has policies" in shown.out, shown.out
     assert "enabled.one_side" in shown.out and "see PostgreSQL's manual, Row Security Policies" in shown.out
+
+
+@pytest.mark.slow
+def test_each_remedy_runs(troubled: Project) -> None:
+    """Each in a transaction that is rolled back, but for those that cannot run in one."""
+    findings = troubled.invoke("db.advise", "--env=dev", "--json").json["findings"]
+    remedies = {each["remedy"] for each in findings if each["remedy"]}
+    assert len(remedies) > 15 and "ALTER TABLE keyless ADD PRIMARY KEY (id);" in remedies
+    with troubled.connect() as connection:
+        for remedy in remedies:
+            if not remedy.startswith(("VACUUM", "ALTER SYSTEM")):
+                with connection.transaction(force_rollback=True):
+                    connection.execute(remedy.replace(" CONCURRENTLY", "").encode())
 
 
 @pytest.mark.slow

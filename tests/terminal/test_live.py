@@ -14,6 +14,7 @@ from wcwidth import wcswidth
 
 from skinspire_db.lifecycle.result import Check, StepResult, Summary
 from skinspire_db.terminal import console, live
+from skinspire_db.terminal.rendering import folded
 
 CODE = "\x1b["
 
@@ -65,6 +66,12 @@ def test_one_thing_a_line_and_of_many_the_first(terminal: Terminal) -> None:
     lines = [re.sub(r"\x1b\[\d+m", "", line) for line in terminal.getvalue().splitlines()[1:]]
     assert lines[0] == "    fail     tables  table t0 is missing" and lines[1] == " " * 21 + "table t1 is missing"
     assert lines[-1].strip() == "and 15 more: --json has all" and len(lines) == 11
+
+
+def test_spaces_within_a_line_stay() -> None:
+    """What is indented or aligned already, as the lines of a diff, is broken at the width alone."""
+    assert folded("  -   RETURN  NEW;", 40) == ["  -   RETURN  NEW;"]
+    assert folded("  one  two three", 10) == ["  one  two", "three"] and folded("", 10) == []
 
 
 def test_columns_are_aligned_whatever_the_script(terminal: Terminal) -> None:
