@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 ONCE = "the passwords are shown only now, and are kept nowhere: write them down"
 SINGULAR = {  # of what does not only lose its s
     "indexes": "index", "policies": "policy", "classes": "class", "families": "family", "dictionaries": "dictionary",
-    "statistics": "statistics", "privileges": "privileges", "access": "access",
+    "statistics": "statistics", "privileges": "privileges", "access": "access", "losses": "loss",
 }  # fmt: skip
 
 

@@ -107,7 +107,7 @@ class Statement:
     def __str__(self) -> str:
         what = list(map(str, strongest(self.locks)))
         what += [f"{each} is written anew" for each in self.rewritten]
-        what += [f"{rows:,} rows of {name} read" for name, rows in self.scanned.items() if rows]
+        what += [f"{rows:,} row{'s' if rows != 1 else ''} of {name} read" for name, rows in self.scanned.items() if rows]
         return f"{self.seconds:.2f} s, {self.wal / 1e6:.1f} MB of WAL: {'; '.join([self.sql, *what])}"
 
 

@@ -10,11 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from skinspire_db.catalog import definitions, row_security
 from skinspire_db.config.environment import Environment
-from skinspire_db.copies import backup_folder, copy, restore, template
-from skinspire_db.copies.backup_folder import Backup
-from skinspire_db.copies.masking.masking import Masking
 from skinspire_db.errors import Drifted, GuardRefused, SkinspireError, UsageError
-from skinspire_db.lifecycle import journal, scratch, stamp
+from skinspire_db.lifecycle import journal, stamp
 from skinspire_db.lifecycle.failures import translated
 from skinspire_db.lifecycle.operation import Job, Running
 from skinspire_db.lifecycle.read_only import present
@@ -23,12 +20,12 @@ from skinspire_db.migrations import concurrent, drift, position, rehearsed, revi
 from skinspire_db.migrations.rehearsed import OPERATION
 from skinspire_db.objects import tenant_roles, versions
 from skinspire_db.postgres import connections, search_path
-from skinspire_db.postgres.client_programs import client_tools
-from skinspire_db.postgres.embedded_server import project_server
 from skinspire_db.postgres.target import Target
 from skinspire_db.rehearsal import contents, verdict
+from skinspire_db.rehearsal import source as sources
 from skinspire_db.rehearsal.measure import Measure
 from skinspire_db.rehearsal.queue import Queue
+from skinspire_db.rehearsal.source import Choice
 from skinspire_db.rehearsal.verdict import Findings
 from skinspire_db.schema.blueprint import Blueprint
 
@@ -37,28 +34,7 @@ if TYPE_CHECKING:
 
     from skinspire_db.postgres.connections import Connection
 
-SOURCES = ("backup", "copy", "masked")
-JOBS = 2  # tables that are copied at once
 STEPS = ("pending", "copy", "before", "revisions", "after", "again", "drift")
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What was asked for.
-
-    Attributes:
-        source: "backup", "copy" or "masked": what the copy is made of.
-        embedded: the copy is made on the embedded server; else on the environment's own.
-        keep: the copy stays.
-        longest: seconds that a lock which stops readers or writers may be held.
-        last: the revision that is rehearsed last; None for all.
-    """
-
-    source: str
-    embedded: bool
-    keep: bool
-    longest: float
-    last: str | None
 
 
 def rehearse(
@@ -88,8 +64,8 @@ def rehearse(
         UsageError: an argument means nothing.
         GuardRefused: a copy of a protected environment that is not masked would stay on another server.
     """
-    if source not in SOURCES:
-        raise UsageError(f"--from={source} is no source of a copy", remedy=f"use --from={', --from='.join(SOURCES)}")
+    if source not in sources.SOURCES:
+        raise UsageError(f"--from={source} is no source of a copy", remedy=f"use --from={', --from='.join(sources.SOURCES)}")
     if on not in (None, "embedded"):
         raise UsageError(f"--on={on} is no server", remedy="--on=embedded, or leave --on out for the environment's own")
     longest = verdict.seconds(longest_lock)
@@ -102,7 +78,7 @@ def rehearse(
         revisions.refuse_forks(environment.project)
     choice = Choice(source, on is not None, keep, longest, last)
     done = "no pending revision holds a lock too long, loses a value or fails a check"
-    work, look = partial(_work, environment, choice), partial(_look, environment, choice)
+    work, look = partial(_work, environment, choice), partial(sources.look, environment, choice)
     return Job(OPERATION, environment, work, STEPS, keeps=False, writes=True, done=done, look=look)
 
 
@@ -241,24 +217,24 @@ class Rehearsal:
 
 
 def _work(environment: Environment, choice: Choice, running: Running) -> None:
-    pending, backup, source = _look(environment, choice, running)
-    if not pending:
+    plan = sources.look(environment, choice, running)
+    if not plan.pending:
         running.note("nothing is pending: nothing was rehearsed")
         return
-    away = replace(running, target=_server(environment, choice))
-    aside = _copy(environment, choice, backup, source, away)
+    away = replace(running, target=sources.server_of(environment, choice))
+    aside = sources.made(environment, choice, plan, away)
     connection = running.stack.enter_context(contextlib.closing(connections.connect(aside, OPERATION)))
     rehearsal = Rehearsal(
         environment, running, revisions.directory(environment.project), aside, connection, Findings(choice.longest)
     )
-    _rehearse(rehearsal, choice, pending, away.target)
+    _rehearse(rehearsal, choice, plan.pending, away.target)
     findings = rehearsal.findings
     with running.step("verdict") as summary:
         summary.lines, summary.data = findings.words(environment.policy), {"rehearsal": findings.as_dict()}
         summary.numbers = {"findings": len(findings.all(running.result))}
     if choice.keep:
         connection.close()
-        _keep(aside, away.target, running)
+        sources.keep(aside, away.target, running)
     _record(environment, running)
     if found := findings.all(running.result):
         more = f", and {len(found) - 1} more" if found[1:] else ""
@@ -307,75 +283,6 @@ def _refuse_ahead(wanted: list[str], there: list[str], environment: Environment)
             f"the copy has {missing[0]} already, which is pending here: it is of another state of the database",
             remedy=f"use --from=copy; or invoke backup.create --env={environment.name}, and prove that",
         )
-
-
-def _look(environment: Environment, choice: Choice, running: Running) -> tuple[list[str], Backup | None, Connection]:
-    """What is refused before anything is made: the pending revisions, the backup, and a connection to the source."""
-    start, project = present(environment), environment.project
-    connection = running.stack.enter_context(contextlib.closing(connections.connect(start, OPERATION)))
-    with running.step("pending") as summary, translated(start, OPERATION, "", connection):
-        connections.require_direct(start, OPERATION)
-        connections.begin(connection, start.policy, brief=True)
-        stamp.identify(connection, start)
-        pending = position.pending(connection, project, revisions.directory(project), choice.last)
-        summary.numbers = {"pending": len(pending)}
-        summary.lines = [f"{each.revision} {each.doc}" for each in pending]
-        row = connection.execute("SELECT pg_database_size(current_database())").fetchone()
-        backup = None
-        if pending:
-            backup = _proved(environment, running) if choice.source == "backup" else None
-            if choice.source == "masked":
-                Masking.of(project, None).plan(connection, start)
-            template.need_room(_server(environment, choice), backup.manifest.size if backup else int(row[0] if row else 0))
-    connection.rollback()
-    return [each.revision for each in pending], backup, connection
-
-
-def _proved(environment: Environment, running: Running) -> Backup:
-    """The newest backup of the environment that a restore has proved."""
-    folder = backup_folder.folder_of(environment.project, running.backups)
-    found, _ = backup_folder.complete(folder, environment.name)
-    if backup := next((each for each in found if each.verified == "restored"), None):
-        return backup
-    prove = f"invoke backup.verify --full --env={environment.name}"
-    raise UsageError(
-        f"no backup of {environment.name} in {folder} was proved by a restore",
-        remedy=prove if found else f"invoke backup.create --env={environment.name}, then {prove}; or --from=copy",
-    )
-
-
-def _server(environment: Environment, choice: Choice) -> Target:
-    """Where the copy is made."""
-    start = present(environment)
-    if not choice.embedded or start.server is not None:
-        return start
-    server = project_server(environment.project)
-    parameters = server.start().parameters | {"dbname": start.database}
-    return Target(environment.name, environment.policy, parameters, server)
-
-
-def _copy(environment: Environment, choice: Choice, backup: Backup | None, source: Connection, running: Running) -> Target:
-    if backup is None:
-        start = present(environment)
-        if choice.source == "copy" and running.target == start and not environment.policy.protected:
-            source.close()  # without sessions on it, a database is copied faster
-            return copy.beside(running, environment, start)[0]
-        masking = Masking.of(environment.project, None) if choice.source == "masked" else None
-        kinds = copy.Choice("stream", False, (), JOBS, None, masking)
-        return copy.stream(running, environment, start, source, kinds)[0]
-    source.close()
-    with running.step("copy") as summary:
-        tools, archive = client_tools(backup.manifest.server_version), restore.Source.of(backup)
-        aside = restore.scratch(tools, archive, running)
-        restore.fill(archive, aside, JOBS, running)
-        summary.numbers = {"backup": backup.name, "MB": round(backup.manifest.size / 1e6)}
-    return aside
-
-
-def _keep(aside: Target, server: Target, running: Running) -> None:
-    """Give the copy a name under which it stays, in place of an earlier one."""
-    kept = scratch.rename_kept(aside, server, OPERATION)
-    running.note(f'the copy stays: {kept}; to drop it, in psql: DROP DATABASE "{kept.database}"')
 
 
 def _record(environment: Environment, running: Running) -> None:
