@@ -12,11 +12,12 @@ from typing import Any
 from skinspire_db.config import branches
 from skinspire_db.config.environment import Environment
 from skinspire_db.copies import copy, own_roles, snapshots
-from skinspire_db.errors import DatabaseMissing, OperationLocked, StepFailed, UsageError
-from skinspire_db.lifecycle import scratch
+from skinspire_db.errors import DatabaseMissing, OperationLocked, SkinspireError, StepFailed, UsageError
+from skinspire_db.lifecycle import scratch, stamp
 from skinspire_db.lifecycle.operation import Job, Running
-from skinspire_db.lifecycle.read_only import present
+from skinspire_db.lifecycle.read_only import present, read_only_connection
 from skinspire_db.lifecycle.replacement import Replacement
+from skinspire_db.migrations import position, revisions
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.target import Target, target_of
 
@@ -43,7 +44,22 @@ def origin(environment: Environment) -> str | None:
         there = _there(present(environment), "")
     except DatabaseMissing:  # the embedded server was never made
         return None
-    return next((name for name in (*names, plain) if name in there), None)
+    return next((name for name in (*names, plain) if name in there and _will_do(environment, name)), None)
+
+
+def _will_do(environment: Environment, database: str) -> bool:
+    """Whether the database is this environment's, and has no revision that this branch has not got."""
+    target = present(environment)
+    try:
+        with read_only_connection(
+            replace(target, parameters=target.parameters | {"dbname": database}), "lookup"
+        ) as connection:
+            found = stamp.read(connection)
+            if position.current(connection, environment.project):
+                position.refuse_unknown(connection, environment.project, revisions.directory(environment.project))
+    except SkinspireError:
+        return False
+    return found is not None and found.environment == environment.name
 
 
 def _there(target: Target, beginning: str) -> dict[str, int]:

@@ -18,13 +18,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Protocol
 
+from skinspire_db.config import environment
 from skinspire_db.errors import GuardRefused
 
 if TYPE_CHECKING:
     from skinspire_db.config.environment import Environment
     from skinspire_db.service.engines import Service
 
-MAY_REACH = "SKINSPIRE_TEST_MAY_REACH"  # tells processes that a test starts the one environment that they may reach
+MAY_REACH = environment.MAY_REACH
 NONE = "-"  # its value where they may reach no environment
 
 

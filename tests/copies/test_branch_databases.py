@@ -27,9 +27,9 @@ def checkout(clinic: Project, service: Callable[[Project], Project]) -> Iterator
         clinic.execute(f'DROP DATABASE "{left}" WITH (FORCE)', "postgres")
 
 
-def on(checkout: Project, branch: str, *options: str) -> Any:
+def on(checkout: Project, branch: str, option: str = "", *start: str) -> Any:
     """Switch, prepare, and what that answers."""
-    git(checkout.root, "switch", "-q", *options, branch)
+    git(checkout.root, "switch", "-q", *([option] if option else []), branch, *start)
     done = checkout.invoke("db.prepare", "--json")
     assert done.code == 0, done.out
     return done.json
@@ -54,6 +54,11 @@ def test_each_branch_finds_its_database_as_it_left_it(checkout: Project) -> None
     name = feature["database"]
     assert feature["steps"][0]["summary"]["database"] == f"{plain}__main" and name.startswith(f"{plain}__feature_ber_")
     assert checkout.query("SELECT DISTINCT last_name FROM patients", name) == [("OfMain",)]
+    # A database with a revision that this branch has not got is no origin; the next likely one is.
+    checkout.execute("INSERT INTO alembic_version VALUES ('0ther')", f"{plain}__main")
+    assert on(checkout, "older", "-c", "main")["steps"][0]["summary"]["database"] == name
+    checkout.execute("DELETE FROM alembic_version WHERE version_num = '0ther'", f"{plain}__main")
+    git(checkout.root, "switch", "-q", "feature/Über")
     with get_db_session("dev") as session:
         session.connection().exec_driver_sql("UPDATE patients SET last_name = 'OfFeature'")
     assert checkout.invoke("db.url").out.strip().endswith(name)
@@ -74,7 +79,7 @@ def test_each_branch_finds_its_database_as_it_left_it(checkout: Project) -> None
     assert checkout.invoke("snapshot.take", "--name=before").code == 0
     shown = checkout.invoke("snapshot.list", "--json").json
     assert {(each["branch"], each["state"]) for each in shown["branches"]} == {
-        ("main", "present"), ("feature/Über", "merged"), ("gone", "no such branch")
+        ("main", "present"), ("feature/Über", "merged"), ("older", "merged"), ("gone", "no such branch")
     }  # fmt: skip
     assert [each["name"] for each in shown["snapshots"]] == ["before"]
     refused = checkout.invoke("snapshot.drop", "--branch=main")
