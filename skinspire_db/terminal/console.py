@@ -20,12 +20,12 @@ from skinspire_db.lifecycle.result import ONCE, Check, Report, Result, SignIn, S
 from skinspire_db.postgres.target import Target
 from skinspire_db.steps import Context
 from skinspire_db.terminal import live
+from skinspire_db.terminal.layout import NARROWEST, step_lines, wrapped
 from skinspire_db.terminal.rendering import (
     INDENT,
     as_markdown,
     as_mermaid,
     as_text,
-    folded,
     in_lines,
     padded,
     printable,
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 NOTHING = "nothing to do"
 LISTED = 10  # things that one check has found
-NARROWEST, WIDEST = 80, 106  # columns of a step's line
 
 unwritten: list[OSError] = []  # why output was lost; the executor makes a failure of it
 
@@ -388,35 +387,3 @@ def _parts(check: Check, verbose: bool) -> list[str]:
     if verbose or len(parts) <= LISTED:
         return parts
     return [*parts[:LISTED], f"and {len(parts) - LISTED} more: --json has all"]
-
-
-def step_lines(name: str, text: str, seconds: float) -> list[str]:
-    """A step's line in the terminal's width: what is too long goes on under itself, the seconds stay in their column.
-
-    Args:
-        name: the step's name.
-        text: what it did, in numbers.
-        seconds: its wall time.
-    """
-    width = max(NARROWEST, min(shutil.get_terminal_size((NARROWEST, 24)).columns, WIDEST)) - len("  1234.00 s")
-    first, *more = wrapped(f"  {name:<10} ", text, width)
-    return [f"{padded(first, width)}  {seconds:>7.2f} s", *more]
-
-
-def wrapped(head: str, text: str, width: int | None = None) -> list[str]:
-    """Head and text as lines that end before the width, the text under itself; a long word stays whole.
-
-    Where a word is too long for the place beside the head, the text begins on the next line.
-
-    Args:
-        head: what the first line begins with.
-        text: what goes on.
-        width: the number of columns; None for the terminal's.
-    """
-    width = width or max(NARROWEST, shutil.get_terminal_size((NARROWEST, 24)).columns)
-    under = " " * width_of(head)
-    if head and max(map(width_of, text.split()), default=0) > max(20, width - len(under)):
-        under = INDENT * 3
-    lines = folded(text, max(20, width - len(under)))
-    beside = lines.pop(0) if lines and len(under) == width_of(head) else ""
-    return [f"{head}{beside}" if beside else head.rstrip(), *(f"{under}{line}" for line in lines)]

@@ -15,7 +15,7 @@ from invoke.loader import FilesystemLoader
 from invoke.program import Program
 
 from skinspire_db.lifecycle.result import counted, told
-from skinspire_db.terminal import console
+from skinspire_db.terminal import layout
 
 
 @pytest.fixture(scope="module")
@@ -182,10 +182,10 @@ def test_a_short_flag_means_one_thing_everywhere(listed: list[str]) -> None:
 def test_a_step_keeps_to_the_terminals_width(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     text = ", ".join(f"{number} things done" for number in range(1, 30))
-    lines = console.step_lines("seed", text, 1.5)
+    lines = layout.step_lines("seed", text, 1.5)
     assert all(len(line) <= columns for line in lines) and lines[0].endswith(" 1.50 s") and len(lines) > 2
     assert " ".join(lines[0].removesuffix("1.50 s").split()[1:] + " ".join(lines[1:]).split()) == text
-    assert len(console.step_lines("reset", "nothing to do", 0.0)[0]) == len(lines[0])
+    assert len(layout.step_lines("reset", "nothing to do", 0.0)[0]) == len(lines[0])
 
 
 def test_lines_are_no_wider_than_a_pipe_s_80_columns(project: Project) -> None:

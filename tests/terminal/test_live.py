@@ -13,7 +13,7 @@ from test_widths import shown
 from wcwidth import wcswidth
 
 from skinspire_db.lifecycle.result import Check, StepResult, Summary
-from skinspire_db.terminal import console, live
+from skinspire_db.terminal import console, layout, live
 from skinspire_db.terminal.rendering import folded
 
 CODE = "\x1b["
@@ -86,7 +86,7 @@ def test_columns_are_aligned_whatever_the_script(terminal: Terminal) -> None:
     heads = [re.match(r" *(fail +\S+ +)?", line)[0] for line in lines]  # type: ignore[index]
     assert len({wcswidth(head) for head in heads}) == 1 and all(wcswidth(line) <= 80 for line in lines), lines
     for name in ("copy", "प्रतिलिपि"):
-        [line] = console.step_lines(name, "व्यक्ति 患者", 1.5)
+        [line] = layout.step_lines(name, "व्यक्ति 患者", 1.5)
         assert wcswidth(line) == 80 and line.endswith("1.50 s")
 
 
