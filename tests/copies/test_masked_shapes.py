@@ -41,6 +41,11 @@ INSERT INTO tree VALUES (gen_random_uuid(), '91827364-5546-4728-9110-91827364554
 ALTER TABLE people ENABLE ROW LEVEL SECURITY; CREATE POLICY few ON people USING ("select" < 10); ALTER TABLE people FORCE ROW LEVEL SECURITY;
 CREATE VIEW names AS SELECT "first ""name"" " AS name FROM people; CREATE MATERIALIZED VIEW gathered AS SELECT * FROM people; CREATE UNIQUE INDEX ON gathered (code);
 CREATE TABLE "Weird; DROP TABLE people; --" ("a'b" text, "c\\d" text, "table" text PRIMARY KEY); INSERT INTO "Weird; DROP TABLE people; --" VALUES ('Secretary', 'Secretary', 'Bhattacharya');
+CREATE TABLE documents (doc json); INSERT INTO documents VALUES ('{"a": "\ud83d\ude00 kept", "b": "Bhattacharya", "c": "\\u0000"}'), ('{"a": "Bhattacharya \u0000"}'), ('{"a": "Bhattacharya \ud83d"}'), ('["Bhattacharya"]');
+CREATE TABLE extremes (at timestamptz PRIMARY KEY, day date, t time, tz timetz, iv interval, f float8, f4 float4, n numeric, n2 numeric(4,-2), n3 numeric(3,5), i int8, m int4, s int2, c money, b bit(3), v varbit, d daterange);
+INSERT INTO extremes VALUES ('infinity', 'infinity', '24:00', '24:00-15', '-178000000 years', 'NaN', 'Infinity', 'NaN', 123456, 0.00123, -9223372036854775808, -2147483648, -32768, '-92233720368547758.08', '101', '', '(,)'),
+    ('294276-12-31', '5874897-12-31', '00:00', '00:00+15', '178000000 years', 1.7e308, 3.4e38, 'Infinity', 99, 0.00999, 9223372036854775807, 2147483647, 32767, '92233720368547758.07', '000', '1', 'empty'),
+    ('4713-01-01 BC', '4713-01-01 BC', '00:00:01', NULL, NULL, 4.9e-324, 1.4e-45, 1e-1000, 0, 0, 0, 0, 0, '0', NULL, NULL, '[2020-01-02,)'), ('-infinity', '-infinity', NULL, NULL, NULL, '-0', -1, -1e1000, NULL, NULL, 1, 1, -1, NULL, NULL, NULL, NULL);
 CREATE TABLE empty_rows (); INSERT INTO empty_rows DEFAULT VALUES; CREATE TABLE all_null (a text, b int, c jsonb); INSERT INTO all_null DEFAULT VALUES;
 """
 
@@ -50,6 +55,8 @@ summary = "dates and states of visits tell nothing"
 [tables.visits]
 at = "keep"
 state = "keep"
+[tables.documents]
+doc = { mask = "json", paths = { a = "keep", b = "text" } }
 """
 COUNTS = """
     SELECT (SELECT count(*) FROM people), (SELECT count(DISTINCT mail) FROM people), (SELECT count(DISTINCT code) FROM people), (SELECT count("Größe %s") FROM people),
@@ -91,6 +98,13 @@ def test_each_key_condition_and_reference_holds_in_a_masked_copy(project: Projec
     assert project.query("SELECT DISTINCT kind::text FROM people") == [("outpatient",)]
     assert project.query("SELECT DISTINCT at FROM monthly ORDER BY 1") == [(date(2020, month, 1),) for month in (3, 4)]
     assert project.query("SELECT bool_and((place).code ~ '^[A-Z]{3}[0-9]{5}$') FROM people") == [(True,)]
+    documents = [row[0] for row in project.query("SELECT doc FROM documents")]
+    assert [each for each in documents if each] == [{"a": "😀 kept", "b": documents[0]["b"]}], (
+        "what jsonb cannot hold is left out"
+    )
+    assert project.query(
+        "SELECT count(DISTINCT at), count(DISTINCT i), count(DISTINCT m), count(DISTINCT s) FROM extremes"
+    ) == [(4, 4, 4, 4)]
     for command in ("db.verify", "db.inspect", "db.history", "backup.create"):
         assert project.invoke(command, "--env=dev").code == 0, command
     project.execute('INSERT INTO people ("first ""name"" ", code) VALUES (\'New\', \'NEW00001\')')

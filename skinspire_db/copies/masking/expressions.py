@@ -10,6 +10,8 @@ HEX = "0123456789abcdef"
 LEFT, SET = int.from_bytes(b"\x15" * 8), int.from_bytes(b"\x62" * 8)
 LONG = 24  # letters, which have three bits each; fewer need four each
 POWERS = f"'{{{', '.join(str(10**n) for n in range(16))}}}'::bigint[]"
+# A zero, or half of a character: as escapes they are JSON, and no text of PostgreSQL's.
+NO_JSONB = r"(?<!\\)(\\\\)*\\u(0000|[dD][89aAbB]..(?!\\u[dD][c-fC-F]))|(?<!\\u[dD][89aAbB]..)\\u[dD][c-fC-F]"
 ROUNDS = 4  # of a Feistel network: enough by Luby and Rackoff against chosen plaintexts and ciphertexts
 # Each range of numbers is permuted in itself: those with as many digits, cut where a type ends. (first number, factors of
 # how many there are): so a pseudonym fits each type that its number fits.
@@ -125,10 +127,10 @@ def _shifted(shifted: str, key: str, number: int) -> str:
     )
 
 
-def whole_number(value: str) -> str:
-    """A bijection of whole numbers that keeps the sign and the number of digits; 0 stays."""
+def whole_number(value: str, bits: int = 64) -> str:
+    """A bijection of whole numbers of so many bits that keeps the sign and the number of digits; 0 and the least one stay."""
     first, left, right = ARRAYS
-    absolute = f"abs(nullif(({value})::bigint, -9223372036854775808))"
+    absolute = f"abs(nullif(({value})::bigint, {-(2 ** (bits - 1))}))"
     ranged = f"SELECT a, width_bucket(a, {first}) AS n FROM (SELECT {absolute} AS a OFFSET 0) AS a OFFSET 0"
     parts = f"SELECT a - ({first})[n] AS a, ({first})[n] AS f, ({left})[n] AS ls, ({right})[n] AS rs FROM ({ranged}) AS n OFFSET 0"
     last = f"SELECT f, ls, rs, a / rs AS l, a % rs AS r FROM ({parts}) AS p OFFSET 0"
@@ -184,15 +186,34 @@ def constant(value: str, literal: str) -> str:
     return f"CASE WHEN {value} IS NOT NULL THEN {literal} END"
 
 
+def document(value: str, known: str) -> str:
+    """A value of the type json or jsonb as jsonb; NULL for json with characters that jsonb cannot hold."""
+    return f"({value})" if known == "jsonb" else f"CASE WHEN ({value})::text !~ '{NO_JSONB}' THEN ({value})::jsonb END"
+
+
 def bytes_(value: str) -> str:
     """A hash of at most as many bytes as the value has."""
     return f"substr(sha256({SECRET} || {value}), 1, octet_length({value}))"
 
 
 def shifted(value: str, by: str, unit: str) -> str:
-    """A date or time, moved by up to five years either way: the same way for the same `by`."""
-    days = f"(1 + {number_of(hashed(by, 'shift'))} % 1826)::int"
-    sign = f"(CASE WHEN get_byte({hashed(by, 'sign')}, 0) < 128 THEN 1 ELSE -1 END)"
-    seconds = "" if unit == "day" else f" + make_interval(secs => {number_of(hashed(by, 'seconds'))} % 86400)"
-    moved = f"{sign} * (make_interval(days => {days}){seconds})"
-    return f"CASE WHEN isfinite({value}) THEN {value} + {moved} ELSE {value} END"
+    """A date or time, moved by up to five years either way: the same way for the same `by`; towards now where it is near the
+    end of what its type holds.
+    """
+    moved = f"(1 + {number_of(hashed(by, 'shift'))} % 1826)::int"
+    if unit != "day":
+        moved = f"make_interval(days => {moved}, secs => {number_of(hashed(by, 'seconds'))} % 86400)"
+    sign = f"WHEN get_byte({hashed(by, 'sign')}, 0) < 128 THEN {value} + {moved} ELSE {value} - {moved}"
+    first, last = (
+        f"WHEN {value} < '4700-01-01 BC' THEN {value} + {moved}",
+        f"WHEN {value} > '294000-01-01' THEN {value} - {moved}",
+    )
+    return f"CASE WHEN NOT isfinite({value}) THEN {value} {first} {last} {sign} END"
+
+
+def year(value: str, known: str) -> str:
+    """The first of the year of a date or time, of the type `known`; infinite for one that no timestamp holds, or hardly."""
+    first = f"date_trunc('year', {value})" if known != "date" else f"date_trunc('year', ({value})::timestamp)::date"
+    return (
+        f"CASE WHEN {value} > '294000-01-01' THEN 'infinity' WHEN {value} < '4700-01-01 BC' THEN '-infinity' ELSE {first} END"
+    )

@@ -59,7 +59,7 @@ def of_rule(catalogue: Catalogue, column: Column, rule: Rule, wish: Wish, by: st
         unit = "day" if known == "date" else "second"
         return expressions.shifted(value, f"({by})::text" if by else "''", unit)
     if rule.mask == "date":
-        return f"date_trunc('year', ({value})::timestamp)" if known == "date" else f"date_trunc('year', {value})"
+        return expressions.year(value, known)
     if rule.mask == "json":
         return _json(value, known, rule.options.get("paths") or {})
     if rule.mask in ("digits", "number", "uuid") or (rule.mask == "text" and wish.unique):
@@ -114,7 +114,7 @@ def _json(value: str, known: str, paths: dict[str, str]) -> str:
                 break
         else:
             node[last] = mask
-    document = f"jsonb_strip_nulls({_built(f'({value})::jsonb', tree, [])})"
+    document = f"jsonb_strip_nulls({_built(expressions.document(value, known), tree, [])})"
     return expressions.constant(value, f"({document})::{known}")
 
 

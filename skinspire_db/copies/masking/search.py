@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from skinspire_db.catalog import objects
 from skinspire_db.copies.copied_tables import Table
-from skinspire_db.copies.masking import types
+from skinspire_db.copies.masking import expressions, types
 from skinspire_db.copies.masking.catalogue import Column, Place
 from skinspire_db.copies.masking.plan import Plan
 from skinspire_db.errors import StepFailed
@@ -31,7 +31,7 @@ ROWS = 20000  # rows of each column that they are taken from
 SCANNED = 100000  # rows that are looked through for them: a column of NULLs in a large table would be read to its end
 SHORTEST = 6  # characters
 # A date, a time of day, or a number of less than ten digits is met by chance: one masked value is another one's own.
-BY_CHANCE = r"^[\d\s:.,+\-/()]*$"
+BY_CHANCE = r"^([\d\s:.,+\-/()]|[Ii]nfinity|NaN)*$"
 DIGITS = 10
 SHORT = {"bool", "int2", "date"}  # types whose values are shorter, or have less digits
 BITS = 256  # of the filter, for each value: of rows of twenty cells, nine in ten are then left alone
@@ -112,7 +112,7 @@ class Search:
         """How many keys, at the top of a column's documents, are left out of the copy."""
         rule = self.plan.rules.columns.get((column.table_name, column.name))
         declared = {path.partition(".")[0] for path in (rule.options.get("paths") if rule else None) or {}}
-        document = f"{column.quoted}::jsonb"
+        document = expressions.document(column.quoted, self._resolved(column))
         object_ = f"CASE WHEN jsonb_typeof({document}) = 'object' THEN {document} ELSE '{{}}' END"
         keys = f"SELECT DISTINCT k FROM {self._first(table, column)}, jsonb_object_keys({object_}) AS k"
         query = f"SELECT count(*) FROM ({keys.replace('%', '%%')}) AS s WHERE k <> ALL (%s)"

@@ -83,12 +83,14 @@ def of_base(known: str, modifier: int, value: str, wish: Wish, name: str = "") -
     if known in TEXTS:
         return _text(known, value, wish)
     if known in WHOLE:
-        return "digits", expressions.whole_number(value)
+        return "digits", expressions.whole_number(value, int(known[3:]) * 8)
     if known == "numeric":
         scale = (((modifier - 4) & 0x7FF) ^ 1024) - 1024  # eleven bits with a sign, since PostgreSQL 15
         return "number", expressions.numeric(value, min(max(scale, 0), 9) if modifier >= 4 else None)
     if known == "money":
-        return "number", f"({expressions.numeric(f'({value})::numeric', 2)})::money"
+        number = f"({value})::numeric"  # below 9e16, other digits of as many do not go beyond what the type holds
+        masked = expressions.numeric(number, 2)
+        return "number", f"(CASE WHEN abs({number}) < 9e16 THEN {masked} ELSE sign({number}) * 9e16 END)::money"
     if known in ("float4", "float8"):
         return "number", expressions.real(value, 37 if known == "float4" else 307)
     if known == "uuid":
@@ -96,7 +98,7 @@ def of_base(known: str, modifier: int, value: str, wish: Wish, name: str = "") -
     if known in ("date", "timestamp", "timestamptz"):
         if wish.unique:
             return "shift", expressions.shifted(value, "''", "day" if known == "date" else "second")
-        return "date", f"date_trunc('year', ({value})::timestamp)" if known == "date" else f"date_trunc('year', {value})"
+        return "date", expressions.year(value, known)
     if known == "time":
         return "hour", f"date_trunc('hour', ({value})::interval)"
     if known == "bytea":
