@@ -253,7 +253,7 @@ def _is_said_again(before: Definition, after: Definition, down: list[Statement])
     first = fields(before)[0].name
     name = next((each for each in ("generated", "default") if getattr(before, each, None)), first)
     same = replace(after, **{name: getattr(before, name)}) == before
-    return same and any(getattr(before, name) in each.sql for each in down)
+    return same and any(getattr(before, name) in each.sql.replace("INDEX CONCURRENTLY ", "INDEX ", 1) for each in down)
 
 
 def _not_kept(error: MigrationFailed | NotOurs) -> MigrationFailed | NotOurs:
