@@ -31,6 +31,7 @@ from skinspire_db.recovery.wal import Segment
 MARK = "-recovered-"  # in the name of its folder
 FOR_EVER = "2000000"  # seconds; PostgreSQL itself ends a recovery that cannot go on
 TOO_SHORT = "recovery ended before configured recovery target was reached"
+OUR_LOOKS = re.compile(r".*(?:the database system is |Hot standby mode is disabled).*\n?")  # refused before it was recovered
 CONFIGURATION = """\
 # Written by skinspire-db: this server is recovered aside, to be looked into. It is not safe against a power cut.
 listen_addresses = '127.0.0.1'
@@ -179,7 +180,8 @@ class RecoveredServer(EmbeddedServer):
             time.sleep(0.05)
         with contextlib.suppress(OSError):
             shutil.copyfile(self.log, log)
-        raise BackupInvalid(f"it cannot be recovered: {reason(self._log_since(offset))}", remedy=f"look into {log}")
+        said = OUR_LOOKS.sub("", self._log_since(offset))
+        raise BackupInvalid(f"it cannot be recovered: {reason(said)}", remedy=f"look into {log}")
 
     def _answers(self) -> bool:
         import psycopg

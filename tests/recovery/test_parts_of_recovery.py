@@ -9,9 +9,11 @@ import pytest
 
 from skinspire_db.config.policy import seconds_of
 from skinspire_db.errors import BackupInvalid, UsageError
+from skinspire_db.postgres.cluster import reason
 from skinspire_db.recovery import base, point
 from skinspire_db.recovery.archive import Archive, Mark, State
 from skinspire_db.recovery.base import Base
+from skinspire_db.recovery.server import OUR_LOOKS, TOO_SHORT
 from skinspire_db.recovery.wal import HEADER, Wal, clock_went_back
 
 SIZE, SYSTEM = 1 << 20, "4711"
@@ -114,3 +116,12 @@ def test_marks_of_a_receiver_that_was_killed_and_a_clock_that_jumps(archive: Arc
     (path / "manifest.json").write_text('{"environment": 3}')
     with pytest.raises(BackupInvalid, match="damaged"):
         base.read(path)
+
+
+def test_the_reason_is_not_what_our_own_looks_were_told() -> None:
+    """They go on until the server has ended, after it has said why."""
+    log = (
+        "FATAL:  recovery ended before configured recovery target was reached\n"
+        "FATAL:  the database system is not accepting connections\nDETAIL:  Hot standby mode is disabled.\n"
+    )
+    assert reason(OUR_LOOKS.sub("", log)) == TOO_SHORT
