@@ -1,5 +1,5 @@
 /*
-version = 3
+version = 4
 summary = "sessions, logins and roles of a user are of the user's hospital, and move with the user"
 order   = 95  # before the timestamps, which then see what it changed
 
@@ -15,6 +15,12 @@ function = "hospital_of_user"
 name = "hospital_of_other_user"
 when = "BEFORE UPDATE OF user_id"
 condition = "NEW.user_id <> OLD.user_id AND NEW.hospital_id IS NOT DISTINCT FROM OLD.hospital_id"
+
+[[attach]]
+tables = ["login_history"]
+function = "session_of_login"
+when = "BEFORE INSERT OR UPDATE OF session_id"
+condition = "NEW.session_id IS NOT NULL"
 
 [[attach]]
 tables = ["users"]
@@ -42,6 +48,18 @@ CREATE OR REPLACE FUNCTION public.hospital_of_user() RETURNS trigger LANGUAGE pl
     SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 BEGIN
     NEW.hospital_id := (SELECT hospital_id FROM public.users WHERE user_id = NEW.user_id FOR KEY SHARE);
+    RETURN NEW;
+END
+$$;
+
+-- The check of a foreign key passes by row security: a session that is not seen is refused as one that is not there.
+CREATE OR REPLACE FUNCTION public.session_of_login() RETURNS trigger LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+BEGIN
+    IF row_security_active('public.user_sessions')
+        AND NOT EXISTS (SELECT FROM public.user_sessions WHERE session_id = NEW.session_id) THEN
+        RAISE EXCEPTION 'there is no session %', NEW.session_id USING ERRCODE = 'foreign_key_violation', TABLE = 'login_history';
+    END IF;
     RETURN NEW;
 END
 $$;

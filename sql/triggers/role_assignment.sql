@@ -1,5 +1,5 @@
 /*
-version = 5
+version = 6
 summary = "only active roles of the own hospital or the system; a hospital keeps its last administrator"
 order   = 150
 
@@ -64,6 +64,10 @@ DECLARE
     role record;
     home uuid;
 BEGIN
+    -- A foreign key's check passes by row security: a role that is not seen is refused as one that is not there.
+    IF row_security_active('public.role_master') AND NOT EXISTS (SELECT FROM public.role_master WHERE role_id = NEW.role_id) THEN
+        RAISE EXCEPTION 'there is no role %', NEW.role_id USING ERRCODE = 'foreign_key_violation', TABLE = 'user_role_mapping';
+    END IF;
     -- FOR SHARE: the role must not be deactivated, nor the user change its hospital, before this is committed.
     SELECT * INTO role FROM public.role_master WHERE role_id = NEW.role_id FOR SHARE;
     IF role.hospital_id IS NOT NULL THEN

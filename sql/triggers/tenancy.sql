@@ -1,5 +1,5 @@
 /*
-version = 3
+version = 4
 summary = "what belongs to one hospital stays there, and nothing of it leads to another one"
 order   = 160
 
@@ -52,6 +52,13 @@ $$;
 -- that no lock is needed between the look and the commit.
 CREATE OR REPLACE FUNCTION public.role_access() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    -- A foreign key's check passes by row security: a row that is not seen is refused as one that is not there.
+    IF row_security_active('public.role_master') AND NOT EXISTS (SELECT FROM public.role_master WHERE role_id = NEW.role_id) THEN
+        RAISE EXCEPTION 'there is no role %', NEW.role_id USING ERRCODE = 'foreign_key_violation', TABLE = 'role_module_access';
+    ELSIF row_security_active('public.module_master')
+        AND NOT EXISTS (SELECT FROM public.module_master WHERE module_id = NEW.module_id) THEN
+        RAISE EXCEPTION 'there is no module %', NEW.module_id USING ERRCODE = 'foreign_key_violation', TABLE = 'role_module_access';
+    END IF;
     IF (
         SELECT count(DISTINCT hospital) FROM (
             SELECT NEW.hospital_id UNION ALL SELECT hospital_id FROM public.role_master WHERE role_id = NEW.role_id
@@ -67,6 +74,11 @@ $$;
 
 CREATE OR REPLACE FUNCTION public.module_parent() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    IF NEW.parent_module IS NOT NULL AND row_security_active('public.module_master')
+        AND NEW.parent_module <> NEW.module_id
+        AND NOT EXISTS (SELECT FROM public.module_master WHERE module_id = NEW.parent_module) THEN
+        RAISE EXCEPTION 'there is no module %', NEW.parent_module USING ERRCODE = 'foreign_key_violation', TABLE = 'module_master';
+    END IF;
     IF EXISTS (
         SELECT FROM public.module_master WHERE module_id = NEW.parent_module AND hospital_id IS NOT NULL
             AND hospital_id IS DISTINCT FROM NEW.hospital_id

@@ -185,3 +185,46 @@ def fuzz(project: Project, login_url: str, relations: list[str]) -> int:
                 assert OTHER not in said and OTHER.replace("-", "") not in said, (query, said)
                 tried += 1
     return tried
+
+
+# Foreign keys without the hospital between tables with the policies: names, column and its type, target and its column.
+KEYS = """
+    SELECT k.conname, k.conrelid::regclass::text, a.attname, format_type(a.atttypid, NULL), k.confrelid::regclass::text, b.attname
+    FROM pg_constraint k JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = k.conkey[1]
+    JOIN pg_attribute b ON b.attrelid = k.confrelid AND b.attnum = k.confkey[1]
+    WHERE k.contype = 'f' AND cardinality(k.conkey) = 1 AND a.attname <> 'hospital_id'
+      AND 2 = (SELECT count(*) FROM pg_policy p WHERE p.polname = 'tenant' AND p.polrelid IN (k.conrelid, k.confrelid)) ORDER BY 2, 1
+"""
+ABSENT = {"uuid": "99999999-0000-4000-8000-000000000009", "integer": "-99", "character varying": "zz"}
+
+
+def telling(project: Project, login_url: str) -> tuple[int, list[str]]:
+    """Foreign keys whose refusal tells work for ONE whether another hospital has a row, or that let its row in.
+
+    Args:
+        project: its database was filled.
+        login_url: the application's.
+
+    Returns:
+        How many were tried, and what each of those does.
+    """
+    with project.connect() as above, psycopg.connect(login_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(Roles(project.database).application)))
+        connection.execute("SELECT set_config('app.current_hospital', %s, false)", (ONE,))
+        keys, found = above.execute(KEYS).fetchall(), []
+        for name, table, column, kind, target, key in keys:
+            row = above.execute(f"SELECT {key}::text FROM {target} WHERE hospital_id = '{OTHER}' LIMIT 1").fetchone()
+            assert row, target
+            said = []
+            for value in (row[0], ABSENT[kind]):
+                try:
+                    with connection.transaction(force_rollback=True):
+                        connection.execute(f"UPDATE {table} SET {column} = %s", (value,))
+                        connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+                        said.append("accepted")
+                except psycopg.Error as error:
+                    text = f"{error.sqlstate} {error.diag.constraint_name} {error.diag.message_primary} {error.diag.message_detail}"
+                    said.append(text.replace(value, "VALUE"))
+            if said[0] != said[1] or "accepted" in said:
+                found.append(f"{name} of {table}: {said[0]}; but for no row: {said[1]}")
+    return len(keys), found

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from conftest import OLD_CLINIC, Project
-from tenant_matrix import check, fuzz
+from tenant_matrix import check, fuzz, telling
 
 from skinspire_db.config.tenancy import Roles
 from skinspire_db.lifecycle import tool_schema
@@ -66,6 +66,9 @@ def test_the_core(make_project: Callable[..., Project], login: Callable[[Project
     url = login(project)
     assert check(project, url, VALUES) == 11
     assert fuzz(project, url, ["patients", "users", "role_master", "patient_names", "all_patients()"]) > 100
+    tried, found = telling(project, url)
+    assert found == [], "\n".join(found)
+    assert tried == 7
 
 
 @pytest.mark.slow
