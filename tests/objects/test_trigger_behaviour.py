@@ -253,7 +253,7 @@ def test_functions_run_with_the_rights_of_the_caller(connection: Connection) -> 
         "SELECT count(*) FILTER (WHERE prosecdef), count(*) FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
         " AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = pg_proc.oid AND deptype = 'e')"
     ).fetchone()
-    assert found == (0, 36)
+    assert found == (0, 37)
 
 
 def test_an_expiry_is_a_change_that_the_timestamps_see(connection: Connection) -> None:

@@ -218,7 +218,7 @@ def test_pgtap_agrees_with_status(clinic: Project) -> None:
             return len(states)
 
         connection.execute("SET search_path = public, tap; SELECT * FROM no_plan()")
-        assert agrees(status(connection, CURRENT)) == 94
+        assert agrees(status(connection, CURRENT)) == 96
         for table in ("staff", "users"):
             names = [row[0] for row in connection.execute(
                 "SELECT tgname FROM pg_trigger WHERE tgrelid = %s::regclass AND NOT tgisinternal", (table,))]  # fmt: skip

@@ -26,7 +26,7 @@ def states(connection: Connection, wanted: list[SqlFile] | None = None) -> set[s
 
 def test_installed_everywhere_where_the_columns_are(connection: Connection) -> None:
     assert states(connection) == {"INSTALLED"}
-    assert connection.execute("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal").fetchone() == (58,)
+    assert connection.execute("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal").fetchone() == (59,)
 
 
 def test_installing_twice_locks_nothing_and_changes_nothing(clinic: Project) -> None:
