@@ -125,7 +125,7 @@ def _folder(root: Path) -> Path | None:
         if git.is_dir():
             return git
         if pointed := _text(git).removeprefix("gitdir:").strip():
-            return (git.parent / pointed).resolve()
+            return git.parent / pointed
     return None
 
 

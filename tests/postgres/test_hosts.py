@@ -15,10 +15,11 @@ from conftest import Project, throw_away_home
 
 from skinspire_db.config import environment, urls
 from skinspire_db.config import project as settings
+from skinspire_db.config.policy import Policy
 from skinspire_db.copies import copied_tables, streaming
 from skinspire_db.errors import ConnectionFailed, StepFailed
 from skinspire_db.lifecycle import scratch
-from skinspire_db.postgres import connections, scripts, target
+from skinspire_db.postgres import connections, failover, scripts, target
 from skinspire_db.postgres.client_programs import client_tools
 from skinspire_db.postgres.embedded_server import EmbeddedServer
 from skinspire_db.postgres.target import Target
@@ -353,3 +354,23 @@ def test_a_program_that_comes_out_on_another_server_does_nothing(
             tools.run("pg_restore", scratch.new_name(to), "--exit-on-error", "--jobs=2", archive)
     with psycopg.connect(**there.parameters, dbname="clinic") as connection:
         assert connection.execute("SELECT to_regclass('public.written')").fetchone() == (None,)
+
+
+def test_a_former_primary_is_taken_out_of_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    parameters = {"host": "h1,h2,h3", "port": "1,2,3", "dbname": "d", "user": "u"}
+    to = target.Target("dev", Policy(), parameters, setting="DEV_DATABASE_URL")
+    there = {"1": failover.Primary({"host": "h1", "hostaddr": "", "port": "1"}, 1, 7, ""),
+             "3": failover.Primary({"host": "h3", "hostaddr": "", "port": "3"}, 2, 7, "")}  # fmt: skip
+    monkeypatch.setattr(failover, "_seen", {})
+    monkeypatch.setattr(failover, "_asked", lambda _, address: there.get(address["port"]))
+    old = failover.former(to)
+    assert [each.shown for each in old] == ["h1:1"] and "h3:3 was promoted" in failover.refusal(to, old[0]).message
+    left = failover.without(to, old)
+    assert (left.parameters["host"], left.parameters["port"]) == ("h2,h3", "2,3") and left.parameters["user"] == "u"
+    assert failover.without(to, []) is to
+    failover._seen.clear()
+    there["3"] = failover.Primary(there["3"].address, 2, 8, "")
+    with pytest.raises(ConnectionFailed, match="DEV_DATABASE_URL names h1:1 and h3:3, which are not servers of one database"):
+        failover.former(to)
+    alone = target.Target("dev", Policy(), {"host": "h1", "dbname": "d"})
+    assert failover.former(alone) == [] and failover.servers(alone) == [{"host": "h1", "hostaddr": "", "port": ""}]
