@@ -59,18 +59,18 @@ class Table:
         return {"rows": self.rows, "values": {each.name: each.values for each in self.columns.values()}}
 
 
-def tables(connection: Connection, only: Collection[int] | None = None) -> dict[int, Table]:
+def tables(connection: Connection, but: Collection[int] = ()) -> dict[int, Table]:
     """The tables by oid, with their rows and values counted.
 
     Args:
         connection: the database, as a role that sees all rows.
-        only: the oids of those that are counted; None for all.
+        but: the oids of those that are not counted.
     """
     from psycopg import sql
 
     columns: dict[int, list[tuple[Any, ...]]] = {}
     for oid, *more in search_path.rows(connection, COLUMNS):
-        if only is None or oid in only:
+        if oid not in but:
             columns.setdefault(oid, []).append(tuple(more))
     found = {}
     for oid, each in columns.items():

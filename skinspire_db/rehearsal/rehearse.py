@@ -262,7 +262,7 @@ def _rehearse(rehearsal: Rehearsal, choice: Choice, wanted: list[str], server: T
     with running.step("after") as summary, translated(rehearsal.aside, OPERATION, "after", connection):
         touched = {oid for _, measure in rehearsal.applied for oid in measure.touched}
         former = {oid: each for oid, each in before.items() if oid in touched}
-        after = contents.tables(connection)  # a table that takes another one's place is new
+        after = contents.tables(connection, but=before.keys() - former.keys())  # new ones can take the place of others
         findings.compare(former, after, [loss for _, measure in rehearsal.applied for loss in measure.lost])
         summary.checks = list(contents.checks(connection, doubtful))
         summary.numbers = {"tables": len(former), "losses": len(findings.losses)}

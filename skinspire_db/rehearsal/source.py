@@ -132,5 +132,7 @@ def made(environment: Environment, choice: Choice, plan: Plan, running: Running)
 
 def keep(aside: Target, server: Target, running: Running) -> None:
     """Give the copy a name under which it stays, in place of an earlier one."""
-    kept = scratch.rename_kept(aside, server, OPERATION)
+    with running.step("keep") as summary:
+        kept = scratch.rename_kept(aside, server, OPERATION)
+        summary.numbers = {"database": kept.database}
     running.note(f'the copy stays: {kept}; to drop it, in psql: DROP DATABASE "{kept.database}"')
