@@ -33,10 +33,11 @@ COUNTS = (
     "pg_stat_get_xact_numscans({0}), pg_stat_get_xact_tuples_returned({0}),"
     " pg_stat_get_xact_tuples_updated({0}) + pg_stat_get_xact_tuples_deleted({0})"
 )
-KINDS = "'r', 'p', 'm', 'v', 'f', 'S'"
+KINDS = "'r', 'p', 'm', 'v', 'f', 'S', 'i'"
 RELATIONS = f"""
-    SELECT c.oid::bigint, c.oid::regclass::text, c.relkind::text, c.relfilenode::bigint, {COUNTS.format("c.oid")}
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    SELECT c.oid::bigint, c.oid::regclass::text, c.relkind::text, c.relfilenode::bigint, x.indrelid::bigint,
+           {COUNTS.format("c.oid")}
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_index x ON x.indexrelid = c.oid
     WHERE c.relkind IN ({KINDS}) AND {objects.APPLICATION_SCHEMA} AND {objects.NOT_ALEMBICS}
 """  # noqa: S608
 # Of each locked relation: its modes, its file, and its counts.
@@ -166,7 +167,8 @@ class Measure:
         relations = search_path.rows(connection, RELATIONS)
         self._relations = {oid: (name, kind) for oid, name, kind, *_ in relations}
         self._files = {oid: file for oid, _, _, file, *_ in relations}
-        self._counts = {oid: counts for oid, _, _, _, *counts in relations}
+        self._indexed = {oid: table for oid, _, _, _, table, *_ in relations if table}
+        self._counts = {oid: counts for oid, _, _, _, _, *counts in relations}
         self._state = self._look()
         self._start: tuple[float, str] = (0.0, "")
 
@@ -214,6 +216,8 @@ class Measure:
         for oid, (modes, file, scans, read, changed) in self._state.items():
             if oid not in self._relations:  # it was made by this transaction: no other session sees it
                 continue
+            if oid in self._indexed and not self._stops_readers(oid, modes):
+                continue
             name, kind = self._relations[oid]
             had, _, scanned, rows, written = before.get(oid, ([], file, *self._counts[oid]))
             for mode in sorted(set(modes) - set(had), key=lambda each: (each not in STOPS, each)):
@@ -227,6 +231,11 @@ class Measure:
                 statement.scanned[name] = read - rows
             if set(modes) & WRITES:
                 self.touched.add(oid)
+
+    def _stops_readers(self, index: int, modes: list[str]) -> bool:
+        """Whether an index is locked so that no query on its table can be planned, and the table itself is not."""
+        most = "AccessExclusiveLock"
+        return most in modes and most not in self._state.get(self._indexed[index], ([], None, 0, 0, 0))[0]
 
     def _hold(self, statement: Statement, lock: Lock, since: float) -> None:
         statement.locks.append(lock)

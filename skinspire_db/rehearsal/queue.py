@@ -90,11 +90,11 @@ class Queue:
             self._stopped |= {each.table: each.stops for each in new}
             for lock in new:
                 wait = self._try(lock, sql, attempt, BRIEF)
-                if wait.gave_up and not wait.waited:  # on a busy machine the session behind it can come too late
+                if wait and wait.gave_up and not wait.waited:  # on a busy machine the session behind it can come too late
                     wait = self._try(lock, sql, attempt, 5 * BRIEF)
-                self.waits.append(wait)
+                self.waits += [wait] if wait else []
 
-    def _try(self, lock: Lock, sql: str, attempt: Callable[[], object], brief: int) -> Wait:
+    def _try(self, lock: Lock, sql: str, attempt: Callable[[], object], brief: int) -> Wait | None:
         import psycopg
 
         wait = Wait(lock.table, sql)
@@ -106,6 +106,9 @@ class Queue:
         try:
             self._reader.execute(f"SET LOCAL search_path = public, pg_temp; SET LOCAL lock_timeout = {GRACE}".encode())
             self._reader.execute(query)
+        except psycopg.errors.WrongObjectType:  # a sequence, for one: no session holds it in a transaction of this kind
+            self._reader.rollback()
+            return None
         except psycopg.Error as error:
             self._reader.rollback()
             wait.says = f"no session could hold {lock.table} before it: {type(error).__name__}"

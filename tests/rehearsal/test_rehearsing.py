@@ -61,7 +61,7 @@ DANGEROUS = {
     "ALTER TABLE {t} ADD FOREIGN KEY (id) REFERENCES people (id)": "writers scanned",
     "CREATE INDEX {t}_a ON {t} (a)": "writers scanned",
     "CREATE UNIQUE INDEX {t}_id ON {t} (id)": "writers scanned",
-    "REINDEX TABLE {t}": "writers scanned",
+    "REINDEX TABLE {t}": "readers writers scanned",
     "CREATE TRIGGER own BEFORE UPDATE ON {t} FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()": "writers",
     "LOCK TABLE {t}": "readers",
     "ALTER TABLE {t} DROP COLUMN v": "readers lost",
