@@ -48,7 +48,9 @@ class Workbench:
         self.project, self.monkeypatch, self.here = project, monkeypatch, settings.current_project()
         self.to = target_of(environment.resolve("dev"))
 
-    def there_and_back(self, before: Models, after: Models, rows: str = "SELECT", look: str = "SELECT 1") -> tuple[str, Any]:
+    def there_and_back(
+        self, before: Models, after: Models, rows: str = "SELECT", look: str = "SELECT 1", online_above: int | None = None
+    ) -> tuple[str, Any]:
         """The revision's text, and what `look` finds after the upgrade of a database that had these rows."""
         one, other = MetaData(), MetaData()
         before(one)
@@ -64,16 +66,18 @@ class Workbench:
                 first = drift._make(self.to, Blueprint.of(one), [])
                 expected = drift._make(self.to, Blueprint.of(other), [])
                 self.monkeypatch.setattr(models, "metadata", lambda _: other)
-                written = writing.new(connection, self.here, "there", expected, attempt=True)
+                written = writing.new(connection, self.here, "there", expected, attempt=True, online_above=online_above)
                 assert written is not None
                 assert [each for each in written.warnings if "it by hand" in each or "it fails" in each] == []
                 files = revisions.directory(self.here)
-                script = revisions.named(files, written.revision)
-                running.apply(connection, self.here, files, script)
+                scripts = [revisions.named(files, name) for name, _ in written.every]
+                for script in scripts:
+                    running.apply(connection, self.here, files, script)
                 assert writing.remaining(connection, self.here, expected) == []
                 assert writing.new(connection, self.here, "again", expected, attempt=True) is None
                 found = connection.execute(look.encode()).fetchall()
-                running.apply(connection, self.here, files, script, down=True)
+                for script in reversed(scripts):
+                    running.apply(connection, self.here, files, script, down=True)
                 assert writing.remaining(connection, self.here, first) == []
                 return (self.project.root / written.file).read_text(), found
             finally:
@@ -313,3 +317,10 @@ def test_there_and_back(bench: Workbench, pair: str) -> None:
     before, after = PAIRS[pair]
     bench.there_and_back(before, after)
     bench.there_and_back(after, before)
+
+
+@pytest.mark.slow
+def test_there_and_back_online(bench: Workbench) -> None:
+    for pair in ("in", "hostile names", "another unique under a foreign key", "nulls not distinct"):
+        for before, after in (PAIRS[pair], reversed(PAIRS[pair])):
+            bench.there_and_back(before, after, online_above=0)
