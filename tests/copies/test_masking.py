@@ -142,6 +142,11 @@ def test_a_value_of_a_masked_column_that_is_kept_in_another_one_stops_the_copy(l
     outcome = masked(live, "--json")
     assert outcome.code == 1 and "1 value of patients.last_name, in patients.medical_info" in outcome.json["error"]["message"]
     assert live.query(f"SELECT FROM pg_database WHERE datname ~ '^{live.database}'", "postgres") == [], "no part of a copy"
+    rules(live, '[tables.patients]\nmedical_info = "keep"\nlast_name = { mask = "constant", value = "Bhattacharya" }')
+    assert masked(live).code == 0, "a value that is the constant is none of the source's"
+    rules(live, '[tables.patients]\nmedical_info = "keep"\nlast_name = { mask = "constant", value = "Nobody" }')
+    assert "1 value of patients.last_name, in patients.medical_info" in masked(live).err
+    rules(live, '[tables.patients]\nmedical_info = "keep"')
     live.execute("UPDATE patients SET medical_info = 'nothing known' WHERE mrn = 'T000003'", source(live))
     outcome = masked(live, "--json")
     assert outcome.code == 0, outcome.err

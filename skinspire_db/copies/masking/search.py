@@ -74,7 +74,7 @@ class Search:
         for table, columns in self._of(wanted):
             for column in columns:
                 mask = self.plan.masks[column.place]
-                if mask.changes and mask.name not in ("choice", "constant"):
+                if mask.changes and mask.name != "choice":
                     self._gather(connection, table, column)
 
     def _gather(self, connection: Connection, table: Table, column: Column) -> None:
@@ -83,7 +83,9 @@ class Search:
         digits = r"length(x) - length(translate(x, '0123456789', '')) - CASE WHEN x ~ '\.0+$' THEN length(substring(x, '0+$')) ELSE 0 END"
         by_chance = f"x ~ '{BY_CHANCE}' AND ({digits} < {DIGITS} OR x ~ '^\\d+-01-01')"
         # OFFSET 0: the condition is of each value once, and of no more values than are wanted.
-        texts = f"SELECT DISTINCT {self._text(column)} AS x FROM {self._first(table, column)} OFFSET 0"
+        other = f"{self._text(column)} <> rtrim(format('%s', {table.reading.expressions[column.name]}))"  # than the constant itself
+        where = f" WHERE {other}" if self.plan.masks[column.place].name == "constant" else ""
+        texts = f"SELECT DISTINCT {self._text(column)} AS x FROM {self._first(table, column)}{where} OFFSET 0"
         usable = f"length(x) >= {SHORTEST} AND NOT ({by_chance})"
         query = f"SELECT {self._hash('x')}, x ~ '{WORD}' FROM ({texts}) AS s WHERE {usable} LIMIT {MOST}"
         hashes: tuple[array[int], array[int]] = (array("q"), array("q"))
