@@ -223,7 +223,10 @@ def test_the_branch_that_has_an_applied_revision_is_named(app: Project) -> None:
 
 @pytest.mark.slow
 def test_kill_9_of_task_and_server_in_each_phase(tmp_path: Path) -> None:
-    (tmp_path / "pyproject.toml").write_text('[tool.skinspire_db]\nmetadata = ["pets:Base"]\nmigrations = "migrations"\n')
+    (tmp_path / "pyproject.toml").write_text(
+        '[tool.skinspire_db]\nmetadata = ["pets:Base"]\nmigrations = "migrations"\n'
+        "[tool.skinspire_db.environments.dev]\nddl_lock_timeout = 0.1\nddl_tries = 300\n"
+    )
     (tmp_path / "pets.py").write_text(MODELS + BEFORE)
     (tmp_path / "migrations" / "versions").mkdir(parents=True)
     server = EmbeddedServer(throw_away_home(tmp_path), durable=False)
@@ -260,8 +263,10 @@ def test_kill_9_of_task_and_server_in_each_phase(tmp_path: Path) -> None:
             assert indexes(project) == [("ix_own", False)] and at(project) == ["first"]
         with contextlib.closing(project.connect()) as writer:
             task = start(writer, "DROP")
+            time.sleep(1)  # ten times what it waits before it says for whom
             os.kill(server.status().pid or 0, signal.SIGKILL)
-            _, err = task.communicate(timeout=60)
+            out, err = task.communicate(timeout=60)
+            assert f"for pid {writer.info.backend_pid} (" in out and "idle after" in out, out
         assert task.returncode == 1 and "goes on from there" in err and "as it was" not in err, err
         server.start()
         with project.connect() as writer, project.connect() as journal:
