@@ -83,6 +83,15 @@ def test_an_owner_under_the_policies_works_over_all_rows(owned: Project) -> None
         done(owned, "db.drift", "--env=test")
     assert owned.query(ROLES_OF_POLICIES) == [(roles.system,)]
 
+    settings = owned.root / "pyproject.toml"
+    text = settings.read_text()
+    settings.write_text(text.replace("tenancy = true", "tenancy = false"))
+    outcome = done(owned, "sql.install", "--env=test")
+    assert f"role {Roles(other).application} stays, as the tools did not make it" in " ".join(outcome.out.split())
+    assert owned.query(GRANTEES, other) == [] and owned.query(COUNTS, other) == whole
+    done(owned, "db.drift", "--env=test")
+    settings.write_text(text)
+
     owned.execute(f"REVOKE {roles.system} FROM {owned.env['DEV_ADMIN_URL'].partition('://')[2].partition(':')[0]}")
     for command in ("backup.create", "db.seed", "db.copy", "db.verify", "db.doctor"):
         arguments = ("--source=dev", "--target=test", "--method=stream") if command == "db.copy" else ()

@@ -34,6 +34,8 @@ MUTATIONS = {
     "CREATE VIEW outer_names AS SELECT * FROM patient_names; GRANT SELECT ON outer_names TO {app}": "view outer_names reads rows",
     "CREATE MATERIALIZED VIEW all_names AS SELECT * FROM patient_names": "materialized view all_names has rows of all hospitals",
     "CREATE TABLE wards (hospital_id uuid)": "row security on public.wards: UNATTACHED",
+    "CREATE TABLE logs (hospital_id uuid NOT NULL, day int) PARTITION BY RANGE (day);"
+    " CREATE TABLE logs_1 PARTITION OF logs FOR VALUES FROM (1) TO (2)": "row security on public.logs_1: UNATTACHED",
     "CREATE TABLE bills (patient_id uuid REFERENCES patients)": "table bills has no hospital_id, and its rows belong to rows of patients",
     "CREATE EXTENSION postgres_fdw; CREATE SERVER s FOREIGN DATA WRAPPER postgres_fdw;"
     " CREATE FOREIGN TABLE far (hospital_id uuid) SERVER s": "foreign table far has hospital_id",
@@ -91,6 +93,13 @@ def test_each_hole_is_named(tenants: Project) -> None:
                 found = tenant_faults.of_database(connection, roles, files)
                 assert says.format(**names) in "; ".join(fault.says for fault in found), (statement, found)
                 assert all(fault.remedy for fault in found)
+        with connection.transaction(force_rollback=True):
+            connection.execute(
+                "CREATE FUNCTION all_of_them() RETURNS bigint SECURITY DEFINER RETURN (SELECT count(*) FROM patients)"
+            )
+            assert tenant_faults.definers(connection, roles) == ["all_of_them()"], (
+                "db.verify notes that the application may call it"
+            )
 
 
 @pytest.mark.slow
