@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db.catalog import objects
@@ -18,7 +19,9 @@ OWN_CODE = """EXISTS (
         AND d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass)
         AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = d.refclassid AND e.objid = d.refobjid AND e.deptype = 'e'))"""
 # The name of a type of PostgreSQL's own, or of an extension's, has a meaning; another one of that name has none.
+# Of composite types and arrays, those of columns and of other types: each table has one of both.
 TYPES = f"""
+    WITH used (oid) AS (SELECT atttypid FROM pg_attribute UNION SELECT typbasetype FROM pg_type UNION SELECT rngsubtype FROM pg_range)
     SELECT t.oid, t.typtype::text, t.typbasetype, t.typelem, EXISTS (SELECT FROM pg_type e WHERE e.typarray = t.oid AND e.oid = t.typelem), format_type(t.oid, -1),
            CASE WHEN n.nspname = 'pg_catalog' OR EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_type'::regclass
                      AND d.objid = t.oid AND d.deptype = 'e') THEN t.typname::text ELSE '' END,
@@ -28,6 +31,7 @@ TYPES = f"""
            t.typtypmod, t.typnotnull,
            (SELECT string_agg(pg_get_expr(k.conbin, 0), ' ') FROM pg_constraint k WHERE k.contypid = t.oid AND k.contype = 'c' AND NOT {OWN_CODE})
     FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+    WHERE t.typtype <> 'c' AND t.typcategory <> 'A' OR t.oid IN (SELECT oid FROM used) OR t.typarray IN (SELECT oid FROM used)
 """
 COLUMNS = f"""
     SELECT c.oid, n.nspname, c.relname, a.attnum, a.attname, a.atttypid, a.atttypmod, format_type(a.atttypid, a.atttypmod), a.attnotnull
@@ -118,7 +122,7 @@ class Column:
         """The name as rules and messages write it."""
         return f"{self.table_name}.{self.name}"
 
-    @property
+    @cached_property
     def table_name(self) -> str:
         """The table's name, with its schema unless that is public."""
         return table_name(self.schema, self.table)
@@ -202,9 +206,9 @@ def read(connection: Connection) -> Catalogue:
         parts = fields and [tuple(each) for each in fields]
         types[oid] = Type(oid, kind, base, element, is_array, name, known, labels, parts, *rest)
     columns, versions = {}, objects.version_tables(connection)
-    for oid, schema, table, number, *rest in rows(COLUMNS):
-        column = Column((oid, number), schema, table, *rest)
-        column = replace(column, tools=schema == TOOLS_SCHEMA or (schema, table) in versions)
+    for oid, schema, table, number, name, type_, modifier, declared, not_null in rows(COLUMNS):
+        tools = schema == TOOLS_SCHEMA or (schema, table) in versions
+        column = Column((oid, number), schema, table, name, type_, modifier, declared, not_null, tools)
         step = types[column.type]
         while not column.not_null and step.kind == "d":
             column, step = replace(column, not_null=step.not_null), types[step.base]

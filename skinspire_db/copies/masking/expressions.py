@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 SETTING = "skinspire_db.masking"  # the sessions' setting with the secret, which no SQL text holds
 SECRET = f"(SELECT decode(current_setting('{SETTING}'), 'hex'))"  # without a column, so PostgreSQL runs it once a query
 HEX = "0123456789abcdef"
@@ -54,11 +56,13 @@ def letters(value: str, length: int) -> str:
     )
 
 
+@cache
 def text(value: str) -> str:
     """As many characters as the text has, and no word."""
     return f"rpad('', length({value}), {letters(value, 16)})"
 
 
+@cache
 def code(value: str, length: int) -> str:
     """A text of so many letters, or letters and digits, another one for each text: at 20, two of 10^9 texts do not meet."""
     if length >= LONG:
@@ -83,6 +87,7 @@ def phone(value: str) -> str:
     return f"rpad(CASE WHEN left({value}, 1) = '+' THEN '+' ELSE '' END, length({value}), {digits})"
 
 
+@cache
 def characters(value: str) -> str:
     """A bijection that keeps length and kinds: each digit becomes a digit, each letter a letter, anything else stays.
 
@@ -127,6 +132,7 @@ def _shifted(shifted: str, key: str, number: int) -> str:
     )
 
 
+@cache
 def whole_number(value: str, bits: int = 64) -> str:
     """A bijection of whole numbers of so many bits that keeps the sign and the number of digits; 0 and the least one stay."""
     first, left, right = ARRAYS
@@ -142,6 +148,7 @@ def whole_number(value: str, bits: int = 64) -> str:
     return f"coalesce((SELECT sign(({value})::bigint)::int * (f + l * rs + r) FROM ({last}) AS s), ({value})::bigint)"
 
 
+@cache
 def numeric(value: str, scale: int | None) -> str:
     """The same for numbers with so many digits after the point; what a bigint cannot hold becomes other digits.
 
