@@ -8,6 +8,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -282,6 +283,10 @@ def test_dry_and_expressions(two: Project) -> None:
     )
     chosen = 'SELECT t."id", md5(t.name) FROM ONLY "public"."patients" AS t WHERE t.id > 1'
     assert table.read == f"COPY ({chosen}) TO STDOUT (FORMAT binary)"
+    table = replace(table, reading=replace(table.reading, by_value=frozenset({"name"})))
+    rows = '(SELECT t.* FROM ONLY "public"."patients" AS t WHERE t.id > 1 OFFSET 0) AS t'
+    chosen = f'SELECT t."id", v0.v FROM {rows} CROSS JOIN LATERAL (SELECT md5(t.name) AS v OFFSET 0) AS v0'
+    assert table.read == f"COPY ({chosen}) TO STDOUT (FORMAT binary)", "the condition comes before the expressions"
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 from conftest import Outcome, Project
 from support import database
 
-from skinspire_db.copies.masking import plan
+from skinspire_db.copies.masking import expressions, plan
 
 PYPROJECT = '[tool.skinspire_db.environments.live]\nextends = "prod"\nsslmode = "disable"\n'
 
@@ -267,3 +267,37 @@ def test_an_old_clinic_is_masked_by_types_alone_and_works(old_clinic: Project) -
         assert done.code == 0, done.err
     columns = old_clinic.process("mask.check", "--env=test", "--json")
     assert columns.code == 3 and all(each["rule"] == "none" for each in columns.json["columns"])
+
+
+@pytest.mark.slow
+def test_a_value_that_a_mask_lets_through_is_found(live: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a text and in keys; the search does not know what the masks are."""
+    for name, broken in (
+        ("text", lambda value: value),
+        ("uuid", lambda value: value),
+        ("code", lambda value, length: f"left({value}, {length})"),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(expressions, name, broken)
+            outcome = masked(live)
+        assert outcome.code == 1 and "nothing is swapped in" in outcome.err, (name, outcome.err)
+        assert live.query(f"SELECT FROM pg_database WHERE datname = '{live.database}'", "postgres") == []
+
+
+@pytest.mark.slow
+def test_pseudonyms_of_digits_are_one_to_one(live: Project) -> None:
+    """All numbers of four digits as texts, of six as numbers, and an invented phone number of each length."""
+    secret = f"SET skinspire_db.masking = '{'5' * 64}'"
+    digits, whole, phone = expressions.characters("t.v"), expressions.whole_number("t.n"), expressions.phone("t.v")
+    with live.connect(source(live)) as connection:
+        connection.execute(secret.encode())
+        texts = "SELECT lpad(n::text, 4, '0') AS v FROM generate_series(0, 9999) AS n"
+        query = f"SELECT count(DISTINCT m), bool_and(m ~ '^[0-9]{{4}}$'), count(*) FILTER (WHERE m = v) FROM (SELECT v, {digits} AS m FROM ({texts}) AS t) AS s"
+        ((count, kept, same),) = connection.execute(query.encode()).fetchall()
+        assert (count, kept) == (10_000, True) and same < 10
+        numbers = "SELECT n FROM generate_series(100000, 104999) AS n"
+        query = f"SELECT count(DISTINCT m), min(m) >= 100000, max(m) < 1000000 FROM (SELECT {whole} AS m FROM ({numbers}) AS t) AS s"
+        assert connection.execute(query.encode()).fetchone() == (5_000, True, True)
+        phones = "SELECT '+' || repeat('9', n) AS v FROM generate_series(1, 30) AS n UNION ALL SELECT '0221-77'"
+        query = f"SELECT bool_and(length(v) = length({phone}) AND (left(v, 1) = '+') = (left({phone}, 1) = '+') AND {phone} ~ '^[+]?[0-9]+$') FROM ({phones}) AS t"
+        assert connection.execute(query.encode()).fetchone() == (True,)

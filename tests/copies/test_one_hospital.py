@@ -177,7 +177,7 @@ def test_one_hospital_of_a_protected_environment(make_project: Callable[..., Pro
     outcome = project.invoke(*copy)
     assert outcome.code == 2 and "live is protected" in outcome.err
     outcome = project.invoke(*copy, "--masked")
-    assert outcome.code == 2 and "masked rows of patients_a would break the bounds of the partition" in outcome.err, (
+    assert outcome.code == 2 and "masked rows of patients_rest would break the bounds of the partition" in outcome.err, (
         outcome.err
     )
     masks = project.root / "sql" / "masks"
