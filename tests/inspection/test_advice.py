@@ -40,6 +40,8 @@ UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'broken'::regclass;
 
 CREATE TABLE keyless (id int UNIQUE NOT NULL);
 CREATE TABLE keyed (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE keyed_part PARTITION OF keyed FOR VALUES FROM (0) TO (9);
+CREATE TABLE keyless_whole (id int) PARTITION BY RANGE (id);
+CREATE TABLE keyless_part PARTITION OF keyless_whole FOR VALUES FROM (0) TO (9);
 CREATE TABLE alembic_version (version_num varchar(32) NOT NULL);
 
 CREATE TABLE seq_high (id serial PRIMARY KEY); SELECT setval('seq_high_id_seq', 1600000000);
@@ -103,7 +105,7 @@ FOUND = {
     "duplicate_indexes": {"double_second", "double_third", "double_of_key"},
     "unused_indexes": {"read_never"},
     "invalid_indexes": {"broken"},
-    "no_primary_key": {"keyless"},
+    "no_primary_key": {"keyless", "keyless_whole"},
     "sequence_space": {"seq_high_id_seq", "wide_seq"},
     "integer_key_space": {"key_high.id"},
     "wraparound": {"old"},
