@@ -114,12 +114,13 @@ class Findings:
     def words(self, policy: Policy) -> list[str]:
         """The verdict in sentences."""
         held = [f"{lock} for {lock.seconds:.1f} s: {lock.stops} wait" for lock in strongest(self.locks)[:SHOWN]]
-        waits = [each for each in self.queue if each.gave_up and not each.says]
-        proved = f"proved with a reader on {', '.join(dict.fromkeys(each.table for each in waits))}" if waits else "not tried"
-        patience = (
-            f"a revision gives up a table in use after {policy.ddl_lock_timeout:g} s, and no session waits longer behind it"
-        )
-        return [*(held or ["no lock stops readers or writers"]), *self.losses, f"{patience}: {proved}"]
+        tables = ", ".join(dict.fromkeys(each.table for each in self.queue))
+        longest = f"{policy.ddl_lock_timeout:g} s"
+        patience = f"a revision gives up a table in use after {longest}, and no session waits longer behind it"
+        if any(each.says or not each.gave_up for each in self.queue):
+            patience = f"a revision does not give up a table in use: sessions can wait longer than {longest}"
+        tried = f": proved with a reader on {tables}" if tables else ": there is none to wait for"
+        return [*(held or ["no lock stops readers or writers"]), *self.losses, patience + tried]
 
     def as_dict(self) -> dict[str, Any]:
         """The findings for JSON."""

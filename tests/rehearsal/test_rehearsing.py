@@ -281,6 +281,10 @@ def test_what_a_rehearsal_finds(shop: Project) -> None:
     outcome = rehearsed(shop, "--from=copy", "--json", code=3)
     bad = {each["name"]: each["detail"] for each in outcome.json["checks"] if each["status"] != "pass"}
     assert "the revision sets lock_timeout" in bad.pop("queue of people") and bad == {}
+    waits = "DO $$ BEGIN SET LOCAL lock_timeout = 0; ALTER TABLE people ADD c int; END $$"
+    revision(shop, "second", "first", waits, "ALTER TABLE people DROP c")
+    outcome = rehearsed(shop, "--from=copy", "--to=second", code=3)
+    assert "queue of people: it does not give up" in outcome.err and "can wait longer than 2 s" in outcome.out, outcome
     revision(shop, "second", "first", "CREATE TABLE other (id int); INSERT INTO visits SELECT * FROM visits")
     outcome = rehearsed(shop, "--from=copy", code=3)
     assert "revision second: " in outcome.err and "visits_pkey" in outcome.err and "(1)" not in outcome.out
