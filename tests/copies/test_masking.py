@@ -9,7 +9,7 @@ import pytest
 from conftest import Outcome, Project
 from support import database
 
-from skinspire_db.copies.masking import expressions, plan
+from skinspire_db.copies.masking import expressions, named, plan
 
 PYPROJECT = '[tool.skinspire_db.environments.live]\nextends = "prod"\nsslmode = "disable"\n'
 
@@ -267,6 +267,12 @@ def test_an_old_clinic_is_masked_by_types_alone_and_works(old_clinic: Project) -
         assert done.code == 0, done.err
     columns = old_clinic.process("mask.check", "--env=test", "--json")
     assert columns.code == 3 and all(each["rule"] == "none" for each in columns.json["columns"])
+    # With the rules that mask.new writes, people sign in with the documented password.
+    assert old_clinic.process("mask.new", "--env=dev").code == 0
+    assert old_clinic.process("sql.bump", "--name=masks/rules").code == 0
+    outcome = old_clinic.process("db.copy", "--source=dev", "--target=test", "--masked")
+    assert outcome.code == 0, outcome.err
+    assert old_clinic.query("SELECT DISTINCT password_hash FROM users", database(old_clinic, "TEST")) == [(named.PASSWORD,)]
 
 
 @pytest.mark.slow
