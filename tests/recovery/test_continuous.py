@@ -211,6 +211,7 @@ def test_kill_9_of_the_server_under_load(clinic: Project) -> None:
 
 
 def test_what_is_missing_or_damaged_is_named(clinic: Project) -> None:
+    assert clinic.invoke("backup.create", "--incremental").code == 0
     clinic.execute("SELECT pg_switch_wal()", "postgres")
     query(clinic, "INSERT INTO seen SELECT n + 5000000 FROM generate_series(1, 1000) n RETURNING 1")
     clinic.execute("SELECT pg_switch_wal()", "postgres")
@@ -224,7 +225,8 @@ def test_what_is_missing_or_damaged_is_named(clinic: Project) -> None:
     def fails(says: str, command: tuple[str, ...] = ("backup.restore", "--to=latest")) -> None:
         outcome = clinic.invoke(*command)
         assert outcome.code in (1, 2) and says in outcome.err and "-> " in outcome.err, outcome.err
-        assert not list(Path(clinic.env["SKINSPIRE_PG_HOME"]).parent.glob("*-recovered-*")), "nothing is left"
+        home = Path(clinic.env["SKINSPIRE_PG_HOME"])
+        assert not list(home.parent.glob(f"{home.name}-recovered-*")), "nothing is left"
 
     def without(path: Path, says: str) -> None:
         aside = path.with_name(f".{path.name}.aside")
