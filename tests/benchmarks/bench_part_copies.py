@@ -36,16 +36,18 @@ MULTIPLY = """
 
 
 def bench_masked_450_megabytes_of_patients() -> list[Figure]:
+    patients = int(os.environ.get("BENCH_PATIENTS", "330000"))
+    size = f"{round(patients / 330_000 * 450)} MB of patients"
     with bench() as project:
-        project.invoke("db.setup", "--env=test", "--patients=330000")
+        project.invoke("db.setup", "--env=test", f"--patients={patients}")
         copy = ("db.copy", "--source=test", "--target=dev")
         ours, peer = medians(
             lambda: project.invoke(*copy, "--masked"), lambda: project.invoke(*copy, "--method=stream"), rounds=3
         )
         memory = peak(project, *copy, "--masked")
         return [
-            Figure("db.copy --masked, 450 MB of patients", ours, "db.copy --method=stream", peer, 1.3),
-            Figure("memory of db.copy --masked, 450 MB of patients", memory, "limit", 100, 1, "MB"),
+            Figure(f"db.copy --masked, {size}", ours, "db.copy --method=stream", peer, 1.3),
+            Figure(f"memory of db.copy --masked, {size}", memory, "limit", 100, 1, "MB"),
         ]
 
 
