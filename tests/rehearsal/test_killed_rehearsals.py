@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import Project, dump, throw_away_home
@@ -19,7 +20,7 @@ PHASES = {"copy": -1, "second": 9, "again": -1}
 
 
 @pytest.mark.slow
-def test_kill_9_of_task_and_server(tmp_path: Path) -> None:
+def test_kill_9_of_task_and_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "pyproject.toml").write_text(
         '[tool.skinspire_db]\nmetadata = ["shop:Base"]\nmigrations = "migrations"\nreference = []\nsql = []\n'
     )
@@ -34,6 +35,10 @@ def test_kill_9_of_task_and_server(tmp_path: Path) -> None:
         revision(project, "second", "first", *NICK)
         before = dump(project.address, "skinspire_dev")
         rehearse = "migrate.rehearse", "--from=copy", "--longest-lock=1000"
+        with monkeypatch.context() as full:
+            full.setattr("skinspire_db.copies.template.shutil.disk_usage", lambda _: SimpleNamespace(free=1_000_000))
+            outcome = project.invoke(*rehearse)
+        assert outcome.code == 1 and "it needs about" in outcome.err and "has 1 MB free" in outcome.err, outcome
         for step, count in PHASES.items():
             halted(project, step, *rehearse, count=count).kill()
             wait_until_idle(project)
