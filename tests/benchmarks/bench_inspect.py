@@ -32,7 +32,7 @@ QUERIES = (
 def bench_inspect() -> list[Figure]:
     """The whole process of each, printing everything it found."""
     with bench() as project:
-        _fill(project)
+        fill(project)
         arguments = [part for query in QUERIES for part in ("-c", query)]
         ours, queries = medians(
             lambda: project.invoke("db.inspect"), lambda: project.psql("skinspire_dev", *arguments), rounds=9
@@ -53,7 +53,7 @@ def bench_inspect() -> list[Figure]:
     ]
 
 
-def _fill(project: Bench) -> None:
+def fill(project: Bench) -> None:
     """A clinic, and tables enough: each with a key, an index, a foreign key, the audit columns and their triggers."""
     project.invoke("db.setup")
     with project.connect("skinspire_dev") as connection:

@@ -1,6 +1,6 @@
 "use strict";
 // Data becomes text nodes and attributes only, never markup.
-const SVG = "http://www.w3.org/2000/svg", DRAWN = 60, MAPPED = 80, SHOWN = 60;
+const SVG = "http://www.w3.org/2000/svg", DRAWN = 40, MAPPED = 80, SHOWN = 60, LISTED = 200;
 const $ = (id) => document.getElementById(id);
 
 function fill(node, attributes, children) {
@@ -82,9 +82,14 @@ function cell(value) {
   if (value instanceof Node) return value;
   return Array.isArray(value) ? value : String(value ?? "");
 }
-// Rows as a table. A heading that begins with # is of numbers.
-function grid(label, headings, rows, marked = []) {
+// Rows as a table, at first no more than `most` of very many. A heading that begins with # is of numbers.
+function grid(label, headings, rows, marked = [], most = LISTED) {
   if (!rows.length) return h("p", { class: "soft" }, "none");
+  if (rows.length > most * 1.5) {
+    const all = () => part.replaceWith(grid(label, headings, rows, marked, Infinity));
+    const part = h("div", {}, grid(label, headings, rows.slice(0, most), marked), h("p", {}, h("button", { type: "button", onclick: all }, `All ${number(rows.length)}`)));
+    return part;
+  }
   const kind = headings.map((heading) => (heading.startsWith("#") ? "number" : null));
   return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label },
     h("table", {}, h("thead", {}, h("tr", {}, headings.map((heading, i) => h("th", { scope: "col", class: kind[i] }, heading.replace("#", ""))))),
