@@ -29,7 +29,7 @@ from skinspire_db.recovery.status import NOW
 
 FULL = "invoke backup.create --env={env} --physical"
 ALONE = (
-    "no receiver runs: this backup can be recovered as of its end only; invoke backup.start --env={} receives what follows"
+    "no receiver runs: this backup can be recovered as of its end only; invoke backup.start --env={env} receives what follows"
 )
 SIZE = "SELECT sum(pg_database_size(oid))::int8 FROM pg_database"
 
@@ -66,7 +66,7 @@ def create(environment: Environment, given: Path | None = None, *, incremental: 
         with running.step("base") as summary:
             _make(archive, source, parent, running, summary)
         if not archive.runs:
-            running.note(ALONE.format(environment.name))
+            running.note(ALONE.format(env=environment.name))
         record(running)
 
     def look(running: Running) -> None:
