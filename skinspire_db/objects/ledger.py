@@ -88,6 +88,13 @@ def read(connection: Connection) -> dict[str, Entry]:
     }
 
 
+def installed_at(connection: Connection) -> dict[str, datetime]:
+    """When each file was installed, and proved, last."""
+    if not tool_schema.exists(connection):
+        return {}
+    return dict(connection.execute("SELECT name, installed_at FROM skinspire_tools.ledger").fetchall())
+
+
 def switched_off(connection: Connection) -> dict[str, bool]:
     """The files that are installed, and whether their triggers are switched off on purpose."""
     if not tool_schema.exists(connection):

@@ -83,9 +83,12 @@ def _contents(context: Context) -> Contents:
     found.gather("doctor", diagnosis)
     found.gather("drift", lambda: answer("drift", lambda: db.drift(context)))
     found.gather("advice", lambda: answer("findings", lambda: db.advise(context, "warning")))
-    found.gather("migrations", lambda: contents.dated(project, answer("revisions", lambda: migrate.status(environment))))
     found.gather("sql_files", lambda: answer("objects", lambda: sql.status(environment)))
     found.gather("masks", lambda: answer("columns", lambda: mask.check(environment)))
     found.gather("backups", lambda: answer("backups", lambda: retention.listing(environment)))
     found.gather("journal", lambda: activity.history(environment, "500").sections["journal"])
+    journal = found.parts.get("journal", [])
+    found.gather(
+        "migrations", lambda: contents.dated(project, answer("revisions", lambda: migrate.status(environment)), journal)
+    )
     return found

@@ -16,6 +16,7 @@ from skinspire_db.inspection import overview
 from skinspire_db.inspection import queries as inspected
 from skinspire_db.inspection.overview import Row, rows
 from skinspire_db.lifecycle.read_only import read_only_connection
+from skinspire_db.objects import ledger
 from skinspire_db.page import queries
 from skinspire_db.postgres.target import target_of
 
@@ -31,6 +32,7 @@ OF_A_TABLE = {
 }
 WRITTEN = re.compile(r'\bNEW\s*\.\s*(?:"((?:[^"]|"")+)"|(\w+))\s*:?=(?!=)', re.IGNORECASE)
 CREATED = re.compile(r"^Create Date: *(.+)$", re.MULTILINE)
+MAKING = ("db.setup", "db.create", "db.prepare", "db.adopt")  # what makes a database at the head
 COMMENTS = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 
 
@@ -85,6 +87,9 @@ def schema(environment: Environment) -> dict[str, Any]:
         overview.note_the_stamp(connection, found)
         found.sections = {part: rows(connection, query) for part, query in OF_A_TABLE.items()}
         overview.say_what_they_do(connection, environment, found)
+        proved = ledger.installed_at(connection)
+        for trigger in found.sections["triggers"]:
+            trigger["proved_at"] = proved.get(trigger["file"])
         views = overview.without_waiting(connection, lambda: rows(connection, queries.VIEWS))
         if views is None:
             found.notes.append("the views are not known: a session holds a table that one of them reads")
@@ -128,17 +133,24 @@ def _say_who_writes(parts: Row) -> None:
         column["written_by"] = writers.get(column["column"]) or (["PostgreSQL"] if column["made_by"] else [])
 
 
-def dated(project: Project, states: list[Row]) -> list[Row]:
-    """The revisions with the date that stands in their files; None where a file names none.
+def dated(project: Project, states: list[Row], journal: list[Row]) -> list[Row]:
+    """The revisions with the moment when each was applied; where the journal does not say, the date in its file.
 
     Args:
         project: whose revisions.
         states: as migrate.status answers them.
+        journal: as db.history answers it, the newest first.
     """
+    applied: dict[str, Any] = {}
+    for entry in journal:
+        for step in entry["steps"]:
+            revision, _, _ = str((step.get("summary") or {}).get("applied", "")).partition(" ")
+            applied.setdefault(revision, entry["started_at"])
+    made = next((entry["started_at"] for entry in journal if entry["operation"] in MAKING), None)
     for state in states:
         path = project.root / state["file"]
-        said = (
-            CREATED.search(path.read_text(encoding="utf-8", errors="replace")) if state["file"] and path.is_file() else None
-        )
-        state["created"] = said[1].strip() if said else None
+        text = path.read_text(encoding="utf-8", errors="replace") if state["file"] and path.is_file() else ""
+        written = CREATED.search(text)
+        at = applied.get(state["revision"]) or (made if state["state"] == "applied" else None)
+        state["at"] = at or (written[1].strip() if written else None)
     return states

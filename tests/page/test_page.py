@@ -44,9 +44,15 @@ def test_the_page_holds_what_the_commands_answer_and_no_name_is_markup(clinic: P
     columns = {column["column"]: column for column in tables["patients"]["columns"]}
     assert columns["updated_at"]["written_by"] == ["_100_timestamps"] and columns["first_name"]["written_by"] == []
     [timestamps] = [each for each in tables["patients"]["triggers"] if each["trigger"] == "_100_timestamps"]
-    assert timestamps["file"] == "timestamps" and "BEFORE INSERT OR UPDATE" in timestamps["definition"]
+    assert (
+        timestamps["file"] == "timestamps"
+        and timestamps["proved_at"]
+        and "BEFORE INSERT OR UPDATE" in timestamps["definition"]
+    )
     assert {check["name"] for check in parts["verify"]} >= {"tables", "triggers"} and parts["doctor"]
-    assert [each["state"] for each in parts["migrations"]] == ["applied"] * 2
+    assert [each["state"] for each in parts["migrations"]] == ["applied"] * 2 and all(
+        each["at"] for each in parts["migrations"]
+    )
     assert parts["journal"][0]["operation"] == "db.setup" and parts["drift"] and parts["sql_files"] and parts["masks"]
 
 

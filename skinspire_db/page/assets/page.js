@@ -263,9 +263,9 @@ function tableView(name, steps) {
     section("Foreign keys from other tables", grid("Foreign keys from other tables", ["table", "columns", "constraint"], (here.to.get(name) || []).map((key) => [tableLink(key.child), key.columns.join(", "), code(key.constraint)]))),
     compared("Constraints", "constraints", own.constraints, other?.constraints, ["constraint", "definition", "valid"], (each) => [code(each.constraint), code(each.definition), each.valid ? "" : h("strong", { class: "bad" }, "not valid")]),
     compared("Indexes", "indexes", own.indexes, other?.indexes, ["index", "definition", "#size", "#scans", "valid"], (each) => [code(each.index), code(each.definition), size(each.bytes), number(each.scans), each.valid ? "" : h("strong", { class: "bad" }, "not valid")]),
-    compared("Triggers in firing order", "triggers", own.triggers, other?.triggers, ["trigger", "definition", "what it does", "file", "#version"], (each) => {
+    compared("Triggers in firing order", "triggers", own.triggers, other?.triggers, ["trigger", "definition", "what it does", "file", "#version", "last proof"], (each) => {
       const file = files.get(each.file);
-      return [code(each.trigger), [code(each.definition), sourceOf(each.function)], each.what || "", each.file || "", file ? `${file.installed ?? ""}${file.state === "INSTALLED" ? "" : ` ${file.state}`}` : ""];
+      return [code(each.trigger), [code(each.definition), sourceOf(each.function)], each.what || "", each.file || "", file ? `${file.installed ?? ""}${file.state === "INSTALLED" ? "" : ` ${file.state}`}` : "", moment(each.proved_at)];
     }),
     compared("Policies", "policies", own.policies, other?.policies, ["policy", "command", "roles", "USING", "WITH CHECK", "row security"], (each) => [code(each.policy), each.command, each.roles.join(", "), code(each.using), code(each.with_check), each.enabled ? (each.forced ? "forced" : "enabled, not for the owner") : h("strong", { class: "bad" }, "off")]),
     table.definition ? section("Definition", h("pre", { tabindex: "0" }, table.definition)) : null,
@@ -336,12 +336,11 @@ function databaseView() {
   const parts = here.parts, about = here.schema.about, stamp = about.stamp;
   const facts = { environment: here.environment, "stamped": stamp ? `${stamp.environment}, ${stamp.identity}` : "no", server: about.version && `PostgreSQL ${about.version}`, address: about.host && `${about.host}:${about.port}`,
     size: size(about.bytes), owner: about.owner, "looked at as": about.user, encoding: about.encoding, collation: about.collation, "running since": moment(about.running_since), "page of": moment(here.written_at) };
-  const runs = new Map((parts.journal || []).filter((entry) => entry.operation === "migrate.upgrade" || entry.operation === "db.setup" || entry.operation === "db.prepare").flatMap((entry) => (entry.steps || []).map((step) => [String(step.summary?.revision || ""), entry.started_at])));
   const sections = {
     verify: () => checks("db.verify", parts.verify), doctor: () => checks("db.doctor", parts.doctor),
     drift: () => section("Drift", parts.drift.length ? h("ul", {}, parts.drift.map((each) => h("li", {}, said(each)))) : h("p", { class: "good" }, "the database is what the models and SQL files say")),
     advice: () => section("Advice", grid("Advice", ["level", "what", "object", "remedy"], parts.advice.map((each) => [each.level, `${each.lint}: ${each.detail}`, each.object || "", code(each.remedy)]))),
-    migrations: () => section("Migrations", h("ol", { class: "line" }, parts.migrations.map((each) => h("li", {}, h("time", {}, moment(each.created || runs.get(each.revision)) || "—"), code(each.revision), ` ${each.message} `, h("span", { class: each.state === "applied" ? "good" : "warn" }, each.state))))),
+    migrations: () => section("Migrations", h("ol", { class: "line" }, parts.migrations.map((each) => h("li", {}, h("time", {}, moment(each.at) || "no date"), code(each.revision), ` ${each.message} `, h("span", { class: each.state === "applied" ? "good" : "warn" }, each.state))))),
     sql_files: () => section("SQL object files", grid("SQL object files", ["file", "object", "state", "#installed", "#current", "note"], parts.sql_files.map((each) => [each.file, each.object, h("span", { class: each.state === "INSTALLED" ? "good" : "warn" }, each.state), number(each.installed), number(each.current), each.note]), parts.sql_files.map((each) => each.state !== "INSTALLED" && each.state !== "NOT APPLICABLE"))),
     backups: () => section("Backups", grid("Backups", ["backup", "taken", "#size", "verified"], parts.backups.map((each) => [each.name, moment(each.taken_at || each.taken), size(each.bytes), each.verified || "not yet"]))),
     journal: () => section("Journal", parts.journal.length ? h("ol", { class: "line" }, parts.journal.map((each) => h("li", {}, h("time", {}, moment(each.started_at)), h("strong", {}, each.operation), ` ${each.result || ""} `, h("span", { class: "soft" }, `${each.os_user}@${each.host}, ${Number(each.seconds).toFixed(2)} s`)))) : h("p", { class: "soft" }, "nothing is recorded")),
