@@ -189,6 +189,17 @@ def test_migrate_new_writes_the_safe_forms_online(pets: Project) -> None:
         again("db.drift")
     assert pets.query("SELECT count(*) FROM pets WHERE mood = 'calm'") == [(50,)]
 
+    # By itself, where the table has more rows than the policy says.
+    (pets.root / "pets.py").write_text(MODELS + AFTER.replace('Index("ix', 'Index("ix_own", "name"), Index("ix'))
+    settings = (pets.root / "pyproject.toml").read_text()
+    for above, is_online in ((50, False), (49, True)):
+        (pets.root / "pyproject.toml").write_text(f"{settings}[tool.skinspire_db.environments.dev]\nonline_above = {above}\n")
+        written = pets.forked("migrate.new", "-m", f"above {above}", "--json")
+        assert written.code == 0, written.err
+        path = pets.root / written.json["file"]
+        assert ("concurrently = True" in path.read_text()) is is_online
+        path.unlink()
+
 
 @pytest.mark.slow
 def test_the_branch_that_has_an_applied_revision_is_named(app: Project) -> None:
