@@ -284,7 +284,7 @@ def test_architecture_md_names_each_package_and_module_as_it_is() -> None:
 @pytest.mark.slow
 def test_the_two_roles_of_production_md_are_enough(project: Project) -> None:
     """Its SQL as it stands, under names of the test's own; then the tools by the owner's role, and what the application may."""
-    [block] = [each for each in blocks(CHECKOUT / "docs/production.md") if each.language == "sql"]
+    block = next(each for each in blocks(CHECKOUT / "docs/production.md") if each.language == "sql")
     word = project.database.removeprefix("dev_")
     names = {each: f"{each}_{word}" for each in ("skinspire_owner", "skinspire_app", "skinspire_prod")}
     text = re.sub("|".join(names), lambda found: names[found[0]], "\n".join(block.lines)).replace("…", "secret")

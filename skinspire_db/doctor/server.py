@@ -96,7 +96,7 @@ def locks(case: Case) -> str:
             f"{counted(len(waiting), 'session', 'wait', 'waits')} for locks:"
             f" pid {pid} ({application}) has waited {seconds} s for {what},"
             f" which {blockers} holds",
-            f"invoke db.activity --env={case.name} shows what it does{ends}",
+            f"invoke db.activity --env={case.name}{ends}",
         )
     held = lock.table_holders(case.open, case.open.info.backend_pid)
     return f"no session waits; held by {'; '.join(held)}" if held else "no session waits, and none holds any"

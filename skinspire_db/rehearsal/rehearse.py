@@ -247,7 +247,10 @@ def _rehearse(rehearsal: Rehearsal, choice: Choice, wanted: list[str], server: T
     connections.begin(connection, environment.policy)
     with running.step("before") as summary, translated(rehearsal.aside, OPERATION, "before", connection):
         row_security.require_all_rows(connection)
-        scripts = position.pending(connection, project, rehearsal.files, choice.last)
+        try:
+            scripts = position.pending(connection, project, rehearsal.files, choice.last)
+        except SkinspireError as error:
+            raise _of_another_state(f"the copy: {error.message}", environment) from None
         _refuse_ahead(wanted, [each.revision for each in scripts], environment)
         before = contents.tables(connection)
         doubtful = set(contents.unproved(connection))
@@ -279,10 +282,16 @@ def _rehearse(rehearsal: Rehearsal, choice: Choice, wanted: list[str], server: T
 def _refuse_ahead(wanted: list[str], there: list[str], environment: Environment) -> None:
     """A backup can be of a database that is further than the present one."""
     if missing := [each for each in wanted if each not in there]:
-        raise UsageError(
-            f"the copy has {missing[0]} already, which is pending here: it is of another state of the database",
-            remedy=f"use --from=copy; or invoke backup.create --env={environment.name}, and prove that",
-        )
+        raise _of_another_state(f"the copy has {missing[0]} already, which is pending here", environment)
+
+
+def _of_another_state(what: str, environment: Environment) -> UsageError:
+    """A backup can have been taken before the database was adopted, or when it was further than now."""
+    name = environment.name
+    return UsageError(
+        f"{what}: it is of another state of the database",
+        remedy=f"use --from=copy; or invoke backup.create --env={name}, then invoke backup.verify --env={name} --full",
+    )
 
 
 def _record(environment: Environment, running: Running) -> None:

@@ -68,6 +68,7 @@ def test_the_browser_may_load_nothing_and_run_only_the_two_scripts_of_the_page(c
     assert "unsafe" not in found[1]
 
 
+@pytest.mark.slow
 def test_two_environments_beside_each_other(clinic: Project, template: str) -> None:
     test = clinic.env["TEST_DATABASE_URL"].rpartition("/")[2]
     clinic.execute(f'CREATE DATABASE "{test}" TEMPLATE {template} STRATEGY FILE_COPY', "postgres")
