@@ -200,6 +200,7 @@ class Project:
         os.chdir(self.root)
         settings._tool_table.cache_clear()
         settings._dotenv.cache_clear()
+        self._forget_modules_of_others()
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 code = 0
@@ -213,6 +214,14 @@ class Project:
             os.chdir(folder)
             signal.signal(signal.SIGTERM, handler)
         return self._outcome(code, out.getvalue(), err.getvalue())
+
+    def _forget_modules_of_others(self) -> None:
+        """Modules of other tests' projects go: one of the same name would be taken for this project's."""
+        for name, module in list(sys.modules.items()):
+            known = getattr(module, "__dict__", {})
+            places = [known.get("__file__") or "", *map(str, known.get("__path__") or ())]
+            if any("pytest-of-" in place and not Path(place).is_relative_to(self.root) for place in places):
+                del sys.modules[name]
 
     def process(self, *arguments: str) -> Outcome:
         """Run `invoke` as a process of its own, as a user does."""

@@ -67,7 +67,7 @@ TYPE_TEXT = """
 """
 OTHERS = (  # seldom met: that they are there is all that is said
     "pg_cast", "pg_collation", "pg_conversion", "pg_foreign_data_wrapper", "pg_foreign_server", "pg_language", "pg_opclass",
-    "pg_operator", "pg_opfamily", "pg_subscription", "pg_ts_config", "pg_ts_dict", "pg_ts_parser", "pg_ts_template",
+    "pg_operator", "pg_opfamily", "pg_ts_config", "pg_ts_dict", "pg_ts_parser", "pg_ts_template",
 )  # fmt: skip
 QUERIES = {
     "schema": f"""
@@ -212,6 +212,8 @@ QUERIES = {
     "object": f"""
         SELECT i.type || ' ' || i.identity, i.type FROM (
             {" UNION ALL ".join(f"SELECT '{each}'::regclass AS classid, oid FROM {each} WHERE oid >= 16384" for each in OTHERS)}
+            UNION ALL SELECT 'pg_subscription'::regclass, s.oid FROM pg_subscription s  -- the catalogue is every database's
+            JOIN pg_database d ON d.oid = s.subdbid WHERE d.datname = current_database()
         ) AS o, pg_identify_object(o.classid, o.oid, 0) AS i
         WHERE i.schema IS DISTINCT FROM '{objects.TOOLS_SCHEMA}'
           AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = o.classid AND d.objid = o.oid AND d.deptype IN ('e', 'i'))

@@ -72,7 +72,7 @@ def test_needs_that_are_not_understood(tmp_path: Path, header: str) -> None:
     ("change", "file"),
     [
         ("ALTER TABLE users DROP COLUMN locked_until", "login_tracking"),
-        ("ALTER TABLE login_history DROP COLUMN session_id", "session_management"),
+        ("ALTER TABLE login_history DROP COLUMN session_id CASCADE", "session_management"),
         ("ALTER TABLE role_module_access ALTER hospital_id SET NOT NULL", "tenancy"),
         ("DROP TABLE role_master CASCADE", "role_assignment"),
         ("ALTER TABLE users ALTER password_hash SET NOT NULL", "password_hashing"),

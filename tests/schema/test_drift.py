@@ -288,3 +288,16 @@ def test_other_majors_have_no_drift_after_setup(make_project: Callable[..., Proj
         project.forked("server.stop")
         refused = project.forked("server.destroy").err
         assert project.forked(*refused.rpartition("-> invoke ")[2].split()).code == 0, refused
+
+
+@pytest.mark.slow
+def test_a_subscription_of_another_database_is_no_difference(clinic: Project) -> None:
+    """The catalogue of subscriptions is the whole server's."""
+    made = f"elsewhere_{clinic.database}"
+    clinic.execute(
+        f"CREATE SUBSCRIPTION {made} CONNECTION 'dbname=x' PUBLICATION p WITH (connect = false, slot_name = NONE)", "postgres"
+    )
+    try:
+        assert (drift := clinic.invoke("db.drift")).code == 0, drift.out
+    finally:
+        clinic.execute(f"DROP SUBSCRIPTION {made}", "postgres")
