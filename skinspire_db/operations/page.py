@@ -47,10 +47,11 @@ def page(context: Context, output: Path | None = None, beside: Environment | Non
             tables = len(every[0].parts.get("schema", {}).get("tables", ()))
             summary.numbers = {"tables_and_views": tables, "kB": len(text.encode()) // 1024}
             summary.data = {"file": str(path)}
-            unknown = [f"{part} of {each.environment}: {why}" for each in every for part, why in each.unknown.items()]
+            unknown = [(each.environment, part, why) for each in every for part, why in each.unknown.items()]
             if unknown:
-                summary.drift = f"{counted(len(unknown), 'part')} of the page not known, among them {unknown[0]}"
-                summary.remedy = "invoke db.doctor --env={env}"
+                [(name, part, why), *_] = unknown
+                summary.drift = f"{counted(len(unknown), 'part')} of the page not known, among them {part} of {name}: {why}"
+                summary.remedy = f"invoke db.doctor --env={name}"
             if opens and not document.opened(path):
                 running.note(f"no browser could be started: open {path} yourself")
 

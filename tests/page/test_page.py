@@ -101,6 +101,11 @@ def test_what_is_no_page_is_never_replaced(project: Project, output: str, said: 
     assert (project.root / "notes.md").read_text() == "mine"
 
 
+def test_the_remedy_is_for_the_environment_that_is_not_known(clinic: Project) -> None:
+    outcome = clinic.invoke("db.page", "--compare=test")
+    assert outcome.code == 3 and outcome.err.rstrip().endswith("-> invoke db.doctor --env=test"), outcome.err
+
+
 def test_unknown_environments_are_named(project: Project) -> None:
     outcome = project.invoke("db.page", "--compare=nowhere")
     assert outcome.code == 2 and "nowhere" in outcome.err
