@@ -220,7 +220,9 @@ class Project:
         for name, module in list(sys.modules.items()):
             known = getattr(module, "__dict__", {})
             places = [known.get("__file__") or "", *map(str, known.get("__path__") or ())]
-            if any("pytest-of-" in place and not Path(place).is_relative_to(self.root) for place in places):
+            if any(
+                "pytest-of-" in each and not any(map(Path(each).is_relative_to, (self.root, CHECKOUT))) for each in places
+            ):
                 del sys.modules[name]
 
     def process(self, *arguments: str) -> Outcome:

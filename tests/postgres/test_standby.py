@@ -180,7 +180,14 @@ def test_a_promoted_standby_is_followed_and_the_former_primary_refused_by_name(
     assert port() == old
     process = pair.server.status().pid
     assert process
+    with psycopg.connect(at(project, primary)) as connection:
+        backends = [
+            pid for (pid,) in connection.execute("SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend'")
+        ]
     os.kill(process, signal.SIGKILL)
+    for backend in backends:  # without this, one can answer a block after the server's end
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(backend, signal.SIGKILL)
     with ThreadPoolExecutor() as pool:
         followed, verified = pool.submit(served), pool.submit(project.process, "db.history", "--json")
         time.sleep(1)
