@@ -12,6 +12,7 @@ from skinspire_db.catalog.definitions import plain
 from skinspire_db.config.project import Project
 from skinspire_db.migrations import lines, revisions, version_table
 from skinspire_db.migrations.baseline import MARKER
+from skinspire_db.patterns import lazy_regex
 from skinspire_db.postgres.client_programs import client_tools
 from skinspire_db.postgres.target import Target
 
@@ -43,8 +44,8 @@ def upgrade() -> None:
     baseline.make(Path(__file__).with_name({sql!r}))
 '''
 # pg_dump begins with settings for a session of its own; a revision runs in the tools' transaction, with theirs.
-BEGIN = re.compile(r"^--\n-- (Name|TOC entry)", re.MULTILINE)
-END = re.compile(r"--\n-- PostgreSQL database dump complete\n--\n.*\Z", re.DOTALL)
+BEGIN = lazy_regex(r"^--\n-- (Name|TOC entry)", re.MULTILINE)
+END = lazy_regex(r"--\n-- PostgreSQL database dump complete\n--\n.*\Z", re.DOTALL)
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,16 @@ from skinspire_db.catalog import objects
 from skinspire_db.catalog.definitions import plain, split
 from skinspire_db.catalog.fields import Column, each, head
 from skinspire_db.lifecycle.result import Summary, counted
+from skinspire_db.patterns import lazy_regex
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 LIST = r'((?:"(?:[^"]|"")+"|[^",()]+)(?:, (?:"(?:[^"]|"")+"|[^",()]+))*)'
-FOREIGN_KEY = re.compile(rf"FOREIGN KEY \({LIST}\) REFERENCES (.+?)\({LIST}\)")
-UNIQUE = re.compile(rf"(UNIQUE|PRIMARY KEY)( NULLS NOT DISTINCT)? \({LIST}\)")
-CHECK = re.compile(r"CHECK (\(.*\))(?: NO INHERIT)?(?: NOT VALID)?", re.DOTALL)
-UNIQUE_INDEX = re.compile(r"CREATE UNIQUE INDEX .* ON .*? USING btree \(([^()]+)\)(?: WHERE (.*))?", re.DOTALL)
+FOREIGN_KEY = lazy_regex(rf"FOREIGN KEY \({LIST}\) REFERENCES (.+?)\({LIST}\)")
+UNIQUE = lazy_regex(rf"(UNIQUE|PRIMARY KEY)( NULLS NOT DISTINCT)? \({LIST}\)")
+CHECK = lazy_regex(r"CHECK (\(.*\))(?: NO INHERIT)?(?: NOT VALID)?", re.DOTALL)
+UNIQUE_INDEX = lazy_regex(r"CREATE UNIQUE INDEX .* ON .*? USING btree \(([^()]+)\)(?: WHERE (.*))?", re.DOTALL)
 
 NO_PRIMARY_KEY = f"""
     SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db.catalog import definitions, objects, row_security
+from skinspire_db.patterns import lazy_regex
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.target import Target
 
@@ -61,7 +62,7 @@ SPELLING = """
     SET LOCAL DateStyle = ISO; SET LOCAL IntervalStyle = postgres; SET LOCAL extra_float_digits = 1;
     SET LOCAL bytea_output = hex; SET LOCAL row_security = on
 """
-CAST = re.compile(
+CAST = lazy_regex(
     r"::(?:character varying|double precision|time(?:stamp)? with(?:out)? time zone|[\w.\"]+)(?:\([\d, ]+\))?(?:\[\])*"
 )
 # The rows' own hash function takes half the time of their text's, but is the server's, of one major version.

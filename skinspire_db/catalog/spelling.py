@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from skinspire_db.catalog import fields, objects
 from skinspire_db.catalog.definitions import snapshot, split
 from skinspire_db.catalog.fields import Column, Definition, Other, Snapshot, Type
+from skinspire_db.patterns import lazy_regex
 from skinspire_db.postgres import search_path
 
 if TYPE_CHECKING:
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
 ROUNDS = 3  # no schema is known for which the second round finds anything
 ASIDE = '"spelled again"'
 QUOTED = r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\""
-NOW = re.compile(rf"{QUOTED}|\bCURRENT_TIMESTAMP\b(?!\()|\btransaction_timestamp\(\)")
+NOW = lazy_regex(rf"{QUOTED}|\bCURRENT_TIMESTAMP\b(?!\()|\btransaction_timestamp\(\)")
 TODAY = {"date": ("CURRENT_DATE", "now()"), "timestamp without time zone": ("LOCALTIMESTAMP", "now()")}
-CONSTANT = re.compile(
+CONSTANT = lazy_regex(
     r"\(?(?:'(?P<quoted>(?:[^']|'')*)'|(?P<number>-?\d[\d.]*))\)?"
     r"(?:::(?:smallint|integer|bigint|numeric|text|character varying|bpchar))?"
 )

@@ -11,13 +11,15 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from skinspire_db.patterns import lazy_regex
+
 LONGEST = 63  # bytes of a database's name
 # A name that is used as it is. An ending as those of scratch databases and of changed names would be taken for one.
-PLAIN = re.compile(r"(?!.*_[0-9a-f]{6,12}$)[a-z0-9_-]+")
+PLAIN = lazy_regex(r"(?!.*_[0-9a-f]{6,12}$)[a-z0-9_-]+")
 HEADS = "refs/heads/"
 DEFAULTS = ("main", "master")  # where the remote does not say
-MOVED = re.compile(r"> (\d+) [+-]\d{4}\tcheckout: moving from (\S+) to (\S+)$", re.MULTILINE)
-CREATED = re.compile(r"> (\d+) [+-]\d{4}\tbranch: Created from (\S+)$", re.MULTILINE)
+MOVED = lazy_regex(r"> (\d+) [+-]\d{4}\tcheckout: moving from (\S+) to (\S+)$", re.MULTILINE)
+CREATED = lazy_regex(r"> (\d+) [+-]\d{4}\tbranch: Created from (\S+)$", re.MULTILINE)
 
 
 def current(root: Path) -> str | None:

@@ -8,18 +8,19 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from skinspire_db.errors import InvalidSetting
+from skinspire_db.patterns import lazy_regex
 
 OURS = ("SKINSPIRE_ENV", "SKINSPIRE_PG_BIN", "SKINSPIRE_PG_HOME", "SKINSPIRE_PG_ACCOUNT", "FLASK_ENV")
 PROCESS_ONLY = "SKINSPIRE_PROJECT"  # it decides which .env is read
 URLS = ("DATABASE_URL", "ADMIN_URL", "REPLICA_URL")  # each after an environment's name
 OLD_NAMES = {"DEVELOPMENT": "DEV", "TESTING": "TEST", "PRODUCTION": "PROD"}
 
-ASSIGNMENT = re.compile(r"(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)[ \t]*=[ \t]*(.*)", re.DOTALL)
-QUOTED = re.compile(r"""(?P<quote>['"])(?P<value>.*?)(?P=quote)[ \t]*(?P<rest>\#.*)?""", re.DOTALL)
-COMMENT = re.compile(r"(?:^|\s+)#.*$", re.DOTALL)
-REFERENCE = re.compile(r"\$\{|\$\(|`.*`")
-WINDOWS_REFERENCE = re.compile(r"%[A-Za-z_]{3,}%")  # not in a URL, where %AB%CD are two bytes
-NAME_REFERENCE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
+ASSIGNMENT = lazy_regex(r"(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)[ \t]*=[ \t]*(.*)", re.DOTALL)
+QUOTED = lazy_regex(r"""(?P<quote>['"])(?P<value>.*?)(?P=quote)[ \t]*(?P<rest>\#.*)?""", re.DOTALL)
+COMMENT = lazy_regex(r"(?:^|\s+)#.*$", re.DOTALL)
+REFERENCE = lazy_regex(r"\$\{|\$\(|`.*`")
+WINDOWS_REFERENCE = lazy_regex(r"%[A-Za-z_]{3,}%")  # not in a URL, where %AB%CD are two bytes
+NAME_REFERENCE = lazy_regex(r"\$([A-Za-z_][A-Za-z0-9_]*)")
 
 
 def read(path: Path, environments: Iterable[str]) -> dict[str, str]:

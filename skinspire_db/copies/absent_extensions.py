@@ -10,18 +10,19 @@ from skinspire_db.copies.absent_roles import unquoted
 from skinspire_db.copies.dump_sql import Piece, bare, bare_text, normal
 from skinspire_db.copies.dump_statements import NAME
 from skinspire_db.errors import StepFailed
+from skinspire_db.patterns import lazy_regex
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
 SHOWN = 5  # of what needs an extension
 # What PostgreSQL could not find: its last name, without arguments. `operator does not exist` has its name behind.
-NOT_FOUND = re.compile(r'([\w$]+)"?(?:\([^()]*\))?(?: for access method "\w+")? does not exist|operator does not exist: (.+)')
-DEFINED = re.compile(
+NOT_FOUND = lazy_regex(r'([\w$]+)"?(?:\([^()]*\))?(?: for access method "\w+")? does not exist|operator does not exist: (.+)')
+DEFINED = lazy_regex(
     rf"(?:CREATE|ALTER) (?:OR REPLACE )?(?:UNIQUE |TRUSTED |RECURSIVE |UNLOGGED )*(?P<kind>MATERIALIZED VIEW|[A-Z]+)"
     rf" (?:IF NOT EXISTS |ONLY )?(?P<name>{NAME}(?:\.{NAME})?)(?: ON (?:ONLY )?(?P<table>{NAME}(?:\.{NAME})?))?"
 )
-GRANTED_ON = re.compile(rf"(?:GRANT|REVOKE) .*? ON (?:[A-Z]+ )+(?P<schema>{NAME})(?:\.(?P<name>{NAME}))?[ (]", re.DOTALL)
+GRANTED_ON = lazy_regex(rf"(?:GRANT|REVOKE) .*? ON (?:[A-Z]+ )+(?P<schema>{NAME})(?:\.(?P<name>{NAME}))?[ (]", re.DOTALL)
 # What functions call of the extensions that dumps ask for most: PostgreSQL looks into bodies only when they run.
 CALLS = {
     "uuid-ossp": r"uuid_(generate_v\d|ns_|nil)",

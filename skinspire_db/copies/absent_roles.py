@@ -9,17 +9,18 @@ from typing import Literal
 
 from skinspire_db.copies.dump_statements import NAME
 from skinspire_db.lifecycle.result import counted
+from skinspire_db.patterns import lazy_regex
 
 MAPPED = "roles that do not exist here"  # how a note on that begins
-OWNER = re.compile(rf"ALTER .* OWNER TO ({NAME});", re.DOTALL)
-SESSION = re.compile(rf"SET SESSION AUTHORIZATION ({NAME});")
-GRANTEE = re.compile(rf"(?:GRANT|REVOKE|ALTER DEFAULT PRIVILEGES) .* (?:TO|FROM) ({NAME})(?: WITH GRANT OPTION)?;", re.DOTALL)
-FOR_ROLE = re.compile(rf"ALTER DEFAULT PRIVILEGES FOR ROLE ({NAME}) ")
-POLICY = re.compile(  # The whole text up to the roles is matched, because an expression or a name can hold anything.
+OWNER = lazy_regex(rf"ALTER .* OWNER TO ({NAME});", re.DOTALL)
+SESSION = lazy_regex(rf"SET SESSION AUTHORIZATION ({NAME});")
+GRANTEE = lazy_regex(rf"(?:GRANT|REVOKE|ALTER DEFAULT PRIVILEGES) .* (?:TO|FROM) ({NAME})(?: WITH GRANT OPTION)?;", re.DOTALL)
+FOR_ROLE = lazy_regex(rf"ALTER DEFAULT PRIVILEGES FOR ROLE ({NAME}) ")
+POLICY = lazy_regex(  # The whole text up to the roles is matched, because an expression or a name can hold anything.
     rf"(CREATE POLICY ({NAME} ON {NAME}(?:\.{NAME})?)(?: AS \w+)?(?: FOR \w+)? TO )({NAME}(?:, {NAME})*)(.*)", re.DOTALL
 )
 # Debian's PostgreSQL 15.20 keeps this number with a column, and pg_dump writes it; other releases refuse it.
-INTERNAL = re.compile(
+INTERNAL = lazy_regex(
     rf"(ALTER (?:FOREIGN )?TABLE (?:ONLY )?(?:{NAME}\.)?{NAME} ALTER COLUMN {NAME} SET \()([^()]*\bpg_attver=[^()]*)\);"
 )
 

@@ -15,6 +15,7 @@ from skinspire_db.copies.dump_files import Archive, listed, prove_complete, sql_
 from skinspire_db.copies.dump_sql import bare_text, pieces_of
 from skinspire_db.copies.dump_statements import COMMAND, GRANTED, OWNED, Judge, refused, refused_command
 from skinspire_db.errors import StepFailed
+from skinspire_db.patterns import lazy_regex
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.client_programs import SETTINGS, ClientTools
 from skinspire_db.postgres.scripts import script
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 LATER = r"\d+; \d+ \d+ ((DEFAULT )?ACL|POLICY|COMMENT .*POLICY) "
 # Entries that hide rows from the owner, who checks foreign keys meanwhile: policies that show them may not be there yet.
 SECURITY = r"\d+; \d+ \d+ ROW SECURITY "
-SECURED = re.compile(r"ALTER TABLE .* ENABLE ROW LEVEL SECURITY;", re.DOTALL)
+SECURED = lazy_regex(r"ALTER TABLE .* ENABLE ROW LEVEL SECURITY;", re.DOTALL)
 PUBLICATIONS = r"\d+; \d+ \d+ (PUBLICATION|COMMENT .*PUBLICATION) "
 # Entries of others' archives that touch more than the database, and what the judge calls them.
 OUTSIDE_ENTRIES = (
@@ -43,7 +44,7 @@ DEFINITIONS = r"\d+; \d+ \d+ (?!TABLE DATA |BLOBS |SEQUENCE SET |MATERIALIZED VI
 ENCODING = "SET client_encoding = "
 GRANTS = ("GRANT ", "REVOKE ", "ALTER DEFAULT PRIVILEGES ")
 # Settings that only newer servers have; a script sets those that its server has itself.
-NEWER_SETTING = re.compile(rf"SET ({'|'.join(SETTINGS)}) = ")
+NEWER_SETTING = lazy_regex(rf"SET ({'|'.join(SETTINGS)}) = ")
 # For an owner who is under the policies that it restores, and looks at the rows of foreign keys; that it sees them all, the
 # fingerprint makes sure of.
 UNDER_POLICIES = "--enable-row-security"

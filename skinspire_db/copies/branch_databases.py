@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from dataclasses import replace
 from functools import partial
 from shlex import quote
@@ -18,10 +17,11 @@ from skinspire_db.lifecycle.operation import Job, Running
 from skinspire_db.lifecycle.read_only import present, read_only_connection
 from skinspire_db.lifecycle.replacement import Replacement
 from skinspire_db.migrations import position, revisions
+from skinspire_db.patterns import lazy_regex
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.target import Target, target_of
 
-BESIDE = re.compile(r"_(?:former|scratch|rehearsed|snapshot_\w*)_[0-9a-f]{6,12}$")  # what belongs to another database
+BESIDE = lazy_regex(r"_(?:former|scratch|rehearsed|snapshot_\w*)_[0-9a-f]{6,12}$")  # what belongs to another database
 THERE = (
     "SELECT datname, pg_database_size(oid) FROM pg_database WHERE pg_has_role(datdba, 'USAGE') AND starts_with(datname, %s)"
 )

@@ -14,18 +14,19 @@ from typing import Any, Literal
 
 from skinspire_db.copies.dump_sql import Piece, bare, pieces, pieces_of
 from skinspire_db.errors import BackupInvalid, StepFailed
+from skinspire_db.patterns import lazy_regex
 from skinspire_db.postgres.client_programs import ClientTools, ended
 from skinspire_db.postgres.scripts import private_folder
 from skinspire_db.postgres.target import Target
 
 HEAD = 4096  # bytes: enough for pg_dump's own head
 COMPLETE = "PostgreSQL database dump complete"
-CREATED = re.compile(
+CREATED = lazy_regex(
     r"(ENCODING|LOCALE_PROVIDER|LOCALE|LC_COLLATE|LC_CTYPE|ICU_LOCALE|ICU_RULES|BUILTIN_LOCALE) = ('(?:[^']|'')*'|\w+)"
 )
 EARLY = 50  # statements: among the first so many, pg_dump has its CREATE DATABASE
-COPIED = re.compile(r'COPY "?skinspire_tools"?\."?(stamp|journal)"? ?\(([^)]*)\)')
-INSERTED = re.compile(r'INSERT INTO "?skinspire_tools"?\."?(stamp|journal)"?[ (]')
+COPIED = lazy_regex(r'COPY "?skinspire_tools"?\."?(stamp|journal)"? ?\(([^)]*)\)')
+INSERTED = lazy_regex(r'INSERT INTO "?skinspire_tools"?\."?(stamp|journal)"?[ (]')
 ENTRY = r"\('[0-9a-f-]{36}', '(?:[^']|'')*', '([^']*)', '([^']*)'"  # of the journal, as INSERT has it
 
 

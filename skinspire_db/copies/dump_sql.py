@@ -7,15 +7,16 @@ import re
 from collections.abc import Iterator
 from typing import IO, Literal
 
+from skinspire_db.patterns import lazy_regex
 from skinspire_db.postgres.sql_text import OPENS, Scanner, parts
 
 Kind = Literal["statement", "rows", "command"]
 Piece = tuple[Kind, bytes]
-COPY = re.compile(rb"\s*COPY .* FROM stdin\b[^;]*;\s*(--.*)?", re.IGNORECASE | re.DOTALL)
-COMMENTS = re.compile(rb"--[^\n]*\n?|\s+")
-NOTHING = re.compile(rb"\s*(--[^\n]*\s*)?")
-NAMED = re.compile(rb"FUNCTION|PROCEDURE", re.IGNORECASE)  # spares most statements the closer look
-FUNCTION = re.compile(r"CREATE (OR REPLACE )?(FUNCTION|PROCEDURE)\b")
+COPY = lazy_regex(rb"\s*COPY .* FROM stdin\b[^;]*;\s*(--.*)?", re.IGNORECASE | re.DOTALL)
+COMMENTS = lazy_regex(rb"--[^\n]*\n?|\s+")
+NOTHING = lazy_regex(rb"\s*(--[^\n]*\s*)?")
+NAMED = lazy_regex(rb"FUNCTION|PROCEDURE", re.IGNORECASE)  # spares most statements the closer look
+FUNCTION = lazy_regex(r"CREATE (OR REPLACE )?(FUNCTION|PROCEDURE)\b")
 
 
 def pieces(file: IO[bytes]) -> Iterator[Piece]:

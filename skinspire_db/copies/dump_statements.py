@@ -8,6 +8,7 @@ from typing import Literal
 
 from skinspire_db.copies.dump_sql import normal
 from skinspire_db.errors import BackupInvalid
+from skinspire_db.patterns import lazy_regex
 
 # keep: run it; later: run it with the administrator's rights when all else is there; skip: pg_dump's own way of saying
 # where, which we know better; out: leave it out and say so; refuse: nothing of the dump is restored.
@@ -25,7 +26,7 @@ KINDS = (
 )
 # Exactly as pg_dump writes them, for they are run with the administrator's rights: what they name is of the dump's own
 # schemas, and there can be no expression in any of these.
-OWNED = re.compile(
+OWNED = lazy_regex(
     rf"ALTER (?:(?:TABLE|VIEW|MATERIALIZED VIEW|SEQUENCE|INDEX) {OURS}\.{NAME}|SCHEMA {OURS}|LARGE OBJECT \d+"
     rf"|PUBLICATION {NAME}|(?!TABLE|VIEW|MATERIALIZED|SEQUENCE|INDEX)(?:{KINDS}) {OURS}\.[^;]*) OWNER TO {NAME};",
     re.DOTALL,
@@ -33,25 +34,25 @@ OWNED = re.compile(
 OBJECT = (
     rf"(?:(?:{KINDS}) {OURS}\.{NAME}(?: ?\([^;]*\))?|SCHEMA {OURS}|LARGE OBJECT \d+|TABLES|SEQUENCES|FUNCTIONS|TYPES|SCHEMAS)"
 )
-GRANTED = re.compile(
+GRANTED = lazy_regex(
     rf"(?:ALTER DEFAULT PRIVILEGES(?: FOR ROLE {NAME})?(?: IN SCHEMA {NAME})? )?(?:GRANT|REVOKE) {RIGHTS} ON {OBJECT}"
     rf" (?:TO|FROM) {NAME}(?: WITH GRANT OPTION)?;",
     re.DOTALL,
 )
-LATER = re.compile(r"(CREATE|ALTER|COMMENT ON) PUBLICATION ")
-COMMAND = re.compile(rb"\\(connect|restrict|unrestrict)\b")  # the commands for psql that pg_dump writes; none is carried out
-TRANSACTION = re.compile(
+LATER = lazy_regex(r"(CREATE|ALTER|COMMENT ON) PUBLICATION ")
+COMMAND = lazy_regex(rb"\\(connect|restrict|unrestrict)\b")  # the commands for psql that pg_dump writes; none is carried out
+TRANSACTION = lazy_regex(
     r"(COMMIT|END|ROLLBACK|ABORT|BEGIN|START TRANSACTION|PREPARE TRANSACTION|SAVEPOINT|RELEASE)\b(?! ATOMIC)"
 )
-PROGRAM = re.compile(r"(DO|CALL|EXECUTE|PREPARE|DECLARE)\b")
+PROGRAM = lazy_regex(r"(DO|CALL|EXECUTE|PREPARE|DECLARE)\b")
 # Large objects' contents come in a transaction of their own, within which pg_dump has nothing but these.
-LARGE = re.compile(r"SELECT PG_CATALOG\.LO_?(OPEN|WRITE|CLOSE|CREATE)\(")
-CALLS = re.compile(
+LARGE = lazy_regex(r"SELECT PG_CATALOG\.LO_?(OPEN|WRITE|CLOSE|CREATE)\(")
+CALLS = lazy_regex(
     r"SELECT PG_CATALOG\.(SETVAL\('(?:[^']|'')*', -?\d+, (TRUE|FALSE)\)|SET_CONFIG\('search_path', '(?:[^']|'')*', FALSE\)"
     r"|LO(_OPEN|WRITE|_CLOSE|_CREATE)\([^()]*(\([^()]*\)[^()]*)?\)(, PG_CATALOG\.LO\w*\(.*\))?);",
     re.DOTALL,
 )
-SETTING = re.compile(r"(?:SET|RESET) (?:SESSION |LOCAL )?(SESSION AUTHORIZATION|[\w.\"]+)")
+SETTING = lazy_regex(r"(?:SET|RESET) (?:SESSION |LOCAL )?(SESSION AUTHORIZATION|[\w.\"]+)")
 SETTINGS = {  # that pg_dump sets
     "STATEMENT_TIMEOUT", "LOCK_TIMEOUT", "IDLE_IN_TRANSACTION_SESSION_TIMEOUT", "TRANSACTION_TIMEOUT", "CLIENT_ENCODING",
     "STANDARD_CONFORMING_STRINGS", "CHECK_FUNCTION_BODIES", "XMLOPTION", "CLIENT_MIN_MESSAGES", "ROW_SECURITY", "SEARCH_PATH",
@@ -62,7 +63,7 @@ SETTINGS = {  # that pg_dump sets
 # In other encodings a byte of a letter can be a backslash, and without standard strings they end elsewhere: what we read
 # would not be what the server reads.
 ENCODINGS = r"'?(UTF-?8|UNICODE|LATIN\d+|ISO[\w-]+|WIN(DOWS-?)?(12\d\d|866|874)|KOI8\w*|SQL_?ASCII|EUC_\w+|MULE_INTERNAL)'?;"
-OTHERWISE_READ = re.compile(
+OTHERWISE_READ = lazy_regex(
     r"SET (SESSION |LOCAL )?(STANDARD_CONFORMING_STRINGS ?(=|TO)(?! ?'?ON'?;)"
     rf"|CLIENT_ENCODING ?(=|TO)(?! ?{ENCODINGS}))",
     re.IGNORECASE,
@@ -81,8 +82,8 @@ OUTSIDE = {
     "files and programs": rf"COPY (?!{NAME}(\.{NAME})? ({COLUMNS} )?FROM STDIN\b)",
     "system functions' rights": r'(GRANT|REVOKE) .* ON .*"?(?i:pg_catalog|information_schema)"?\.',
 }
-OUTSIDES = {what: re.compile(each, re.DOTALL) for what, each in OUTSIDE.items()}
-EXTENSION = re.compile(r"(?:CREATE|ALTER|COMMENT ON) EXTENSION (?:IF NOT EXISTS )?([\w$]+|\"[^\"]+\")")
+OUTSIDES = {what: lazy_regex(each, re.DOTALL) for what, each in OUTSIDE.items()}
+EXTENSION = lazy_regex(r"(?:CREATE|ALTER|COMMENT ON) EXTENSION (?:IF NOT EXISTS )?([\w$]+|\"[^\"]+\")")
 
 
 @dataclass

@@ -14,6 +14,7 @@ from skinspire_db.copies.dump_files import Archive
 from skinspire_db.copies.dump_sql import Piece, bare, pieces
 from skinspire_db.errors import DatabaseMissing, GuardRefused
 from skinspire_db.lifecycle.operation import Running
+from skinspire_db.patterns import lazy_regex
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.client_programs import ClientTools, ended
 from skinspire_db.postgres.target import Target
@@ -23,7 +24,7 @@ TABLES = f"""
     WHERE c.relkind = 'r' AND {objects.RELATION} AND {objects.NOT_ALEMBICS} ORDER BY c.relpages DESC, 1, 2
 """  # noqa: S608
 # The rows of other tables than the tools' and Alembic's, which an empty database has too.
-ROWS = re.compile(
+ROWS = lazy_regex(
     rb'(?:COPY|INSERT INTO) (?!"?skinspire_tools"?\.|(?:public\.)?alembic_version\b|\S+ \(version_num\) )', re.IGNORECASE
 )
 

@@ -13,6 +13,7 @@ from skinspire_db.copies.dump_files import Archive
 from skinspire_db.copies.dump_sql import bare, bare_text, pieces
 from skinspire_db.copies.dump_statements import COMMAND, GRANTED, NAME, OWNED, Judge, Verdict, refused, refused_command
 from skinspire_db.errors import BackupInvalid, StepFailed
+from skinspire_db.patterns import lazy_regex
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.client_programs import ClientTools
 from skinspire_db.postgres.scripts import Script, script
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
 # What drops things, which are not there in an empty database.
-CLEANS = re.compile(
+CLEANS = lazy_regex(
     r"DROP (?!.* IF EXISTS)"
     r"|SELECT pg_catalog\.lo_unlink\("
     rf"|ALTER TABLE (IF EXISTS )?(ONLY )?{NAME}(\.{NAME})? (ALTER COLUMN {NAME} )?DROP (CONSTRAINT|DEFAULT|IDENTITY)",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from shlex import quote
 
-COMMAND = re.compile(
+from skinspire_db.patterns import lazy_regex
+
+COMMAND = lazy_regex(
     r"invoke ((?:db|backup|migrate|triggers|sql|scale|mask|snapshot)\.\w+)"
     r"((?: --?[a-z][\w-]*(?:[= ](?:\"[^\"]*\"|'[^']*'|[^\s,;:()-][^\s,;()]*))?)*)"
 )

@@ -13,6 +13,7 @@ from skinspire_db.config.project import Project
 from skinspire_db.errors import MigrationFailed, MigrationInvalid, SkinspireError
 from skinspire_db.migrations import revisions
 from skinspire_db.migrations.losses import NAME, WORD
+from skinspire_db.patterns import lazy_regex
 from skinspire_db.postgres import search_path, sql_text
 from skinspire_db.postgres.error_text import is_lost, sentence
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 MARKER = "concurrently"  # the variable that such a revision sets
 TEXT = r"'(?:[^']|'')*'"
 KINDS = {
-    kind: re.compile(rf"\s*{pattern}\s*", re.IGNORECASE | re.DOTALL)
+    kind: lazy_regex(rf"\s*{pattern}\s*", re.IGNORECASE | re.DOTALL)
     for kind, pattern in {
         "create": rf"CREATE\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+(?:IF\s+NOT\s+EXISTS\s+)?(?P<name>{WORD})"
         rf"\s+ON\s+(?:ONLY\s+)?(?P<table>{NAME})(?=[\s(]).*",
@@ -37,7 +38,7 @@ KINDS = {
 }
 RERUN = "correct what it stops at, then invoke migrate.upgrade --env={env}, which goes on from there"
 ALLOWED = "CREATE and DROP INDEX CONCURRENTLY of a named index, VALIDATE CONSTRAINT, ALTER TYPE ... ADD VALUE"
-OUTSIDE = re.compile(r"^\s*(?:CREATE\s+(?:UNIQUE\s+)?|DROP\s+|REINDEX\s.*?)INDEX\s+CONCURRENTLY\b", re.IGNORECASE | re.DOTALL)
+OUTSIDE = lazy_regex(r"^\s*(?:CREATE\s+(?:UNIQUE\s+)?|DROP\s+|REINDEX\s.*?)INDEX\s+CONCURRENTLY\b", re.IGNORECASE | re.DOTALL)
 # Whether an index is valid, what it is, where it lies, and which session builds it now.
 INDEX = """
     SELECT x.indisvalid AND x.indrelid = t.oid, x.indisvalid, x.indrelid = t.oid AND i.relkind = 'i',
@@ -48,7 +49,7 @@ INDEX = """
 """
 VALIDATED = "SELECT convalidated FROM pg_constraint WHERE conrelid = to_regclass(%s) AND conname = (parse_ident(%s))[1]"
 LABELLED = "SELECT true FROM pg_enum WHERE enumtypid = to_regtype(%s) AND enumlabel = %s"
-DEFINITION = re.compile(r"^(CREATE (?:UNIQUE )?INDEX) .*? (USING .*)$", re.DOTALL)
+DEFINITION = lazy_regex(r"^(CREATE (?:UNIQUE )?INDEX) .*? (USING .*)$", re.DOTALL)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass, field, fields, replace
 from shlex import quote
@@ -27,6 +26,7 @@ from skinspire_db.lifecycle.result import Summary, counted
 from skinspire_db.migrations import position, revisions
 from skinspire_db.objects import adopted, install, kinds, status, tenant_roles
 from skinspire_db.objects.files import SqlFile
+from skinspire_db.patterns import lazy_regex
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.target import Target
 from skinspire_db.schema import tables
@@ -36,7 +36,7 @@ from skinspire_db.schema.refused import Fault
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
-OF_A_FILE = re.compile(r'"?_\d{3}_')  # the tools' own triggers come with every table that has their columns
+OF_A_FILE = lazy_regex(r'"?_\d{3}_')  # the tools' own triggers come with every table that has their columns
 OWNERS = ("table", "column", "view", "sequence", "function", "schema")  # what has parts: columns, constraints, grants
 KINDS = sorted(QUERIES, key=len, reverse=True)  # "event trigger" begins with no other kind
 SHOWN = 10  # accepted differences that are gone and are named one by one

@@ -13,6 +13,7 @@ from skinspire_db.migrations.losses import NAME
 from skinspire_db.objects import dependents, ledger, live
 from skinspire_db.objects.dependents import Saved
 from skinspire_db.objects.files import SqlFile
+from skinspire_db.patterns import lazy_regex
 from skinspire_db.postgres import sql_text
 
 if TYPE_CHECKING:
@@ -20,15 +21,15 @@ if TYPE_CHECKING:
 
     from skinspire_db.postgres.connections import Connection
 
-DROPS_VIEWS = re.compile(
+DROPS_VIEWS = lazy_regex(
     rf"\s*DROP\s+(?P<kind>(?:MATERIALIZED\s+)?VIEW)\s+(?:IF\s+EXISTS\s+)?(?P<names>{NAME}(?:\s*,\s*{NAME})*)", re.I
 )
 # After these, which objects there are cannot be told from the text.
-UNFORESEEN = re.compile(
+UNFORESEEN = lazy_regex(
     r"\s*(?:DO|CALL|SELECT|WITH|ALTER\s+EXTENSION|CREATE\s+OR\s+REPLACE|DROP\s+(?!TABLE|INDEX|SEQUENCE|TRIGGER|POLICY)\w+)\b",
     re.I,
 )
-ENDS = re.compile(r"\s*COMMIT\s*", re.I)
+ENDS = lazy_regex(r"\s*COMMIT\s*", re.I)
 
 
 def refuse_unknown_views(connection: Connection, project: Project, files: ScriptDirectory, scripts: Iterable[Script]) -> None:

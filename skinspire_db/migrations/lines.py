@@ -11,12 +11,13 @@ from skinspire_db.config.project import Project
 from skinspire_db.errors import MigrationInvalid, UsageError
 from skinspire_db.migrations import locations, revisions
 from skinspire_db.migrations.revisions import Line
+from skinspire_db.patterns import lazy_regex
 
 if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
 
 # How a revision, or an SQL file beside it, makes a table.
-MAKES_TABLE = re.compile(
+MAKES_TABLE = lazy_regex(
     r"""(?:create_table\(\s*|rename_table\([^,]+,\s*)["'](\w+)["']"""
     r"""|CREATE\s+(?:UNLOGGED\s+)?TABLE\s+(?:IF\s+NOT\s+EXISTS\s+)?(?:[\w"\\]+\.)?["\\]*(\w+)""",
     re.IGNORECASE,

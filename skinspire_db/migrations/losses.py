@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from skinspire_db.patterns import lazy_regex
 from skinspire_db.postgres import search_path, sql_text
 
 if TYPE_CHECKING:
@@ -14,20 +15,20 @@ if TYPE_CHECKING:
 
 WORD = r'(?:"(?:[^"]|"")+"|[^\W\d][\w$]*)'
 NAME = rf"{WORD}(?:\s*\.\s*{WORD})*"
-ALTER_TABLE = re.compile(rf"\s*ALTER\s+TABLE\s+(?:IF\s+EXISTS\s+)?(?:ONLY\s+)?(?P<table>{NAME})\s*\*?\s+", re.I)
-RETYPE = re.compile(
+ALTER_TABLE = lazy_regex(rf"\s*ALTER\s+TABLE\s+(?:IF\s+EXISTS\s+)?(?:ONLY\s+)?(?P<table>{NAME})\s*\*?\s+", re.I)
+RETYPE = lazy_regex(
     rf"ALTER\s+(?:COLUMN\s+)?(?P<column>{WORD})\s+(?:SET\s+DATA\s+)?TYPE\s+(?P<type>.+?)"
     rf"(?:\s+COLLATE\s+{NAME})?(?:\s+USING\s+(?P<using>.+))?\s*",
     re.I | re.S,
 )
-DROP_COLUMN = re.compile(
+DROP_COLUMN = lazy_regex(
     rf"DROP\s+(?!CONSTRAINT\b)(?:COLUMN\s+)?(?:IF\s+EXISTS\s+)?(?P<column>{WORD})\s*(?:CASCADE|RESTRICT)?\s*", re.I
 )
-EMPTIES = re.compile(
+EMPTIES = lazy_regex(
     rf"\s*(?:DROP\s+TABLE\s+(?:IF\s+EXISTS\s+)?|TRUNCATE\s+(?:TABLE\s+)?(?:ONLY\s+)?)(?P<tables>{NAME}(?:\s*,\s*{NAME})*)",
     re.I,
 )
-COMPOSED = re.compile(r"\s*EXECUTE\b", re.I)
+COMPOSED = lazy_regex(r"\s*EXECUTE\b", re.I)
 # What each type can hold without a loss, beside its own kind: the type without its length.
 WIDER = {
     "smallint": {"integer", "bigint", "numeric", "real", "double precision"},

@@ -10,14 +10,15 @@ from skinspire_db.catalog.definitions import plain
 from skinspire_db.migrations.losses import ALTER_TABLE, DROP_COLUMN, NAME, RETYPE, WORD
 from skinspire_db.objects import dependents
 from skinspire_db.objects.dependents import Address, Saved
+from skinspire_db.patterns import lazy_regex
 from skinspire_db.postgres import sql_text
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
-DROP_CONSTRAINT = re.compile(rf"\s*DROP\s+CONSTRAINT\s+(?:IF\s+EXISTS\s+)?(?P<constraint>{WORD})", re.I)
-DROP_TABLE = re.compile(rf"\s*DROP\s+TABLE\s+(?:IF\s+EXISTS\s+)?(?P<tables>{NAME}(?:\s*,\s*{NAME})*)", re.I)
-CASCADE = re.compile(r"\bCASCADE\s*$", re.I)
+DROP_CONSTRAINT = lazy_regex(rf"\s*DROP\s+CONSTRAINT\s+(?:IF\s+EXISTS\s+)?(?P<constraint>{WORD})", re.I)
+DROP_TABLE = lazy_regex(rf"\s*DROP\s+TABLE\s+(?:IF\s+EXISTS\s+)?(?P<tables>{NAME}(?:\s*,\s*{NAME})*)", re.I)
+CASCADE = lazy_regex(r"\bCASCADE\s*$", re.I)
 
 
 def clear(connection: Connection, sql: str, ours: Collection[str]) -> list[Saved]:

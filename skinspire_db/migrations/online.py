@@ -12,27 +12,28 @@ from skinspire_db.catalog.definitions import plain, split
 from skinspire_db.catalog.fields import Column, Snapshot, Type
 from skinspire_db.migrations.losses import NAME, WORD
 from skinspire_db.migrations.phases import Statement
+from skinspire_db.patterns import lazy_regex
 from skinspire_db.postgres import search_path
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
-ADD = re.compile(rf"ALTER TABLE (?P<table>{NAME}) ADD CONSTRAINT (?P<name>{WORD}) (?P<text>.+)", re.DOTALL)
-UNIQUE = re.compile(
+ADD = lazy_regex(rf"ALTER TABLE (?P<table>{NAME}) ADD CONSTRAINT (?P<name>{WORD}) (?P<text>.+)", re.DOTALL)
+UNIQUE = lazy_regex(
     r"UNIQUE(?P<nulls> NULLS NOT DISTINCT)? (?P<columns>\([^()]+\))(?P<include> INCLUDE \([^()]+\))?"
     r"(?P<rest>(?: NOT)? DEFERRABLE.*)?"
 )
-CREATE_INDEX = re.compile(rf"CREATE (?P<unique>UNIQUE )?INDEX (?P<name>{WORD}) ON (?:ONLY )?(?P<table>{NAME}) .+", re.DOTALL)
-DROP_INDEX = re.compile(rf"DROP INDEX (?P<schema>{WORD})\.(?P<name>{WORD})")
-REQUIRE = re.compile(rf"ALTER TABLE (?P<table>{NAME}) ALTER COLUMN (?P<column>{WORD}) SET NOT NULL")
+CREATE_INDEX = lazy_regex(rf"CREATE (?P<unique>UNIQUE )?INDEX (?P<name>{WORD}) ON (?:ONLY )?(?P<table>{NAME}) .+", re.DOTALL)
+DROP_INDEX = lazy_regex(rf"DROP INDEX (?P<schema>{WORD})\.(?P<name>{WORD})")
+REQUIRE = lazy_regex(rf"ALTER TABLE (?P<table>{NAME}) ALTER COLUMN (?P<column>{WORD}) SET NOT NULL")
 IS_PLAIN = "SELECT relkind = 'r' FROM pg_class WHERE oid = to_regclass(%s)"  # PostgreSQL has no such forms for others
 IS_LARGE = """
     SELECT reltuples > %(rows)s OR EXISTS (SELECT FROM {} OFFSET %(rows)s) FROM pg_class WHERE oid = to_regclass(%(table)s)
 """
-CHECK = re.compile(
+CHECK = lazy_regex(
     rf"ALTER TABLE (?P<table>{NAME}) ADD CONSTRAINT (?P<name>{WORD}) CHECK \(+(?P<column>{WORD}) IS NOT NULL\)+ NOT VALID"
 )
-DROP = re.compile(rf"ALTER TABLE (?P<table>{NAME}) DROP CONSTRAINT (?P<name>{WORD})")
+DROP = lazy_regex(rf"ALTER TABLE (?P<table>{NAME}) DROP CONSTRAINT (?P<name>{WORD})")
 PROVED = """
     SELECT k.conname, a.attname
     FROM pg_constraint k JOIN pg_attribute a ON a.attrelid = k.conrelid AND k.conkey = ARRAY[a.attnum]

@@ -20,6 +20,7 @@ from skinspire_db.migrations.version_table import VersionTable
 from skinspire_db.objects import dependents, ledger
 from skinspire_db.objects.dependents import Saved
 from skinspire_db.objects.refusals import shown
+from skinspire_db.patterns import lazy_regex
 from skinspire_db.postgres import search_path
 from skinspire_db.postgres.error_text import is_lost, sentence
 from skinspire_db.postgres.sql_text import statements_only
@@ -36,7 +37,7 @@ Watch = Callable[["sqlalchemy.Connection", list[str]], None]
 NO_TRACE = "this revision left no trace"
 TRACE = "this revision may have left a trace: it has ended the transaction that it was in"
 LOOK = "invoke db.drift --env={env} to see what it left; let it end no transaction"
-ENDS_A_TRANSACTION = re.compile(  # a savepoint, and a way back to it, does not
+ENDS_A_TRANSACTION = lazy_regex(  # a savepoint, and a way back to it, does not
     r"(?:^|;)\s*(COMMIT|END|ABORT|BEGIN|START\s+TRANSACTION|PREPARE\s+TRANSACTION|ROLLBACK(?!\s+(?:WORK\s+|TRANSACTION\s+)?TO\b))\b",
     re.IGNORECASE,
 )

@@ -15,6 +15,7 @@ from skinspire_db.catalog.fields import Column, Other, Sequence, Snapshot, Table
 from skinspire_db.migrations import columns, renames, types
 from skinspire_db.migrations.columns import Casts
 from skinspire_db.migrations.phases import Phase, Statement
+from skinspire_db.patterns import lazy_regex
 
 SCANS = "it reads the whole table under a lock, and fails where a row breaks it; add a large one NOT VALID, VALIDATE it later"
 LOST = (
@@ -24,7 +25,7 @@ INDEXING = (
     "the table cannot be written meanwhile; for a large one run CREATE INDEX CONCURRENTLY by hand first,"
     " and say CREATE INDEX IF NOT EXISTS here"
 )
-REFERENCES = re.compile(r'^FOREIGN KEY \((?P<own>.+?)\) REFERENCES (?P<table>(?:"(?:[^"]|"")+"|[^"(])+)\((?P<columns>.+?)\)')
+REFERENCES = lazy_regex(r'^FOREIGN KEY \((?P<own>.+?)\) REFERENCES (?P<table>(?:"(?:[^"]|"")+"|[^"(])+)\((?P<columns>.+?)\)')
 
 
 def lead(

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 from skinspire_db.catalog import objects
 from skinspire_db.objects import ledger
 from skinspire_db.objects.files import SqlFile
+from skinspire_db.patterns import lazy_regex
 from skinspire_db.postgres import search_path
 from skinspire_db.postgres.sql_text import without_comments
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
-UPDATE = re.compile(r'\bUPDATE\s+(?:ONLY\s+)?(?:"?\w+"?\s*\.\s*)?"?(\w+)"?\s[^;]*?\bSET\b([^;]*)', re.IGNORECASE)
-COUNTS = re.compile(r'\b(\w+)"?\s*=(?:(?!\1"?\s*=)[^;])*?\b\1"?(?:\s*,\s*\d+\s*\))?\s*\+\s*\d', re.IGNORECASE)
+UPDATE = lazy_regex(r'\bUPDATE\s+(?:ONLY\s+)?(?:"?\w+"?\s*\.\s*)?"?(\w+)"?\s[^;]*?\bSET\b([^;]*)', re.IGNORECASE)
+COUNTS = lazy_regex(r'\b(\w+)"?\s*=(?:(?!\1"?\s*=)[^;])*?\b\1"?(?:\s*,\s*\d+\s*\))?\s*\+\s*\d', re.IGNORECASE)
 # What is set to 0 or NULL begins anew, and counts nothing.
 CHANGED = r"(?!\s*(?:'?0'?|NULL|DEFAULT)\s*(?:::\s*\w+\s*)?(?:[,;']|$|\b(?:WHERE|FROM|RETURNING)\b))"
 CODE = f"""

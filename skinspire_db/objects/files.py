@@ -18,11 +18,12 @@ from skinspire_db.objects.function_schema import FunctionSchema
 from skinspire_db.objects.kinds import POLICY, TRIGGER, VIEW, Kind
 from skinspire_db.objects.needs import Needs, read_needs
 from skinspire_db.objects.policy_files import Policy, read_policies
+from skinspire_db.patterns import lazy_regex
 from skinspire_db.postgres.sql_text import statements_only
 
-NAME = re.compile(r"[a-z_][a-z0-9_]*")
-HEADER = re.compile(r"\s*/\*(.*?)\*/", re.DOTALL)
-WHOLE = re.compile(r"(.*)", re.DOTALL)  # of a file that is TOML
+NAME = lazy_regex(r"[a-z_][a-z0-9_]*")
+HEADER = lazy_regex(r"\s*/\*(.*?)\*/", re.DOTALL)
+WHOLE = lazy_regex(r"(.*)", re.DOTALL)  # of a file that is TOML
 REQUIRED: dict[str, type] = {"version": int, "summary": str}
 ORDER: dict[str, type] = {"order": int}
 OPTIONAL: dict[str, type] = {"attach": object, "when": str}
@@ -33,16 +34,16 @@ ATTACH: dict[str, type] = {
     "condition": str, "name": str, "order": int, "length": int,
 }  # fmt: skip
 LETTER = r"A-Za-z_\u0080-\U0010ffff"  # what PostgreSQL takes for a letter
-CREATE = re.compile(
+CREATE = lazy_regex(
     r"\bCREATE\s+(?:OR\s+REPLACE\s+)?(?:RECURSIVE\s+|MATERIALIZED\s+)?(VIEW|FUNCTION|PROCEDURE|AGGREGATE)\s+(?:IF\s+NOT\s+EXISTS\s+)?",
     re.IGNORECASE,
 )
-DROP = re.compile(r"\bDROP\s+(?:VIEW|MATERIALIZED\s+VIEW|FUNCTION|PROCEDURE|ROUTINE|AGGREGATE)\b", re.IGNORECASE)
-SQL_NAME = re.compile(
+DROP = lazy_regex(r"\bDROP\s+(?:VIEW|MATERIALIZED\s+VIEW|FUNCTION|PROCEDURE|ROUTINE|AGGREGATE)\b", re.IGNORECASE)
+SQL_NAME = lazy_regex(
     rf'(?:"(?:[^"]|"")+"|[{LETTER}][{LETTER}0-9$]*)(?:\s*\.\s*(?:"(?:[^"]|"")+"|[{LETTER}][{LETTER}0-9$]*))?'
 )
-IN_FUNCTION = re.compile(r'PL/pgSQL function (?:"?\w+"?\.)?"?(\w+)"?(?:\([^)]*\))? (?:near )?line (\d+)')
-TRANSACTION_CONTROL = re.compile(
+IN_FUNCTION = lazy_regex(r'PL/pgSQL function (?:"?\w+"?\.)?"?(\w+)"?(?:\([^)]*\))? (?:near )?line (\d+)')
+TRANSACTION_CONTROL = lazy_regex(
     r"(?:^|;)\s*(BEGIN|START|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE|PREPARE\s+TRANSACTION)\b", re.IGNORECASE
 )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,20 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 from skinspire_db.catalog import objects
 from skinspire_db.errors import NotApplicable, SqlFileInvalid
+from skinspire_db.patterns import lazy_regex
 
 if TYPE_CHECKING:
     from skinspire_db.objects.files import SqlFile
     from skinspire_db.postgres.connections import Connection
 
 NAME = r"[A-Za-z_][A-Za-z0-9_$]*"
-TABLE = re.compile(rf"(?:{NAME}\.)?{NAME}")
-EXTENSION = re.compile(r"extension ([A-Za-z_][A-Za-z0-9_-]*)")
+TABLE = lazy_regex(rf"(?:{NAME}\.)?{NAME}")
+EXTENSION = lazy_regex(r"extension ([A-Za-z_][A-Za-z0-9_-]*)")
 # locked_until timestamptz   hospital_id uuid null   created_at default   user_id -> users cascade
-COLUMN = re.compile(
+COLUMN = lazy_regex(
     rf"(?P<column>{NAME})(?: (?P<type>text|integer|uuid|boolean|timestamptz|jsonb))?(?: (?P<rule>default|null))?"
     rf"(?: -> (?P<target>(?:{NAME}\.)?{NAME})(?P<cascade> cascade)?)?"
 )
-UNIQUE = re.compile(rf"unique \((?P<columns>{NAME}(?:, {NAME})*)\)")
+UNIQUE = lazy_regex(rf"unique \((?P<columns>{NAME}(?:, {NAME})*)\)")
 TYPES = {  # a need's word -> what PostgreSQL calls the types that meet it
     "text": ("text", "character varying", "character", "citext"),
     "integer": ("smallint", "integer", "bigint"),

@@ -14,6 +14,7 @@ from skinspire_db.objects import interference, ledger, live, needs
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.objects.kinds import TRIGGER, Kind
 from skinspire_db.objects.status import IDLE, WHOLE, ObjectState, status
+from skinspire_db.patterns import lazy_regex
 from skinspire_db.postgres import search_path
 from skinspire_db.postgres.error_text import sentence
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from skinspire_db.postgres.connections import Connection
 
-PINNED = re.compile(r"^SET LOCAL search_path = pg_catalog, pg_temp;", re.MULTILINE)  # how the package's proofs begin
+PINNED = lazy_regex(r"^SET LOCAL search_path = pg_catalog, pg_temp;", re.MULTILINE)  # how the package's proofs begin
 NOT_FOUND = ("42P01", "42883", "42704")  # SQLSTATE of a table, function or type that does not exist
 MAKE, DIFF, STATUS = "invoke db.create --env={env}", "invoke triggers.diff --env={env}", "invoke triggers.status --env={env}"
 

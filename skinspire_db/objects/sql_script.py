@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from skinspire_db.errors import InvalidSetting, StepFailed
 from skinspire_db.objects.files import TRANSACTION_CONTROL
+from skinspire_db.patterns import lazy_regex
 from skinspire_db.postgres import search_path
 from skinspire_db.postgres.error_text import sentence
 from skinspire_db.postgres.sql_text import statements_only
@@ -15,8 +16,8 @@ from skinspire_db.postgres.sql_text import statements_only
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
-COPY_IN = re.compile(r"(?:^|;)\s*COPY\b[^;]*\bFROM\s+STDIN\b", re.IGNORECASE)
-META_COMMAND = re.compile(r"^\s*\\\w+", re.MULTILINE)
+COPY_IN = lazy_regex(r"(?:^|;)\s*COPY\b[^;]*\bFROM\s+STDIN\b", re.IGNORECASE)
+META_COMMAND = lazy_regex(r"^\s*\\\w+", re.MULTILINE)
 
 
 def read(path: Path) -> str:

@@ -18,6 +18,7 @@ from skinspire_db.inspection.overview import Row, rows
 from skinspire_db.lifecycle.read_only import read_only_connection
 from skinspire_db.objects import ledger
 from skinspire_db.page import queries
+from skinspire_db.patterns import lazy_regex
 from skinspire_db.postgres.target import target_of
 
 if TYPE_CHECKING:
@@ -30,10 +31,10 @@ OF_A_TABLE = {
     "triggers": queries.TRIGGERS,
     "policies": queries.POLICIES,
 }
-WRITTEN = re.compile(r'\bNEW\s*\.\s*(?:"((?:[^"]|"")+)"|(\w+))\s*:?=(?!=)', re.IGNORECASE)
-CREATED = re.compile(r"^Create Date: *(.+)$", re.MULTILINE)
+WRITTEN = lazy_regex(r'\bNEW\s*\.\s*(?:"((?:[^"]|"")+)"|(\w+))\s*:?=(?!=)', re.IGNORECASE)
+CREATED = lazy_regex(r"^Create Date: *(.+)$", re.MULTILINE)
 MAKING = ("db.setup", "db.create", "db.prepare", "db.adopt")  # what makes a database at the head
-COMMENTS = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+COMMENTS = lazy_regex(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 
 
 @dataclass

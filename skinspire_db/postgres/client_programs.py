@@ -12,17 +12,18 @@ from typing import IO, Any, cast
 
 from skinspire_db.config import server_pin
 from skinspire_db.errors import StepFailed
+from skinspire_db.patterns import lazy_regex
 from skinspire_db.postgres import connections, error_text, processes, programs
 from skinspire_db.postgres.target import Target, libpq_parameters
 
 SETTINGS = {"transaction_timeout": 17}  # that pg_restore sets, and the version that has brought them
-UNKNOWN = re.compile(rb'unrecognized configuration parameter "(%s)"' % "|".join(SETTINGS).encode())
-PROGRAM = re.compile(r"^(psql|pg_[a-z]+)(:[^ ]*)?: ")
-ERROR = re.compile(r"\b(error|ERROR|FATAL|fatal|PANIC)\b:?")
-WARNING = re.compile(r"(warning|WARNING|NOTICE|INFO|LOG|DEBUG): ")
-BESIDE = re.compile(r"(detail|DETAIL|hint|HINT|CONTEXT|QUERY|STATEMENT|LOCATION|LINE \d+): ")
+UNKNOWN = lazy_regex(rb'unrecognized configuration parameter "(%s)"' % "|".join(SETTINGS).encode())
+PROGRAM = lazy_regex(r"^(psql|pg_[a-z]+)(:[^ ]*)?: ")
+ERROR = lazy_regex(r"\b(error|ERROR|FATAL|fatal|PANIC)\b:?")
+WARNING = lazy_regex(r"(warning|WARNING|NOTICE|INFO|LOG|DEBUG): ")
+BESIDE = lazy_regex(r"(detail|DETAIL|hint|HINT|CONTEXT|QUERY|STATEMENT|LOCATION|LINE \d+): ")
 # The server, or the connection to it, ended while the program was at work.
-LOST = re.compile(
+LOST = lazy_regex(
     rb"crash of another server process|closed the connection unexpectedly|connection to server was lost"
     rb"|database system is (in recovery|shutting down|starting up)|terminating connection due to"
 )

@@ -12,9 +12,10 @@ from typing import Literal
 
 from skinspire_db.config.project import STATE_FOLDER, Project, write_atomically
 from skinspire_db.errors import ServerFailed
+from skinspire_db.patterns import lazy_regex
 
 ROOT_HOMES = Path("/var/lib/skinspire-db")  # root's checkouts may lie where no other account can enter
-HOME = re.compile("([0-9a-f]{12})(-test)?")  # the folder of a checkout's server, and that of the server of its tests
+HOME = lazy_regex("([0-9a-f]{12})(-test)?")  # the folder of a checkout's server, and that of the server of its tests
 POINTER = "server-id"  # in the checkout's own folder: the name of its server's folder, and which checkout it was written in
 State = Literal["gone", "not mounted", "not known"]
 

@@ -6,24 +6,26 @@ import re
 from collections.abc import Iterator
 from typing import Literal
 
+from skinspire_db.patterns import lazy_regex
+
 Part = Literal["code", "comment", "quoted"]
 # What begins a part in which no statement ends, and the other characters that a reader may stop at: the end of a statement,
 # parentheses, and the backslash of a command for psql. Bytes over 127 are letters to PostgreSQL.
-OPENS = re.compile(
+OPENS = lazy_regex(
     rb"--[^\n]*|/\*|(?<![\w$\x80-\xff])[eE]'|'|\""
     rb"|(?<![\w$\x80-\xff])\$(?:[A-Za-z_\x80-\xff][\w\x80-\xff]*)?\$|[;()]|\\"
 )
-ESCAPED = re.compile(rb"\\.|''|'", re.DOTALL)
-PLAIN = re.compile(rb"''|'")
-NAME = re.compile(rb'""|"')
-COMMENT = re.compile(rb"/\*|\*/")
-ATOMIC = re.compile(r"\bBEGIN\s+ATOMIC\b", re.IGNORECASE)
-IN_ATOMIC = re.compile(r"(\bAS\s+|\.\s*)?\b(CASE|END)\b", re.IGNORECASE)  # as a column's name it opens and closes nothing
+ESCAPED = lazy_regex(rb"\\.|''|'", re.DOTALL)
+PLAIN = lazy_regex(rb"''|'")
+NAME = lazy_regex(rb'""|"')
+COMMENT = lazy_regex(rb"/\*|\*/")
+ATOMIC = lazy_regex(r"\bBEGIN\s+ATOMIC\b", re.IGNORECASE)
+IN_ATOMIC = lazy_regex(r"(\bAS\s+|\.\s*)?\b(CASE|END)\b", re.IGNORECASE)  # as a column's name it opens and closes nothing
 
 STRING = r"([eE]?'(?:[^']|'')*'|(\$\w*\$).*?\2)"
-DO = re.compile(rf"\s*DO\s*(?:LANGUAGE\s+\w+\s*)?{STRING}", re.IGNORECASE | re.DOTALL)
-CHANGES = re.compile(r"\b(?:ALTER|DROP|TRUNCATE|EXECUTE(?!\s+(?:ON|FUNCTION|PROCEDURE)\b))\b", re.IGNORECASE)
-LITERAL = re.compile(rf"EXECUTE\s*{STRING}\s*", re.IGNORECASE | re.DOTALL)
+DO = lazy_regex(rf"\s*DO\s*(?:LANGUAGE\s+\w+\s*)?{STRING}", re.IGNORECASE | re.DOTALL)
+CHANGES = lazy_regex(r"\b(?:ALTER|DROP|TRUNCATE|EXECUTE(?!\s+(?:ON|FUNCTION|PROCEDURE)\b))\b", re.IGNORECASE)
+LITERAL = lazy_regex(rf"EXECUTE\s*{STRING}\s*", re.IGNORECASE | re.DOTALL)
 
 
 class Scanner:

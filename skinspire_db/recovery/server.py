@@ -20,6 +20,7 @@ from typing import Any
 from skinspire_db.config.project import Project
 from skinspire_db.config.server_pin import Pin
 from skinspire_db.errors import BackupInvalid, ServerFailed, StepFailed
+from skinspire_db.patterns import lazy_regex
 from skinspire_db.postgres.client_programs import ClientTools, physical_tools
 from skinspire_db.postgres.cluster import ROLE, Address, reason
 from skinspire_db.postgres.data_folders import ROOT_HOMES
@@ -31,7 +32,7 @@ from skinspire_db.recovery.wal import Segment
 MARK = "-recovered-"  # in the name of its folder
 FOR_EVER = "2000000"  # seconds; PostgreSQL itself ends a recovery that cannot go on
 TOO_SHORT = "recovery ended before configured recovery target was reached"
-OUR_LOOKS = re.compile(r".*(?:the database system is |Hot standby mode is disabled).*\n?")  # refused before it was recovered
+OUR_LOOKS = lazy_regex(r".*(?:the database system is |Hot standby mode is disabled).*\n?")  # refused before it was recovered
 CONFIGURATION = """\
 # Written by skinspire-db: this server is recovered aside, to be looked into. It is not safe against a power cut.
 listen_addresses = '127.0.0.1'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,11 +9,12 @@ from itertools import pairwise
 from pathlib import Path
 
 from skinspire_db.errors import BackupInvalid
+from skinspire_db.patterns import lazy_regex
 from skinspire_db.recovery.archive import Archive, moment
 from skinspire_db.recovery.base import Base
 
-NAME = re.compile(r"([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})(\.partial)?")
-HISTORY = re.compile(r"[0-9A-F]{8}\.history")
+NAME = lazy_regex(r"([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})(\.partial)?")
+HISTORY = lazy_regex(r"[0-9A-F]{8}\.history")
 # xlp_magic, info, tli, pageaddr, rem_len, sysid, seg_size and xlog_blcksz, in the byte order of the server's machine.
 HEADER = struct.Struct("=HHIQI4xQII")
 

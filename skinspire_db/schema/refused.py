@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from skinspire_db.patterns import lazy_regex
 from skinspire_db.postgres import search_path
 from skinspire_db.postgres.error_text import sentence
 from skinspire_db.postgres.sql_text import split, statements_only
@@ -14,14 +15,14 @@ if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
 NAME = r'((?:"(?:[^"]|"")+"|[\w$])+(?:\.(?:"(?:[^"]|"")+"|[\w$])+)*)'
-TABLE = re.compile(rf"\s*CREATE TABLE (?:IF NOT EXISTS )?{NAME} \(")
-CONSTRAINT = re.compile(rf"\s*(?:CONSTRAINT {NAME} )?((?:PRIMARY KEY|FOREIGN KEY|UNIQUE|CHECK|EXCLUDE)\b.*)", re.DOTALL)
+TABLE = lazy_regex(rf"\s*CREATE TABLE (?:IF NOT EXISTS )?{NAME} \(")
+CONSTRAINT = lazy_regex(rf"\s*(?:CONSTRAINT {NAME} )?((?:PRIMARY KEY|FOREIGN KEY|UNIQUE|CHECK|EXCLUDE)\b.*)", re.DOTALL)
 # The other statements that SQLAlchemy writes: what they make, with its name, and the table that it is on.
 OTHERS = {
-    "constraint": re.compile(rf"\s*ALTER TABLE (?P<table>{NAME}) ADD (?:CONSTRAINT (?P<name>{NAME}) )?"),
-    "index": re.compile(rf"\s*CREATE (?:UNIQUE )?INDEX (?:IF NOT EXISTS )?(?P<name>{NAME}) ON (?P<table>{NAME})"),
-    "type": re.compile(rf"\s*CREATE (?:TYPE|DOMAIN) (?P<name>{NAME})"),
-    "sequence": re.compile(rf"\s*CREATE SEQUENCE (?:IF NOT EXISTS )?(?P<name>{NAME})"),
+    "constraint": lazy_regex(rf"\s*ALTER TABLE (?P<table>{NAME}) ADD (?:CONSTRAINT (?P<name>{NAME}) )?"),
+    "index": lazy_regex(rf"\s*CREATE (?:UNIQUE )?INDEX (?:IF NOT EXISTS )?(?P<name>{NAME}) ON (?P<table>{NAME})"),
+    "type": lazy_regex(rf"\s*CREATE (?:TYPE|DOMAIN) (?P<name>{NAME})"),
+    "sequence": lazy_regex(rf"\s*CREATE SEQUENCE (?:IF NOT EXISTS )?(?P<name>{NAME})"),
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from skinspire_db.config.project import Project
 from skinspire_db.errors import PermissionMissing, Refused, StepFailed
 from skinspire_db.lifecycle import tool_schema
 from skinspire_db.lifecycle.result import Summary, counted
+from skinspire_db.patterns import lazy_regex
 from skinspire_db.postgres import search_path
 from skinspire_db.postgres.error_text import sentence
 from skinspire_db.schema import ddl_events, extensions, refused
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 BATCH = 200  # statements; each takes some locks, and a server may have room for 6,400
 LISTENERS = "of the models that listens to before_create or after_create"
 SHOWN = 160  # characters of a statement that was refused
-TYPE_OR_SEQUENCE = re.compile(r'CREATE (TYPE|DOMAIN|SEQUENCE) ((?:"(?:[^"]|"")+"|[\w$]+|\.)+)')
+TYPE_OR_SEQUENCE = lazy_regex(r'CREATE (TYPE|DOMAIN|SEQUENCE) ((?:"(?:[^"]|"")+"|[\w$]+|\.)+)')
 DROP_ORDER = ("VIEW", "MATERIALIZED VIEW", "TABLE", "FOREIGN TABLE", "SEQUENCE", "ROUTINE", "DOMAIN", "TYPE", "SCHEMA")
 
 

@@ -15,9 +15,11 @@ from psycopg import generators
 from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.rows import TupleRow
 
+from skinspire_db.patterns import lazy_regex
+
 ENDS = {b"COMMIT", b"PREPARE TRANSACTION"}
 BEGINS = {b"BEGIN", b"START TRANSACTION"}
-CHAIN = re.compile(rb"\bchain\b", re.IGNORECASE)
+CHAIN = lazy_regex(rb"\bchain\b", re.IGNORECASE)
 
 
 class CountingCursor:

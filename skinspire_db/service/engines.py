@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import logging
 import os
-import re
 import sys
 import threading
 import time
@@ -29,6 +28,7 @@ from skinspire_db.config.policy import Policy
 from skinspire_db.config.server_pin import Pin
 from skinspire_db.config.tenancy import AllHospitals
 from skinspire_db.errors import HospitalNotSet
+from skinspire_db.patterns import lazy_regex
 from skinspire_db.postgres import connections, failover
 from skinspire_db.postgres.target import Target, libpq_parameters, replica, target_of
 from skinspire_db.service import driver, options, ownership, test_override
@@ -37,7 +37,7 @@ from skinspire_db.service.options import Options
 
 log = logging.getLogger("skinspire_db")
 # Errors that waiting does not mend. Any other failure to connect may be a server that restarts.
-PERMANENT_ERROR = re.compile(
+PERMANENT_ERROR = lazy_regex(
     r"password|authenticat|does not exist|pg_hba|certificate|support SSL|translate host|invalid|permission"
 )
 REPLICA_PAUSE = 30.0  # seconds for which a replica that did not answer is left alone

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sys
 import threading
 import time
 from typing import TextIO
+
+from skinspire_db.patterns import lazy_regex
 
 GREEN, YELLOW, RED, PLAIN = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[0m"
 COLOURS = {
@@ -18,7 +19,7 @@ COLOURS = {
 }
 OF_STATE = {state: colour for colour, states in COLOURS.items() for state in states}
 # A state stands alone in its column; within a sentence a word is a word.
-STATE = re.compile(rf"(?<=  )({'|'.join(OF_STATE)})(?=  |:|\n|$)")
+STATE = lazy_regex(rf"(?<=  )({'|'.join(OF_STATE)})(?=  |:|\n|$)")
 FRAMES = "|/-\\"
 DELAY, EVERY = 0.5, 0.2  # seconds: a step that ends sooner is not shown as it runs
 

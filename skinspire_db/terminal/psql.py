@@ -15,6 +15,7 @@ from skinspire_db.config.urls import SEVERAL, split_hosts
 from skinspire_db.errors import InvalidSetting, StepFailed, UsageError
 from skinspire_db.lifecycle import stamp
 from skinspire_db.lifecycle.read_only import present, read_only_connection
+from skinspire_db.patterns import lazy_regex
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.programs import find_client_programs
 from skinspire_db.postgres.scripts import private_folder
@@ -22,7 +23,7 @@ from skinspire_db.postgres.target import Target, libpq_parameters, target_of
 
 OPERATION = "db.shell"
 SECRET = ("password", "sslpassword")
-QUIT = re.compile(rb"\s*\\q(uit)?\s*")
+QUIT = lazy_regex(rb"\s*\\q(uit)?\s*")
 RED, PLAIN = "%[%033[1;31m%]", "%[%033[0m%]"
 
 

@@ -7,18 +7,20 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from skinspire_db.patterns import lazy_regex
+
 if TYPE_CHECKING:
     from skinspire_db.inspection.overview import Inspection
 
 Row = dict[str, Any]
 # Control characters, which a terminal obeys, and those that turn the direction of a text or cannot be seen. The joiners
 # U+200C and U+200D stay: names in Indian scripts are written with them.
-UNPRINTABLE = re.compile(
+UNPRINTABLE = lazy_regex(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
     "\U000e0000-\U000e007f]"
 )
-MARKDOWN = re.compile(r"[\\`*\[\]<>|~&#$@]|(?<=:)//|(?<=\bwww)\.|(?<![^\W_])_|_(?![^\W_])", re.IGNORECASE)
-MERMAID = re.compile(r"[^\w .,()-]")
+MARKDOWN = lazy_regex(r"[\\`*\[\]<>|~&#$@]|(?<=:)//|(?<=\bwww)\.|(?<![^\W_])_|_(?![^\W_])", re.IGNORECASE)
+MERMAID = lazy_regex(r"[^\w .,()-]")
 MERMAID_KEYS = ("pk", "fk", "uk")  # words of its own inside an entity
 HEADERS = {
     "bytes": "size",
@@ -36,7 +38,7 @@ FOR_JSON = (
 OF_AN_OPERATION = ("environment", "host", "role")  # db.history --operation shows them
 SPARED = ("owner", "kind", "schema")  # columns that a narrow terminal does without, where they are alike in all rows
 SHORTENED = {"query": 60, "result": 90}  # characters
-NUMBER = re.compile(r"[~+-]?\d[\d,]*(\.\d+)?( (bytes|kB|MB|GB|TB|s|min|h))?")
+NUMBER = lazy_regex(r"[~+-]?\d[\d,]*(\.\d+)?( (bytes|kB|MB|GB|TB|s|min|h))?")
 NO_NUMBER = ("", "-", "unknown")
 GAP, INDENT = "  ", "  "  # between the columns of a table, and before it
 ESTIMATES = "~ is PostgreSQL's estimate, unknown where it has none; --exact counts"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Generator
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 from skinspire_db.errors import SkinspireError
+from skinspire_db.patterns import lazy_regex
 from skinspire_db.service import test_override
 from skinspire_db.testing import fixtures
 from skinspire_db.testing.choice import KEEP, MODES, RUN, errors_as_one_line, is_ours, needs_server, put_database_first
@@ -34,7 +34,7 @@ INI = {
 FORMER = pytest.StashKey[test_override.State]()
 
 # pytest's words for a fixture of a module, a class or the run that asks for one of a test.
-WIDER = re.compile(r"ScopeMismatch: You tried to access the function scoped fixture (\w+) with a (\w+) scoped request")
+WIDER = lazy_regex(r"ScopeMismatch: You tried to access the function scoped fixture (\w+) with a (\w+) scoped request")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,6 +24,7 @@ from skinspire_db.lifecycle import stamp, tool_schema
 from skinspire_db.lifecycle.result import counted
 from skinspire_db.migrations import locations
 from skinspire_db.objects import versions
+from skinspire_db.patterns import lazy_regex
 from skinspire_db.postgres import connections
 from skinspire_db.schema.blueprint import Blueprint
 from skinspire_db.testing import hosting
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
 PREFIX = "skinspire_template_"
-NAME = re.compile(PREFIX + "[0-9a-f]{12}")
+NAME = lazy_regex(PREFIX + "[0-9a-f]{12}")
 KEPT = timedelta(days=7)  # how long an unused template stays: a switch to another branch and back costs nothing
 KEPT_AT_MOST = 5  # of one checkout: work on the models makes a new one every few minutes
 MADE_BY = "skinspire-db tests"

@@ -23,6 +23,7 @@ from psycopg.types.json import set_json_dumps, set_json_loads
 from sqlalchemy import event
 
 from skinspire_db.errors import UsageError
+from skinspire_db.patterns import lazy_regex
 from skinspire_db.postgres.sql_text import without_comments
 from skinspire_db.service import options
 from skinspire_db.service.engines import Service
@@ -32,7 +33,7 @@ from skinspire_db.testing.databases import Database
 if TYPE_CHECKING:
     from skinspire_db.service.driver import Connection
 
-READS = re.compile(r"\s*(SELECT|SHOW|FETCH|VALUES|EXPLAIN|WITH(?!.*\b(INSERT|UPDATE|DELETE|MERGE)\b))\b", re.I | re.DOTALL)
+READS = lazy_regex(r"\s*(SELECT|SHOW|FETCH|VALUES|EXPLAIN|WITH(?!.*\b(INSERT|UPDATE|DELETE|MERGE)\b))\b", re.I | re.DOTALL)
 ASK_AGAIN = "call get_db_engine() or get_db_session() whenever it is needed"
 REAL_CONNECTIONS = ("connect_args", "isolation_level", "pool_pre_ping")  # options that a savepoint cannot have
 OUTERMOST = "skinspire_test"

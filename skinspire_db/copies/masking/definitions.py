@@ -16,17 +16,18 @@ from skinspire_db.copies.masking.search import Search
 from skinspire_db.errors import UsageError
 from skinspire_db.migrations import locations
 from skinspire_db.objects import versions
+from skinspire_db.patterns import lazy_regex
 from skinspire_db.postgres import sql_text
 from skinspire_db.schema import blueprint, models
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
-HEADER = re.compile(r"^--\n-- Name: (.+); Type: (.+?); Schema: (.+?);.*\n", re.MULTILINE)
+HEADER = lazy_regex(r"^--\n-- Name: (.+); Type: (.+?); Schema: (.+?);.*\n", re.MULTILINE)
 TOOLS = "skinspire_tools"
 WORDS = 4  # a value of more words is found only where it is a whole string, or stands between punctuation marks
-PUNCTUATION = re.compile(r"[,;:|(){}\[\]\"'`=<>%\\\n]")
-NUMBER = re.compile(r"(?<![\w.])\d{10,}(?![\w.])")
+PUNCTUATION = lazy_regex(r"[,;:|(){}\[\]\"'`=<>%\\\n]")
+NUMBER = lazy_regex(r"(?<![\w.])\d{10,}(?![\w.])")
 
 
 def refuse(connection: Connection, project: Project, search: Search, dumped: str) -> None:

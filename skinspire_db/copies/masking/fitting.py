@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from skinspire_db.copies.masking.catalogue import BOUNDS, Check, Column, Key, Pl
 from skinspire_db.copies.masking.components import minimal_keys
 from skinspire_db.copies.masking.plan import LITERAL, NUMBER, Mask, Plan, of_list
 from skinspire_db.copies.masking.types import Wish
+from skinspire_db.patterns import lazy_regex
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 SAMPLE = 500  # rows of each table on which conditions are tried; PostgreSQL itself tries them on all when they are copied
 COMBINED = 30  # ways of masking all columns of a condition that are tried
 MOST = 1000  # values that are tried for a list of numbers
-SAFE_ITEM = re.compile(r'(lower|upper)\(\(?"?[^()"]+"?\)?(::text)?\)|"?[^()"]+"?')
-NOT_NULL_ONLY = re.compile(r"\(?\(?\"?[^()\"]+\"? IS NOT NULL\)?\)?")
+SAFE_ITEM = lazy_regex(r'(lower|upper)\(\(?"?[^()"]+"?\)?(::text)?\)|"?[^()"]+"?')
+NOT_NULL_ONLY = lazy_regex(r"\(?\(?\"?[^()\"]+\"? IS NOT NULL\)?\)?")
 Alternative = dict[Place, Mask]
 
 

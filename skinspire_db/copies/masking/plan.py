@@ -14,11 +14,12 @@ from skinspire_db.copies.masking.components import components, minimal_keys
 from skinspire_db.copies.masking.rules import Rule, Rules
 from skinspire_db.copies.masking.types import Wish
 from skinspire_db.errors import UsageError
+from skinspire_db.patterns import lazy_regex
 
 DROPPED = {f"{TOOLS_SCHEMA}.stamp", f"{TOOLS_SCHEMA}.journal"}
-LITERAL = re.compile(r"'((?:[^']|'')*)'")
-NUMBER = re.compile(r"(?<![\w.'])-?\d+(?![\w.'])")
-NO_LIST = re.compile(r"~|<|>|\blength\b", re.IGNORECASE)
+LITERAL = lazy_regex(r"'((?:[^']|'')*)'")
+NUMBER = lazy_regex(r"(?<![\w.'])-?\d+(?![\w.'])")
+NO_LIST = lazy_regex(r"~|<|>|\blength\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
