@@ -1,5 +1,7 @@
 """The psycopg connection of the application's engines: it counts where transactions begin and end on it.
 
+The BEGIN of a transaction and its first statement go together, in one round trip.
+
 A unit of work compares the count at its end with that at its beginning, and so notices a COMMIT or ROLLBACK that was sent
 inside it, in whatever way, without asking the server.
 """
@@ -23,10 +25,24 @@ CHAIN = lazy_regex(rb"\bchain\b", re.IGNORECASE)
 
 
 class CountingCursor:
-    """Reads PostgreSQL's answer to each statement, of several in one string too."""
+    """Reads PostgreSQL's answer to each statement, of several in one string too. One that begins a transaction goes together
+    with its BEGIN.
+    """
 
     _conn: Any
     _query: Any
+
+    def _goes_with_begin(self, query: Any, params: Any) -> bool:
+        """Whether this statement begins a transaction, in one round trip with its BEGIN.
+
+        A pipeline takes one statement at a time, and a text without parameters may hold several.
+        """
+        connection = self._conn
+        if connection.closed or connection.autocommit or connection.in_transaction or connection._pipeline:
+            return False
+        one = bool(params) or (isinstance(query, str) and ";" not in query.rstrip().removesuffix(";"))
+        connection.begins_in_pipeline = one and psycopg.Pipeline.is_supported()
+        return bool(connection.begins_in_pipeline)
 
     def _check_results(self, results: Any) -> None:
         for result in results:
@@ -51,6 +67,7 @@ class CountingConnection:
 
     transaction_count = 0
     settings: tuple[bytes, ...] = ()
+    begins_in_pipeline = False  # the next BEGIN is not waited for: it is in a pipeline with the statement after it
     info: Any
     pgconn: Any
     autocommit: Any
@@ -62,8 +79,14 @@ class CountingConnection:
         return bool(self.info.transaction_status != TransactionStatus.IDLE)
 
     def _start_query(self) -> Generator[Any, Any, None]:
-        begins = bool(self.settings) and not self.autocommit and not self.in_transaction
-        if not begins or self._pipeline:
+        begins = not self.autocommit and not self.in_transaction
+        together, self.begins_in_pipeline = self.begins_in_pipeline, False
+        if begins and self._pipeline and together:
+            # psycopg would wait for the answer to BEGIN. Where that fails, PostgreSQL runs nothing of the pipeline.
+            for command in (self._get_tx_start_command(), *self.settings):
+                yield from self._exec_command(command)  # type: ignore[attr-defined]
+            return
+        if not (begins and self.settings) or self._pipeline:
             yield from super()._start_query()  # type: ignore[misc]
             for setting in self.settings if begins else ():  # a pipeline takes one statement at a time
                 yield from self._exec_command(setting)  # type: ignore[attr-defined]
@@ -82,6 +105,13 @@ class CountingConnection:
 class Cursor(CountingCursor, psycopg.Cursor[TupleRow]):
     """A cursor of a Connection."""
 
+    def execute(self, query: Any, params: Any = None, **given: Any) -> Cursor:
+        """As psycopg's."""
+        if not self._goes_with_begin(query, params):
+            return super().execute(query, params, **given)
+        with self._conn.pipeline():
+            return super().execute(query, params, **given)
+
 
 class Connection(CountingConnection, psycopg.Connection[TupleRow]):
     """psycopg's connection, counting."""
@@ -89,6 +119,13 @@ class Connection(CountingConnection, psycopg.Connection[TupleRow]):
 
 class AsyncCursor(CountingCursor, psycopg.AsyncCursor[TupleRow]):
     """A cursor of an AsyncConnection."""
+
+    async def execute(self, query: Any, params: Any = None, **given: Any) -> AsyncCursor:
+        """As psycopg's."""
+        if not self._goes_with_begin(query, params):
+            return await super().execute(query, params, **given)
+        async with self._conn.pipeline():
+            return await super().execute(query, params, **given)
 
 
 class AsyncConnection(CountingConnection, psycopg.AsyncConnection[TupleRow]):
