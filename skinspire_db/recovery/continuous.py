@@ -128,8 +128,8 @@ def report(environment: Environment, folder: Path | None = None) -> Job:
                 connection = stack.enter_context(contextlib.closing(connections.connect(running.target, running.operation)))
                 connections.begin(connection, running.target.policy, brief=True)
             except SkinspireError as error:
-                more = [status.Finding("server", error.message, error.remedy or "invoke db.doctor --env={env}")]
-            found = [*status.findings(environment, archive, connection), *more]
+                more = [status.Finding("server", error.message, error.remedy or status.DOCTOR)]
+            found = [*more, *status.findings(environment, archive, connection)]
             if servers := RecoveredServer.kept(environment.project):
                 says = f"{', '.join(str(each.home) for each in servers)}: invoke backup.stop --kept ends and deletes them"
                 found.append(status.Finding("recovered servers", says))
@@ -139,7 +139,7 @@ def report(environment: Environment, folder: Path | None = None) -> Job:
             summary.data = {
                 "folder": str(archive.folder),
                 "receiver": as_json(archive.state),
-                "findings": [vars(each) for each in found],
+                "findings": [each.row | {"remedy": each.remedy} for each in found],
             }
             if bad:
                 summary.drift, summary.remedy = f"{bad[0].what}: {bad[0].detail}", bad[0].remedy

@@ -19,21 +19,33 @@ LAST_DRILL = """
     SELECT extract(epoch FROM clock_timestamp() - started_at)::float8, steps FROM skinspire_tools.journal
     WHERE operation = 'backup.drill' ORDER BY started_at DESC LIMIT 1
 """
+DOCTOR = "invoke db.doctor --env={env}"
 NOW = "SELECT extract(epoch FROM clock_timestamp())::float8"
+
+
+SLOT = """
+    SELECT coalesce(greatest(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END
+                             - restart_lsn, 0), 0)::float8, wal_status,
+           current_setting('max_slot_wal_keep_size')
+    FROM pg_replication_slots WHERE slot_name = %s
+"""
+ENLARGE = "ask the administrator for: ALTER SYSTEM SET max_slot_wal_keep_size = '10GB'; SELECT pg_reload_conf()"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at; `remedy` is None where it is as it should be."""
+    """One thing that was looked at: no `remedy` where it is as it should be, `unknown` where it could not be looked at."""
 
     what: str
     detail: str
     remedy: str | None = None
+    unknown: bool = False
 
     @property
     def row(self) -> dict[str, object]:
         """A line of the table."""
-        return {"what": self.what, "state": "COMPLAINT" if self.remedy else "ok", "detail": self.detail}
+        state = "UNKNOWN" if self.unknown else "COMPLAINT" if self.remedy else "ok"
+        return {"what": self.what, "state": state, "detail": self.detail}
 
 
 def findings(environment: Environment, archive: Archive, connection: Connection | None) -> list[Finding]:
@@ -44,8 +56,11 @@ def findings(environment: Environment, archive: Archive, connection: Connection 
         archive: where they are.
         connection: an open one to its database; None where there is none to be had.
     """
-    found = [*_receiver(environment, archive, connection), *_slot(archive)]
-    return [*found, *([_drill(environment, connection)] if connection else [])]
+    found = _receiver(environment, archive, connection)
+    if connection is None:
+        asks = ["slot", "drill"] if archive.state and archive.state.reach else ["drill"]
+        return [*found, *(Finding(each, "the server cannot be asked", DOCTOR, unknown=True) for each in asks)]
+    return [*found, *_slot(archive, connection), _drill(environment, connection)]
 
 
 def _receiver(environment: Environment, archive: Archive, connection: Connection | None) -> list[Finding]:
@@ -56,7 +71,7 @@ def _receiver(environment: Environment, archive: Archive, connection: Connection
         ]
     assert state
     if state.said:
-        return [Finding("receiver", f"receives nothing: {state.said}", "invoke db.doctor --env={env}")]
+        return [Finding("receiver", f"receives nothing: {state.said}", DOCTOR)]
     late = behind(state.at, connection)
     detail = f"all up to {moment(state.at)} is received, {late:.1f} s ago; the last file is {last_file(archive)}"
     if late < -1:
@@ -80,23 +95,24 @@ def last_file(archive: Archive) -> str:
     return max(names, default="none")
 
 
-def _slot(archive: Archive) -> list[Finding]:
+def _slot(archive: Archive, connection: Connection) -> list[Finding]:
+    """What the server keeps for the receiver now: the more, the longer none has run."""
     if (state := archive.state) is None or not state.reach:
         return []
-    detail = f"{state.slot} keeps {state.kept / 1e6:.1f} MB of WAL on the server, at most {state.limit}"
-    if state.limit == "-1":
+    rows = connection.execute(SLOT.encode(), (state.slot,)).fetchall()
+    if not rows:
+        gone = f"the server has no slot {state.slot}: WAL that it has removed cannot be received"
+        return [Finding("slot", gone, "invoke backup.start --env={env}")]
+    kept, reach, limit = rows[0]
+    if limit == "-1":
         says = f"{state.slot} keeps WAL without limit: should the receiver die, the server's disk fills"
-        return [
-            Finding(
-                "slot",
-                says,
-                "ask the administrator for: ALTER SYSTEM SET max_slot_wal_keep_size = '10GB'; SELECT pg_reload_conf()",
-            )
-        ]
-    if state.reach in ("lost", "unreserved"):
-        return [
-            Finding("slot", f"{detail}: the server is about to give it up ({state.reach})", "invoke backup.start --env={env}")
-        ]
+        return [Finding("slot", says, ENLARGE)]
+    detail = f"{state.slot} keeps {kept / 1e6:.1f} MB of WAL on the server, at most {limit}"
+    if reach in ("lost", "unreserved"):
+        detail = (
+            f"{detail}: the server is about to give it up" if reach == "unreserved" else f"the server gave {state.slot} up"
+        )
+        return [Finding("slot", f"{detail} ({reach})", "invoke backup.start --env={env}")]
     return [Finding("slot", detail)]
 
 

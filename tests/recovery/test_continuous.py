@@ -144,6 +144,12 @@ def test_drill_status_doctor(clinic: Project) -> None:
         pyproject.write_text("[tool.skinspire_db]\n")
 
 
+def stands(clinic: Project) -> dict[str, tuple[str, str]]:
+    """What backup.status says of each thing: its state, and the detail."""
+    rows = clinic.invoke("backup.status", "--json").json["findings"]
+    return {row["what"]: (row["state"], row["detail"]) for row in rows}
+
+
 def test_the_receiver_outlives_the_server_and_itself(clinic: Project) -> None:
     assert "runs already" in clinic.invoke("backup.start").err
     former = int(json.loads((archive(clinic) / "receiver.json").read_text())["pid"])
@@ -152,7 +158,11 @@ def test_the_receiver_outlives_the_server_and_itself(clinic: Project) -> None:
     outcome = clinic.invoke("backup.start")  # while the pg_receivewal of the dead one may still hold the slot
     assert outcome.code == 0, outcome.err
     assert "--drop-slot" in clinic.invoke("backup.stop").err
+    query(clinic, "SELECT pg_switch_wal()")
+    assert stands(clinic)["slot"][0] == "ok" and "keeps 0.0 MB" not in stands(clinic)["slot"][1], "asked of the server, now"
     assert clinic.invoke("--dry", "backup.start").code == 0 and clinic.invoke("backup.status").code != 0
+    query(clinic, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
+    assert stands(clinic)["slot"][0] == "COMPLAINT" and "has no slot" in stands(clinic)["slot"][1]
     foreground = clinic.start("backup.start", "--foreground")  # as systemd runs it, and ends it
     began = received(clinic)
     wait(lambda: received(clinic) > began)
@@ -162,6 +172,10 @@ def test_the_receiver_outlives_the_server_and_itself(clinic: Project) -> None:
     assert clinic.invoke("backup.start").code == 0
     assert clinic.invoke("server.stop").code == 0
     wait(lambda: "does not run" in json.loads((archive(clinic) / "receiver.json").read_text())["said"])
+    clinic.env["DEV_DATABASE_URL"] = "postgresql://a:b@127.0.0.1:1/skinspire_dev"
+    stopped = stands(clinic)
+    clinic.env["DEV_DATABASE_URL"] = ""
+    assert stopped["server"][0] == "COMPLAINT" and stopped["slot"][0] == stopped["drill"][0] == "UNKNOWN", stopped
     at = received(clinic)
     clinic.address = EmbeddedServer(Path(clinic.env["SKINSPIRE_PG_HOME"])).start()
     wait(lambda: received(clinic) > at + 0.5)
