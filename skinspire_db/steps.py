@@ -14,28 +14,18 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db.catalog import objects
-from skinspire_db.config import accepted, project_code
+# What only some of the steps need is imported in them: triggers.status is over before verify's modules are loaded.
 from skinspire_db.config.environment import Environment
 from skinspire_db.config.project import Project
-from skinspire_db.content import scenarios, seeding
-from skinspire_db.content.seeding import Content, Options
 from skinspire_db.errors import InvalidSetting, UsageError
-from skinspire_db.inspection import checks, verification
-from skinspire_db.lifecycle import own_code
 from skinspire_db.lifecycle.pipeline import Step
 from skinspire_db.lifecycle.result import Report, Summary
-from skinspire_db.migrations import drift as drifting
-from skinspire_db.migrations import position, revisions
-from skinspire_db.objects import adopted, install, kinds, proofs, sql_script, tenant_roles, versions
-from skinspire_db.objects.files import SqlFile
-from skinspire_db.objects.kinds import TRIGGER
-from skinspire_db.postgres.target import target_of
-from skinspire_db.schema import extensions, models, tables
-from skinspire_db.schema.blueprint import Blueprint
 
 if TYPE_CHECKING:
+    from skinspire_db.content.seeding import Content
+    from skinspire_db.objects.files import SqlFile
     from skinspire_db.postgres.connections import Connection
+    from skinspire_db.schema.blueprint import Blueprint
 
     Run = Callable[[Connection], Summary | None]
 
@@ -68,6 +58,8 @@ class Context:
         Raises:
             ModelsInvalid: they cannot be used.
         """
+        from skinspire_db.schema.blueprint import Blueprint
+
         return Blueprint.of_project(self.project)
 
     @cached_property
@@ -77,6 +69,8 @@ class Context:
         Raises:
             SqlFileInvalid: one cannot be used.
         """
+        from skinspire_db.objects import tenant_roles, versions
+
         return versions.current(self.project, roles=tenant_roles.of(self.environment))
 
     @cached_property
@@ -86,6 +80,8 @@ class Context:
         Raises:
             ModelsInvalid: the models cannot be used.
         """
+        from skinspire_db.content.seeding import Content
+
         return Content(self.environment, self.blueprint.python_defaults)
 
 
@@ -113,11 +109,16 @@ class ReusableStep:
 
 
 def _reset(context: Context) -> Step:
+    from skinspire_db.schema import tables
+
     return Step("reset", tables.reset, destroys=HOLDS, needs_database=False)
 
 
 def _create(context: Context) -> Step:
     """The models' tables are what all revisions lead to, so the database is at the head then."""
+    from skinspire_db.migrations import position, revisions
+    from skinspire_db.schema import tables
+
     wanted, heads = context.blueprint, revisions.heads(context.project)
 
     def run(connection: Connection) -> Summary:
@@ -131,6 +132,10 @@ def _create(context: Context) -> Step:
 
 
 def _create_missing(context: Context) -> Step:
+    from skinspire_db.catalog import objects
+    from skinspire_db.migrations import position, revisions
+    from skinspire_db.schema import extensions, models, tables
+
     wanted, heads = models.metadata(context.project), revisions.heads(context.project)
     needed = extensions.wanted(context.project)
 
@@ -146,9 +151,13 @@ def _create_missing(context: Context) -> Step:
 
 
 def _triggers(context: Context) -> Step:
+    from skinspire_db.objects.kinds import TRIGGER
+
     files = [file for file in context.sql_files if file.kind is TRIGGER]
 
     def run(connection: Connection) -> Summary:
+        from skinspire_db.objects import adopted, install
+
         return install.install(connection, adopted.maintained(connection, context.project, files), kinds=(TRIGGER,))
 
     return Step("triggers", run, destroys="")
@@ -156,9 +165,13 @@ def _triggers(context: Context) -> Step:
 
 def _sql(context: Context) -> Step:
     """All kinds at once: a view may use a function, and a trigger stand on a view."""
+    from skinspire_db.objects import kinds
+
     name = kinds.step_name(file.kind for file in context.sql_files)
 
     def run(connection: Connection) -> Summary:
+        from skinspire_db.objects import adopted, install
+
         return install.install(connection, adopted.maintained(connection, context.project, context.sql_files))
 
     return Step(name, run, destroys="")
@@ -168,6 +181,8 @@ def _proofs(context: Context) -> Step:
     """A revision can take from a trigger function what it reads; PostgreSQL would say so at a user's next login."""
 
     def run(connection: Connection) -> Summary:
+        from skinspire_db.objects import adopted, proofs
+
         files = adopted.maintained(connection, context.project, context.sql_files)
         checks = proofs.prove_able(connection, files)
         return Summary({"checks": len(checks), "passed": sum(check.status == "pass" for check in checks)}, checks=checks)
@@ -185,17 +200,19 @@ def _seed(
     scenario: str | None = None,
 ) -> Step:
     """A protected environment gets reference data only, unless people are asked for, which is refused."""
+    from skinspire_db.content import scenarios, seeding
+
     if scenario and reference_only:
         raise UsageError("a scenario is test data, and --reference-only is for none", remedy="leave one of the two out")
     content = context.content
     told = scenarios.named(context.project, scenario, core=content.has_core) if scenario is not None else None
     asked = patients is not None or doctors is not None or bool(told and told.numbers)
     given = {"patients": patients, "doctors": doctors, "random_seed": random_seed}
-    fallback = vars(Options()) | dict(context.defaults) | (told.numbers if told else {})
+    fallback = vars(seeding.Options()) | dict(context.defaults) | (told.numbers if told else {})
     numbers = {name: str(fallback[name] if value is None else value) for name, value in given.items()}
     policy = context.environment.policy
     only = ((told or not policy.test_data) and not asked) if reference_only is None else reference_only
-    options = Options.parse(**numbers, reference_only=bool(only))
+    options = seeding.Options.parse(**numbers, reference_only=bool(only))
     if asked and not only:
         seeding.refuse_without_people(content)
     seeding.refuse_people(policy, options, told)
@@ -209,6 +226,10 @@ def _seed(
 
 
 def _verify(context: Context, *, writes: bool = True) -> Step:
+    from skinspire_db.config import accepted
+    from skinspire_db.inspection import checks, verification
+    from skinspire_db.objects import adopted
+
     environment, wanted = context.environment, context.blueprint.accepting(accepted.read(context.project))
 
     def run(connection: Connection) -> Summary:
@@ -220,6 +241,9 @@ def _verify(context: Context, *, writes: bool = True) -> Step:
 
 
 def _drift(context: Context) -> Step:
+    from skinspire_db.migrations import drift as drifting
+    from skinspire_db.postgres.target import target_of
+
     target, wanted, triggers = target_of(context.environment), context.blueprint, context.sql_files
 
     def run(connection: Connection) -> Summary:
@@ -229,6 +253,8 @@ def _drift(context: Context) -> Step:
 
 
 def _sql_file(context: Context, *, path: str) -> Step:
+    from skinspire_db.objects import sql_script
+
     file = context.project.root / path
     text = sql_script.read(file)
 
@@ -262,6 +288,8 @@ def step(run: Run, *, name: str | None = None, destroys: str | None = None) -> R
     called = name or str(getattr(run, "__name__", "step"))
 
     def bind(context: Context) -> Step:
+        from skinspire_db.lifecycle import own_code
+
         return Step(called, partial(own_code.run, run, called, context.project), destroys=destroys)
 
     return ReusableStep(called, bind)
@@ -297,6 +325,8 @@ def named(text: str) -> ReusableStep:
 
 
 def _from_module(context: Context, *, text: str) -> Step:
+    from skinspire_db.config import project_code
+
     found = project_code.attribute(context.project, text)
     [made] = bound(context, found)
     return made

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeVar
 
 from skinspire_db.config.environment import Environment
-from skinspire_db.errors import DatabaseMissing
+from skinspire_db.errors import DatabaseMissing, SkinspireError
+from skinspire_db.lifecycle import stamp
 from skinspire_db.lifecycle.failures import translated
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.target import Target, target_of
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
+
+T = TypeVar("T")
 
 
 def present(environment: Environment) -> Target:
@@ -56,3 +59,24 @@ def read_only_connection(target: Target, operation: str, *, tries: bool = False)
     ):
         connections.begin(connection, target.policy, brief=not tries, isolation=isolation)
         yield connection
+
+
+def look_at(environment: Environment, at: Callable[[Connection], T]) -> T:
+    """What `at` finds on a connection of its own, in the environment's database.
+
+    Args:
+        environment: Where it looks.
+        at: Looks.
+
+    Raises:
+        DatabaseMissing: There is none.
+        GuardRefused: The database is not this environment's: nothing is said of it.
+    """
+    target = present(environment)
+    try:
+        with read_only_connection(target, "migrate") as connection:
+            stamp.identify(connection, target)
+            return at(connection)
+    except SkinspireError as error:
+        error.remedy = error.remedy and error.remedy.replace("{env}", environment.name)
+        raise

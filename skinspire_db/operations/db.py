@@ -8,29 +8,19 @@ from functools import partial
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
+# What only some of the operations need is imported in them: db.verify loads half of what all of them need.
 from skinspire_db import steps
-from skinspire_db.catalog import objects
-from skinspire_db.config import accepted, waivers
 from skinspire_db.config.environment import Environment
-from skinspire_db.content import seeding
 from skinspire_db.errors import DatabaseMissing, InvalidSetting, UsageError
-from skinspire_db.inspection import advice, ending
-from skinspire_db.lifecycle import replacement
 from skinspire_db.lifecycle.operation import Operation
 from skinspire_db.lifecycle.pipeline import Look, Pipeline, Series, Step
-from skinspire_db.lifecycle.replacement import Replacement
+from skinspire_db.lifecycle.read_only import look_at
 from skinspire_db.lifecycle.result import Summary
-from skinspire_db.migrations import acceptance, position, revisions
-from skinspire_db.migrations import drift as drifting
-from skinspire_db.migrations.acceptance import Acceptance
-from skinspire_db.objects import adopted, kinds, status
-from skinspire_db.operations import migrate
-from skinspire_db.postgres.target import target_of
-from skinspire_db.schema import extensions, tables
-from skinspire_db.schema.blueprint import Blueprint
 from skinspire_db.steps import Context, ReusableStep, bound
 
 if TYPE_CHECKING:
+    from skinspire_db.lifecycle.replacement import Replacement
+    from skinspire_db.migrations.acceptance import Acceptance
     from skinspire_db.postgres.connections import Connection
 
 
@@ -85,6 +75,10 @@ def drift(context: Context, asked: Acceptance | None = None) -> Look:
     """
     if asked is None:
         return Look("db.drift", context.environment, bound(context, steps.drift))
+    from skinspire_db.migrations import acceptance
+    from skinspire_db.migrations import drift as drifting
+    from skinspire_db.postgres.target import target_of
+
     project = context.project
 
     def changed(connection: Connection) -> acceptance.Change:
@@ -115,6 +109,9 @@ def advise(context: Context, fail_on: str = "error") -> Look:
         SqlFileInvalid: a lint's file cannot be used.
         InvalidSetting: the file of waivers cannot be used.
     """
+    from skinspire_db.config import waivers
+    from skinspire_db.inspection import advice
+
     environment, level = context.environment, advice.level_of(fail_on)
     every = advice.lints(context.project)
     waived = waivers.read(context.project)
@@ -135,7 +132,7 @@ def adopt(context: Context, *, confirm: str | None = None, reason: str | None = 
         confirm: the database's name; None only reports.
         reason: why the differences are accepted, for the file that lists them.
     """
-    from skinspire_db.adoption import adopt as adopting  # here, as its modules cost a tenth of what db.verify takes
+    from skinspire_db.adoption import adopt as adopting
     from skinspire_db.adoption import report
 
     work = adopting.Work(context.environment, context.blueprint, context.sql_files, adopting.reason(reason))
@@ -155,6 +152,9 @@ def prepare(context: Context, seed: ReusableStep = steps.seed) -> Series:
         context: the environment, the report, and the defaults of the tasks.
         seed: the step that brings rows.
     """
+    from skinspire_db.migrations import revisions
+    from skinspire_db.objects import kinds
+
     revisions.refuse_forks(context.project)
     bound(context, seed)  # refuses test data where the policy does
     following = partial(next, _prepare(context, seed), None)
@@ -164,22 +164,25 @@ def prepare(context: Context, seed: ReusableStep = steps.seed) -> Series:
 
 def _prepare(context: Context, seed: ReusableStep) -> Iterator[Operation]:
     """What is to do, one operation after the other; each is looked for when the one before it is committed."""
-    from skinspire_db.copies import branch_databases  # here, for the same reason as in `copy`
-
     environment, late = context.environment, partial(_late, context)
     todo = _missing(context, late)
-    if "database" in todo and (origin := branch_databases.origin(environment)):
-        yield branch_databases.make(environment, origin)
-        todo = _missing(context, late)
+    if "database" in todo:
+        from skinspire_db.copies import branch_databases
+
+        if origin := branch_databases.origin(environment):
+            yield branch_databases.make(environment, origin)
+            todo = _missing(context, late)
     if "everything" in todo:
         chain = steps.create, steps.sql, seed, steps.verify
         yield Pipeline("db.prepare", environment, bound(context, *chain))
         return
     if "upgrade" in todo:
+        from skinspire_db.operations import migrate
+
         upgrading = migrate.upgrade(environment)
         while (revision := upgrading.next()) is not None:
             yield revision
-        todo = migrate.look(environment, late)
+        todo = look_at(environment, late)
     if behind := [each for each in (steps.sql, seed(reference_only=True)) if each.name in todo]:
         yield Pipeline("db.prepare", environment, bound(context, *behind))
     if "models" in todo:  # nothing that is prepared here makes them the same: a revision is yet to be written
@@ -190,6 +193,10 @@ def _missing(context: Context, late: Callable[[Connection], set[str]]) -> set[st
     """What is to do: everything (and the database itself), upgrade, or some of sql, seed and models. Alembic, which takes
     long to load, is not asked where the database is at the head.
     """
+    from skinspire_db.catalog import objects
+    from skinspire_db.migrations import position, revisions
+    from skinspire_db.schema import extensions
+
     heads, needed = revisions.heads(context.project), extensions.wanted(context.project)
 
     def look(connection: Connection) -> set[str]:
@@ -199,13 +206,16 @@ def _missing(context: Context, late: Callable[[Connection], set[str]]) -> set[st
         return {"upgrade"} if behind else late(connection)
 
     try:
-        return migrate.look(context.environment, look)
+        return look_at(context.environment, look)
     except DatabaseMissing:
         return {"everything", "database"}
 
 
 def _late(context: Context, connection: Connection) -> set[str]:
     """Which of the steps sql and seed have something to do."""
+    from skinspire_db.content import seeding
+    from skinspire_db.objects import adopted, status
+
     states = status.status(connection, adopted.maintained(connection, context.project, context.sql_files))
     late = {"models"} if _differences(context.environment, connection) else set()
     late |= {"sql"} if any(not each.right and not each.on_purpose for each in states) else set()
@@ -214,6 +224,10 @@ def _late(context: Context, connection: Connection) -> set[str]:
 
 def _differences(environment: Environment, connection: Connection) -> list[str]:
     """How the database differs from the models, but for what is accepted."""
+    from skinspire_db.config import accepted
+    from skinspire_db.schema import tables
+    from skinspire_db.schema.blueprint import Blueprint
+
     wanted = Blueprint.of_project(environment.project).accepting(accepted.read(environment.project))
     return tables.compare(connection, wanted)
 
@@ -272,6 +286,8 @@ def end_session(context: Context, pid: str) -> Operation:
         context: the environment, and the report.
         pid: the number of its process, as it was typed.
     """
+    from skinspire_db.inspection import ending
+
     return ending.end(context.environment, pid)
 
 
@@ -283,11 +299,13 @@ def copy(context: Context, source: str | None, **options: Any) -> Replacement:
         source: the environment that is copied.
         options: as copies.copy.copy() has them.
     """
-    from skinspire_db.copies import copy as copying  # here, as its modules cost a fifth of what db.verify takes
+    from skinspire_db.copies import copy as copying
 
     return copying.copy(source, context.environment, **options)
 
 
 def undo(context: Context) -> Replacement:
     """Bring back the database that the last copy or restore replaced."""
+    from skinspire_db.lifecycle import replacement
+
     return replacement.undo(context.environment)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from skinspire_db.catalog import definitions
 from skinspire_db.config import accepted
 from skinspire_db.config.environment import Environment
 from skinspire_db.config.project import Project
-from skinspire_db.errors import SkinspireError, UsageError
-from skinspire_db.lifecycle import stamp as stamps
+from skinspire_db.errors import UsageError
 from skinspire_db.lifecycle.operation import Job
 from skinspire_db.lifecycle.pipeline import Look, Pipeline, Series, Step
-from skinspire_db.lifecycle.read_only import present, read_only_connection
+from skinspire_db.lifecycle.read_only import look_at
 from skinspire_db.lifecycle.result import Summary, counted
 from skinspire_db.migrations import (
     concurrent,
@@ -42,7 +40,6 @@ if TYPE_CHECKING:
 
     from skinspire_db.postgres.connections import Connection
 
-T = TypeVar("T")
 TAKES_BACK = "take back a revision of {}, with what its tables hold"
 
 
@@ -73,10 +70,10 @@ def upgrade(environment: Environment, to: str | None = None) -> Series:
 
     def following() -> list[Pipeline]:
         nonlocal first
-        script = look(environment, foreseen if first else following_one)
+        script = look_at(environment, foreseen if first else following_one)
         backs_up, first = first, False
         if script is None:
-            return [_extensions(environment)] if look(environment, missing) else []
+            return [_extensions(environment)] if look_at(environment, missing) else []
         return applying.of(environment, "migrate.upgrade", script, danger=_danger(environment, script), backs_up=backs_up)
 
     return Series("migrate.upgrade", environment, applying.one_by_one(following), applying.step_names(environment))
@@ -102,7 +99,7 @@ def _danger(environment: Environment, script: Script) -> str:
     text = running.statements(environment.project, files, revisions.named(files, script.revision))
     if text is None:
         return f"apply {script.revision} to {{}}, and what that loses cannot be told beforehand: it reads the database"
-    lost = look(environment, lambda connection: losses.of(connection, text))
+    lost = look_at(environment, lambda connection: losses.of(connection, text))
     said = "; ".join(lost).replace("{}", "{ }")
     return f"apply {script.revision} to {{}}, and lose what it holds: {said}" if lost else ""
 
@@ -136,12 +133,12 @@ def downgrade(environment: Environment, steps: str | int = 1) -> Series:
     def following() -> list[Pipeline]:
         nonlocal left
         if left == int(steps):
-            look(environment, enough)
+            look_at(environment, enough)
         if left == 0:
             return []
         backs_up = left == int(steps)
         left -= 1
-        script = look(environment, last)
+        script = look_at(environment, last)
         return applying.of(environment, "migrate.downgrade", script, danger=TAKES_BACK, backs_up=backs_up, down=True)
 
     return Series(
@@ -323,7 +320,7 @@ def sql(environment: Environment, to: str | None = None) -> tuple[str, str]:
             connection, text, versions.current(environment.project, roles=tenant_roles.of(environment))
         )
 
-    return target_of(environment).database, look(environment, written)
+    return target_of(environment).database, look_at(environment, written)
 
 
 def merge(environment: Environment, message: str | None, *, dry: bool = False) -> writing.Written | None:
@@ -354,24 +351,3 @@ def _wanted(environment: Environment) -> tuple[Target, Project, Blueprint, list[
         Blueprint.of_project(project),
         versions.current(project, roles=tenant_roles.of(environment)),
     )
-
-
-def look(environment: Environment, at: Callable[[Connection], T]) -> T:
-    """What `at` finds on a connection of its own.
-
-    Args:
-        environment: Where it looks.
-        at: Looks.
-
-    Raises:
-        DatabaseMissing: There is none.
-        GuardRefused: The database is not this environment's: nothing is said of it.
-    """
-    target = present(environment)
-    try:
-        with read_only_connection(target, "migrate") as connection:
-            stamps.identify(connection, target)
-            return at(connection)
-    except SkinspireError as error:
-        error.remedy = error.remedy and error.remedy.replace("{env}", environment.name)
-        raise
