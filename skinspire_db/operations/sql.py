@@ -15,14 +15,13 @@ from skinspire_db.config.project import current_project
 from skinspire_db.errors import NotApplicable, UsageError
 from skinspire_db.lifecycle.pipeline import Look, Pipeline, Step
 from skinspire_db.lifecycle.result import Check, Summary, counted
-from skinspire_db.objects import adopted, live, needs, proofs, refusals, tenant_roles, versions, writing
-from skinspire_db.objects import diff as differing
-from skinspire_db.objects import install as installing
+from skinspire_db.objects import adopted, live, needs, tenant_roles, versions
 from skinspire_db.objects import status as state
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.objects.kinds import KINDS, POLICY, TRIGGER, Kind
 
 if TYPE_CHECKING:
+    from skinspire_db.objects import proofs, writing
     from skinspire_db.postgres.connections import Connection
 
 
@@ -57,6 +56,9 @@ def install(
         at_version: an earlier version of that file, as it was typed.
         verify: prove every file, and take one that cannot be proved for no pass.
     """
+    from skinspire_db.objects import install as installing
+    from skinspire_db.objects import proofs
+
     files = _files(environment, scope)
     if at_version is not None and name is None:
         raise UsageError(
@@ -148,6 +150,8 @@ def diff(environment: Environment, name: str | None = None, scope: Scope = SQL) 
         name: one file; None for all.
         scope: of which kinds of files.
     """
+    from skinspire_db.objects import diff as differing
+
     files = _files(environment, scope)
     chosen = files if name is None else [versions.pick(files, name)]
 
@@ -174,6 +178,8 @@ def verify(environment: Environment, views: Sequence[str] = (), scope: Scope = S
         views: the names of those checks that are wanted; none for all.
         scope: of which kinds of files.
     """
+    from skinspire_db.objects import proofs
+
     files = _files(environment, scope)
     known = {name: view for name, view in proofs.VIEWS.items() if name != "views" or scope is SQL}
     steps = (_view_step(name, view, files) for name, view in known.items() if name in (views or known))
@@ -191,6 +197,8 @@ def from_database(environment: Environment, wanted: Mapping[str, str | None]) ->
     Raises:
         UsageError: Not one of the two is named.
     """
+    from skinspire_db.objects import refusals, writing
+
     kind, name = _chosen(wanted)
     if kind in (TRIGGER, POLICY):
         raise UsageError(
@@ -216,6 +224,8 @@ def skeleton(wanted: Mapping[str, str | None], *, dry: bool = False) -> writing.
     Raises:
         UsageError: not one kind and name is given, or the file exists.
     """
+    from skinspire_db.objects import writing
+
     kind, name = _chosen(wanted)
     return writing.skeleton(current_project(), kind, name, dry=dry)
 

@@ -7,7 +7,6 @@ from functools import partial
 from skinspire_db.config.environment import Environment
 from skinspire_db.errors import UsageError
 from skinspire_db.lifecycle.pipeline import Pipeline, Step
-from skinspire_db.objects import attaching
 from skinspire_db.operations import sql
 
 install = partial(sql.install, scope=sql.TRIGGERS)
@@ -24,6 +23,8 @@ def switch(environment: Environment, name: str | None, *, enabled: bool) -> Pipe
         name: the file.
         enabled: whether they fire from now on.
     """
+    from skinspire_db.objects import attaching
+
     verb = "enable" if enabled else "disable"
     if name is None:
         raise UsageError(

@@ -127,9 +127,11 @@ def _shared(room: int, wanted: Sequence[int], least: Sequence[int]) -> list[int]
 
 def width_of(text: str) -> int:
     """How many columns of a terminal a line takes, whatever the script."""
+    if text.isascii():
+        return len(text)
     from wcwidth import wcswidth
 
-    return len(text) if text.isascii() else max(0, wcswidth(printable(text)))
+    return max(0, wcswidth(printable(text)))
 
 
 def padded(text: str, width: int) -> str:
