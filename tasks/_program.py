@@ -10,6 +10,7 @@ from typing import Any
 
 from invoke.exceptions import Exit, ParseError
 from invoke.program import Program
+from invoke.util import Lexicon  # type: ignore[attr-defined]
 
 FIRST = {
     "db.prepare": "make the database, or bring it up to date after a pull",
@@ -44,13 +45,27 @@ EXAMPLES = {
     "triggers.disable": "triggers.disable --env=dev --name=timestamps",
     "triggers.enable": "triggers.enable --env=dev --name=timestamps",
 }
-INVOKES_OWN = {name: getattr(Program, name) for name in ("parse_cleanup", "print_task_help", "list_tasks")}
+INVOKES_OWN = {name: getattr(Program, name) for name in ("_make_parser", "parse_cleanup", "print_task_help", "list_tasks")}
 
 
 def install() -> None:
     """Let Invoke print its list and helps so; it lets a project choose neither."""
-    for each in (parse_cleanup, print_task_help, list_tasks):
+    for each in (_make_parser, parse_cleanup, print_task_help, list_tasks):
         setattr(Program, each.__name__, each)
+
+
+class _Contexts(Lexicon):
+    """The commands with their flags, which the parser copies whole before it copies the one that was typed."""
+
+    def __deepcopy__(self, _: Any) -> _Contexts:
+        return self
+
+
+def _make_parser(program: Any) -> Any:
+    """Invoke's own parser, without the copy of all commands, which takes as long as loading them."""
+    parser = INVOKES_OWN["_make_parser"](program)
+    object.__setattr__(parser.contexts, "__class__", _Contexts)  # its own __setattr__ adds a command
+    return parser
 
 
 def example_of(program: Any, name: str) -> str:
