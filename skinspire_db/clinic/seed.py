@@ -50,11 +50,11 @@ def _add_people(loader: _Loader, options: Options, summary: Summary, progress: P
 
     staff = chain.from_iterable(invented(kind) for kind in wanted if kind != "patient")
     for add, everybody, count in (
-        (loader.add_staff, staff, total - missing["patient"]),
-        (loader.add_patients, invented("patient"), missing["patient"]),
+        (loader.add_staff, _Ahead(staff), total - missing["patient"]),
+        (loader.add_patients, _Ahead(invented("patient")), missing["patient"]),
     ):
         for start in range(0, count, CHUNK):
-            add(islice(everybody, CHUNK))
+            add(everybody)
             done += min(CHUNK, count - start)
             progress(done, total)
     support = sum(missing[kind] for kind in SUPPORT)
@@ -69,6 +69,23 @@ def _add_people(loader: _Loader, options: Options, summary: Summary, progress: P
             summary.sign_in.append(SignIn(ROLE_OF[kind], person(options.random_seed, kind, 1).phone, reference.TEST_PASSWORD))
 
 
+class _Ahead:
+    """People in chunks, a part of the next one made while the server is at work on this one."""
+
+    def __init__(self, people: Iterator[Person]) -> None:
+        self.people = people
+        self.made: list[Person] = []
+
+    def chunk(self) -> Iterator[Person]:
+        """The next chunk; who is not made yet is made while it is read."""
+        made, self.made = self.made, []
+        return chain(made, islice(self.people, CHUNK - len(made)))
+
+    def make_some(self) -> None:
+        """Make a third of the next chunk: there are three tables to wait for."""
+        self.made += islice(self.people, CHUNK // 3)
+
+
 class _Loader:
     """Copies people into the tables; what all of them share is looked up once. `password_hash` is everybody's."""
 
@@ -80,6 +97,9 @@ class _Loader:
             connection.execute("SELECT role_name, role_id FROM public.role_master WHERE hospital_id IS NULL").fetchall()
         )
         self.hash = password_hash
+        query = "SELECT bool_or(row_security_active(name::regclass)) FROM unnest(%s::text[]) AS name"
+        tables = [f"public.{table}" for table in ("staff", "patients", "users", "user_role_mapping")]
+        self.under_policies = connection.execute(query, (tables,)).fetchone() == (True,)
         query = "SELECT 1 FROM public.branches WHERE branch_id = %s"
         if not self.roles.keys() >= set(ROLE_OF.values()) or not connection.execute(query, (self.branch,)).fetchone():
             raise StepFailed(
@@ -87,43 +107,40 @@ class _Loader:
                 remedy="name that file in reference of pyproject.toml, or write people = false there",
             )
 
-    def add_staff(self, people: Iterator[Person]) -> None:
+    def add_staff(self, people: _Ahead) -> None:
         columns = (
             "staff_id, hospital_id, branch_id, employee_code, title, first_name, last_name, personal_info, contact_info,"
             " professional_info, staff_type, specialization"
         )
         self._add("staff", columns, people, lambda p: (p.kind, p.specialization))
 
-    def add_patients(self, people: Iterator[Person]) -> None:
+    def add_patients(self, people: _Ahead) -> None:
         columns = (
             "patient_id, hospital_id, branch_id, mrn, title, first_name, last_name, personal_info, contact_info,"
             " medical_info, blood_group, emergency_contact, preferences"
         )
         self._add("patients", columns, people, lambda p: (p.blood_group, p.guardian, p.preferences))
 
-    def _add(self, table: str, columns: str, people: Iterator[Person], own: Callable[[Person], tuple[object, ...]]) -> None:
-        """Copy them in. They are made while they are sent: the server works on the first as we make the next."""
+    def _add(self, table: str, columns: str, people: _Ahead, own: Callable[[Person], tuple[object, ...]]) -> None:
+        """Copy the next chunk in."""
         accounts: list[tuple[str, str, int]] = []
 
         def rows() -> Iterator[tuple[object, ...]]:
-            for p in people:
+            for p in people.chunk():
                 accounts.append((p.phone, p.key, self.roles[ROLE_OF[p.kind]]))
                 shared = (p.code, p.title, p.first_name, p.last_name, p.personal_info, p.contact_info, p.details)
                 yield (p.key, self.hospital, self.branch, *shared, *own(p))
 
-        self._copy(table, columns, rows())
+        self._copy(table, columns, rows(), people.make_some)
         entity = "patient" if table == "patients" else "staff"
         users = ((phone, self.hospital, entity, key, self.hash) for phone, key, _ in accounts)
-        self._copy("users", "user_id, hospital_id, entity_type, entity_id, password_hash", users)
-        self._copy(
-            "user_role_mapping",
-            "user_id, role_id, hospital_id",
-            ((phone, role, self.hospital) for phone, _, role in accounts),
-        )
+        self._copy("users", "user_id, hospital_id, entity_type, entity_id, password_hash", users, people.make_some)
+        mappings = ((phone, role, self.hospital) for phone, _, role in accounts)
+        self._copy("user_role_mapping", "user_id, role_id, hospital_id", mappings, people.make_some)
 
-    def _copy(self, table: str, columns: str, rows: Iterable[tuple[object, ...]]) -> None:
-        under = self.connection.execute("SELECT row_security_active(%s::regclass)", (f"public.{table}",)).fetchone()
-        if under == (True,):  # COPY is refused then
+    def _copy(self, table: str, columns: str, rows: Iterable[tuple[object, ...]], meanwhile: Callable[[], None]) -> None:
+        """Copy rows in; `meanwhile` is called when they are sent, and the server has not answered yet."""
+        if self.under_policies:  # COPY is refused then
             values = ", ".join("%s" for _ in columns.split(", "))
             statement = f"INSERT INTO public.{table} ({columns}) VALUES ({values})"  # noqa: S608
             self.connection.cursor().executemany(statement.encode(), rows)
@@ -131,6 +148,7 @@ class _Loader:
         with self.connection.cursor().copy(f"COPY public.{table} ({columns}) FROM STDIN".encode()) as copy:
             for row in rows:
                 copy.write_row(row)
+            meanwhile()
 
 
 def _highest(connection: Connection) -> dict[str, int]:
