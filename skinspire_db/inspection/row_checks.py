@@ -8,6 +8,8 @@ from skinspire_db.catalog import objects
 from skinspire_db.postgres import search_path
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from skinspire_db.postgres.connections import Connection
 
 # The operator is the constraint's own; a row with a NULL among its columns refers to nothing (MATCH SIMPLE) but with MATCH FULL.
@@ -28,7 +30,20 @@ FOREIGN_KEYS = f"""
     WHERE k.contype = 'f' AND k.conparentid = 0 AND {objects.APPLICATION_SCHEMA}
     GROUP BY k.oid, k.conname, k.conrelid, k.confmatchtype, n.nspname, c.relname, rn.nspname, r.relname ORDER BY 2, 1
 """
-AT_ONCE = 20  # foreign keys that one query looks at: a round trip for each of hundreds takes longer than the looking
+AT_ONCE = 20  # tables that one query looks at: a round trip for each of hundreds takes longer than the looking
+LOCKED = 100  # tables after which their locks are given back: a server may have room for no more than thousands
+# A sequence's column, its own name, and the query of how far each of them is.
+SEQUENCES = f"""
+    SELECT format('%s.%s', c.relname, a.attname), s.seqrelid::regclass::text, s.seqincrement > 0,
+           format('(SELECT %s(%I)::numeric FROM %I.%I), last_value, is_called FROM %s',
+                  CASE WHEN s.seqincrement > 0 THEN 'max' ELSE 'min' END, a.attname, n.nspname, c.relname, s.seqrelid::regclass)
+    FROM pg_sequence s JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = s.seqrelid
+         AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
+    JOIN pg_class c ON c.oid = d.refobjid JOIN pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid
+    WHERE {objects.APPLICATION_SCHEMA}
+      AND a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'numeric'::regtype)
+"""
 SWITCHED_OFF = """
     SELECT DISTINCT format('%s on %s', k.conname, k.conrelid::regclass),
            format('ALTER TABLE %s ENABLE TRIGGER %I;', t.tgrelid::regclass, t.tgname)
@@ -80,6 +95,33 @@ def loose_rows(connection: Connection) -> tuple[list[tuple[str, str]], int]:
     return found, len(keys)
 
 
+def sequences_behind(connection: Connection, give_back: Callable[[], object]) -> tuple[list[tuple[str, str]], int]:
+    """Sequences whose next value a row has already.
+
+    Args:
+        connection: an open connection to the database.
+        give_back: gives back the locks that were taken so far.
+
+    Returns:
+        For each a sentence and the statement that mends it; and how many were looked at.
+    """
+    owned = connection.execute(SEQUENCES.encode()).fetchall()
+    behind = []
+    for begin in range(0, len(owned), AT_ONCE):
+        if begin % LOCKED == 0:
+            give_back()
+        some = owned[begin : begin + AT_ONCE]
+        queries = " UNION ALL ".join(f"SELECT {number}, {each[3]}" for number, each in enumerate(some))
+        for number, highest, last, called in sorted(connection.execute(queries.encode()).fetchall()):
+            column, sequence, ascending, _ = some[number]
+            if highest is None or (last > highest if ascending else last < highest) or (last == highest and called):
+                continue
+            literal = "'" + sequence.replace("'", "''") + "'"
+            mend = f"SELECT setval({literal}, {highest});"
+            behind.append((f"{sequence} is at {last}, {column} at {highest}", mend))
+    return behind, len(owned)
+
+
 def unattributed(connection: Connection, tables: list[str], since: object) -> tuple[list[tuple[str, str]], int]:
     """Tables with rows that do not say by whom they were made.
 
@@ -92,8 +134,14 @@ def unattributed(connection: Connection, tables: list[str], since: object) -> tu
         For each such table a sentence and the query that shows the rows; and how many tables were looked at.
     """
     found = search_path.rows(connection, UNATTRIBUTED, {"tables": tables, "since": since})
-    wrong = []
-    for table, rows in found:
-        if connection.execute(f"{rows} LIMIT 1".encode()).fetchone():
-            wrong.append((f"{table} has rows that do not say by whom they were made or changed", f"{rows} LIMIT 10;"))
+    wrong: list[tuple[str, str]] = []
+    for begin in range(0, len(found), AT_ONCE):
+        some = found[begin : begin + AT_ONCE]
+        looks = ", ".join(f"EXISTS ({rows})" for _, rows in some)
+        answers = connection.execute(f"SELECT {looks}".encode()).fetchone() or ()
+        wrong += [
+            (f"{table} has rows that do not say by whom they were made or changed", f"{rows} LIMIT 10;")
+            for (table, rows), answer in zip(some, answers, strict=True)
+            if answer
+        ]
     return wrong, len(found)

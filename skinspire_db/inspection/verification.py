@@ -22,7 +22,7 @@ from skinspire_db.postgres.programs import OLDEST_MAJOR
 from skinspire_db.schema import tables
 
 # Also gives back the locks on what was looked at: thousands of tables have more than a server has room for.
-GIVE_BACK, LOCKED = "ROLLBACK TO SAVEPOINT verification", 100
+GIVE_BACK = "ROLLBACK TO SAVEPOINT verification"
 NO_RIGHT = "use the role that owns the tables in the URL of {env}, or ask the administrator for that right"
 
 
@@ -174,37 +174,11 @@ def _triggers(subject: Subject) -> str:
 
 
 def _sequences(subject: Subject) -> str:
-    from psycopg import sql
-
-    behind = []
-    owned = subject.connection.execute(
-        f"""
-        SELECT n.nspname, c.relname, a.attname, s.seqrelid::regclass::text, s.seqincrement > 0
-        FROM pg_sequence s JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = s.seqrelid
-             AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
-        JOIN pg_class c ON c.oid = d.refobjid JOIN pg_namespace n ON n.oid = c.relnamespace
-        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid
-        WHERE {objects.APPLICATION_SCHEMA}
-          AND a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'numeric'::regtype)
-        """.encode()  # noqa: S608
-    ).fetchall()
-    for number, (schema_name, table, column, sequence, ascending) in enumerate(owned, 1):
-        if number % LOCKED == 0:
-            subject.connection.execute(GIVE_BACK)
-        row = subject.connection.execute(
-            sql.SQL("SELECT {}({}) FROM {}").format(
-                sql.SQL("max" if ascending else "min"), sql.Identifier(column), sql.Identifier(schema_name, table)
-            )
-        ).fetchone()
-        last, called = one(subject, f"SELECT last_value, is_called FROM {sequence}")  # noqa: S608  # regclass quotes it
-        if row and row[0] is not None:
-            ahead = last >= row[0] if ascending else last <= row[0]
-            if not ahead or (last == row[0] and not called):
-                literal = "'" + sequence.replace("'", "''") + "'"
-                mend = f"SELECT setval({literal}, {row[0]});"
-                behind.append((f"{sequence} is at {last}, {table}.{column} at {row[0]}", mend))
+    behind, looked_at = row_checks.sequences_behind(
+        subject.connection, give_back=lambda: subject.connection.execute(GIVE_BACK)
+    )
     expect_none(behind)
-    return f"{len(owned)} sequences are ahead of their columns"
+    return f"{looked_at} sequences are ahead of their columns"
 
 
 def reference_data(subject: Subject) -> str:
@@ -246,18 +220,18 @@ def _foreign_keys(subject: Subject) -> str:
 
 def _storage(subject: Subject) -> str:
     tables = sorted(subject.wanted.columns)
-    unlogged = {name for name in tables if _is_made_unlogged(subject, name)}
+    unlogged = _made_unlogged(subject)
     parameters = {"tables": tables, "logged": [name for name in tables if name not in unlogged]}
     expect_none(search_path.rows(subject.connection, row_checks.PASSED_BY, parameters))
     return f"{len(tables)} tables keep what is written to them, without rules in place of it"
 
 
-def _is_made_unlogged(subject: Subject, table: str) -> bool:
-    """Whether the models themselves say UNLOGGED."""
-    name = table.removeprefix("public.")
-    return any(
-        each.startswith("CREATE UNLOGGED TABLE") and each.split()[3].strip('"') == name for each in subject.wanted.statements
+def _made_unlogged(subject: Subject) -> set[str]:
+    """The tables of which the models themselves say UNLOGGED."""
+    names = (
+        each.split()[3].replace('"', "") for each in subject.wanted.statements if each.startswith("CREATE UNLOGGED TABLE")
     )
+    return {each for name in names for each in (name, f"public.{name}")}
 
 
 def _attribution(subject: Subject) -> str:
