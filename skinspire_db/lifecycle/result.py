@@ -168,7 +168,7 @@ class StepResult:
 @dataclass
 class Result:
     """What became of an operation. `notes` are sentences the user should read even when all went well; `commit` says how
-    far it came with that.
+    far it came with that; `ending`, in place of the operation's own, what has been done where that is less.
     """
 
     operation: str
@@ -178,6 +178,7 @@ class Result:
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
     commit: Literal["not begun", "begun", "done"] = "not begun"
+    ending: str = ""
 
     @property
     def sign_in(self) -> list[SignIn]:

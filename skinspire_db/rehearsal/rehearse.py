@@ -219,7 +219,8 @@ class Rehearsal:
 def _work(environment: Environment, choice: Choice, running: Running) -> None:
     plan = sources.look(environment, choice, running)
     if not plan.pending:
-        running.note("nothing is pending: nothing was rehearsed")
+        running.note("nothing is pending")
+        running.result.ending = "nothing was rehearsed"
         return
     away = replace(running, target=sources.server_of(environment, choice))
     aside = sources.made(environment, choice, plan, away)

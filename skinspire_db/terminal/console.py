@@ -346,7 +346,7 @@ def _show(operation: Operation, result: Result) -> None:
     looked = "all checks pass" if any(step.summary.checks for step in result.steps) else "the database was not changed"
     idle = all(map(_is_idle, result.steps))
     done = "all is right, nothing to do" if idle else "committed and read back"
-    ending = operation.ending or (done if operation.changes else looked)
+    ending = result.ending or operation.ending or (done if operation.changes else looked)
     say_wrapped(f"{result.operation}: {ending}, {result.seconds:.2f} s")
 
 

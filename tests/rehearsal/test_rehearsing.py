@@ -314,7 +314,8 @@ def test_bad_input(shop: Project) -> None:
     }.items():
         outcome = shop.invoke("migrate.rehearse", *arguments)
         assert outcome.code in (1, 2) and says in outcome.err and outcome.err.count("\n") == 1, outcome
-    assert "nothing is pending" in shop.invoke("migrate.rehearse").err
+    outcome = shop.invoke("migrate.rehearse")
+    assert "nothing is pending" in outcome.err and "migrate.rehearse: nothing was rehearsed, " in outcome.out, outcome
     shop.env["DEV_DATABASE_URL"] = "postgresql://u:p@127.0.0.1:9/gone"
     outcome = shop.invoke("migrate.rehearse")
     assert outcome.code == 1 and "127.0.0.1:9" in outcome.err
