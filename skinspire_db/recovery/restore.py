@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from skinspire_db.lifecycle.pipeline import Pipeline, Step
 from skinspire_db.lifecycle.replacement import Replacement
 from skinspire_db.lifecycle.result import Summary
 from skinspire_db.postgres import connections
-from skinspire_db.postgres.client_programs import physical_tools
+from skinspire_db.postgres.client_programs import end_all, physical_tools
 from skinspire_db.postgres.target import Target, libpq_parameters, target_of
 from skinspire_db.recovery import base, point, take
 from skinspire_db.recovery.archive import Archive, moment
@@ -129,9 +130,8 @@ def aside(archive: Archive, found: Point, of: Target) -> Iterator[tuple[Recovere
     """
     with recovered(current_project(), found.base.server_version) as server:
         tools = physical_tools(found.base.server_version)
-        for each in found.chain:
-            base.verify(of, each)
-        server.fill(found.chain, found.segments, found.histories, tools, of)
+        with _verified(found, of):  # one reads what the other reads, and each waits for the disk
+            server.fill(found.chain, found.segments, found.histories, tools, of)
         server.user = str(libpq_parameters(of, "").get("user") or of.user)
         recover = partial(server.recover, settings=found.base.settings, log=archive.folder / "recovery.log")
         to_the_end = found.at is None
@@ -149,6 +149,26 @@ def aside(archive: Archive, found: Point, of: Target) -> Iterator[tuple[Recovere
         if last := server.last_transaction():
             summary.lines.append(f"the last transaction that is in it was committed at {last}")
         yield server, then, summary
+
+
+@contextlib.contextmanager
+def _verified(found: Point, of: Target) -> Iterator[None]:
+    """Verify the base backups while the block runs; at its end they are.
+
+    Raises:
+        BackupInvalid: one is not what was written.
+    """
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        verified = pool.submit(lambda: [base.verify(of, each) for each in found.chain])
+        try:
+            yield
+        except Exception:
+            verified.result()  # what is damaged is why files could not be put together
+            raise
+        except BaseException:  # Ctrl-C
+            end_all()
+            raise
+        verified.result()
 
 
 def _reached(found: Point, then: Target) -> None:
