@@ -158,8 +158,13 @@ def _verified(found: Point, of: Target) -> Iterator[None]:
     Raises:
         BackupInvalid: one is not what was written.
     """
+
+    def verify() -> None:
+        for each in found.chain:
+            base.verify(of, each)
+
     with ThreadPoolExecutor(max_workers=1) as pool:
-        verified = pool.submit(lambda: [base.verify(of, each) for each in found.chain])
+        verified = pool.submit(verify)
         try:
             yield
         except Exception:

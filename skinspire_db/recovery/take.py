@@ -1,15 +1,19 @@
-"""Taking the rows of single tables over from a recovered server, in one transaction: only rows that differ are written."""
+"""Taking single tables over from a recovered server, in one transaction: only rows that differ are written.
+
+A table that was dropped since comes back as it was (dropped.py).
+"""
 
 from __future__ import annotations
 
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db.catalog import objects
+from skinspire_db.catalog import objects, row_security
 from skinspire_db.errors import StepFailed, UsageError
 from skinspire_db.lifecycle.result import Summary
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.target import Target
+from skinspire_db.recovery import dropped
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
@@ -26,7 +30,7 @@ KEY = """
 """
 RESOLVED = """
     SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.oid = to_regclass(%s) AND c.relkind = 'r'
+    WHERE c.oid = to_regclass(%s) AND c.relkind IN ('r', 'p')
 """
 REFERRED_TO = "SELECT confrelid FROM pg_constraint WHERE contype = 'f' AND conrelid = %s::regclass"
 TRIGGERS = "SELECT tgname, tgenabled FROM pg_trigger WHERE tgrelid = %s::regclass AND NOT tgisinternal AND tgenabled <> 'D'"
@@ -51,7 +55,7 @@ def named(tables: str) -> list[str]:
 
 
 def over(connection: Connection, then: Target, names: list[str]) -> Summary:
-    """Make the rows of some tables what they were then.
+    """Make the rows of some tables what they were then; those that were dropped since come back whole.
 
     Args:
         connection: to the database of now, in the operation's transaction.
@@ -59,49 +63,73 @@ def over(connection: Connection, then: Target, names: list[str]) -> Summary:
         names: the tables.
 
     Raises:
-        StepFailed: a table is not the same as it was then, or has no primary key.
+        StepFailed: a table is not the same as it was then, or has no primary key, or does not fit to the others.
+        PermissionMissing: row security hides rows from the role.
         psycopg.Error: the rows of then do not fit to the other tables' of now.
     """
     summary = Summary({"tables": len(names), "rows_written": 0, "rows_deleted": 0})
     with contextlib.closing(connections.connect(then, "backup.restore")) as former:
         connections.begin(former, then.policy, brief=True)
-        tables = [_table(connection, former, name) for name in names]
+        row_security.require_all_rows(former)
+        quoted = {name: _resolved(former, name) for name in names}
+        gone = [quoted[name] for name in names if not _found(connection, name)]
+        back = dropped.find(connection, former, then, gone)
+        if back:
+            summary.numbers["rows_written"] = back.make()
+        tables = [table for table in quoted.values() if table not in gone]
+        for table in tables:
+            _refuse_another(connection, former, table)
         asides = [_bring(connection, former, table, number) for number, table in enumerate(tables)]
+        _make_the_same(connection, list(zip(tables, asides, strict=True)), summary)
+        if back:
+            back.finish(summary)
+    return summary
+
+
+def _make_the_same(connection: Connection, pairs: list[tuple[str, Any]], summary: Summary) -> None:
+    """Make the rows of tables those of then, which are aside."""
     connection.execute("SET CONSTRAINTS ALL DEFERRED")
-    silent = {table: _silence(connection, table) for table in tables}
+    silent = {table: _silence(connection, table) for table, _ in pairs}
     # Deleted first, those that refer to others before these; then written, the other way round.
-    for table, aside in _ordered(connection, list(zip(tables, asides, strict=True))):
+    order = _ordered(connection, pairs)
+    for table, aside in order:
         summary.numbers["rows_deleted"] = int(summary.numbers["rows_deleted"]) + _delete(connection, table, aside)
-    for table, aside in reversed(_ordered(connection, list(zip(tables, asides, strict=True)))):
+    for table, aside in reversed(order):
         summary.numbers["rows_written"] = int(summary.numbers["rows_written"]) + _write(connection, table, aside)
     connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
     for table, triggers in silent.items():
         _restore_triggers(connection, table, triggers)
-    for table, aside in zip(tables, asides, strict=True):
+    for table, aside in pairs:
         _compare(connection, table, aside)
-    return summary
 
 
-def _table(now: Connection, then: Connection, name: str) -> str:
-    """The table's quoted name; it must be the same table then and now."""
-    for connection, when in ((then, "then"), (now, "now")):
-        connection.execute("SET LOCAL search_path = public, pg_catalog, pg_temp")
-        rows = connection.execute(RESOLVED.encode(), (name,)).fetchall()
-        connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
-        if not rows:
-            raise StepFailed(
-                f"there is no table {name} {when}",
-                remedy="--take=whole brings all back; --keep leaves the server of then for pg_dump --table and psql",
-            )
-    table = objects.quoted_name(*rows[0])
+def _found(connection: Connection, name: str) -> list[Any]:
+    """The schema and the name of a table, as the application would find it."""
+    connection.execute("SET LOCAL search_path = public, pg_catalog, pg_temp")
+    rows = connection.execute(RESOLVED.encode(), (name,)).fetchall()
+    connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
+    return rows
+
+
+def _resolved(connection: Connection, name: str) -> str:
+    """The table's quoted name then."""
+    if rows := _found(connection, name):
+        return objects.quoted_name(*rows[0])
+    raise StepFailed(
+        f"there was no table {name} then",
+        remedy="give an earlier or later time; --keep leaves the server of then to look into",
+    )
+
+
+def _refuse_another(now: Connection, then: Connection, table: str) -> None:
+    """Refuse a table that is another one now, or whose rows cannot be told apart."""
     columns = [each.execute(COLUMNS.encode(), (table,)).fetchall() for each in (then, now)]
     if columns[0] != columns[1]:
-        raise StepFailed(f"{name} has other columns now than then", remedy="--take=whole brings all back")
+        raise StepFailed(f"{table} has other columns now than then", remedy="--take=whole brings all back")
     if not now.execute(KEY.encode(), (table,)).fetchall():
         raise StepFailed(
-            f"{name} has no primary key, by which its rows could be told apart", remedy="--take=whole brings all back"
+            f"{table} has no primary key, by which its rows could be told apart", remedy="--take=whole brings all back"
         )
-    return table
 
 
 def _names(connection: Connection, query: str, table: str) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from conftest import Project, throw_away_home
+from conftest import Outcome, Project, throw_away_home
+from support import without_names
 
 from skinspire_db.postgres.embedded_server import EmbeddedServer
 
@@ -119,6 +121,81 @@ def test_any_second_can_be_come_back_to_and_what_was_dropped_is_there(clinic: Pr
     assert query(clinic, "SELECT count(*) FROM seen") == [(1,)] and query(clinic, "SELECT count(*) FROM extra") == [(0,)]
     assert clinic.invoke("db.undo").code == 0
     assert query(clinic, "SELECT count(*) FROM seen") == [(3,)]
+
+
+WARDS = """
+    CREATE TYPE mood AS ENUM ('calm', 'busy');
+    CREATE ROLE nurse;
+    CREATE TABLE floors (id int PRIMARY KEY);
+    CREATE TABLE "Wards" (
+        id serial PRIMARY KEY, code text COLLATE "C" UNIQUE CHECK (code <> ''), moods mood[] DEFAULT '{calm}', price money, notes json,
+        beds int NOT NULL, twice int GENERATED ALWAYS AS (beds * 2) STORED, floor int REFERENCES floors, n int GENERATED ALWAYS AS IDENTITY
+    );
+    COMMENT ON TABLE "Wards" IS 'it''s a ward'; COMMENT ON COLUMN "Wards".beds IS 'beds';
+    CREATE INDEX ON "Wards" (lower(code)) WHERE beds > 1;
+    CREATE STATISTICS wards_stats ON code, beds FROM "Wards";
+    CREATE FUNCTION add_bed() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.beds := NEW.beds + 1; RETURN NEW; END';
+    CREATE TRIGGER more BEFORE INSERT OR UPDATE ON "Wards" FOR EACH ROW EXECUTE FUNCTION add_bed();
+    CREATE TRIGGER off BEFORE DELETE ON "Wards" FOR EACH ROW EXECUTE FUNCTION add_bed(); ALTER TABLE "Wards" DISABLE TRIGGER off;
+    CREATE POLICY with_beds ON "Wards" FOR SELECT USING (beds > 0); ALTER TABLE "Wards" ENABLE ROW LEVEL SECURITY;
+    GRANT SELECT, UPDATE (code) ON "Wards" TO nurse;
+    INSERT INTO floors VALUES (1);
+    INSERT INTO "Wards" (code, moods, price, notes, beds, floor)
+        VALUES (E'a\t\\\\.', '{busy,calm}', 3, '{"a":  1}', 1, 1), ('b', NULL, NULL, NULL, 2, NULL);
+    CREATE TABLE stays (id int PRIMARY KEY, ward int REFERENCES "Wards" ON DELETE SET NULL); INSERT INTO stays VALUES (1, 1), (2, NULL);
+    CREATE TABLE orders (id int PRIMARY KEY, ward int REFERENCES "Wards"); INSERT INTO orders VALUES (1, 2);
+    CREATE VIEW full_wards AS SELECT code, beds FROM "Wards"; GRANT SELECT ON full_wards TO nurse;
+    CREATE MATERIALIZED VIEW ward_count AS SELECT count(*) FROM full_wards;
+    CREATE TABLE visits (at date NOT NULL, id int, PRIMARY KEY (at, id)) PARTITION BY RANGE (at);
+    CREATE TABLE visits_2026 PARTITION OF visits FOR VALUES FROM ('2026-01-01') TO ('2027-01-01');
+    INSERT INTO visits VALUES ('2026-02-03', 1)
+"""
+
+
+def test_a_dropped_table_comes_back_whole(clinic: Project) -> None:
+    """With all that is defined of it and what hung on it; what cannot be made again is said; what does not fit is refused."""
+
+    def contents() -> str:  # the WAL has values of sequences ahead
+        return re.sub(r"setval\(('.*?'), \d+", r"setval(\1", without_names(clinic.dump("skinspire_dev")))
+
+    def take(tables: str) -> Outcome:
+        return clinic.invoke("backup.restore", f"--to={then}", f"--take={tables}", "--json")
+
+    clinic.execute(WARDS, "skinspire_dev")
+    before, then = contents(), now(clinic)
+    clinic.execute('DROP TABLE "Wards", visits CASCADE', "skinspire_dev")
+    outcome = take('"Wards",visits')
+    assert outcome.code == 0, outcome.out
+    assert contents() == before
+    [step] = [each for each in outcome.json["steps"] if each["name"] == "take"]
+    assert step["summary"] == {"tables": 2, "rows_written": 3, "rows_deleted": 0, "tables_brought_back": 3}
+    [(number, other)] = query(clinic, 'INSERT INTO "Wards" (beds) VALUES (1) RETURNING id, n')
+    assert int(str(number)) > 2 and int(str(other)) > 2, "the sequences go on"
+    # Rows of other tables that no longer fit, and one that is there as something else.
+    clinic.execute(
+        'DROP TABLE "Wards" CASCADE; UPDATE stays SET ward = 7 WHERE id = 1; CREATE TABLE full_wards (code text)',
+        "skinspire_dev",
+    )
+    outcome = take('"Wards",floors')
+    [step] = [each for each in outcome.json["steps"] if each["name"] == "take"]
+    assert outcome.code == 0 and query(clinic, 'SELECT count(*) FROM "Wards"') == [(2,)], outcome.out
+    lines = sorted(step["lines"])
+    assert lines[-1].startswith("not back: view public.full_wards") and "stays_ward_fkey" in " ".join(lines), lines
+    assert "orders_ward_fkey" not in " ".join(lines) and "(ward)=(7)" not in outcome.out
+    assert query(clinic, "SELECT 1 FROM pg_constraint WHERE conname = 'orders_ward_fkey'") == [(1,)]
+    # What it needs is gone: all is as it was, and the remedy works.
+    clinic.execute('DROP TABLE "Wards", floors, full_wards CASCADE', "skinspire_dev")
+    present = contents()
+    outcome = take('"Wards"')
+    assert outcome.code == 1 and "--take=a,b" in outcome.json["error"]["remedy"], outcome.out
+    assert contents() == present
+    assert take('"Wards",floors').code == 0
+    outcome = take("nonesuch")
+    assert outcome.code == 1 and "there was no table nonesuch then" in outcome.json["error"]["message"]
+    clinic.execute(
+        'DROP TABLE "Wards", floors, stays, orders, visits CASCADE; DROP TYPE mood; DROP FUNCTION add_bed; DROP ROLE nurse',
+        "skinspire_dev",
+    )
 
 
 def test_drill_status_doctor(clinic: Project) -> None:
