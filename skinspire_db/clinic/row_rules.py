@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from skinspire_db.lifecycle.remedies import in_shell
+from skinspire_db.postgres import side_by_side
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
@@ -136,10 +138,14 @@ def broken(connection: Connection, rules: list[Rule], first_hospital: str) -> li
         For each broken rule a sentence with the first few rows, and the remedy.
     """
     found = []
-    for rule in rules:
+
+    def broken_by(rule: Rule, connection: Connection) -> list[str]:
         named = rule.query.replace("%s", "%%s")  # of format(), and no parameter of ours
         query = f"SELECT * FROM ({named}) AS found (name) ORDER BY 1 LIMIT 1000"
-        rows = [str(row[0]) for row in connection.execute(query.encode(), {"first": first_hospital}).fetchall()]
+        return [str(row[0]) for row in connection.execute(query.encode(), {"first": first_hospital}).fetchall()]
+
+    every = side_by_side.run(connection, *(partial(broken_by, rule) for rule in rules))
+    for rule, rows in zip(rules, every, strict=True):
         if rows:
             more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
             found.append((f"{', '.join(rows[:3])}{more}: {rule.says}", rule.remedy))

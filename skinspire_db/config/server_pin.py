@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 # Every name is qualified: the search path of the role or the database may lead to functions of others.
 IDENTITY = """
-    SET LOCAL statement_timeout = 0;
+    BEGIN; SET LOCAL statement_timeout = 0;
     SELECT {system}, pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time()),
            pg_catalog.inet_server_addr(), pg_catalog.inet_server_port(),
            oid, datname, pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_recovery()
-    FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+    FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database();
+    COMMIT; BEGIN; SET LOCAL search_path = pg_catalog, pg_temp
 """
 # What prove() does, for psql: a name says what follows, and a rounded start is near enough.
 PROOF = """
@@ -96,7 +97,8 @@ class Pin:
         """Take the server of the first connection, and compare every further one with it.
 
         Args:
-            connection: An open one, outside a transaction.
+            connection: An open one in autocommit, outside a transaction; it is in one afterwards, which searches PostgreSQL's
+                own schema alone, and not in autocommit.
             moves: The embedded server may get another port when it is restarted: its address proves nothing.
 
         Raises:
@@ -141,14 +143,14 @@ class Pin:
 def _identity(connection: psycopg.Connection[Any]) -> tuple[Server, int, str, int, bool]:
     import psycopg
 
-    connection.autocommit = True
     try:
         cursor = connection.execute(IDENTITY.format(system=SYSTEM).encode())
     except psycopg.errors.InsufficientPrivilege:
-        cursor = connection.execute(IDENTITY.format(system="NULL").encode())
-    cursor.nextset()
+        cursor = connection.execute(f"ROLLBACK; {IDENTITY.format(system='NULL')}".encode())
+    connection._autocommit = False  # the property refuses it in a transaction, whose BEGIN came with the question
+    while cursor.description is None:
+        cursor.nextset()
     row = cursor.fetchone()
-    connection.autocommit = False
     assert row
     system, started, address, port, oid, database, pid, standby = row
     return Server(system, started, (address, port)), oid, database, pid, standby

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db.content import relations
@@ -14,7 +16,7 @@ from skinspire_db.content.relations import ForeignKey, Place
 from skinspire_db.errors import StepFailed
 from skinspire_db.lifecycle import tool_schema
 from skinspire_db.lifecycle.result import Summary
-from skinspire_db.postgres import search_path
+from skinspire_db.postgres import search_path, side_by_side
 from skinspire_db.postgres.error_text import sentence
 
 if TYPE_CHECKING:
@@ -124,8 +126,10 @@ def plan(connection: Connection, tables: Iterable[TableRows]) -> list[Changes]:
         StepFailed: as apply().
     """
     tables = list(tables)
-    reader = _Reader(connection, tables) if tables else None
-    return [reader.changes(table, table.rows) for table in tables] if reader else []
+    if not tables:
+        return []
+    reader = _Reader(connection, tables)
+    return side_by_side.run(connection, *(partial(reader.changes_beside, table) for table in tables))
 
 
 def missing(connection: Connection, tables: Iterable[TableRows]) -> list[str]:
@@ -148,13 +152,24 @@ class _Reader:
     def __init__(self, connection: Connection, tables: list[TableRows]) -> None:
         self.connection = connection
         self.keys = {table.place: table.key for table in tables}
-        relations.check(connection, tables)
-        self.foreign_keys = relations.foreign_keys(connection, tables)
-        self.remembered: dict[tuple[str, str], Row] = {}
-        if tool_schema.exists(connection):
+
+        def remembered(connection: Connection) -> dict[tuple[str, str], Row]:
+            if not tool_schema.exists(connection):
+                return {}
             names = [table.table for table in tables]
             query = "SELECT table_name, row_key, applied FROM skinspire_tools.reference WHERE table_name = ANY (%s)"
-            self.remembered = {(table, key): values for table, key, values in connection.execute(query, (names,)).fetchall()}
+            return {(table, key): values for table, key, values in connection.execute(query, (names,)).fetchall()}
+
+        asked: list[Callable[[Connection], Any]] = [
+            lambda reader: relations.check(reader, tables), lambda reader: relations.foreign_keys(reader, tables), remembered
+        ]  # fmt: skip
+        _, self.foreign_keys, self.remembered = side_by_side.run(connection, *asked)
+
+    def changes_beside(self, table: TableRows, connection: Connection) -> Changes:
+        """What is to do with all rows of a table, read beside other tables."""
+        reader = copy.copy(self)
+        reader.connection = connection
+        return reader.changes(table, table.rows)
 
     def changes(self, table: TableRows, rows: list[Row]) -> Changes:
         """What is to do so that these rows of a table are as the files say."""

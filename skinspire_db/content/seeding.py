@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, cast
 
 from skinspire_db.catalog import objects
@@ -20,6 +20,7 @@ from skinspire_db.errors import GuardRefused, InvalidSetting, StepFailed, UsageE
 from skinspire_db.lifecycle import own_code
 from skinspire_db.lifecycle.failures import AS_IT_WAS
 from skinspire_db.lifecycle.result import Summary, counted
+from skinspire_db.postgres import side_by_side
 from skinspire_db.schema import inserting, models
 from skinspire_db.schema.alchemy import over
 
@@ -214,14 +215,28 @@ def pending(connection: Connection, source: Content, scenario: Iterable[TableRow
         StepFailed: a row of the files cannot be looked up.
     """
     counts: dict[str, tuple[int, int]] = {}
-    for changes in reference.plan(connection, files.merged([*source.tables, *scenario])):
+    asked: list[Callable[[Connection], Any]] = [
+        lambda reader: reference.plan(reader, files.merged([*source.tables, *scenario])),
+        *(partial(_incomplete, file) for file in source.files),
+    ]
+    planned, *added_by_code = side_by_side.run(connection, *asked)
+    for changes in planned:
         if (number := (len(changes.added) + len(changes.waiting), len(changes.updated))) != (0, 0):
             counts[changes.table.table] = number
-    for file in source.files:
-        for table, added in (file.code.incomplete(connection, file.data) if file.code else {}).items():
+    for each in added_by_code:
+        for table, added in each.items():
             before = counts.get(table, (0, 0))
             counts[table] = before[0] + added, before[1]
     return counts
+
+
+def _incomplete(file: ReferenceFile, reader: Connection) -> dict[str, int]:
+    """What of its rows a file's module has still to make. A module of the project gets the connection itself."""
+    if file.code is None:
+        return {}
+    own = file.code.__name__.startswith("skinspire_db.")
+    found: dict[str, int] = file.code.incomplete(reader if own else side_by_side.whole(reader), file.data)
+    return found
 
 
 def plan(connection: Connection | None, source: Content, options: Options, scenario: Scenario | None = None) -> list[str]:

@@ -108,7 +108,7 @@ def sequences_behind(connection: Connection, give_back: Callable[[], object]) ->
     owned = connection.execute(SEQUENCES.encode()).fetchall()
     behind = []
     for begin in range(0, len(owned), AT_ONCE):
-        if begin % LOCKED == 0:
+        if begin and begin % LOCKED == 0:
             give_back()
         some = owned[begin : begin + AT_ONCE]
         queries = " UNION ALL ".join(f"SELECT {number}, {each[3]}" for number, each in enumerate(some))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from shlex import quote
+from typing import TYPE_CHECKING
 
 from skinspire_db.catalog import objects, row_security, tenant_tables
 from skinspire_db.config import content, project_code, tenancy
@@ -16,18 +19,23 @@ from skinspire_db.lifecycle.remedies import in_shell
 from skinspire_db.lifecycle.result import Check, Summary, counted
 from skinspire_db.objects import kinds, tenant_faults, tenant_roles, versions
 from skinspire_db.objects.status import status
-from skinspire_db.postgres import search_path
+from skinspire_db.postgres import search_path, side_by_side
 from skinspire_db.postgres.error_text import sentence
 from skinspire_db.postgres.programs import OLDEST_MAJOR
 from skinspire_db.schema import tables
 
+if TYPE_CHECKING:
+    from skinspire_db.postgres.connections import Connection
+
 # Also gives back the locks on what was looked at: thousands of tables have more than a server has room for.
 GIVE_BACK = "ROLLBACK TO SAVEPOINT verification"
+WRITING = ("write", "passwords")  # the checks that try a write, where the transaction may write
 NO_RIGHT = "use the role that owns the tables in the URL of {env}, or ask the administrator for that right"
 
 
 def verify(subject: Subject) -> Summary:
-    """Run all checks on an open connection, back to a savepoint after each, so that one that breaks spoils no other.
+    """Run all checks on an open connection: those that only read side by side, the others back to a savepoint after each.
+    One that breaks spoils no other.
 
     Nothing is left behind: what the write check wrote is rolled back.
 
@@ -40,10 +48,17 @@ def verify(subject: Subject) -> Summary:
     """
     row_security.require_all_rows(subject.connection)  # no check looks at a part of the rows and passes
     subject.connection.execute("SAVEPOINT verification")
-    checks = [_run(name, check, subject) for name, check in checks_of(subject).items()]
+    every = checks_of(subject)
+    reading = [name for name in every if not (subject.writes and name in WRITING)]
+    asked = [partial(_run, name, every[name], subject) for name in reading]
+    done = dict(zip(reading, side_by_side.run(subject.connection, *asked, savepoint="verification"), strict=True))
+    for name in every.keys() - done.keys():
+        subject.connection.execute(GIVE_BACK)
+        done[name] = _run(name, every[name], subject, subject.connection)
     subject.connection.execute("ROLLBACK TO SAVEPOINT verification; RELEASE SAVEPOINT verification")
-    passed = sum(check.status == "pass" for check in checks)
-    return Summary({"checks": len(checks), "passed": passed}, [f"note: {each}" for each in subject.notes], checks)
+    checks = [done[name][0] for name in every]
+    notes = [f"note: {note}" for name in every for note in done[name][1]]
+    return Summary({"checks": len(checks), "passed": sum(each.status == "pass" for each in checks)}, notes, checks)
 
 
 def checks_of(subject: Subject) -> dict[str, Callable[[Subject], str]]:
@@ -57,20 +72,28 @@ def checks_of(subject: Subject) -> dict[str, Callable[[Subject], str]]:
     return checks
 
 
-def _run(name: str, check: Callable[[Subject], str], subject: Subject) -> Check:
+def _run(name: str, check: Callable[[Subject], str], of: Subject, connection: Connection) -> tuple[Check, list[str]]:
+    """A check's answer, and what it took note of."""
+    subject = replace(of, connection=connection, notes=[])
+    return _answer(name, check, subject), subject.notes
+
+
+def _answer(name: str, check: Callable[[Subject], str], subject: Subject) -> Check:
     import psycopg
 
+    beside = side_by_side.is_beside(subject.connection)
     try:
         looked = check(subject)
-        subject.connection.execute(GIVE_BACK)
+        if not beside:
+            subject.connection.execute(GIVE_BACK)
         return Check(name, "pass", looked)
     except Failed as failure:
         return Check(name, "fail", str(failure), failure.remedy, failure.in_files)
     except StepFailed as error:  # rows that do not fit the tables
         return Check(name, "unknown", f"could not look: {error.message}", error.remedy or DRIFT)
     except psycopg.Error as error:
-        if subject.connection.closed:
-            raise  # there is no server left to ask
+        if beside or subject.connection.closed:
+            raise  # each is asked alone then; or there is no server left to ask
         subject.connection.execute(GIVE_BACK)
         lacks = isinstance(error, psycopg.errors.InsufficientPrivilege)
         return Check(name, "unknown", f"could not look: {sentence(error)}", NO_RIGHT if lacks else DRIFT)

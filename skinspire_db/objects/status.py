@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,6 +10,7 @@ from skinspire_db.objects import ledger, live, needs, policies
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.objects.kinds import KINDS, POLICY, Kind, of_file
 from skinspire_db.objects.ledger import Entry, LiveTrigger, MadeTrigger, Table, Wanted
+from skinspire_db.postgres import side_by_side
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
@@ -46,13 +47,37 @@ class ObjectState:
         return dict(vars(self))
 
 
+@dataclass(frozen=True)
+class Read:
+    """What the database knows of its objects."""
+
+    entries: dict[str, Entry]
+    fingerprints: dict[str, str]
+    triggers: dict[tuple[str, str], LiveTrigger]
+    among: list[Table]
+    lacks: dict[str, needs.Lack]
+
+    @classmethod
+    def of(cls, connection: Connection, files: list[SqlFile]) -> Read:
+        """Read side by side."""
+
+        def installed(connection: Connection) -> Any:
+            entries = ledger.read(connection)
+            return entries, *side_by_side.run(
+                connection,
+                lambda reader: live.fingerprints(reader, {key for entry in entries.values() for key in entry.functions}),
+                lambda reader: ledger.live_triggers(reader, entries.values()),
+            )
+
+        asked: list[Callable[[Connection], Any]] = [installed, ledger.tables, lambda reader: needs.lacks(reader, files)]
+        (entries, fingerprints, triggers), among, lacks = side_by_side.run(connection, *asked)
+        return cls(entries, fingerprints, triggers, among, lacks)
+
+
 def status(connection: Connection, files: list[SqlFile], kinds: Sequence[Kind] = KINDS) -> list[ObjectState]:
     """The state of every function, view and trigger that the files, or the ledger for files of these kinds, know."""
-    entries = ledger.read(connection)
-    fingerprints = live.fingerprints(connection, {key for entry in entries.values() for key in entry.functions})
-    triggers = ledger.live_triggers(connection, entries.values())
-    among = ledger.tables(connection)
-    lacks = needs.lacks(connection, files)
+    read = Read.of(connection, files)
+    entries, fingerprints, triggers, among, lacks = read.entries, read.fingerprints, read.triggers, read.among, read.lacks
     states: list[ObjectState] = []
     for file in files:
         entry = entries.get(file.name)

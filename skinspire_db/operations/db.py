@@ -16,6 +16,7 @@ from skinspire_db.lifecycle.operation import Operation
 from skinspire_db.lifecycle.pipeline import Look, Pipeline, Series, Step
 from skinspire_db.lifecycle.read_only import look_at
 from skinspire_db.lifecycle.result import Summary
+from skinspire_db.postgres import side_by_side
 from skinspire_db.steps import Context, ReusableStep, bound
 
 if TYPE_CHECKING:
@@ -200,10 +201,15 @@ def _missing(context: Context, late: Callable[[Connection], set[str]]) -> set[st
     heads, needed = revisions.heads(context.project), extensions.wanted(context.project)
 
     def look(connection: Connection) -> set[str]:
-        if objects.count_tables(connection) == 0:
+        asked: list[Callable[[Connection], Any]] = [
+            objects.count_tables,
+            lambda reader: position.current(reader, context.project),
+            lambda reader: extensions.missing(reader, needed),
+        ]
+        count, at, lacks = side_by_side.run(connection, *asked)
+        if count == 0:
             return {"everything"}
-        behind = position.current(connection, context.project) != heads or extensions.missing(connection, needed)
-        return {"upgrade"} if behind else late(connection)
+        return {"upgrade"} if at != heads or lacks else late(connection)
 
     try:
         return look_at(context.environment, look)
@@ -216,10 +222,16 @@ def _late(context: Context, connection: Connection) -> set[str]:
     from skinspire_db.content import seeding
     from skinspire_db.objects import adopted, status
 
-    states = status.status(connection, adopted.maintained(connection, context.project, context.sql_files))
-    late = {"models"} if _differences(context.environment, connection) else set()
-    late |= {"sql"} if any(not each.right and not each.on_purpose for each in states) else set()
-    return late | ({"seed"} if seeding.pending(connection, context.content) else set())
+    def states(reader: Connection) -> list[status.ObjectState]:
+        return status.status(reader, adopted.maintained(reader, context.project, context.sql_files))
+
+    asked: list[Callable[[Connection], Any]] = [
+        lambda reader: [each for each in states(reader) if not each.right and not each.on_purpose],
+        lambda reader: seeding.pending(reader, context.content),
+        lambda reader: _differences(context.environment, reader),
+    ]
+    found = zip(("sql", "seed", "models"), side_by_side.run(connection, *asked), strict=True)
+    return {name for name, wrong in found if wrong}
 
 
 def _differences(environment: Environment, connection: Connection) -> list[str]:

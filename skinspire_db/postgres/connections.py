@@ -125,7 +125,8 @@ def begin(
             # A snapshot older than the operation lock would not see what its last holder committed.
             "SET TRANSACTION ISOLATION LEVEL {isolation}; {snapshot} SET LOCAL quote_all_identifiers = off;"
             "SET LOCAL TimeZone = 'UTC'; {pin}; SET LOCAL statement_timeout = 0;"
-            "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = {milliseconds}{forever}; {durable}"
+            "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = {milliseconds}{forever};"
+            "{durable}{watched}"
         ).format(
             pin=sql.SQL(search_path.PIN),
             durable=sql.SQL(DURABLE),  # no query may be among these: it would take the snapshot
@@ -133,10 +134,9 @@ def begin(
             forever=sql.SQL("; SET LOCAL transaction_timeout = 0" if connection.info.server_version >= 170_000 else ""),
             snapshot=sql.SQL("SET TRANSACTION SNAPSHOT {};").format(snapshot) if snapshot else sql.SQL(""),
             milliseconds=sql.Literal(round(policy.lock_timeout * 1000)),
+            watched=sql.SQL("" if brief else f"; {SETTINGS_OF_LONG_TRANSACTIONS}"),
         )
     )
-    if not brief:
-        connection.execute(SETTINGS_OF_LONG_TRANSACTIONS)
 
 
 def autocommit(connection: Connection) -> None:
@@ -145,8 +145,7 @@ def autocommit(connection: Connection) -> None:
     """
     connection.rollback()
     connection.autocommit = True
-    connection.execute("SET statement_timeout = 0")
-    connection.execute(f"SET search_path = {search_path.TOOLS}".encode())
+    connection.execute(f"SET statement_timeout = 0; SET search_path = {search_path.TOOLS}".encode())
 
 
 def settle(connection: Connection) -> None:
@@ -173,12 +172,11 @@ def open_once(target: Target, operation: str, database: str | None = None) -> Co
 
     other = {"dbname": database} if database else {}
     first = target.pin.server is None
-    connection = psycopg.connect(**(libpq_parameters(target, f"skinspire-db {operation}") | other))
+    connection = psycopg.connect(**(libpq_parameters(target, f"skinspire-db {operation}") | other), autocommit=True)
     try:
         target.pin.prove(connection, moves=target.server is not None)
         if first:
             failover.require_newest(target, connection.info)
-        connection.execute(search_path.PIN)  # for this transaction; begin() says it for those that follow
     except BaseException:
         connection.close()
         raise

@@ -8,8 +8,10 @@ only what makes the application's objects does.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
+
+from skinspire_db.postgres.side_by_side import alone
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
@@ -52,9 +54,10 @@ def tools(connection: Connection) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _searching(connection: Connection, change: str) -> Iterator[None]:
-    former = connection.execute(f"SELECT pg_catalog.current_setting('search_path'); {change}".encode()).fetchone()
-    yield
-    connection.execute("SELECT pg_catalog.set_config('search_path', %s, true)", former)
+    with alone(connection):
+        former = connection.execute(f"SELECT pg_catalog.current_setting('search_path'); {change}".encode()).fetchone()
+        yield
+        connection.execute("SELECT pg_catalog.set_config('search_path', %s, true)", former)
 
 
 def rows(connection: Connection, query: str, parameters: Any = None, row_factory: Any = None) -> list[Any]:
@@ -67,29 +70,31 @@ def rows(connection: Connection, query: str, parameters: Any = None, row_factory
 
     if parameters is not None:  # in one message with others, the server binds none
         query = psycopg.ClientCursor(connection).mogrify(query.encode(), parameters)
-    declared = f"DECLARE naming NO SCROLL CURSOR FOR {query}"
-    statements = (KEEP, declared, SWITCH, "FETCH ALL FROM naming", "CLOSE naming", PUT_BACK)
-    with _transaction(connection), connection.cursor(row_factory=row_factory) as cursor:
-        cursor.execute("; ".join(statements).encode())
-        while not (cursor.statusmessage or "").startswith("FETCH"):
-            cursor.nextset()
-        return cursor.fetchall()
+    with _transaction(connection):
+        cursor = connection.cursor(row_factory=row_factory) if row_factory else connection
+        return next(_fetched(cursor.execute(_naming([query]).encode())))
 
 
 def several(connection: Connection, queries: Mapping[str, str]) -> dict[str, list[Any]]:
-    """The rows of several such queries without parameters, all of them in a few round trips."""
-    found: dict[str, list[Any]] = {}
-    numbers = range(len(queries))
-    with _transaction(connection), tools(connection):
-        declared = [f"DECLARE naming_{n} NO SCROLL CURSOR FOR {query}" for n, query in enumerate(queries.values())]
-        connection.execute("; ".join(declared).encode())
-        connection.execute(SWITCH)
-        fetched = connection.execute("; ".join(f"FETCH ALL FROM naming_{n}" for n in numbers).encode())
-        for name in queries:
-            found[name] = fetched.fetchall()
-            fetched.nextset()
-        connection.execute("; ".join(f"CLOSE naming_{n}" for n in numbers).encode())
-    return found
+    """The rows of several such queries without parameters, all of them in one message."""
+    with _transaction(connection):
+        cursor = connection.execute(_naming(queries.values()).encode())
+        return dict(zip(queries, _fetched(cursor), strict=True))
+
+
+def _naming(queries: Iterable[str]) -> str:
+    declared = [f"DECLARE naming_{n} NO SCROLL CURSOR FOR {query}\n" for n, query in enumerate(queries)]
+    fetched = [f"FETCH ALL FROM naming_{n}; CLOSE naming_{n}" for n in range(len(declared))]
+    return "; ".join((KEEP, *declared, SWITCH, *fetched, PUT_BACK))
+
+
+def _fetched(cursor: Any) -> Iterator[list[Any]]:
+    """The rows of each FETCH, in their order."""
+    while True:
+        if (cursor.statusmessage or "").startswith("FETCH"):
+            yield cursor.fetchall()
+        if not cursor.nextset():
+            return
 
 
 def _transaction(connection: Connection) -> contextlib.AbstractContextManager[Any]:
