@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from skinspire_db.catalog import definitions, objects, row_security
+from skinspire_db.catalog import definitions, objects, row_hash, row_security
 from skinspire_db.patterns import lazy_regex
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.target import Target
@@ -18,26 +18,6 @@ from skinspire_db.postgres.target import Target
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
-# Whether a column is of a type whose values are oids, or of one made of such, or of one of these kinds.
-OIDS = """
-    EXISTS (SELECT FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_type e ON e.oid = t.typelem
-            LEFT JOIN pg_type b ON b.oid = coalesce(nullif(t.typbasetype, 0), e.typbasetype)
-            LEFT JOIN pg_type be ON be.oid = b.typelem
-            WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-              AND (t.typname ~ '^_?reg' OR b.typname ~ '^_?reg' OR t.typtype IN ({kinds}) OR e.typtype IN ({kinds})
-                   OR b.typtype IN ({kinds}) OR be.typtype IN ({kinds})))
-"""
-# Every table that has rows of its own: also the tools', which a copy brings along, but not extensions', whose rows a dump
-# leaves to them, nor materialized views, which are made anew. The last column: whether the rows' own hash would be of oids,
-# which mean something else in a copy: an enum's label, a table's name.
-NAME = """format('"%%s"."%%s"', replace(n.nspname, '"', '""'), replace(c.relname, '"', '""'))"""
-TABLES = f"""
-    SELECT n.nspname, c.relname, pg_table_size(c.oid), {OIDS.format(kinds="'c', 'e'")}
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND {objects.USER_RELATION}
-      AND (%(only)s::text[] IS NULL OR {NAME} = ANY (%(only)s))
-    ORDER BY 3 DESC, 1, 2
-"""  # noqa: S608
 SEQUENCES = f"""
     SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind = 'S' AND {objects.USER_SCHEMA} ORDER BY 1, 2
@@ -65,23 +45,22 @@ SPELLING = """
 CAST = lazy_regex(
     r"::(?:character varying|double precision|time(?:stamp)? with(?:out)? time zone|[\w.\"]+)(?:\([\d, ]+\))?(?:\[\])*"
 )
-# The rows' own hash function takes half the time of their text's, but is the server's, of one major version.
-# Not t::text: the table's owner may have made a cast of its rows to text, which would run with our rights.
-OF_RECORD, OF_TEXT = "hash_record_extended(t, 0)", "hashtextextended(format('%s', t), 0)"
-COUNTED = "0"  # in place of a hash: the rows are only counted
 BATCH = 100  # sequences whose locks are held at once
+PART = 8192  # blocks: larger tables are hashed in parts, by several sessions
 
 
 @dataclass(frozen=True)
 class Fingerprint:
     """`tables`: quoted name -> [rows, hash]; `sequences`: quoted name -> [last value, is called]; `definitions`: as the
-    catalogue has them, name -> hash. Hashes can be compared with those of a server of the same `major` version only.
+    catalogue has them, name -> hash. Hashes can be compared with those of a server of the same `major` version only, and of
+    the same kind: `row_hash`, as row_hash has them.
     """
 
     tables: dict[str, list[Any]]
     sequences: dict[str, list[Any]]
     definitions: dict[str, str]
     major: int
+    row_hash: str = row_hash.FORMER
 
     @property
     def rows(self) -> int:
@@ -115,6 +94,7 @@ def take(
     comments: bool = True,
     together: Mapping[str, str] | None = None,
     known: Rows | None = None,
+    kind: str = row_hash.CURRENT,
     watched: tuple[Sessions, ...] = (),
 ) -> Fingerprint:
     """The fingerprint of a database, taken on one snapshot.
@@ -130,6 +110,7 @@ def take(
         comments: definitions count with their comments.
         together: more partitions whose rows can be in another one in a copy, as `redivided` has them.
         known: the rows of tables that need not be read again.
+        kind: of the rows' hashes; that of the fingerprint with which it is to be compared.
         watched: sets that hold the connections while they hash tables; see `meanwhile`.
 
     Raises:
@@ -138,7 +119,7 @@ def take(
         psycopg.Error: what PostgreSQL refuses.
     """
     own: Sessions = set()
-    options: dict[str, Any] = {"jobs": jobs, "only": only, "where": where, "counted": counted, "known": known}
+    options: dict[str, Any] = {"jobs": jobs, "only": only, "where": where, "counted": counted, "known": known, "kind": kind}
     with connections.connect(target, operation) as first, meanwhile(own) as pool:
         snapshot = _begin(first, target, at)
         tables = pool.submit(rows, target, operation, at=snapshot, watched=(*watched, own), **options)
@@ -146,7 +127,7 @@ def take(
         described = {key: digest(str(value)) for key, value in definitions.snapshot(first, comments=comments).items()}
         found = _together(tables.result(), redivided(first) | dict(together or {}))
         first.rollback()
-        return Fingerprint(found, sequences, described, first.info.server_version // 10_000)
+        return Fingerprint(found, sequences, described, first.info.server_version // 10_000, kind)
 
 
 def redivided(connection: Connection) -> dict[str, str]:
@@ -159,9 +140,21 @@ def _together(found: Rows, roots: dict[str, str]) -> Rows:
     """The rows with those of such partitions as one table's."""
     kept = {name: row for name, row in found.items() if name not in roots}
     for name in found.keys() & roots.keys():
-        count, hashed = kept.get(roots[name], [0, "0"])
-        kept[roots[name]] = [count + found[name][0], str(int(hashed) + int(found[name][1]))]
+        kept[roots[name]] = _sum(kept.get(roots[name]), found[name])
     return dict(sorted(kept.items()))
+
+
+def _sum(one: list[Any] | None, other: list[Any]) -> list[Any]:
+    """The number and hash of the rows of both."""
+    count, hashed = one or (0, "0")
+    return [count + other[0], str(int(hashed) + int(other[1]))]
+
+
+def _parts(blocks: int) -> Iterator[str]:
+    """Conditions that divide a table by its blocks; the last part has no end."""
+    for start in range(0, max(blocks, 1), PART):
+        end = f" AND t.ctid < '({start + PART},0)'" if start + PART < blocks else ""
+        yield f"t.ctid >= '({start},0)'{end}" if blocks > PART else "true"
 
 
 def rows(
@@ -174,24 +167,27 @@ def rows(
     where: Mapping[str, str] | None = None,
     counted: frozenset[str] = frozenset(),
     known: Rows | None = None,
+    kind: str = row_hash.CURRENT,
     watched: tuple[Sessions, ...] = (),
 ) -> Rows:
     """The tables of the fingerprint, which take the most time. Arguments and errors are those of `take`."""
     found, own = dict(known or {}), Sessions()
     with connections.connect(target, operation) as first, meanwhile(own, jobs) as pool:
         snapshot = _begin(first, target, at)
-        # Asked for by name: another one's size cannot be had while it is being filled.
-        listed = first.execute(TABLES.encode(), {"only": None if only is None else list(only)}).fetchall()
+        listed = [each for each in row_hash.tables(first, kind, only) if each[0] not in found]
+        if jobs > 1 and (divided := [name for name, blocks, _ in listed if blocks > PART]):
+            # A rewrite of a table between two parts would move rows from one to the other.
+            first.execute(f"LOCK TABLE ONLY {', ONLY '.join(divided)} IN ACCESS SHARE MODE".encode())
         wanted = [
-            (name, (where or {}).get(name, "true"), COUNTED if name in counted else OF_TEXT if by_text else OF_RECORD)
-            for schema, table, _, by_text in listed
-            if (name := objects.quoted_name(schema, table)) not in found
+            (name, f"{part} AND {(where or {}).get(name, 'true')}", row_hash.COUNTED if name in counted else hashed)
+            for name, blocks, hashed in listed
+            for part in _parts(blocks if jobs > 1 else 0)
         ]
-        queue = iter(wanted)  # each session takes the next table when it has finished one
+        queue = iter(wanted)  # each session takes the next part when it has finished one
         shares = [pool.submit(_hash, target, operation, snapshot, queue, (*watched, own)) for _ in wanted[:jobs]]
         large = _large_objects(first) if only is None else None
-        for share in shares:
-            found |= share.result()
+        for name, row in (each for share in shares for each in share.result()):
+            found[name] = _sum(found.get(name), row)
         first.rollback()
     return {name: found[name] for name in sorted(found)} | ({"large objects": large} if large else {})
 
@@ -254,6 +250,8 @@ def differences(
                 yield f"{what} is extra"
             elif part == "tables" and first[name][0] != second[name][0]:
                 yield f"{what} has {second[name][0]} rows, not {first[name][0]}"
+            elif part == "tables" and one.row_hash != other.row_hash:
+                yield f"{what} cannot be compared: its rows' hashes are of two kinds, {one.row_hash} and {other.row_hash}"
             elif first[name] != second[name] and (part == "sequences" or one.major == other.major):
                 yield f"{what} differs"
 
@@ -277,10 +275,10 @@ def _values(connection: Connection, sequences: list[str]) -> Rows:
 
 def _hash(
     target: Target, operation: str, snapshot: str, tables: Iterator[tuple[str, str, str]], watched: tuple[Sessions, ...]
-) -> Rows:
+) -> list[tuple[str, list[Any]]]:
     import psycopg
 
-    found: Rows = {}
+    found = []
     with connections.connect(target, operation) as connection:
         _begin(connection, target, snapshot)
         for sessions in watched:
@@ -288,9 +286,9 @@ def _hash(
         try:
             for name, where, hashed in tables:
                 try:
-                    found[name] = _rows(connection, name, where, hashed)
-                except psycopg.errors.UndefinedFunction:  # a type that has no hash function, json for one
-                    found[name] = _rows(connection, name, where, OF_TEXT)
+                    found.append((name, _rows(connection, name, where, hashed)))
+                except psycopg.errors.UndefinedFunction:  # the former kind, of a type that has none: json
+                    found.append((name, _rows(connection, name, where, row_hash.OF_TEXT)))
         finally:
             for sessions in watched:
                 sessions.discard(connection)

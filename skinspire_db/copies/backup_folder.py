@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from skinspire_db.catalog.fingerprint import Fingerprint
+from skinspire_db.catalog.row_hash import KINDS
 from skinspire_db.config.project import Project, expanded, replace, write_atomically
 from skinspire_db.errors import BackupInvalid, UsageError
 
 MANIFEST, DATA, VERIFIED = "manifest.json", "data", "verified.json"
 CONTINUOUS = ".continuous"  # the end of a folder's name: base backups and WAL, of skinspire_db.recovery
-FORMAT = 1
+FORMAT = 2  # 1 had the former kind of hashes alone
 TIME = "%Y%m%dT%H%M%SZ"
 
 
@@ -145,6 +146,8 @@ def _check(manifest: Manifest) -> None:
     numbers = (manifest.server_version, manifest.dump_version, manifest.size, manifest.contents.major)
     if not all(isinstance(each, int) for each in numbers) or not isinstance(manifest.environment, str):
         raise TypeError
+    if manifest.contents.row_hash not in KINDS:
+        raise ValueError
     if not all(isinstance(value, str) for each in manifest.properties for value in each):
         raise TypeError
     _ = [(name, *value) for part in (manifest.contents.sequences, manifest.files) for name, value in part.items()]

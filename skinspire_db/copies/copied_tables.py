@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from skinspire_db.catalog import objects
-from skinspire_db.catalog.fingerprint import OIDS, redivided
+from skinspire_db.catalog.fingerprint import redivided
 from skinspire_db.catalog.objects import quoted_name as quoted_name
+from skinspire_db.catalog.row_hash import OIDS
 from skinspire_db.errors import UsageError
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.target import Target

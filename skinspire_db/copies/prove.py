@@ -73,7 +73,7 @@ def _verify(backup: Backup, running: Running, *, full: bool, jobs: int) -> None:
         restore.refuse_by_contents(tools, source, running)
         aside = restore.scratch(tools, source, running)
         restore.fill(source, aside, jobs, running)
-        after = fingerprint.take(aside, running.operation, jobs=jobs)
+        after = fingerprint.take(aside, running.operation, jobs=jobs, kind=backup.manifest.contents.row_hash)
         parts = restore.compared(running)
         found = list(fingerprint.differences(backup.manifest.contents, after, of=parts))
         same = "as in the manifest" + (", but for who owns what and may do what" if "unowned" in parts else "")

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from shlex import quote
 
-from skinspire_db.catalog import fingerprint
+from skinspire_db.catalog import fingerprint, row_hash
 from skinspire_db.config import environment
 from skinspire_db.config.environment import Environment
 from skinspire_db.config.project import expanded
@@ -117,7 +117,8 @@ def _build(source: Source, backup: Backup | None, jobs: int, empty: bool, runnin
         _refuse_stamp(aside, running.target)
         summary.numbers = {"jobs": jobs}
     with running.step("compare") as summary:
-        after = fingerprint.take(aside, running.operation, jobs=jobs)
+        kind = source.manifest.contents.row_hash if source.manifest else row_hash.CURRENT
+        after = fingerprint.take(aside, running.operation, jobs=jobs, kind=kind)
         summary.numbers = after.numbers | {"definitions": len(after.definitions)}
         if source.manifest is None:
             running.note("the dump has no manifest: that all rows are there is what the program that restored it says")

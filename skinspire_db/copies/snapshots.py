@@ -224,7 +224,7 @@ def _foresee(name: str, running: Running) -> None:
     """Name what a restore would lose; nothing is changed."""
     found = _found(name, running)
     with running.step("compare") as summary:
-        _name_losses(_now(running.target, running.operation), found.held, summary)
+        _name_losses(_now(running.target, running.operation, found.held.row_hash), found.held, summary)
 
 
 def _restore(name: str, running: Running) -> Target:
@@ -232,7 +232,7 @@ def _restore(name: str, running: Running) -> Target:
     found = _found(name, running)
     sessions: fingerprint.Sessions = set()
     with fingerprint.meanwhile(sessions) as pool:
-        now = pool.submit(_now, target, operation, (sessions,))
+        now = pool.submit(_now, target, operation, found.held.row_hash, (sessions,))
         with running.step("copy") as summary:
             with progress.made(target, found.size, running.report.transfer):
                 aside = running.scratch(template=found.database)
@@ -244,17 +244,17 @@ def _restore(name: str, running: Running) -> Target:
                     running.note(f"left out: {left}")
             summary.numbers = {"method": "template"}
         with running.step("compare") as summary:
-            held = fingerprint.take(aside, operation, jobs=1)
+            held = fingerprint.take(aside, operation, jobs=1, kind=found.held.row_hash)
             template.compare(found.held, _brief(held), summary)
             summary.numbers["definitions"] = len(held.definitions)
             _name_losses(now.result(), found.held, summary)
     return aside
 
 
-def _now(target: Target, operation: str, watched: tuple[fingerprint.Sessions, ...] = ()) -> Fingerprint | None:
-    """What the database holds; None where there is none."""
+def _now(target: Target, operation: str, kind: str, watched: tuple[fingerprint.Sessions, ...] = ()) -> Fingerprint | None:
+    """What the database holds, with hashes of that kind; None where there is no database."""
     try:
-        return _brief(fingerprint.take(target, operation, jobs=1, watched=watched))
+        return _brief(fingerprint.take(target, operation, jobs=1, kind=kind, watched=watched))
     except DatabaseMissing:
         return None
 

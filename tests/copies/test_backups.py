@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -17,6 +18,10 @@ from pathlib import Path
 import pytest
 from conftest import CHECKOUT, Project, dump
 from support import backups, both, database, edit, leftovers, pg_dump, without_names
+
+from skinspire_db.catalog import fingerprint, row_hash
+from skinspire_db.config.policy import Policy
+from skinspire_db.postgres.target import Target
 
 
 @pytest.fixture
@@ -120,10 +125,32 @@ def test_a_backup_is_proved_where_roles_are_missing(clinic: Project) -> None:
     assert any(ghost in note for note in outcome.json["notes"]), "and whose it was is said"
 
 
+@pytest.mark.slow
+def test_a_backup_of_before_has_the_former_hashes(kept: Project) -> None:
+    """Its manifest names no kind; what it holds is compared all the same, in the restore too."""
+    assert kept.invoke("backup.create", "--env=test").code == 0
+    (backup,) = backups(kept)
+    source = Target("test", Policy(), kept.address.parameters | {"dbname": database(kept, "TEST")})
+    former = fingerprint.take(source, "test", kind=row_hash.FORMER).as_dict()
+    assert former.pop("row_hash") == row_hash.FORMER
+    current = json.loads((backup / "manifest.json").read_text())["fingerprint"]
+    assert current["row_hash"] == row_hash.CURRENT and former["tables"].keys() == current["tables"].keys()
+    edit(backup, fingerprint=former, format=1)
+    for command in (("backup.verify", "--env=test", "--full"), ("backup.restore", "--env=test")):
+        outcome = kept.invoke(*command)
+        assert outcome.code == 0, outcome.err
+    former["tables"]['"public"."patients"'][1] = "1"
+    edit(backup, fingerprint=former, format=1)
+    outcome = kept.invoke("backup.verify", "--env=test", "--full")
+    assert outcome.code == 3 and 'table "public"."patients" differs' in outcome.out + outcome.err, outcome.out
+    edit(backup, fingerprint=former | {"row_hash": "nonesuch"})
+    assert "damaged" in kept.invoke("backup.verify", "--env=test").err
+
+
 SLOW_HASH = """
-from skinspire_db.catalog import fingerprint
+from skinspire_db.catalog import row_hash
 from invoke.main import program
-fingerprint.OF_RECORD = fingerprint.OF_TEXT = "(SELECT 0 FROM pg_sleep(60))"
+row_hash._of = lambda elements: "(SELECT 0 FROM pg_sleep(60))"
 program.run(["invoke", "-r", {root!r}, "backup.create", "--env=dev"])
 """
 
