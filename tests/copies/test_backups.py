@@ -144,7 +144,7 @@ def test_a_backup_of_before_has_the_former_hashes(kept: Project) -> None:
     outcome = kept.invoke("backup.verify", "--env=test", "--full")
     assert outcome.code == 1 and 'table "public"."patients" differs' in outcome.out + outcome.err, outcome.out
     edit(backup, fingerprint=former | {"row_hash": "nonesuch"})
-    assert "damaged" in kept.invoke("backup.verify", "--env=test").err
+    assert "damaged" in kept.invoke("backup.verify", f"--file={backup}").err
 
 
 SLOW_HASH = """
