@@ -25,12 +25,14 @@ class FarServer:
         connections: How many were opened.
         turns: What the client sent first in each round trip, connections of all commands in their order. A round trip begins
             with what is sent after an answer: statements that go together are one.
+        moments: When each of them arrived, by time.monotonic().
     """
 
     def __init__(self, host: str, port: int, delay: float = DELAY) -> None:
         self._behind, self._delay = (host, port), delay
         self.port, self.connections = 0, 0
         self.turns: list[bytes] = []
+        self.moments: list[float] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -108,6 +110,7 @@ class FarServer:
                 if asks and answered.is_set() and not piece.startswith(b"X\0\0\0\4"):  # the farewell has no answer
                     answered.clear()
                     self.turns.append(piece)
+                    self.moments.append(self._loop.time())
                 under_way.put_nowait((self._loop.time() + self._delay, piece))
             under_way.put_nowait((self._loop.time() + self._delay, b""))
             await delivery

@@ -73,6 +73,8 @@ def declared(project: Project, files: Iterable[SqlFile]) -> FunctionSchema:
             f"function_schema = {name!r} in pyproject.toml is no name for a schema of the application",
             remedy='write it as function_schema = "skinspire", of a-z, 0-9 and _',
         )
+    if name == PUBLIC:  # then nothing is placed, and no file need be searched for what it makes
+        return FunctionSchema()
     return FunctionSchema(name, frozenset(each for file in files for each in made_in_public(file)))
 
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import time
+from functools import partial
 from pathlib import Path
 
-from .harness import CHECKOUT, Figure, bench, medians, timed
+from .bench_far import Far, FarServer
+from .harness import CHECKOUT, Figure, bench, medians, processor_time, timed
+
+LOOKS = ("db.verify", "db.prepare", "triggers.status", "db.drift")
 
 
 def bench_list() -> list[Figure]:
@@ -22,6 +27,36 @@ def bench_list() -> list[Figure]:
             rounds=21,
         )
     return [Figure("invoke --list", ours, "the same with an empty tasks.py", empty, 1.15)]
+
+
+def bench_start() -> list[Figure]:
+    """What a command takes until its first query reaches the server, and its processor time, over `invoke --list`."""
+    with bench() as project, FarServer("127.0.0.1", project.server.start().port, delay=0) as server:
+        far = Far(project, server)
+
+        def until_first_query(command: str) -> float:
+            before, started = len(server.turns), time.monotonic()
+            far.invoke(command)
+            queries = zip(server.turns[before:], server.moments[before:], strict=True)
+            return next(moment for turn, moment in queries if turn[:1] in (b"Q", b"P")) - started
+
+        far.invoke("db.setup")
+        for look in LOOKS:  # what is kept between commands
+            far.invoke(look)
+        list_, *looks = medians(
+            lambda: far.invoke("--list"), *(partial(until_first_query, look) for look in LOOKS), rounds=11
+        )
+        least, *whole = medians(
+            *(partial(processor_time, partial(far.invoke, each)) for each in ("--list", *LOOKS)), rounds=11
+        )
+    figures = [
+        Figure(f"`{look}` until its first query, over `invoke --list`", seconds - list_, "a fixed 0.12 s", 0.12, 1)
+        for look, seconds in zip(LOOKS, looks, strict=True)
+    ]
+    return figures + [
+        Figure(f"`{look}`, processor time", seconds, "`invoke --list`", least, 3)
+        for look, seconds in zip(LOOKS, whole, strict=True)
+    ]
 
 
 def bench_setup() -> list[Figure]:

@@ -62,6 +62,14 @@ def timed(*command: str, cwd: Path | None = None, env: dict[str, str] | None = N
     return time.perf_counter() - started
 
 
+def processor_time(run: Callable[[], object]) -> float:
+    """Seconds of the processor that the processes take which `run` starts and waits for."""
+    before = os.times()
+    run()
+    after = os.times()
+    return after.children_user + after.children_system - before.children_user - before.children_system
+
+
 @dataclass(frozen=True)
 class Bench:
     """A project folder with a warm server of its own."""
