@@ -11,7 +11,7 @@ from pathlib import Path
 from .harness import CHECKOUT, Bench, Figure, bench, timed
 
 sys.path.append(str(CHECKOUT / "tests"))
-from far_server import FarServer
+from far_server import FarServer as FarServer
 
 ROUNDS = 5
 PEER = "a fixed time"

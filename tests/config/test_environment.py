@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import Project
 
-from skinspire_db.config import environment
+from skinspire_db.config import environment, urls
 from skinspire_db.config import project as settings
 from skinspire_db.errors import InvalidSetting, UnknownEnvironment
 from skinspire_db.postgres.target import target_of
@@ -259,3 +260,48 @@ def test_the_env_tasks(make_project: Callable[..., Project]) -> None:
 def test_switch_says_when_something_stronger_is_set(make_project: Callable[..., Project]) -> None:
     project = make_project(SKINSPIRE_ENV="dev")
     assert "dev (SKINSPIRE_ENV" in project.invoke("env.switch", "--env=test").out
+
+
+def test_a_plain_url_is_what_sqlalchemy_makes_of_it() -> None:
+    """libpq reads it, so that SQLAlchemy need not be loaded: both must read each that counts as plain alike."""
+    draw = random.Random(1)
+    words = [
+        "a",
+        "Bob",
+        "x_1",
+        "a.b",
+        "-x",
+        "!",
+        "$x",
+        "*",
+        "+",
+        "=;",
+        "%41",
+        "%40",
+        "%2F",
+        "%3Ab",
+        "%7e",
+        "%20",
+        "%25",
+        "%25%34",
+        "%3f%23",
+    ]
+
+    def word() -> str:
+        return "".join(draw.choices(words, k=draw.randint(1, 3)))
+
+    for _ in range(200):
+        given = draw.choice(["postgres", "postgresql", "postgresql+psycopg"]) + "://"
+        given += draw.choice(["", f"{word()}@", f"{word()}:{word()}@"]) + draw.choice(["h", "127.0.0.1", "DB.example"])
+        given += draw.choice(["", ":5432", ":1", ":99999"]) + draw.choice(["/db", "/a.b", "/x-y", "/_"])
+        given += draw.choice(["", "?sslmode=require", "?sslrootcert=/a/b.pem", "?connect_timeout=3"])
+        plain = urls._plain(given)
+        assert plain and plain == urls._by_sqlalchemy(given, "URL", ""), given
+        assert type(plain.get("port", 1)) is int
+
+
+@pytest.mark.parametrize(
+    "given", ["u:p@h:0/d", "u:@h/d", "u:%C3%A4@h/d", "u:a@b@h/d", "h1,h2/d", "h/d?a=1&b=2", "h/d?service=x", "/d", "h/%64"]
+)
+def test_a_url_that_the_two_may_read_differently_is_not_plain(given: str) -> None:
+    assert urls._plain(f"postgresql://{given}") == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import shlex
 import subprocess
@@ -64,3 +65,17 @@ def test_a_reader_of_the_list_that_goes_away_is_no_error() -> None:
         assert process.stdout and process.stderr
         process.stdout.close()
         assert process.stderr.read() == b"" and process.wait(60) == 0
+
+
+def test_commands_of_a_row_share_no_flags(project: Project) -> None:
+    """The parser copies the flags of the command that it comes to, and not before that those of all commands."""
+    typed = ["env.status", "--env=dev", "env.status", "--env=test", "env.status"]
+    assert [line.split()[1] for line in project.invoke(*typed).out.splitlines() if line.split()[:1] == ["environment"]] == [
+        "dev", "test", "dev",
+    ]  # fmt: skip
+    program = Program(namespace=tasks.collections())
+    program.create_config()
+    program.parse_core(["invoke"])
+    program.parse_collection()
+    contexts = program._make_parser().contexts
+    assert copy.deepcopy(contexts) is contexts and "db.verify" in contexts and "__class__" not in contexts

@@ -54,6 +54,44 @@ def test_list_imports_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+NEEDLESS = ("adoption", "clinic.models", "copies", "doctor", "operations.migrate", "recovery", "rehearsal")
+HEAVY = ("sqlalchemy", "alembic", *(f"skinspire_db.{name}" for name in NEEDLESS))
+
+
+def test_the_operations_import_what_they_need_when_they_run() -> None:
+    code = "import sys; from skinspire_db.operations import db, triggers; from skinspire_db.terminal import console; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    heavy = (
+        *HEAVY,
+        "psycopg",
+        "tabulate",
+        "wcwidth",
+        "skinspire_db.inspection",
+        "skinspire_db.migrations",
+        "skinspire_db.schema",
+    )
+    assert [name for name in loaded if name.startswith(heavy)] == []
+
+
+@pytest.mark.slow
+def test_what_the_looks_of_a_day_import(clinic: Project) -> None:
+    """Their start is most of what they take. One process runs all four, after what is kept between commands was computed."""
+    looks = ("db.verify", "db.prepare", "triggers.status", "db.drift")
+    for look in looks:
+        assert clinic.invoke(look).code == 0
+    code = (
+        "import sys; from invoke import Program\n"
+        "for look in sys.argv[2:]: Program().run(['invoke', '-r', sys.argv[1], look], exit=False)\n"
+        "print(*sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(CHECKOUT), *looks]
+    done = subprocess.run(command, env=clinic.environment, cwd=clinic.root, capture_output=True, text=True, check=True)
+    loaded = done.stdout.splitlines()[-1].split()
+    assert [name for name in loaded if name.startswith(HEAVY)] == []
+    library = [name for name in loaded if name.startswith("skinspire_db.") and not name.startswith("skinspire_db.tasks")]
+    assert 60 < len(library) <= 130, library
+
+
 def test_importing_the_package_imports_no_sqlalchemy() -> None:
     code = "import sys, skinspire_db; print('sqlalchemy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
