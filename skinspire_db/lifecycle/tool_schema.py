@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
+PARTS = ("stamp", "journal", "ledger", "reference")
+EXISTS = f"SELECT count(to_regclass('skinspire_tools.' || part)) FROM unnest('{{{','.join(PARTS)}}}'::text[]) AS part"  # noqa: S608
+
 
 def sql_folder() -> Path:
     """The folder sql/: inside the package when installed from a wheel, beside it in a checkout."""
@@ -18,19 +21,16 @@ def sql_folder() -> Path:
 
 def exists(connection: Connection) -> bool:
     """Whether this database has the tables; false also for one that an older version only began."""
-    parts = ("stamp", "journal", "ledger", "reference")
-    query = "SELECT count(to_regclass('skinspire_tools.' || part)) FROM unnest(%s::text[]) AS part"
-    return connection.execute(query, (list(parts),)).fetchone() == (len(parts),)
+    return connection.execute(EXISTS.encode()).fetchone() == (len(PARTS),)
 
 
 def ensure(connection: Connection) -> None:
     """Make the tables when they are missing or laid out by another version of the tools, in the caller's transaction."""
     layout = (sql_folder() / "bookkeeping.sql").read_bytes()
     mark = f"skinspire-db bookkeeping, layout {hashlib.sha256(layout).hexdigest()[:16]}"
-    comment = connection.execute("SELECT obj_description(to_regnamespace('skinspire_tools')::oid, 'pg_namespace')").fetchone()
-    if comment != (mark,) or not exists(connection):
-        connection.execute(layout)
-        connection.execute(f"COMMENT ON SCHEMA skinspire_tools IS '{mark}'".encode())
+    query = f"SELECT obj_description(to_regnamespace('skinspire_tools')::oid, 'pg_namespace'), ({EXISTS})"
+    if connection.execute(query.encode()).fetchone() != (mark, len(PARTS)):
+        connection.execute(layout + f"\n; COMMENT ON SCHEMA skinspire_tools IS '{mark}'".encode())
 
 
 def forget(connection: Connection) -> None:

@@ -19,16 +19,68 @@ if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
 
+Live = dict[tuple[str, str], LiveTrigger]  # by table and name
+
+
+def at_once(connection: Connection, wanted: Iterable[tuple[dict[str, Wanted], Entry | None]], live: Live) -> Live | None:
+    """Make the wanted triggers of several files that are missing or wrong, in one message.
+
+    Args:
+        connection: Where.
+        wanted: The triggers of each file, and the ledger's entry of it.
+        live: The triggers that are there.
+
+    Returns:
+        The triggers that are there then; None where nothing was made: PostgreSQL refuses one, or two files want one name.
+    """
+    import psycopg
+
+    remade = [each for triggers, entry in wanted for each in _remade(triggers, entry, live)]
+    statements = [each.statement(connection) for each in remade]
+    if not statements or len({(each.table, each.attachment.trigger) for each in remade}) < len(remade):
+        return None
+    try:
+        connection.execute(b"SAVEPOINT attaching")
+        search_path.after_each(connection, [(";\n".join([*statements, "RELEASE SAVEPOINT attaching"]), "public")], ())
+    except psycopg.Error:
+        if connection.closed:
+            raise
+        connection.execute(b"ROLLBACK TO SAVEPOINT attaching; RELEASE SAVEPOINT attaching")
+        return None
+    return ledger.live_triggers(connection)
+
+
+def _remade(wanted: dict[str, Wanted], entry: Entry | None, live: Live) -> list[Wanted]:
+    """Those that are not as the ledger has them, or are missing."""
+    known = entry.triggers if entry else {}
+    found = []
+    for key, each in wanted.items():
+        now = MadeTrigger.of(each, live.get((each.table, each.attachment.trigger)))
+        # The shape differs in a restored database, and a ledger of earlier tools has none: it says nothing here.
+        if key not in known or replace(known[key], shape=now.shape) != now:
+            found.append(each)
+    return found
+
+
 def attach(
     connection: Connection,
     file: SqlFile,
     wanted: dict[str, Wanted],
     entry: Entry | None,
-    live: dict[tuple[str, str], LiveTrigger],
+    live: Live,
+    after: Live | None = None,
 ) -> tuple[int, dict[str, MadeTrigger]]:
     """Make the wanted triggers of a file that are missing or wrong, also in `live`.
 
     One that is right is left alone: CREATE TRIGGER takes a lock that waits for every writer.
+
+    Args:
+        connection: Where.
+        file: The file.
+        wanted: Its triggers.
+        entry: The ledger's entry of it.
+        live: The triggers that are there.
+        after: Those that are there since `at_once` has made them; None where it has not.
 
     Returns:
         How many were made or switched on, and what the ledger is to have of all of them.
@@ -41,26 +93,23 @@ def attach(
 
     known = entry.triggers if entry else {}
     enabled = entry is None or entry.disabled_by is None
-    statements: list[str] = []
+    remade = _remade(wanted, entry, live)
     switched: list[tuple[str, str]] = []
     made: dict[str, MadeTrigger] = {}
     for key, each in wanted.items():
         present = live.get((each.table, each.attachment.trigger))
         made[key] = MadeTrigger.of(each, present)
-        # The shape differs in a restored database, and a ledger of earlier tools has none: it says nothing here.
-        remade = key not in known or replace(known[key], shape=made[key].shape) != made[key]
-        if remade:
-            statements.append(each.statement(connection))
         # What is made is enabled; what exists is as it is.
-        if (remade or present is None or present.enabled) != enabled:
+        if (each in remade or present is None or present.enabled) != enabled:
             switched.append((each.table, each.attachment.trigger))
-    if statements:
+    if remade:
         try:
-            with search_path.application(connection):
-                connection.execute("; ".join(statements).encode())
+            if after is None:
+                with search_path.application(connection):
+                    connection.execute("; ".join(each.statement(connection) for each in remade).encode())
         except psycopg.Error as error:  # the positions in PostgreSQL's errors are in these statements, not in the file
             raise refusal(file, error, file.line("attach")) from None
-        live |= ledger.live_triggers(connection)
+        live |= after or ledger.live_triggers(connection)
         theirs = []
         for key, each in wanted.items():
             former, made[key] = made[key], MadeTrigger.of(each, live[each.table, each.attachment.trigger])
@@ -69,7 +118,7 @@ def attach(
         if theirs:
             raise not_ours(file, theirs)
     _alter(connection, switched, enabled=enabled)
-    return len(statements) + (len(switched) if enabled else 0), made
+    return len(remade) + (len(switched) if enabled else 0), made
 
 
 def drop(connection: Connection, triggers: Iterable[MadeTrigger]) -> int:

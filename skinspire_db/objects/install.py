@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from skinspire_db.errors import NotOurs
 from skinspire_db.lifecycle import tool_schema
@@ -23,9 +23,10 @@ from skinspire_db.objects import (
 from skinspire_db.objects.dependents import Saved
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.objects.kinds import KINDS, POLICY, TRIGGER, Kind, of_file
-from skinspire_db.objects.ledger import Entry
+from skinspire_db.objects.ledger import Entry, MadeTrigger
 from skinspire_db.objects.making import Making
 from skinspire_db.objects.refusals import together, two_makers
+from skinspire_db.postgres import side_by_side
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
@@ -57,9 +58,9 @@ def install(
         NotApplicable: A demanded file is not applicable. Others that are not are not installed.
     """
     tool_schema.ensure(connection)
-    idle, files = len(files), needs.applicable(connection, files)
-    idle -= len(files)
-    entries = ledger.read(connection)
+    asked: list[Callable[[Connection], Any]] = [lambda reader: needs.applicable(reader, files), ledger.read]
+    able, entries = side_by_side.run(connection, *asked)
+    idle, files = len(files) - len(able), able
     making = Making(connection, entries)
     making.make(files)
     functions = making.made
@@ -74,13 +75,16 @@ def install(
     for name, objects in functions.items():
         if any(each.key in objects for each in before):  # it has its former owner again
             functions[name] = live.recorded(connection, objects)
-    among = ledger.tables(connection)
+    asked = [ledger.tables, ledger.live_triggers]
+    among, present = side_by_side.run(connection, *asked)
     wanted = {file.name: ledger.wanted(among, file) for file in files}
     kept_keys = {key for each in wanted.values() for key in each}
-    present = ledger.live_triggers(connection)
     attached = off = noted = 0
     clashes: list[NotOurs] = []
     tenant_roles.make(connection, files)
+    triggers_of = [(wanted[file.name], entries.get(file.name)) for file in files if file.kind is not POLICY]
+    after = attaching.at_once(connection, triggers_of, present)
+    changes: list[tuple[SqlFile, dict[str, str], dict[str, MadeTrigger]]] = []
     for file in files:
         entry = entries.get(file.name)
         try:
@@ -88,17 +92,18 @@ def install(
                 changed, triggers = policies.attach(connection, file, entry)
                 kept_keys |= triggers.keys()
             else:
-                changed, triggers = attaching.attach(connection, file, wanted[file.name], entry, present)
+                changed, triggers = attaching.attach(connection, file, wanted[file.name], entry, present, after)
         except NotOurs as clash:
             clashes.append(clash)
             continue
         attached += changed
         if entry is None or (entry.sha256, entry.functions, entry.triggers) != (file.sha256, functions[file.name], triggers):
-            ledger.write(connection, file, functions[file.name], triggers)
+            changes.append((file, functions[file.name], triggers))
             noted += entry is not None and entry.sha256 != file.sha256
         off += len(triggers) if entry and entry.disabled_by else 0
     if clashes:
         raise together(clashes)
+    ledger.write(connection, changes)
     leftovers = [entries[name] for name in functions if name in entries] + list(gone.values())
     turned_off = any(of_file(name) is POLICY for name in gone) and tenant_roles.of_files(files) is None
     retired = former_roles.of_tenancy(connection) if turned_off else []

@@ -102,15 +102,23 @@ def switched_off(connection: Connection) -> dict[str, bool]:
     return dict(connection.execute(f"SELECT ledger.name, ledger.disabled_by IS NOT NULL {FROM_LEDGER}".encode()).fetchall())
 
 
-def write(connection: Connection, file: SqlFile, functions: dict[str, str], triggers: dict[str, MadeTrigger]) -> None:
-    """Enter the file as installed now; a wish that its triggers be off stays."""
+def write(connection: Connection, files: Iterable[tuple[SqlFile, dict[str, str], dict[str, MadeTrigger]]]) -> None:
+    """Enter files as installed now, with their functions and triggers; a wish that a file's triggers be off stays."""
+    if not (rows := [
+        (file.name, file.version, file.sha256, json.dumps(functions), json.dumps(triggers, default=vars))
+        for file, functions, triggers in files
+    ]):  # fmt: skip
+        return
     connection.execute(
         """
-        INSERT INTO skinspire_tools.ledger (name, version, sha256, functions, triggers) VALUES (%s, %s, %s, %s, %s)
+        INSERT INTO skinspire_tools.ledger (name, version, sha256, functions, triggers)
+        SELECT name, version, sha256, functions::jsonb, triggers::jsonb
+        FROM unnest(%s::text[], %s::int[], %s::text[], %s::text[], %s::text[])
+             AS f (name, version, sha256, functions, triggers)
         ON CONFLICT (name) DO UPDATE SET (version, sha256, functions, triggers, installed_at, installed_by)
             = (EXCLUDED.version, EXCLUDED.sha256, EXCLUDED.functions, EXCLUDED.triggers, now(), session_user)
         """,
-        (file.name, file.version, file.sha256, json.dumps(functions), json.dumps(triggers, default=vars)),
+        tuple(map(list, zip(*rows, strict=True))),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from skinspire_db.errors import NotOurs
 from skinspire_db.postgres import search_path
@@ -60,7 +60,12 @@ Rows = dict[tuple[int, int], Row]  # catalogue and oid -> row
 
 def rows(connection: Connection) -> Rows:
     """Every function that is not PostgreSQL's own, every view, and the indexes of materialized ones."""
-    return {(catalogue, oid): Row(*row) for catalogue, oid, *row in search_path.rows(connection, ROWS)}
+    return rows_of(search_path.rows(connection, ROWS))
+
+
+def rows_of(found: Iterable[tuple[Any, ...]]) -> Rows:
+    """The rows that the query ROWS has found."""
+    return {(catalogue, oid): Row(*row) for catalogue, oid, *row in found}
 
 
 def definers(connection: Connection) -> set[str]:

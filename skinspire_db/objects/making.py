@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from skinspire_db.errors import NotOurs, SkinspireError, SqlFileInvalid
-from skinspire_db.objects import dependents, function_schema, live
+from skinspire_db.objects import dependents, function_schema, live, making_at_once
 from skinspire_db.objects.dependents import Saved
 from skinspire_db.objects.files import SqlFile
 from skinspire_db.objects.kinds import POLICY, TRIGGER, VIEW
@@ -77,6 +77,8 @@ class Making:
         if any(file.kind is VIEW for file in files):
             self.definers = live.definers(self.connection)
         waiting = [file for file in files if not self._is_right(file)]
+        if not self.keeps_going and making_at_once.make(self, waiting):
+            return
         clashes: list[NotOurs] = []
         rounds = 2 * len(files) + 2  # each round makes one file at least, and a file is dropped again once at most
         while waiting and rounds:
@@ -133,7 +135,7 @@ class Making:
         """Run one file; first as it stands, then with what is in its way dropped."""
         import psycopg
 
-        existing = self._existing(file)
+        existing = self.existing(file)
         # A materialized view has no OR REPLACE, and IF NOT EXISTS leaves one as it is; DROP loses grants and comments.
         anew = any(key.startswith("materialized view ") for key in existing) or (bool(existing) and file.drops)
         if not anew:
@@ -164,7 +166,7 @@ class Making:
                 raise
         self._replace(file, existing)
 
-    def _existing(self, file: SqlFile) -> list[str]:
+    def existing(self, file: SqlFile) -> list[str]:
         """The objects that the file made before, and the views that its statements name, where they exist."""
         entry = self.entries.get(file.name)
         relations = [name for kind, name, _ in file.creates() if kind == "view"]
@@ -175,7 +177,7 @@ class Making:
         found = [key for (key,) in search_path.rows(self.connection, query, (relations,))] if relations else []
         return list(dict.fromkeys([*live.fingerprints(self.connection, entry.functions if entry else ()), *found]))
 
-    def _namesakes(self, file: SqlFile) -> list[str]:
+    def namesakes(self, file: SqlFile) -> list[str]:
         """The functions that exist with a name that the file's statements have, whatever their arguments."""
         names = [name.rpartition(".")[2] for kind, name, _ in file.creates() if kind == "function"]
         wanted = [name.strip('"') if name.startswith('"') else name.lower() for name in names]
@@ -184,6 +186,10 @@ class Making:
             WHERE proname = ANY (%s) AND pronamespace <> 'pg_catalog'::regnamespace
         """
         return [key for (key,) in search_path.rows(self.connection, query, (wanted,))] if wanted else []
+
+    def are_own(self, signatures: list[str]) -> bool:
+        """Whether these functions of triggers are the role's own, and find nothing of their callers'."""
+        return not any(others or unsafe for _, others, unsafe in _owners(self.connection, signatures))
 
     def _clashes(self, file: SqlFile) -> list[str]:
         """The functions that no file made and that a trigger file would replace, found by its statements one by one."""
@@ -197,7 +203,7 @@ class Making:
         """
         names = [name.rpartition(".")[2].strip('"') for _, name, _ in file.creates()]
         there = search_path.rows(self.connection, query, (file.functions.name, names))
-        before = live.recorded(self.connection, {key for (key,) in there} - self._ours())
+        before = live.recorded(self.connection, {key for (key,) in there} - self.ours())
         found: set[str] = set()
         self.connection.execute(b"SAVEPOINT clashes")
         for statement in split(file.text, ";"):
@@ -218,7 +224,7 @@ class Making:
         """Drop what is in the file's way, and all that depends on it, and run it; other files' objects are made again."""
         import psycopg
 
-        ours = self._ours()
+        ours = self.ours()
         for name, objects in self.made.items():
             if name != file.name and (twice := [key for key in existing if key in objects]):
                 raise two_makers(file, twice[0], name)
@@ -292,7 +298,8 @@ class Making:
         self.made[file.name] = objects
         self.taken_over |= objects.keys()
 
-    def _ours(self) -> set[str]:
+    def ours(self) -> set[str]:
+        """What files have made, before or now."""
         return dependents.of_entries(self.entries.values()) | {key for objects in self.made.values() for key in objects}
 
     def _run(self, file: SqlFile, existing: Iterable[str]) -> dict[str, str]:
@@ -305,8 +312,8 @@ class Making:
             psycopg.Error: PostgreSQL refuses the file.
             SkinspireError: It has run, and made what it must not.
         """
-        ours = self._ours()
-        foreign = live.recorded(self.connection, {*existing, *self._namesakes(file)} - ours)
+        ours = self.ours()
+        foreign = live.recorded(self.connection, {*existing, *self.namesakes(file)} - ours)
         transaction = _transaction(self.connection)
         before = dict(self.rows) or live.rows(self.connection)
         with search_path.application(self.connection, file.functions.name):
@@ -359,13 +366,9 @@ def _transaction(connection: Connection) -> object:
     return connection.execute("SELECT pg_current_xact_id()::text").fetchone()
 
 
-def _own(connection: Connection, file: SqlFile, signatures: list[str]) -> bool:
-    """Make sure that the functions of triggers are ours, and that one with its owner's rights finds nothing of its caller's.
-
-    Returns:
-        Whether one had another owner.
-    """
-    rows = search_path.rows(
+def _owners(connection: Connection, signatures: list[str]) -> list[tuple[str, bool, bool]]:
+    """Each function: whether it is another role's, and whether it has its owner's rights and its caller's search path."""
+    return search_path.rows(
         connection,
         """
         SELECT signature, pg_get_userbyid(p.proowner) <> current_user,
@@ -374,6 +377,15 @@ def _own(connection: Connection, file: SqlFile, signatures: list[str]) -> bool:
         """,
         (signatures,),
     )
+
+
+def _own(connection: Connection, file: SqlFile, signatures: list[str]) -> bool:
+    """Make sure that the functions of triggers are ours, and that one with its owner's rights finds nothing of its caller's.
+
+    Returns:
+        Whether one had another owner.
+    """
+    rows = _owners(connection, signatures)
     for signature, others, unsafe in rows:
         if unsafe:
             raise SqlFileInvalid(

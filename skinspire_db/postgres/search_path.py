@@ -8,7 +8,7 @@ only what makes the application's objects does.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db.postgres.side_by_side import alone
@@ -40,9 +40,13 @@ def application(connection: Connection, first: str = "public") -> Iterator[None]
         connection: Where.
         first: A schema that is searched before public, and in which objects are made; a plain name.
     """
-    before = f"; SELECT set_config('search_path', '\"{first}\", ' || current_setting('search_path'), true)"
-    with _searching(connection, f"{PIN}; {SWITCH}{before if first != 'public' else ''}"):
+    with _searching(connection, f"{PIN}; {_switch(first)}"):
         yield
+
+
+def _switch(first: str) -> str:
+    before = f"; SELECT set_config('search_path', '\"{first}\", ' || current_setting('search_path'), true)"
+    return SWITCH + (before if first != "public" else "")
 
 
 @contextlib.contextmanager
@@ -80,6 +84,25 @@ def several(connection: Connection, queries: Mapping[str, str]) -> dict[str, lis
     with _transaction(connection):
         cursor = connection.execute(_naming(queries.values()).encode())
         return dict(zip(queries, _fetched(cursor), strict=True))
+
+
+def after_each(
+    connection: Connection, scripts: Iterable[tuple[str, str]], queries: Sequence[str]
+) -> list[tuple[list[Any], ...]]:
+    """Run scripts, all of them in one message, and queries after each.
+
+    Args:
+        connection: In a transaction.
+        scripts: Each with the schema that is searched before public.
+        queries: As several() takes them.
+
+    Returns:
+        The rows of the queries after each script. Where a script has a FETCH of its own, not as many as there are scripts.
+    """
+    asked = f"; {_naming(queries)}" if queries else ""
+    texts = [f"{KEEP}; {_switch(first)};\n{script}\n;{PUT_BACK}{asked}" for script, first in scripts]
+    found = list(_fetched(connection.execute(";\n".join(texts).encode())))
+    return list(zip(*(found[at :: len(queries)] for at in range(len(queries))), strict=False))
 
 
 def _naming(queries: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ after the other, so that what an error says, and what the others find, is as if 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
 T = TypeVar("T")
-SAVEPOINT = "side_by_side"
+NUMBERS = itertools.count()
 
 
 class _Ended(BaseException):
@@ -185,21 +186,16 @@ def run(connection: Connection, *work: Callable[[Connection], T], savepoint: str
     readers = [Reader(connection, each) for each in work]
     within = cast("object", connection)
     inside = isinstance(within, Reader)
+    idle = connection.autocommit and connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
     piped = connection.pgconn.pipeline_status  # in a pipeline nothing is waited for anyway
-    if len(readers) < 2 or piped or (isinstance(within, Reader) and within.alone):
+    if len(readers) < 2 or idle or piped or (isinstance(within, Reader) and within.alone):
         return [each(connection) for each in work]
-    first = "" if inside or savepoint else f"SAVEPOINT {SAVEPOINT}"
-    back = (
-        f"ROLLBACK TO SAVEPOINT {savepoint}"
-        if savepoint
-        else f"ROLLBACK TO SAVEPOINT {SAVEPOINT}; RELEASE SAVEPOINT {SAVEPOINT}"
-    )
-    sent = False
+    own = f"side_by_side_{next(NUMBERS)}"  # no other one's, to which an error would go back
+    first = "" if inside or savepoint else f"SAVEPOINT {own}"
     try:
         for reader in readers:
             reader.start()
         while waiting := [reader for reader in readers if not reader.done]:
-            sent = True
             _ask(connection, waiting, first)
             first = ""
             for reader in waiting:
@@ -219,8 +215,11 @@ def run(connection: Connection, *work: Callable[[Connection], T], savepoint: str
         return [reader.result for reader in readers]
     if inside:
         raise failed
-    if sent:
-        connection.execute(back.encode())
+    if connection.info.transaction_status == psycopg.pq.TransactionStatus.INERROR:
+        try:
+            connection.execute(f"ROLLBACK TO SAVEPOINT {savepoint or own}".encode())
+        except psycopg.errors.InvalidSavepointSpecification:  # no statement of the message was run: one is no SQL
+            raise failed from None
     return [each(connection) for each in work]
 
 

@@ -24,13 +24,13 @@ def test_functions_are_read_once_for_each_file(
     connection: psycopg.Connection[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads: list[int] = []
-    read = live.rows
+    read = live.rows_of
 
-    def counted(opened: psycopg.Connection[Any]) -> live.Rows:
+    def counted(found: Any) -> live.Rows:
         reads.append(1)
-        return read(opened)
+        return read(found)
 
-    monkeypatch.setattr(live, "rows", counted)
+    monkeypatch.setattr(live, "rows_of", counted)
     written = [trigger_file(tmp_path, name, F.format(name, 1)) for name in ("f", "g", "h")]
     assert install.install(connection, written, others=False).numbers["functions"] == 3
     assert len(reads) == 4  # once before the first
