@@ -145,6 +145,10 @@ class Archive:
         with (self.folder / "marks").open("a", encoding="utf-8") as file:
             file.write(f"{json.dumps([mark.at, mark.lsn])}\n")
 
+    def rewrite(self, marks: list[Mark]) -> None:
+        """Keep these marks in place of those that are kept."""
+        write_atomically(self.folder / "marks", "".join(f"{json.dumps([mark.at, mark.lsn])}\n" for mark in marks))
+
     def belongs_to(self, system: str) -> None:
         """Take the WAL of this server, which its system identifier names, and of no other.
 
@@ -169,6 +173,12 @@ class Archive:
         return BackupInvalid(
             f"{self.folder} cannot be used: {error.strerror}", remedy=backup_folder.writable(error, self.folder)
         )
+
+
+def as_lsn(text: str) -> int:
+    """0/1A2B as a number."""
+    high, _, low = text.partition("/")
+    return (int(high, 16) << 32) + int(low, 16)
 
 
 def moment(at: float) -> str:

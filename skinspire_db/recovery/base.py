@@ -181,9 +181,3 @@ def pick(archive: Archive, name: str | None = None) -> Base:
             remedy=f"invoke backup.create --env={archive.environment} --physical",
         )
     return found[0]
-
-
-def as_lsn(text: str) -> int:
-    """0/1A2B as a number."""
-    high, _, low = text.partition("/")
-    return (int(high, 16) << 32) + int(low, 16)

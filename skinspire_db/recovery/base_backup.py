@@ -26,7 +26,7 @@ from skinspire_db.postgres import connections, progress
 from skinspire_db.postgres.client_programs import ended, physical_tools, remedy_of, said
 from skinspire_db.postgres.target import Target
 from skinspire_db.recovery import base, replication
-from skinspire_db.recovery.archive import Archive
+from skinspire_db.recovery.archive import Archive, as_lsn
 from skinspire_db.recovery.base import Base
 from skinspire_db.recovery.status import NOW
 
@@ -60,6 +60,9 @@ def create(environment: Environment, given: Path | None = None, *, incremental: 
     def work(running: Running) -> None:
         source = replication.look(running.target, running.operation)
         archive.belongs_to(source.system)
+        if incremental and source.version < 170_000:
+            major = source.version // 10_000
+            raise GuardRefused(f"an incremental backup is of PostgreSQL 17 and newer; the server is {major}", remedy=FULL)
         if incremental and not source.summaries:
             raise GuardRefused(
                 "the server keeps no summaries of its WAL, which an incremental backup is made from",
@@ -144,7 +147,7 @@ def _range(data: Path) -> tuple[int, int, int]:
     """The timeline, and where in the WAL the backup begins and ends."""
     try:
         found = json.loads((data / "backup_manifest").read_text(encoding="utf-8"))["WAL-Ranges"]
-        ends = [(int(each["Timeline"]), base.as_lsn(each["Start-LSN"]), base.as_lsn(each["End-LSN"])) for each in found]
+        ends = [(int(each["Timeline"]), as_lsn(each["Start-LSN"]), as_lsn(each["End-LSN"])) for each in found]
         return ends[-1][0], min(start for _, start, _ in ends), max(end for _, _, end in ends)
     except (OSError, ValueError, LookupError, TypeError):
         raise StepFailed("pg_basebackup has written no manifest that can be read", remedy="run it again") from None

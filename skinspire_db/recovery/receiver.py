@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from skinspire_db.postgres.client_programs import ended, physical_tools, said
 from skinspire_db.postgres.error_text import sentence
 from skinspire_db.postgres.target import Target, target_of
 from skinspire_db.recovery import replication
-from skinspire_db.recovery.archive import FIRST, MARK_SECONDS, Archive, Mark, State
+from skinspire_db.recovery.archive import FIRST, MARK_SECONDS, Archive, Mark, State, as_lsn
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
@@ -32,6 +33,8 @@ OPERATION = "backup.start"
 POLL_SECONDS, RETRY_SECONDS, START_SECONDS, PATIENCE_SECONDS = 0.3, 1.0, 20, 5
 BACKGROUND: list[subprocess.Popen[bytes]] = []  # receivers that this process has started, and that outlive it
 GONE = b"has already been removed"  # the server no longer has the WAL that comes next
+# A standby was promoted that was behind what was received of the former primary.
+FORKED = re.compile(rb"history forked from timeline \d+ at ([0-9A-F]+/[0-9A-F]+)")
 # A server whose machine is gone closes no connection: without these, the receiver would wait for two hours.
 KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
 PROGRESS = """
@@ -131,7 +134,9 @@ class Receiver:
                 if process.poll() is None:
                     _interrupt(process)
                 complaint = process.communicate()[1]
-            if GONE in complaint:
+            if forked := FORKED.search(complaint):
+                self._forget_after(as_lsn(forked[1].decode()))
+            if forked or GONE in complaint:
                 self._begin_anew()
             return "" if self._stopping() else f"pg_receivewal ended: {said(complaint)}"
 
@@ -170,8 +175,13 @@ class Receiver:
             if row and file.stat().st_size not in (0, row[0]):
                 file.unlink()
 
+    def _forget_after(self, fork: int) -> None:
+        """What was received after this position is of no timeline that is left: no mark says that it has to be there."""
+        self.archive.rewrite([dataclasses.replace(mark, lsn=min(mark.lsn, fork)) for mark in self.archive.marks])
+        self.state = dataclasses.replace(self.state, lsn=min(self.state.lsn, fork))
+
     def _begin_anew(self) -> None:
-        """There is a gap: what was received before it is kept aside, so that pg_receivewal begins where the slot does."""
+        """A gap, or a fork: what was received before is kept aside, so that pg_receivewal begins where the slot does."""
         aside = self.archive.wal / f"before-{time.strftime('%Y%m%dT%H%M%S')}"
         aside.mkdir()
         for file in self.archive.wal.iterdir():

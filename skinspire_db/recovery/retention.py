@@ -8,7 +8,6 @@ from pathlib import Path
 
 from skinspire_db.config.environment import Environment
 from skinspire_db.config.project import replace as rename
-from skinspire_db.config.project import write_atomically
 from skinspire_db.copies import backup_folder
 from skinspire_db.lifecycle.operation import Job, Running
 from skinspire_db.recovery import base
@@ -90,8 +89,7 @@ def _older(archive: Archive, stay: list[Base]) -> list[Path]:
 def _forget_marks(archive: Archive, stay: list[Base]) -> None:
     """A running receiver may add one at the same moment, which the next run of it does again."""
     oldest = min(each.finished for each in stay)
-    lines = [f"[{mark.at}, {mark.lsn}]" for mark in archive.marks if mark.at >= oldest]
-    write_atomically(archive.folder / "marks", "".join(f"{line}\n" for line in lines))
+    archive.rewrite([mark for mark in archive.marks if mark.at >= oldest])
 
 
 def _delete(each: Base) -> None:

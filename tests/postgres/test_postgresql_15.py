@@ -27,6 +27,8 @@ def oldest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     server = EmbeddedServer(throw_away_home(root / "home"), durable=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SKINSPIRE_PG_BIN", str(FOLDER))
+        server.start()
+        server.allow_replication()
         project = Project(root, server.start())
         patch.delenv("SKINSPIRE_PG_BIN")
         project.env = {f"{name}_DATABASE_URL": project.url(f"{name.lower()}_oldest") for name in ("DEV", "TEST")}
@@ -63,6 +65,27 @@ def test_backup_proof_and_restore(oldest: Project) -> None:
     undone = oldest.invoke("db.undo")
     assert undone.code == 0 and oldest.query("SELECT count(*) FROM patients") == [(0,)], undone.err
     assert oldest.invoke("backup.restore").code == 0
+
+
+def test_continuous_backups(oldest: Project) -> None:
+    """The receiver, a full base backup, a moment that is come back to, and a dropped table; an incremental one is of 17."""
+    try:
+        outcome = oldest.invoke("backup.start")
+        assert outcome.code == 0, outcome.err
+        outcome = oldest.invoke("backup.create", "--physical")
+        assert outcome.code == 0, outcome.err
+        refused = oldest.invoke("backup.create", "--incremental")
+        assert (
+            refused.code == 2
+            and "of PostgreSQL 17 and newer; the server is 15 -> invoke backup.create --env=dev --physical" in refused.err
+        )
+        [(rows, then)] = oldest.query("SELECT count(*), clock_timestamp()::text FROM login_history")
+        oldest.execute("DROP TABLE login_history CASCADE")
+        outcome = oldest.invoke("backup.restore", f"--to={then}", "--take=login_history")
+        assert outcome.code == 0, outcome.err
+        assert oldest.query("SELECT count(*) FROM login_history") == [(rows,)]
+    finally:
+        oldest.invoke("backup.stop")
 
 
 @pytest.mark.parametrize("method", ["stream", "template"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psycopg
 import pytest
@@ -28,12 +29,13 @@ pytestmark = pytest.mark.slow
 
 
 class Pair(NamedTuple):
-    """A clinic on a primary, the hosts of the primary and of its standby, and the primary itself."""
+    """A clinic on a primary, the hosts of the primary and of its standby, and these two themselves."""
 
     project: Project
     primary: str
     standby: str
     server: EmbeddedServer
+    other: EmbeddedServer
 
 
 def replicated(primary: EmbeddedServer, standby: EmbeddedServer) -> None:
@@ -90,7 +92,7 @@ def pair(make_project: Callable[..., Project], tmp_path: Path) -> Iterator[Pair]
         outcome = project.invoke("db.setup")
         assert outcome.code == 0, outcome.err
         caught_up(project, primary, standby)
-        yield Pair(project, *hosts, primary)
+        yield Pair(project, *hosts, primary, standby)
         project.env = {}
     finally:
         standby.destroy()
@@ -212,3 +214,62 @@ def test_a_promoted_standby_is_followed_and_the_former_primary_refused_by_name(
     assert f"{primary} is a former primary" in caplog.text
     project.env["DEV_DATABASE_URL"] = at(project, standby)
     assert project.invoke("db.history").code == 0
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_the_receiver_follows_a_promoted_standby(pair: Pair, behind: bool) -> None:
+    """Also one that was behind it: what was received of the former primary alone is of no timeline that is left."""
+    project, primary, standby = pair.project, pair.primary, pair.standby
+    project.env["DEV_DATABASE_URL"] = at(project, primary, standby, options="?target_session_attrs=read-write")
+    folder = project.root / "backups" / "dev.continuous"
+    second = pair.other
+
+    def state() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((folder / "receiver.json").read_text())
+        return found
+
+    def until(holds: Callable[[], object]) -> None:
+        deadline = time.monotonic() + 60
+        while not holds():
+            assert time.monotonic() < deadline, state()
+            time.sleep(0.1)
+
+    def write(host: str, number: int) -> None:
+        with psycopg.connect(at(project, host), autocommit=True) as connection:
+            connection.execute("INSERT INTO seen VALUES (%s)", (number,))
+            row = connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
+        assert row
+        until(lambda: state()["at"] > row[0])
+
+    try:
+        outcome = project.invoke("backup.start")
+        assert outcome.code == 0, outcome.err
+        project.execute("CREATE TABLE seen (n int)", "clinic")
+        assert project.invoke("backup.create", "--physical").code == 0
+        write(primary, 1)
+        caught_up(project, pair.server, second)
+        if behind:
+            second.stop()
+            project.execute("SELECT pg_switch_wal()", "clinic")
+            write(primary, 2)
+        pid = pair.server.status().pid
+        assert pid
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: state()["said"])
+        second.start()
+        with psycopg.connect(at(project, standby), autocommit=True) as connection:
+            connection.execute("SELECT pg_promote()")
+        write(standby, 3)
+        with psycopg.connect(at(project, standby)) as connection:
+            [(now,)] = connection.execute("SELECT clock_timestamp()::text").fetchall()
+        write(standby, 4)
+        outcome = project.invoke("backup.status")
+        assert "receiver  ok" in outcome.out and "000000020000" in outcome.out, outcome.out
+        to, numbers = ("latest", [1, 3, 4]) if behind else (now, [1, 3])
+        outcome = project.invoke("backup.restore", f"--to={to}", "--keep", "--json")
+        assert outcome.code == 0, outcome.out
+        with psycopg.connect(outcome.json["url"]) as connection:
+            assert connection.execute("SELECT array_agg(n ORDER BY n) FROM seen").fetchall() == [(numbers,)]
+    finally:
+        project.invoke("backup.stop")
+        project.invoke("backup.stop", "--kept")
