@@ -46,6 +46,42 @@ def test_there_and_back(kept: Project) -> None:
     assert kept.query("SELECT DISTINCT last_name FROM patients", database(kept, "TEST")) == [("gone",)]
 
 
+@pytest.mark.slow
+def test_the_runbook_of_a_dropped_table(clinic: Project) -> None:
+    """docs/production.md, "A table was dropped", without continuous backups: rows that came since stay, in all other tables."""
+    clinic.env["PROD_DATABASE_URL"] = clinic.env["DEV_DATABASE_URL"]
+    clinic.execute("UPDATE skinspire_tools.stamp SET environment = 'prod'")
+    prod, confirmed = ("--env=prod",), ("--env=prod", f"--confirm={clinic.database}")
+    file = clinic.root / "sessions.copy"
+
+    def copied(how: str) -> None:
+        done = subprocess.run(
+            clinic.command("db.shell", *prod), input=f"\\copy user_sessions {how} '{file}'", cwd=clinic.root,
+            env=clinic.environment, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+    clinic.execute(
+        "INSERT INTO user_sessions (user_id, hospital_id, token, expires_at)"
+        " SELECT user_id, hospital_id, 'token-' || user_id, now() + interval '1 h' FROM users"
+    )
+    sessions = clinic.query("SELECT * FROM user_sessions ORDER BY 1")
+    assert sessions and clinic.invoke("backup.create", *prod).code == 0
+    clinic.execute("DROP TABLE user_sessions CASCADE; UPDATE patients SET last_name = 'Later'")
+    outcome = clinic.invoke("backup.restore", *confirmed)
+    assert outcome.code == 0, outcome.err
+    copied("TO")
+    for command in (("db.undo", *confirmed), ("db.create", *prod, "--update-only")):
+        outcome = clinic.invoke(*command)
+        assert outcome.code == 0, outcome.err
+    copied("FROM")
+    for command in (("triggers.install", *prod), ("db.verify", *prod), ("db.drift", *prod)):
+        outcome = clinic.invoke(*command)
+        assert outcome.code == 0, (command, outcome)
+    assert clinic.query("SELECT * FROM user_sessions ORDER BY 1") == sessions
+    assert clinic.query("SELECT DISTINCT last_name FROM patients") == [("Later",)]
+
+
 def test_only_its_owner_may_read_it(kept: Project) -> None:
     former = os.umask(0)
     try:

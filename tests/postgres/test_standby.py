@@ -216,9 +216,8 @@ def test_a_promoted_standby_is_followed_and_the_former_primary_refused_by_name(
     assert project.invoke("db.history").code == 0
 
 
-@pytest.mark.parametrize("behind", [False, True])
-def test_the_receiver_follows_a_promoted_standby(pair: Pair, behind: bool) -> None:
-    """Also one that was behind it: what was received of the former primary alone is of no timeline that is left."""
+def test_the_receiver_follows_a_promoted_standby(pair: Pair) -> None:
+    """One that was behind it: what was received of the former primary alone is of no timeline that is left."""
     project, primary, standby = pair.project, pair.primary, pair.standby
     project.env["DEV_DATABASE_URL"] = at(project, primary, standby, options="?target_session_attrs=read-write")
     folder = project.root / "backups" / "dev.continuous"
@@ -248,10 +247,9 @@ def test_the_receiver_follows_a_promoted_standby(pair: Pair, behind: bool) -> No
         assert project.invoke("backup.create", "--physical").code == 0
         write(primary, 1)
         caught_up(project, pair.server, second)
-        if behind:
-            second.stop()
-            project.execute("SELECT pg_switch_wal()", "clinic")
-            write(primary, 2)
+        second.stop()
+        project.execute("SELECT pg_switch_wal()", "clinic")
+        write(primary, 2)
         pid = pair.server.status().pid
         assert pid
         os.kill(pid, signal.SIGKILL)
@@ -260,16 +258,12 @@ def test_the_receiver_follows_a_promoted_standby(pair: Pair, behind: bool) -> No
         with psycopg.connect(at(project, standby), autocommit=True) as connection:
             connection.execute("SELECT pg_promote()")
         write(standby, 3)
-        with psycopg.connect(at(project, standby)) as connection:
-            [(now,)] = connection.execute("SELECT clock_timestamp()::text").fetchall()
-        write(standby, 4)
         outcome = project.invoke("backup.status")
         assert "receiver  ok" in outcome.out and "000000020000" in outcome.out, outcome.out
-        to, numbers = ("latest", [1, 3, 4]) if behind else (now, [1, 3])
-        outcome = project.invoke("backup.restore", f"--to={to}", "--keep", "--json")
+        outcome = project.invoke("backup.restore", "--to=latest", "--keep", "--json")
         assert outcome.code == 0, outcome.out
         with psycopg.connect(outcome.json["url"]) as connection:
-            assert connection.execute("SELECT array_agg(n ORDER BY n) FROM seen").fetchall() == [(numbers,)]
+            assert connection.execute("SELECT array_agg(n ORDER BY n) FROM seen").fetchall() == [([1, 3],)]
     finally:
         project.invoke("backup.stop")
         project.invoke("backup.stop", "--kept")

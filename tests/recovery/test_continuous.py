@@ -208,6 +208,23 @@ def test_drill_status_doctor(clinic: Project) -> None:
     outcome = clinic.invoke("backup.status")
     assert outcome.code == 0 and "last drill" in outcome.out and "RPO" in outcome.out, outcome.err
     assert "last drill" in clinic.invoke("db.doctor").out
+
+    def limited(to: str, noted: str) -> None:
+        for statement in (f"ALTER SYSTEM {to}", "SELECT pg_reload_conf()"):
+            clinic.execute(statement, "postgres")
+        wait(lambda: json.loads((archive(clinic) / "receiver.json").read_text())["limit"] == noted)
+
+    try:
+        limited("SET max_slot_wal_keep_size = -1", "-1")
+        for command in ("backup.status", "db.doctor"):
+            outcome = clinic.invoke(command)
+            assert outcome.code and "keeps WAL without limit" in outcome.out + outcome.err, outcome
+            assert "ALTER SYSTEM SET max_slot_wal_keep_size = '10GB'; SELECT pg_reload_conf()" in outcome.out + outcome.err
+        assert "without limit" in clinic.invoke("backup.start").err
+        limited("SET max_slot_wal_keep_size = '10GB'", "10GB")
+        assert clinic.invoke("backup.status").code == 0, "the remedy"
+    finally:
+        clinic.execute("ALTER SYSTEM RESET max_slot_wal_keep_size", "postgres")
     pyproject = clinic.root / "pyproject.toml"
     try:
         pyproject.write_text('[tool.skinspire_db.environments.dev]\ndrill_every = "1s"\n')
@@ -275,7 +292,10 @@ def test_kill_9_of_the_server_under_load(clinic: Project) -> None:
     workers = [threading.Thread(target=load, args=(start * 1_000_000,)) for start in (1, 2, 3)]
     for worker in workers:
         worker.start()
-    time.sleep(2)
+    for _ in range(2):  # the receiver's mark follows while all this is written
+        began = time.time()
+        wait(lambda: received(clinic) > began)  # noqa: B023  # it is called at once
+    time.sleep(1)
     server = EmbeddedServer(Path(clinic.env["SKINSPIRE_PG_HOME"]))
     pid = server.status().pid
     assert pid
