@@ -71,11 +71,11 @@ def test_the_runbook_of_a_dropped_table(clinic: Project) -> None:
     outcome = clinic.invoke("backup.restore", *confirmed)
     assert outcome.code == 0, outcome.err
     copied("TO")
-    for command in (("db.undo", *confirmed), ("db.create", *prod, "--update-only")):
+    for command in (["db.undo", *confirmed], ["db.create", *prod, "--update-only"]):
         outcome = clinic.invoke(*command)
         assert outcome.code == 0, outcome.err
     copied("FROM")
-    for command in (("triggers.install", *prod), ("db.verify", *prod), ("db.drift", *prod)):
+    for command in (["triggers.install", *prod], ["db.verify", *prod], ["db.drift", *prod]):
         outcome = clinic.invoke(*command)
         assert outcome.code == 0, (command, outcome)
     assert clinic.query("SELECT * FROM user_sessions ORDER BY 1") == sessions
