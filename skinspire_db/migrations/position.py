@@ -112,7 +112,7 @@ def refuse_unknown(connection: Connection, project: Project, files: ScriptDirect
     Raises:
         MigrationInvalid: the database is at a revision that no file has.
     """
-    known = {script.revision for script in files.walk_revisions()}
+    known = revisions.identifiers(files)
     if ahead := [revision for revision in current(connection, project) if revision not in known]:
         where = elsewhere(project, ahead[0])
         raise MigrationInvalid(
@@ -138,7 +138,7 @@ def way_on(connection: Connection, project: Project) -> str:
         return (
             _without_history(revisions.directory(project)) if _relations(connection) else "invoke migrate.upgrade --env={env}"
         )
-    known = {script.revision for script in revisions.directory(project).walk_revisions()}
+    known = revisions.identifiers(revisions.directory(project))
     return AHEAD if set(at) - known else "invoke migrate.upgrade --env={env}"
 
 

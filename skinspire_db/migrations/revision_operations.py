@@ -14,7 +14,7 @@ from skinspire_db.migrations.concurrent_operation import ConcurrentRevision
 from skinspire_db.objects import kinds, versions
 
 if TYPE_CHECKING:
-    from alembic.script import Script
+    from alembic.script import Script, ScriptDirectory
 
 
 def one_by_one(several: Callable[[], list[Pipeline]]) -> Callable[[], Pipeline | None]:
@@ -34,13 +34,21 @@ def step_names(environment: Environment) -> tuple[str, ...]:
 
 
 def of(
-    environment: Environment, operation: str, script: Script, *, danger: str = "", backs_up: bool, down: bool = False
+    environment: Environment,
+    operation: str,
+    files: ScriptDirectory,
+    script: Script,
+    *,
+    danger: str = "",
+    backs_up: bool,
+    down: bool = False,
 ) -> list[Pipeline]:
     """The operations that apply a revision or take it back: one transaction, before it what a concurrent one runs outside.
 
     Args:
         environment: whose database is changed.
         operation: the command, as it is typed.
+        files: all revisions of the project.
         script: the revision.
         danger: what a protected environment must confirm to; "" for nothing.
         backs_up: a proved backup is taken first in a protected environment.
@@ -50,13 +58,15 @@ def of(
         MigrationInvalid: a concurrent revision holds statements of another kind.
     """
     project, apart = environment.project, concurrent.is_concurrent(script)
-    steps = revision_steps.of(environment, script, danger=danger, backs_up=backs_up and not apart, down=down, done=apart)
+    steps = revision_steps.of(
+        environment, files, script, danger=danger, backs_up=backs_up and not apart, down=down, done=apart
+    )
     noting = Pipeline(operation, environment, steps, retries=True)
     if not apart:
         return [noting]
     wanted = tuple(concurrent.statements(project, script, down=down))
     begun = Summary({"begun": f"{script.revision} {script.doc}"}, lines=[str(each) for each in wanted])
     begin = Step("begin", lambda _: begun, destroys="", confirms=danger, backs_up=backs_up)
-    is_next = partial(revision_steps.is_next, project=project, script=script, down=down)
+    is_next = partial(revision_steps.is_next, project=project, files=files, script=script, down=down)
     file = revisions.path(script, project)
     return [ConcurrentRevision(operation, environment, (begin,), "", True, wanted, file, is_next), noting]

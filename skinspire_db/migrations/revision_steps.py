@@ -15,21 +15,21 @@ from skinspire_db.objects import adopted, install, kinds, proofs, tenant_roles, 
 from skinspire_db.objects.dependents import Saved
 
 if TYPE_CHECKING:
-    from alembic.script import Script
+    from alembic.script import Script, ScriptDirectory
 
     from skinspire_db.postgres.connections import Connection
 
 
-def is_next(connection: Connection, project: Project, script: Script, *, down: bool = False) -> bool:
+def is_next(connection: Connection, project: Project, files: ScriptDirectory, script: Script, *, down: bool = False) -> bool:
     """Whether a revision is the next one, looked at again under the lock: another session may have been faster.
 
     Args:
         connection: the database.
         project: whose revision it is.
+        files: all its revisions.
         script: the revision.
         down: it is taken back.
     """
-    files = revisions.directory(project)
     ahead = None if down else position.next_up(connection, project, files, script.revision)
     now = position.next_down(connection, project, files) if down else ahead
     return now is not None and now.revision == script.revision
@@ -37,6 +37,7 @@ def is_next(connection: Connection, project: Project, script: Script, *, down: b
 
 def of(
     environment: Environment,
+    files: ScriptDirectory,
     script: Script,
     *,
     danger: str = "",
@@ -49,6 +50,7 @@ def of(
 
     Args:
         environment: whose revision it is.
+        files: all its revisions.
         script: the revision.
         danger: what a protected environment must confirm to; "" for nothing.
         backs_up: a proved backup is taken first.
@@ -57,10 +59,9 @@ def of(
         done: the statements of a concurrent revision were run already.
     """
     project = environment.project
-    files = revisions.directory(project)
 
     def run(connection: Connection) -> Summary:
-        if not is_next(connection, project, script, down=down):
+        if not is_next(connection, project, files, script, down=down):
             return Summary({"by_another_operation": f"{script.revision} {script.doc}"})
         unrehearsed = rehearsed_advice(connection)
         summary = running.apply(connection, project, files, script, down=down, saved=saved, watch=watch, done=done)

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db.config import project_code
@@ -27,25 +28,61 @@ TEMPLATES = Path(__file__).parent  # of what Alembic writes
 
 
 def directory(project: Project) -> ScriptDirectory:
-    """The files as Alembic sees them. The models are loaded first, because a revision may use them; it does not change them.
+    """The files as Alembic sees them. What they say of their order is kept between commands; a file is run when its code is
+    asked for.
 
     Raises:
         MigrationInvalid: a file cannot be read, its predecessor is missing, or two files have one identifier.
         ModelsInvalid: as `models.load`.
     """
+    from alembic.script.revision import RevisionMap
+
+    from skinspire_db.migrations.known_script import KnownScript, facts
+
+    def said() -> list[dict[str, Any]]:
+        scripts: Any = _read(project).revision_map._revision_map.values()  # in the order of the files
+        return [facts(script) for script in dict.fromkeys(scripts) if script]
+
+    load = functools.partial(_module, project)
+    scripts = [KnownScript(load, **each) for each in cached(project, "revisions", said, also=_files(project))]
+    found = _alembics(project)
+    found.revision_map = RevisionMap(lambda: scripts)
+    return found
+
+
+def _alembics(project: Project) -> ScriptDirectory:
     from alembic.script import ScriptDirectory
 
-    models.load(project)
     locations = [str(each) for each in folders(project) if each.is_dir()]
-    found = ScriptDirectory(
+    return ScriptDirectory(
         str(TEMPLATES), version_locations=locations, recursive_version_locations=True, messaging_opts={"quiet": True}
     )
+
+
+def _read(project: Project) -> ScriptDirectory:
+    """Run all files. The models are loaded first, because a revision may use them; it does not change them."""
+    models.load(project)
+    found = _alembics(project)
     with refusals(), models.kept(), project_code.running(project), warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         list(found.walk_revisions())
     if twice := [str(each.message) for each in warned if "present more than once" in str(each.message)]:
         raise MigrationInvalid(f"{twice[0]}: two files have one revision id", remedy="give one of them another")
     return found
+
+
+def _module(project: Project, path: str) -> ModuleType:
+    """Run one file, as _read() runs all."""
+    from alembic.util import load_python_file
+
+    models.load(project)
+    with refusals(), models.kept(), project_code.running(project):
+        return load_python_file(Path(path).parent, Path(path).name)
+
+
+def identifiers(files: ScriptDirectory) -> set[str]:
+    """The identifiers of all revisions."""
+    return {script.revision for script in files.revision_map._revision_map.values() if script}
 
 
 def heads(project: Project) -> list[str]:
@@ -90,9 +127,13 @@ def lines(project: Project) -> list[Line]:
             for each in scripts
         ]
 
+    return [Line(**each) for each in cached(project, "heads", found, also=_files(project))]
+
+
+def _files(project: Project) -> list[str]:
+    """What the order of the revisions depends on: the files, their folders, and the settings that name these."""
     lie_in = [str(path) for each in folders(project) for path in (each, *_inside(each))]
-    ini = [str(each) for each in (project.root / INI, *(folder.parent / INI for folder in own_folders(project)))]
-    return [Line(**each) for each in cached(project, "heads", found, also=[*lie_in, *ini])]
+    return lie_in + [str(each) for each in (project.root / INI, *(folder.parent / INI for folder in own_folders(project)))]
 
 
 def _bases(files: ScriptDirectory, script: Script) -> list[str]:

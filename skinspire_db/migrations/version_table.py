@@ -80,7 +80,7 @@ def _other(connection: Connection, project: Project) -> VersionTable | None:
     usual, there = VersionTable("public", DEFAULT), [VersionTable(*each) for each in objects.version_tables(connection)]
     if there in ([], [usual]):
         return None
-    known = {script.revision for script in revisions.directory(project).walk_revisions()}
+    known = revisions.identifiers(revisions.directory(project))
     found = [each for each in there if (at := set(read(connection, each))) and at <= known]
     return found[0] if len(found) == 1 and found != [usual] else None
 

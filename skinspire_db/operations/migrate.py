@@ -36,7 +36,7 @@ from skinspire_db.schema import extensions
 from skinspire_db.schema.blueprint import Blueprint
 
 if TYPE_CHECKING:
-    from alembic.script import Script
+    from alembic.script import Script, ScriptDirectory
 
     from skinspire_db.postgres.connections import Connection
 
@@ -74,7 +74,8 @@ def upgrade(environment: Environment, to: str | None = None) -> Series:
         backs_up, first = first, False
         if script is None:
             return [_extensions(environment)] if look_at(environment, missing) else []
-        return applying.of(environment, "migrate.upgrade", script, danger=_danger(environment, script), backs_up=backs_up)
+        danger = _danger(environment, files, script)
+        return applying.of(environment, "migrate.upgrade", files, script, danger=danger, backs_up=backs_up)
 
     return Series("migrate.upgrade", environment, applying.one_by_one(following), applying.step_names(environment))
 
@@ -91,12 +92,11 @@ def _extensions(environment: Environment) -> Pipeline:
     return Pipeline("migrate.upgrade", environment, (Step("extensions", make, destroys=""),))
 
 
-def _danger(environment: Environment, script: Script) -> str:
+def _danger(environment: Environment, files: ScriptDirectory, script: Script) -> str:
     """What a protected environment must confirm to before this revision, empty where it loses nothing."""
     if not environment.policy.protected:
         return ""
-    files = revisions.directory(environment.project)
-    text = running.statements(environment.project, files, revisions.named(files, script.revision))
+    text = running.statements(environment.project, files, script)
     if text is None:
         return f"apply {script.revision} to {{}}, and what that loses cannot be told beforehand: it reads the database"
     lost = look_at(environment, lambda connection: losses.of(connection, text))
@@ -139,7 +139,7 @@ def downgrade(environment: Environment, steps: str | int = 1) -> Series:
         backs_up = left == int(steps)
         left -= 1
         script = look_at(environment, last)
-        return applying.of(environment, "migrate.downgrade", script, danger=TAKES_BACK, backs_up=backs_up, down=True)
+        return applying.of(environment, "migrate.downgrade", files, script, danger=TAKES_BACK, backs_up=backs_up, down=True)
 
     return Series(
         "migrate.downgrade",

@@ -122,7 +122,7 @@ class Rehearsal:
             apart = concurrent.is_concurrent(script)
             if apart:
                 self._outside(script, down=down, measure=watch if isinstance(watch, Measure) else None)
-            for step in revision_steps.of(self.environment, script, down=down, watch=watch, done=apart):
+            for step in revision_steps.of(self.environment, self.files, script, down=down, watch=watch, done=apart):
                 measured = isinstance(watch, Measure) and step.name not in ("revision", "proofs")
                 with translated(self.aside, OPERATION, f"{script.revision}: {step.name}", connection):
                     if step.name not in ("revision", "proofs"):
