@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import skinspire_db
 from skinspire_db.catalog import fingerprint
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
 COMPRESSION = "zstd:1"  # smaller than gzip's default, in a third of its time
+SMALL = 32_000_000  # bytes: of a smaller database pg_dump reads less long than its further processes take to begin
 
 
 def create(environment: Environment, folder: Path | None = None, *, jobs: str | int = 2, report: Report | None = None) -> Job:
@@ -65,16 +66,16 @@ def create(environment: Environment, folder: Path | None = None, *, jobs: str | 
             with translated(target, running.operation, "preparation", holder):
                 connections.begin(holder, target.policy)
                 guard.admit(holder, target, running.operation, "", None, writes=False)
+            with running.step("dump") as summary, fingerprint.meanwhile({holder}) as pool:
                 # Before the dump: a backup that is there and an operation that failed do not go together.
-                can_record = _can_write_journal(holder, running)
-            with running.step("dump") as summary:
-                made = make(target, where, count, running.report, note=running.note)
+                can_record = pool.submit(_can_write_journal, holder, running)
+                made = make(target, where, count, running.report, note=running.note, ready=can_record.result)
                 contents = made.manifest.contents
                 megabytes = f"{made.manifest.bytes / 1e6:.1f}"
                 summary.numbers = contents.numbers | {"MB": megabytes}
                 summary.lines = [str(made.path)]
                 summary.data = {"backup": made.name, "path": str(made.path)}
-            if not can_record:
+            if not can_record.result():
                 running.note("the backup is not in the database's journal: the server only reads, as a standby does")
                 return
             # Write the journal after pg_dump has ended: our row locks would block it, and its table locks us.
@@ -97,14 +98,15 @@ def create(environment: Environment, folder: Path | None = None, *, jobs: str | 
 def _can_write_journal(holder: Connection, running: Running) -> bool:
     """Whether the database takes writes at all; where it does, the journal's line is written on trial.
 
-    Raises psycopg's errors when it cannot be written, because the role lacks a right for one.
+    Raises SkinspireError when it cannot be written, because the role lacks a right for one.
     """
-    if holder.execute("SHOW transaction_read_only").fetchone() == ("on",):
-        return False
-    with holder.transaction(force_rollback=True):  # gives back its locks, for which pg_dump would wait
+    with translated(running.target, running.operation, "preparation", holder):
+        if holder.execute("SHOW transaction_read_only; SAVEPOINT trial").fetchone() == ("on",):
+            return False
         stamp.write(holder, running.target.environment)
         journal.record(holder, running.operation, running.target.environment, 0.0, [])
-    return True
+        holder.execute("ROLLBACK TO trial; RELEASE trial")  # gives back its locks, for which pg_dump would wait
+        return True
 
 
 def make(
@@ -114,8 +116,9 @@ def make(
     report: Report,
     reason: str = "asked for",
     note: Callable[[str], object] = lambda _: None,
+    ready: Callable[[], object] = lambda: None,
 ) -> Backup:
-    """Back a database up, on one snapshot; no other session waits for it.
+    """Back a database up, on one snapshot; no other session waits for it. The operation has been on its server before.
 
     Args:
         target: the database.
@@ -124,28 +127,33 @@ def make(
         report: is told how many bytes are written.
         reason: why the backup is taken; the manifest keeps it.
         note: is called with a sentence when it is unknown whether something can be restored.
+        ready: is called before pg_dump begins.
 
     Raises:
         StepFailed: with what pg_dump said, or with what a restore could not compute.
         PermissionMissing: row security hides rows from the role.
         BackupInvalid: the folder cannot be written. In both cases nothing is left there.
     """
-    with contextlib.closing(connections.connect(target, "backup.create")) as connection:
+    sessions: fingerprint.Sessions = set()
+    with contextlib.ExitStack() as stack, fingerprint.meanwhile(sessions, workers=2) as pool:
+        trial = pool.submit(restorable.check, target, sessions)
+        connection = stack.enter_context(contextlib.closing(connections.connect(target, "backup.create")))
         snapshot = copied_tables.hold(connection, target)
         under = require_all_rows(connection)
-        for unknown in restorable.check(target):
-            note(unknown)
         row = connection.execute("SELECT pg_database_size(current_database())").fetchone()
         assert row
         size, at = int(row[0]), datetime.now(UTC).strftime(TIME)
         name = f"{target.environment}-{at}"
         while (folder / name).exists():
             name += "x"
-        sessions: fingerprint.Sessions = set()
-        with backup_folder.unfinished(folder, name) as path, fingerprint.meanwhile(sessions) as pool:
+        for unknown in trial.result():
+            note(unknown)
+        ready()
+        with backup_folder.unfinished(folder, name) as path:
             look = partial(fingerprint.take, target, "backup.create", at=snapshot, jobs=jobs, watched=(sessions,))
-            contents = pool.submit(look)
-            _dump(target, path / DATA, snapshot, jobs, size, report, connection.info.server_version, under)
+            contents, described = pool.submit(look), pool.submit(_described, connection)
+            at_once = jobs if size > SMALL else 1
+            _dump(target, path / DATA, snapshot, at_once, size, report, connection.info.server_version, under)
             sequences = dump_files.sequences(client_tools(connection.info.server_version), path / DATA, target)
             files = _files(path)
             found = dataclasses.replace(contents.result(), sequences=sequences)
@@ -154,12 +162,9 @@ def make(
                 tool_version=skinspire_db.__version__,
                 server_version=connection.info.server_version,
                 dump_version=client_tools(connection.info.server_version).major,
-                revisions=version_table.noted(connection), triggers=_triggers(connection), size=size,
-                properties=database_settings.read(connection), fingerprint=found.as_dict(),
-                files=files, reason=reason,
+                size=size, fingerprint=found.as_dict(), files=files, reason=reason, **described.result(),
             )  # fmt: skip
             write_atomically(path / MANIFEST, json.dumps(dataclasses.asdict(manifest)))
-        connection.rollback()
     return backup_folder.read(folder / name)
 
 
@@ -201,7 +206,11 @@ def _files(path: Path) -> dict[str, list[str | int]]:
         return {each.relative_to(path).as_posix(): list(sum_) for each, sum_ in zip(found, sums, strict=True)}
 
 
-def _triggers(connection: Connection) -> dict[str, int]:
-    from skinspire_db.lifecycle import tool_schema
-
-    return {name: entry.version for name, entry in ledger.read(connection).items()} if tool_schema.exists(connection) else {}
+def _described(connection: Connection) -> dict[str, Any]:
+    """What of the manifest the database's own tables and properties say, asked while pg_dump is at work."""
+    triggers = {name: entry.version for name, entry in ledger.read(connection).items()}
+    return {
+        "revisions": version_table.noted(connection),
+        "triggers": triggers,
+        "properties": database_settings.read(connection),
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from skinspire_db.catalog import objects
 from skinspire_db.catalog.fingerprint import redivided
@@ -15,6 +15,8 @@ from skinspire_db.postgres import connections
 from skinspire_db.postgres.target import Target
 
 if TYPE_CHECKING:
+    from psycopg import Cursor
+
     from skinspire_db.postgres.connections import Connection
 
 TABLES = """
@@ -29,6 +31,10 @@ TABLES = """
     WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND {relations}
     ORDER BY 4 DESC, 2, 3
 """
+NAMES = f"""
+    SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND {objects.USER_RELATION} ORDER BY 1, 2
+"""  # noqa: S608
 # The columns by whose hash a partition or one that it is in is chosen, and the topmost table.
 HASHED = """
     SELECT n.nspname, c.relname, a.attname, rn.nspname, r.relname
@@ -195,21 +201,22 @@ def hold(connection: Connection, target: Target) -> str:
     Raises:
         psycopg.errors.LockNotAvailable: another session holds a table.
     """
-    from psycopg import sql
-
-    def listed() -> list[str]:
-        return sorted(table.quoted for table in tables(connection))
-
     connections.begin(connection, target.policy, brief=True)
-    before = listed()
+    before = _named(connection.execute(NAMES.encode()))
     while True:
-        connection.rollback()
-        connections.begin(connection, target.policy, brief=True, isolation="REPEATABLE READ READ ONLY")
-        if before:  # the first query takes the snapshot, and LOCK is none
-            each = sql.SQL(", ").join(sql.SQL(f"ONLY {name}") for name in before)
-            connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(each))
-        row = connection.execute("SELECT pg_export_snapshot()").fetchone()
+        connections.begin(connection, target.policy, brief=True, isolation="REPEATABLE READ READ ONLY", again=True)
+        # The first query takes the snapshot, and LOCK is none. All is one message: the server may be far.
+        lock = f"LOCK TABLE ONLY {', ONLY '.join(before)} IN ACCESS SHARE MODE; " if before else ""
+        cursor = connection.execute(f"{lock}SELECT pg_export_snapshot(); {NAMES}".encode())
+        if lock:
+            cursor.nextset()
+        row = cursor.fetchone()
+        cursor.nextset()
         assert row
-        if (now := listed()) == before:
+        if (now := _named(cursor)) == before:
             return str(row[0])
         before = now  # a table came or went in between
+
+
+def _named(cursor: Cursor[Any]) -> list[str]:
+    return [quoted_name(*names) for names in cursor.fetchall()]

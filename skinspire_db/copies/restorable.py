@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from skinspire_db.catalog import fingerprint
 from skinspire_db.errors import StepFailed
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.target import Target
@@ -125,13 +126,14 @@ class Trial:
         )
 
 
-def check(target: Target) -> list[str]:
+def check(target: Target, watched: fingerprint.Sessions | None = None) -> list[str]:
     """Compute on some rows what a restore computes, as a restore does: without a search_path.
 
     No function of another role runs with a superuser's rights: it runs with those of the owner of the table or view.
 
     Args:
         target: the database that is to be backed up; nothing in it is changed.
+        watched: holds the connection while it is at work; see `fingerprint.meanwhile`.
 
     Returns:
         A sentence when something could not be tried.
@@ -140,11 +142,16 @@ def check(target: Target) -> list[str]:
         StepFailed: something would not be found in a restore; the error names the function, and what mends it.
     """
     with contextlib.closing(connections.connect(target, "backup.create")) as connection:
+        sessions = set() if watched is None else watched
+        sessions.add(connection)
         connection.prepare_threshold = None  # a function could prepare a statement under the name that psycopg would use
         with _settings(connection, target):
-            superuser = connection.execute(SUPERUSER).fetchone() == (True,)
-            trials = [Trial(*row) for row in connection.execute(EXPRESSIONS.encode()).fetchall()]
+            found = connection.execute(f"{SUPERUSER}; {EXPRESSIONS}".encode())
+            superuser = found.fetchone() == (True,)
+            found.nextset()
+            trials = [Trial(*row) for row in found.fetchall()]
         unknown = [trial.what for trial in trials if not _passes(connection, target, trial, superuser)]
+        sessions.discard(connection)
     if not unknown:
         return []
     more = f", and {len(unknown) - 1} more" if unknown[1:] else ""

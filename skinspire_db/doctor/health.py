@@ -304,16 +304,12 @@ def _guarded(look: Callable[[Case], str]) -> Callable[[Case], str]:
         import psycopg
 
         try:
-            connections.begin(case.open, case.to.policy, brief=True)
-            case.open.execute("SET TRANSACTION READ ONLY")
+            connections.begin(case.open, case.to.policy, brief=True, isolation="READ COMMITTED READ ONLY", again=True)
             return look(case)
         except psycopg.Error as error:
             if case.open.closed:
                 raise Broken(f"the server went away: {sentence(error)}", f"invoke db.doctor --env={case.name}") from None
             raise Unknown(f"could not look: {sentence(error)}") from None
-        finally:
-            if not case.open.closed:
-                case.open.rollback()
 
     return guarded
 

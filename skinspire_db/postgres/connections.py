@@ -111,23 +111,28 @@ def begin(
     brief: bool = False,
     isolation: str = "READ COMMITTED",
     snapshot: str | None = None,
+    again: bool = False,
 ) -> None:
     """Start a transaction under the policy's time-outs, whatever the database's or the role's own settings are.
 
     Everything is set for this transaction only, so that nothing sticks to a connection that a pooler hands on. A `brief`
     one only looks something up. The `isolation` is as SET TRANSACTION calls it; `snapshot` is one that another session has
-    exported.
+    exported. With `again` the open transaction is rolled back first, in the same message.
     """
     from psycopg import sql
+    from psycopg.pq import TransactionStatus
 
     connection.execute(
         sql.SQL(
             # A snapshot older than the operation lock would not see what its last holder committed.
-            "SET TRANSACTION ISOLATION LEVEL {isolation}; {snapshot} SET LOCAL quote_all_identifiers = off;"
+            "{again}SET TRANSACTION ISOLATION LEVEL {isolation}; {snapshot} SET LOCAL quote_all_identifiers = off;"
             "SET LOCAL TimeZone = 'UTC'; {pin}; SET LOCAL statement_timeout = 0;"
             "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = {milliseconds}{forever};"
             "{durable}{watched}"
         ).format(
+            again=sql.SQL(
+                "ROLLBACK; BEGIN; " if again and connection.info.transaction_status != TransactionStatus.IDLE else ""
+            ),
             pin=sql.SQL(search_path.PIN),
             durable=sql.SQL(DURABLE),  # no query may be among these: it would take the snapshot
             isolation=sql.SQL(isolation),
