@@ -73,6 +73,7 @@ class Pin:
         databases: The oid of each database that was connected to, by its name.
         pooled: Whether a pooler is in between: PostgreSQL's process is not the one that the connection was told of.
         standby: Whether the server only replays what a primary does.
+        version: The server's, as libpq has it; 0 before the first connection.
     """
 
     address: dict[str, str] = field(default_factory=dict)
@@ -80,6 +81,7 @@ class Pin:
     databases: dict[str, int] = field(default_factory=dict)
     pooled: bool = False
     standby: bool = False
+    version: int = 0
     depth: int = 0
 
     @contextlib.contextmanager
@@ -107,7 +109,7 @@ class Pin:
         found, oid, database, pid, standby = _identity(connection)
         if self.server is None:
             info = connection.info
-            self.server, self.standby = found, standby
+            self.server, self.standby, self.version = found, standby, info.server_version
             if not moves:
                 self.address = {"host": info.host, "hostaddr": info.hostaddr, "port": str(info.port)}
         elif not (found.is_the_same(self.server) or (moves and found.system == self.server.system)):

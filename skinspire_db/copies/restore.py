@@ -113,8 +113,9 @@ def _build(source: Source, backup: Backup | None, jobs: int, empty: bool, runnin
     with running.step("restore") as summary:
         tools, source = _admitted(source, empty, running)
         aside = scratch(tools, source, running)
-        fill(source, aside, jobs, running)
-        _refuse_stamp(aside, running.target)
+        stamped = fill(source, aside, jobs, running)
+        if stamped:  # a dump by others says in it whose it is, if it was a database of ours
+            refuse_elsewhere(stamped.environment, running.target)
         summary.numbers = {"jobs": jobs}
     with running.step("compare") as summary:
         kind = source.manifest.contents.row_hash if source.manifest else row_hash.CURRENT
@@ -153,8 +154,10 @@ def _known(source: Source, running: Running) -> tuple[ClientTools, Source]:
     Raises:
         BackupInvalid: it is of a newer PostgreSQL than the server.
     """
-    with contextlib.closing(connections.maintenance(running.target, running.operation)) as connection:
-        server = connection.info.server_version
+    server = running.target.pin.version  # of the connection that has looked whether it may be replaced
+    if not server:
+        with contextlib.closing(connections.maintenance(running.target, running.operation)) as connection:
+            server = connection.info.server_version
     _refuse_newer(source.archive, server)  # programs of the dump's version would be asked for in vain
     tools = client_tools(server)
     source = replace(source, archive=dump_files.with_version(tools, source.archive, running.target))
@@ -197,7 +200,7 @@ def compared(running: Running) -> tuple[str, ...]:
     return ("tables", "sequences", "unowned") if mapped else ("tables", "sequences", "definitions")
 
 
-def fill(source: Source, aside: Target, jobs: int, running: Running) -> None:
+def fill(source: Source, aside: Target, jobs: int, running: Running) -> stamp.Stamp | None:
     """Restore into an empty database; notes say what was mapped or left out.
 
     Args:
@@ -205,6 +208,9 @@ def fill(source: Source, aside: Target, jobs: int, running: Running) -> None:
         aside: the empty database.
         jobs: how many processes restore at once.
         running: the operation, for its notes and its progress.
+
+    Returns:
+        The stamp of what was restored.
 
     Raises:
         BackupInvalid: the dump is of a newer PostgreSQL, or is refused.
@@ -215,8 +221,7 @@ def fill(source: Source, aside: Target, jobs: int, running: Running) -> None:
         server = connection.info.server_version
         _refuse_newer(source.archive, server)
         size = source.manifest.size if source.manifest else source.archive.size
-        present = {role for (role,) in connection.execute("SELECT rolname FROM pg_roles").fetchall()}
-        connection.rollback()
+        present = {role for (role,) in connection.execute("SELECT rolname FROM pg_roles; COMMIT").fetchall()}
         tools = client_tools(max(server, source.archive.server_version))
         with watched(aside, size, running.report.transfer):
             quick = with_options(aside, "-c synchronous_commit=off -c maintenance_work_mem=256MB")
@@ -224,10 +229,13 @@ def fill(source: Source, aside: Target, jobs: int, running: Running) -> None:
         connections.settle(connection)  # nothing waited for the disk, and a crash by now would have taken what was restored
         for note in notes:
             running.note(note)
+        connections.begin(connection, aside.policy, brief=True)
+        stamped = stamp.read(connection)
         if source.manifest:
             connections.autocommit(connection)
             for left in database_settings.write(connection, aside.database, source.manifest.properties):
                 running.note(f"left out: {left}")
+    return stamped
 
 
 def _restore(tools: ClientTools, source: Source, aside: Target, present: set[str], jobs: int, running: Running) -> list[str]:
@@ -276,11 +284,3 @@ def refuse_elsewhere(name: str, target: Target) -> None:
             f"it is a backup of {name}, which is protected: patients' data, and never restored to another environment",
             remedy=remedy,
         )
-
-
-def _refuse_stamp(aside: Target, target: Target) -> None:
-    """A dump by others says in the stamp whose it is, if it was a database of ours."""
-    with contextlib.closing(connections.connect(aside, "backup.restore")) as connection:
-        stamped = stamp.read(connection)
-    if stamped:
-        refuse_elsewhere(stamped.environment, target)

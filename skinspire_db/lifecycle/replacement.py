@@ -16,7 +16,7 @@ from skinspire_db.lifecycle.failures import AS_IT_WAS, translated, translation
 from skinspire_db.lifecycle.operation import Job, Running
 from skinspire_db.lifecycle.remedies import complete
 from skinspire_db.lifecycle.result import Result, Summary, counted
-from skinspire_db.postgres import connections
+from skinspire_db.postgres import connections, databases
 from skinspire_db.postgres.target import Target
 
 if TYPE_CHECKING:
@@ -90,24 +90,27 @@ class Replacement(Job):
 
         No backup is taken first: the former database is kept, and it may be what is broken.
         """
-        if not self.back:
-            _look_at_former(target, self.operation)
         try:
             holder = connections.connect(target, self.operation)
         except DatabaseMissing:
+            if not self.back:
+                _look_at_former(target, self.operation)
             stack.enter_context(scratch.alone(target, self.operation))
             return None
         stack.callback(holder.close)
         with translated(target, self.operation, "preparation", holder):
             connections.begin(holder, target.policy)
             guard.admit(holder, target, self.operation + self.arguments, self.danger, confirm)
+            kept = scratch.former(target).database
+            if not self.back and databases.exists(holder, kept):
+                _look_at_former(target, self.operation)
         return holder
 
     def _stamp(self, new: Target, result: Result, seconds: float) -> uuid.UUID:
         """The new database says that it is the target's environment, with a journal of what it was before and of this."""
         with contextlib.closing(connections.connect(new, self.operation)) as connection:
-            connections.begin(connection, new.policy, brief=True)
-            connection.execute("SET TRANSACTION READ WRITE")  # whatever the database's own setting, which was copied
+            # Whatever the database's own setting, which was copied.
+            connections.begin(connection, new.policy, brief=True, isolation="READ COMMITTED READ WRITE")
             stamp.write(connection, new.environment, renew=not self.back)
             steps = [step.as_dict() for step in result.steps]
             entry = journal.record(connection, self.operation, new.environment, seconds, steps)

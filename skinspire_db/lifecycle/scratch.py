@@ -235,7 +235,7 @@ def swap(target: Target, new: Target, operation: str, holder: Connection | None)
                         f"{target} could not be swapped: others connect again and again; the database is as it was",
                         remedy="stop what connects, and run it again",
                     ) from None
-    if not back:
+    if not back and keep.database in looked_at:
         databases.drop_without_waiting(aside, operation)  # if this is not reached, the next operation sweeps it up
     return ended
 

@@ -48,6 +48,12 @@ def open_database(target: Target, operation: str, *, create: bool) -> tuple[Conn
     raise AssertionError
 
 
+def exists(connection: Connection, database: str) -> bool:
+    """Whether the connection's server has a database of that name."""
+    query = "SELECT FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) %s"
+    return connection.execute(query, (database,)).fetchone() is not None
+
+
 def drop_unless_used(target: Target, operation: str, own_pid: int) -> None:
     """Drop the database unless another session uses it. No psycopg error leaves it.
 
