@@ -45,6 +45,8 @@ SPELLING = """
 CAST = lazy_regex(
     r"::(?:character varying|double precision|time(?:stamp)? with(?:out)? time zone|[\w.\"]+)(?:\([\d, ]+\))?(?:\[\])*"
 )
+# Gives the locks on a table, its indexes and its TOAST back, in the message of the query that needs them.
+ALONE = ("SAVEPOINT alone", "ROLLBACK TO alone; RELEASE alone")
 BATCH = 100  # sequences whose locks are held at once
 PART = 8192  # blocks: larger tables are hashed in parts, by several sessions
 
@@ -266,10 +268,12 @@ def _unowned(one: Fingerprint) -> dict[str, str]:
 def _values(connection: Connection, sequences: list[str]) -> Rows:
     found: Rows = {}
     for start in range(0, len(sequences), BATCH):
-        with connection.transaction(force_rollback=True):  # gives the locks back
-            for name in sequences[start : start + BATCH]:
-                query = f"SELECT last_value, is_called FROM {name}"  # noqa: S608
-                found[name] = list(connection.execute(query.encode()).fetchone() or ())
+        names = sequences[start : start + BATCH]
+        queries = [f"SELECT last_value, is_called FROM {name}" for name in names]  # noqa: S608
+        cursor = connection.execute("; ".join((ALONE[0], *queries, ALONE[1])).encode())
+        for name in names:
+            cursor.nextset()
+            found[name] = list(cursor.fetchone() or ())
     return found
 
 
@@ -297,9 +301,16 @@ def _hash(
 
 
 def _rows(connection: Connection, table: str, where: str, hashed: str) -> list[Any]:
+    import psycopg
+
     query = f"SELECT count(*), coalesce(sum({hashed}), 0)::text FROM ONLY {table} AS t WHERE {where}"  # noqa: S608
-    with connection.transaction(force_rollback=True):  # gives the locks on the table, its indexes and its TOAST back
-        return list(connection.execute(query.encode()).fetchone() or ())
+    try:
+        cursor = connection.execute(f"{ALONE[0]}; {query}; {ALONE[1]}".encode())
+    except psycopg.errors.UndefinedFunction:
+        connection.execute(ALONE[1])
+        raise
+    cursor.nextset()
+    return list(cursor.fetchone() or ())
 
 
 def _large_objects(connection: Connection) -> list[Any] | None:
@@ -315,10 +326,15 @@ def _large_objects(connection: Connection) -> list[Any] | None:
 def _begin(connection: Connection, target: Target, snapshot: str | None) -> str:
     """A transaction that sees one state of the database throughout; returns its snapshot's name for others."""
     connections.begin(connection, target.policy, brief=True, isolation="REPEATABLE READ READ ONLY", snapshot=snapshot)
-    connection.execute(SPELLING)
+    exported = connection.execute(SPELLING if snapshot else f"{SPELLING}; SELECT pg_export_snapshot()")
     row_security.require_all_rows(connection)
-    row = None if snapshot else connection.execute("SELECT pg_export_snapshot()").fetchone()
-    return str(row[0]) if row else str(snapshot)
+    if snapshot:
+        return snapshot
+    while exported.description is None:
+        exported.nextset()
+    row = exported.fetchone()
+    assert row
+    return str(row[0])
 
 
 def digest(definition: str) -> str:
