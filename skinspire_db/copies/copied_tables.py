@@ -71,7 +71,8 @@ class Reading:
 class Table:
     """A table to copy. `columns` are those that hold values of their own; `entries` are its indexes' and constraints' oids.
 
-    `root` is the table through which it is filled, where its rows can belong into another partition.
+    `root` is the table through which it is filled, where its rows can belong into another partition; `part` is whether only
+    some of its rows are meant, while others are filled by other sessions.
     """
 
     schema: str
@@ -82,6 +83,7 @@ class Table:
     entries: frozenset[int]
     reading: Reading = dataclasses.field(default_factory=Reading)
     root: str = ""
+    part: bool = False
 
     @property
     def quoted(self) -> str:
@@ -112,16 +114,38 @@ class Table:
     @property
     def write(self) -> list[str]:
         """The COPY that fills it. No other session sees the table yet, so FREEZE is possible; it needs a TRUNCATE first. Rows
-        that can belong into another partition go through the root.
+        that can belong into another partition go through the root. Several sessions that fill one table do without both.
         """
-        if self.root:
-            return [f"COPY {self.listed.replace(self.quoted, self.root, 1)} FROM STDIN (FORMAT {self.format})"]
+        if self.root or self.part:
+            return [f"COPY {self.listed.replace(self.quoted, self.root or self.quoted, 1)} FROM STDIN (FORMAT {self.format})"]
         return [f"TRUNCATE ONLY {self.quoted}", f"COPY {self.listed} FROM STDIN (FORMAT {self.format}, FREEZE)"]
 
     @property
     def format(self) -> str:
         """The format of COPY: binary unless a column's type has no binary form."""
         return "binary" if self.binary else "text"
+
+
+def divided(table: Table, blocks: int, parts: int) -> list[Table]:
+    """The table in parts of about the same number of blocks, which can be read at once (TID range scans, PostgreSQL 14).
+
+    Args:
+        table: a heap.
+        blocks: how many it has; rows in later ones are in the last part.
+        parts: how many parts.
+    """
+    bounds = [blocks * number // parts for number in range(parts)]
+    conditions = [
+        f"t.ctid >= '({start},0)'" + (f" AND t.ctid < '({end},0)'" if end else "")
+        for start, end in zip(bounds, [*bounds[1:], 0], strict=True)
+    ]
+    where = f"({table.reading.where}) AND " if table.reading.where else ""
+    return [
+        dataclasses.replace(
+            table, part=True, size=table.size // parts, reading=dataclasses.replace(table.reading, where=where + each)
+        )
+        for each in conditions
+    ]
 
 
 def tables(connection: Connection) -> list[Table]:

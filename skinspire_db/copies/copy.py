@@ -240,7 +240,7 @@ def stream(
     """
     sessions: fingerprint.Sessions = set()
     looks = running.stack.enter_context(fingerprint.meanwhile(sessions, workers=2))
-    options: dict[str, Any] = {"operation": running.operation, "jobs": 1, "watched": (sessions,)}
+    options: dict[str, Any] = {"operation": running.operation, "jobs": max(1, choice.jobs // 2), "watched": (sessions,)}
     masked, read_from = None, start
     searched: dict[str, Future[None]] = {}
     with running.step("copy") as summary:
@@ -272,6 +272,8 @@ def stream(
         patient = streaming.with_options(aside, "-c idle_session_timeout=0")
         witness = running.stack.enter_context(contextlib.closing(connections.connect(patient, running.operation)))
         present = _roles(connection, witness)
+        # A look at a table can begin while its key is being made, which takes as long as it takes.
+        patiently = replace(aside, policy=replace(aside.policy, lock_timeout=0))
         looked: list[Future[fingerprint.Rows]] = []
 
         def examine(dumped: str) -> None:
@@ -285,7 +287,7 @@ def stream(
         )  # fmt: skip
 
         def filled(names: set[str]) -> None:
-            looked.append(looks.submit(fingerprint.rows, aside, only=names, **options))
+            looked.append(looks.submit(fingerprint.rows, patiently, only=names, **options))
             if masked:
                 tables = [table for table in wanted if table.quoted in names]
                 share = looks.submit(masked.search.look, aside, running.operation, tables, sessions)

@@ -1,5 +1,8 @@
 """Copying a database as streams: its tables in parallel on one snapshot, largest first, indexes as each is filled.
 
+From three jobs on a large table is several streams, each of a range of its blocks. One stream keeps two processors busy: two
+sessions, two psql. Several fill a table that is neither frozen nor spared the WAL, and put its rows in another order.
+
 PostgreSQL's own programs pump the bytes: pg_dump and pg_restore the definitions, psql to psql the rows (not on Windows);
 Python directs.
 """
@@ -20,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from skinspire_db.catalog.row_security import require_all_rows
 from skinspire_db.copies.archive_restore import DEFINITIONS, SECURITY, UNDER_POLICIES, ArchiveRestore, examined
-from skinspire_db.copies.copied_tables import Table, quoted_name
+from skinspire_db.copies.copied_tables import Table, divided, quoted_name
 from skinspire_db.copies.dump_files import sql_of
 from skinspire_db.errors import StepFailed
 from skinspire_db.postgres import connections
@@ -42,6 +45,11 @@ QUICK = f"{SPELLING} -c synchronous_commit=off -c maintenance_work_mem=256MB -c 
 PLAIN = f"{SPELLING} -c row_security="
 LOCKED = 100  # tables that one transaction fills; with those of others, three locks for each must have room in the server
 SMALL = 8 << 20  # bytes: tables of less go together, as text; two programs for each would take longer than their rows
+PART = 64 << 20  # bytes: the least that a part of a table has
+BLOCKS = """
+    SELECT n.nspname, c.relname, pg_relation_size(c.oid) / current_setting('block_size')::int
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r' AND c.relam = 2
+"""
 PUMPING: set[Any] = set()  # the connections whose bytes go through this process
 # Windows' psql reads and writes its standard streams as text, which damages rows in binary and ends at a 0x1A byte.
 PIPES = sys.platform != "win32"
@@ -150,7 +158,8 @@ class Stream:
         """Copy the rows, and make the indexes of each table when it is filled."""
         with ThreadPoolExecutor(max_workers=self.jobs) as pool:
             pipes = _Pipes(self.tools, self.source, self.aside, self.snapshot)
-            shares = [pool.submit(_fill, pipes, table, restore, filled) for table in wanted if table.size >= SMALL]
+            tables = [_Filling(table, self._parts(table, wanted), filled) for table in wanted if table.size >= SMALL]
+            shares = [pool.submit(table.fill, part, pipes, restore) for table in tables for part in table.parts]
             shares.append(pool.submit(pipes.small, [table for table in wanted if table.size < SMALL], restore.folder))
             try:
                 for share in wait(shares, return_when=FIRST_EXCEPTION).done:
@@ -162,6 +171,15 @@ class Stream:
                     with contextlib.suppress(Exception):
                         pumping.cancel()
                 raise
+
+    def _parts(self, table: Table, wanted: list[Table]) -> list[Table]:
+        """The table in as many parts as keep all jobs busy; whole where two jobs do, or its rows have no blocks."""
+        share = sum(each.size for each in wanted) // self.jobs
+        parts = min(self.jobs, table.size // max(share, PART) + 1, table.size // PART)
+        blocks = dict.fromkeys([table.quoted], 0)
+        if self.jobs > 2 and parts > 1:
+            blocks |= {quoted_name(*row[:2]): row[2] for row in self.connection.execute(BLOCKS.encode()).fetchall()}
+        return divided(table, blocks[table.quoted], parts) if blocks[table.quoted] >= parts > 1 else [table]
 
     def _large_objects(self, archive: Path) -> list[str]:
         """Copy the large objects. Returns what was mapped or left out."""
@@ -196,7 +214,10 @@ class _Restore:
             (self.folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogateescape")
             options = (f"--jobs={self.jobs}", "--section=post-data", f"--use-list={self.folder / name}")
             archive = self.definitions
-            archive.tools.restore(archive.aside, *options, UNDER_POLICIES, *archive.options, str(archive.archive))
+            # The server's own workers count as jobs: one index alone is built by all, several by one process each.
+            workers = self.jobs // min(self.jobs, len(lines)) - 1
+            aside = with_options(archive.aside, f"-c max_parallel_maintenance_workers={workers}")
+            archive.tools.restore(aside, *options, UNDER_POLICIES, *archive.options, str(archive.archive))
 
 
 def _entries(listing: str) -> dict[int, str]:
@@ -211,11 +232,24 @@ def _entries(listing: str) -> dict[int, str]:
     return found
 
 
-def _fill(pipes: _Pipes, table: Table, restore: _Restore, filled: Callable[[set[str]], object]) -> None:
-    pipes.large(table)
-    if not table.root:  # others may still put rows into it
-        filled({table.quoted})
-    restore.of(table)
+@dataclass
+class _Filling:
+    """A table that is being filled, and the parts of it; `filled` is as in Stream.run."""
+
+    table: Table
+    parts: list[Table]
+    filled: Callable[[set[str]], object]
+    done: list[Table] = dataclasses.field(default_factory=list)
+
+    def fill(self, part: Table, pipes: _Pipes, restore: _Restore) -> None:
+        """Copy a part of the rows; the last one to end makes the indexes."""
+        pipes.large(part)
+        self.done.append(part)
+        if part is not self.done[-1] or len(self.done) < len(self.parts):
+            return
+        if not self.table.root:  # others may still put rows into it
+            self.filled({self.table.quoted})
+        restore.of(self.table)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import os
 import secrets
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,8 @@ import pytest
 from conftest import Project, dump, throw_away_home
 from support import both, database, leftovers, without_names
 
-from skinspire_db.copies.copied_tables import Reading, Table
+from skinspire_db.copies import streaming
+from skinspire_db.copies.copied_tables import Reading, Table, divided
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.embedded_server import EmbeddedServer
 
@@ -340,3 +342,49 @@ def test_definitions_are_compared_when_roles_are_missing(two: Project) -> None:
     less = {"table t": "of another owner", "constraint c on t": "other"}
     found = differences(Fingerprint({}, {}, whole, 17), Fingerprint({}, {}, less, 17), of=("unowned",))
     assert list(found) == ["constraint c on t differs", "index a on t is missing"]
+
+
+@pytest.mark.slow
+def test_a_large_table_is_several_streams(two: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From three jobs on, on one snapshot; a session waits as long as a key takes to be made."""
+    read, real, timers = [], streaming._Pipes.large, []
+
+    def large(pipes: streaming._Pipes, table: Table) -> None:
+        read.append(table)
+        real(pipes, table)
+        if table.quoted == '"public"."large"' and sum(each.quoted == table.quoted for each in read) == 3:
+            holder = psycopg.connect(**pipes.aside.parameters)
+            holder.execute("LOCK TABLE public.large IN ACCESS EXCLUSIVE MODE")
+            timers.append(threading.Timer(1, holder.close))
+            timers[-1].start()
+
+    (two.root / "pyproject.toml").write_text("[tool.skinspire_db.environments.dev]\nlock_timeout = 0.3\n")
+    monkeypatch.setattr(streaming._Pipes, "large", large)
+    monkeypatch.setattr(streaming, "PART", 1 << 20)
+    two.execute("DELETE FROM large WHERE id % 7 = 0; INSERT INTO large VALUES (0, '{}', 'last')", database(two, "TEST"))
+    before = dump(two.address, database(two, "TEST"))
+    copy = ("db.copy", "--source=test", "--target=dev", "--method=stream")
+
+    def lines(dumped: str) -> list[str]:
+        return sorted(without_names(dumped).splitlines())  # the parts' rows come in any order
+
+    outcome = two.invoke(*copy, "--jobs=3")
+    for timer in timers:
+        timer.join()
+    assert outcome.code == 0 and timers, outcome.err
+    assert lines(dump(two.address, two.database)) == lines(before)
+    assert [each.part for each in read if each.quoted == '"public"."large"'] == [True] * 3
+    read.clear()
+    assert two.invoke(*copy, "--jobs=2").code == 0
+    assert [each.part for each in read] == [False], "of two jobs both are busy with one stream"
+
+
+def test_parts_have_every_block_once() -> None:
+    table = Table("public", "t", 90, ["id"], True, frozenset(), reading=Reading(where="t.id > 1"))
+    parts = divided(table, 10, 3)
+    assert [each.reading.where for each in parts] == [
+        "(t.id > 1) AND t.ctid >= '(0,0)' AND t.ctid < '(3,0)'",
+        "(t.id > 1) AND t.ctid >= '(3,0)' AND t.ctid < '(6,0)'",
+        "(t.id > 1) AND t.ctid >= '(6,0)'",
+    ]
+    assert all(each.write == ['COPY "public"."t" ("id") FROM STDIN (FORMAT binary)'] for each in parts), "no TRUNCATE"
