@@ -145,7 +145,7 @@ def _build(source: Environment, choice: Choice, running: Running) -> Target:
     start, connection, size, method = _source(source, choice, running)
     if method == "template":
         connection.close()
-        return template.made(running, start, size)[0]
+        return template.made(running, start, size, choice.jobs)[0]
     return stream(running, source, start, connection, choice)[0]
 
 

@@ -55,13 +55,14 @@ def why_not(connection: Connection, near: bool) -> str:
     return f"{counted(others[0], 'session', 'use', 'uses')} it ({others[1]})" if others and others[0] else ""
 
 
-def made(running: Running, start: Target, size: int) -> tuple[Target, fingerprint.Fingerprint]:
+def made(running: Running, start: Target, size: int, jobs: int = 2) -> tuple[Target, fingerprint.Fingerprint]:
     """Copy a database of the target's server that no session uses into a scratch database.
 
     Args:
         running: the operation.
         start: where the source is.
         size: its size in bytes.
+        jobs: how many sessions hash rows at once, of both databases together.
 
     Returns:
         Where the copy is, and its fingerprint.
@@ -83,7 +84,7 @@ def made(running: Running, start: Target, size: int) -> tuple[Target, fingerprin
         summary.numbers = {"method": "template"}
     sessions: fingerprint.Sessions = set()
     with running.step("compare") as summary, fingerprint.meanwhile(sessions, workers=2) as pool:
-        take = partial(fingerprint.take, operation=running.operation, jobs=1, watched=(sessions,))
+        take = partial(fingerprint.take, operation=running.operation, jobs=max(1, jobs // 2), watched=(sessions,))
         shares = [pool.submit(take, each) for each in (start, aside)]
         before, after = (share.result() for share in shares)
         compare(before, after, summary)
