@@ -126,6 +126,9 @@ def test_users_of_many_chunks(clinic: Project, monkeypatch: pytest.MonkeyPatch) 
     assert ahead == [0, *[6] * 10, 3], "80 patients in 12 chunks"
     assert clinic.query("SELECT count(*), count(DISTINCT mrn) FROM patients") == [(100, 100)]
     assert clinic.query("SELECT count(*) FROM users WHERE entity_type = 'patient'") == [(100,)]
+    assert clinic.query("SELECT reltuples FROM pg_class WHERE relname = 'patients'") == [(100,)], "ANALYZE"
+    distinct = "SELECT n_distinct FROM pg_stats WHERE schemaname = 'public' AND tablename = 'patients' AND attname = 'mrn'"
+    assert clinic.query(distinct) == [(-1,)]
 
 
 def test_who_seeded_is_recorded(connection: Connection) -> None:
