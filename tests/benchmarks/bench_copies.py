@@ -277,21 +277,21 @@ def figures(project: Bench, what: str, rounds: int) -> list[Figure]:
     )  # fmt: skip
     template, stream, create, dumped, restore, restored, *floors, old = times[:10]
     other = times[10:]
-    quick, streamed, beside = (0.35, 1, 1) if "pgbench" in what else (0.18, 0.8, 0.85)
+    quick, streamed, beside, backup, back = (0.35, 1, 1, 1, 1.1) if "pgbench" in what else (0.18, 0.8, 0.85, 0.5, 0.75)
     size = sum(path.stat().st_size for path in backups.rglob("*") if path.is_file())
     return [
         Figure(f"db.copy, template, {what}", template, "pg_dump | psql", old, quick),
         Figure(f"db.copy, stream, {what}", stream, "pg_dump | psql", old, streamed),
         *(Figure(f"db.copy, stream, {what}", stream, "pgcopydb", each, beside) for each in other),
-        Figure(f"backup.create, {what}", create, "pg_dump -Fc", dumped, 0.5),
+        Figure(f"backup.create, {what}", create, "pg_dump -Fc", dumped, backup),
         Figure(f"backup.create, {what}", size / 1e6, "pg_dump -Fc", dump.stat().st_size / 1e6, 1, "MB"),
-        Figure(f"backup.restore, {what}", restore, "pg_restore -j1", restored, 0.8),
+        Figure(f"backup.restore, {what}", restore, "pg_restore -j1", restored, back),
         Figure(f"db.copy, template, {what}", template, "CREATE DATABASE and two hashes", floors[0], DIRECTED),
         Figure(f"backup.create, {what}", create, "pg_dump -Fd -j2, zstd, and a hash", floors[1], DIRECTED),
         Figure(f"backup.restore, {what}", restore, "pg_restore -j2 and a hash", floors[2], DIRECTED),
         Figure(f"floor of db.copy, template, {what}", floors[0], "pg_dump | psql", old, quick),
-        Figure(f"floor of backup.create, {what}", floors[1], "pg_dump -Fc", dumped, 0.5),
-        Figure(f"floor of backup.restore, {what}", floors[2], "pg_restore -j1", restored, 0.8),
+        Figure(f"floor of backup.create, {what}", floors[1], "pg_dump -Fc", dumped, backup),
+        Figure(f"floor of backup.restore, {what}", floors[2], "pg_restore -j1", restored, back),
     ]
 
 
