@@ -307,3 +307,13 @@ def test_pseudonyms_of_digits_are_one_to_one(live: Project) -> None:
         phones = "SELECT '+' || repeat('9', n) AS v FROM generate_series(1, 30) AS n UNION ALL SELECT '0221-77'"
         query = f"SELECT bool_and(length(v) = length({phone}) AND (left(v, 1) = '+') = (left({phone}, 1) = '+') AND {phone} ~ '^[+]?[0-9]+$') FROM ({phones}) AS t"
         assert connection.execute(query.encode()).fetchone() == (True,)
+        # What is prepared for large tables is the same, of each number of digits.
+        both = [(digits, expressions.prepared(digits)), (whole, expressions.prepared(whole))]
+        same = " AND ".join(f"bool_and({one} = {other})" for one, other in both)
+        each = "SELECT n, n::text AS v FROM (SELECT (10 ^ k)::bigint + n * 7 AS n FROM generate_series(1, 17) AS k, generate_series(0, 99) AS n) AS s"
+        assert all("string_agg" in other for _, other in both)
+        assert connection.execute(f"SELECT {same} FROM ({each}) AS t".encode()).fetchone() == (True,)
+        paths = named._json("t.v", "jsonb", {"a": "null", "b.c": "phone", "d": "keep"})
+        document = """SELECT '{"a": "x", "b": {"c": "123", "x": 1}, "d": [1]}'::jsonb AS v"""
+        query = f"SELECT m - 'b', length(m->'b'->>'c') FROM (SELECT {paths} AS m FROM ({document}) AS t) AS s"
+        assert connection.execute(query.encode()).fetchone() == ({"d": [1]}, 3)

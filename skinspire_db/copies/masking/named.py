@@ -129,6 +129,6 @@ def _built(value: str, tree: dict[str, Any], above: list[str]) -> str:
             inner = f"{value} #> {path}"
         else:
             # Of a number, an object or a list under the path, its text is masked.
-            inner = f"to_jsonb({of_text(node, f'({value} #>> {path})', Wish())})"
+            inner = f"to_jsonb(({of_text(node, f'({value} #>> {path})', Wish())})::text)"
         parts.append(f"{literal(key)}::text, {inner}")
     return f"jsonb_build_object({', '.join(parts)})"

@@ -20,6 +20,7 @@ DROPPED = {f"{TOOLS_SCHEMA}.stamp", f"{TOOLS_SCHEMA}.journal"}
 LITERAL = lazy_regex(r"'((?:[^']|'')*)'")
 NUMBER = lazy_regex(r"(?<![\w.'])-?\d+(?![\w.'])")
 NO_LIST = lazy_regex(r"~|<|>|\blength\b", re.IGNORECASE)
+PREPARED = 8 << 20  # bytes of a table in which preparing its expressions takes less time than it saves
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,9 @@ class Plan:
     def table(self, table: Table) -> Table:
         """The table, read through its masks."""
         columns = {column.name: column for column in self.catalogue.named(table.schema, table.name)}
+        of_many = expressions.prepared if table.size >= PREPARED else str
         expressions_ = {
-            name: f"({self.masks[column.place].sql})::{_storage(self.catalogue, column)}"
+            name: f"({of_many(self.masks[column.place].sql)})::{_storage(self.catalogue, column)}"
             for name, column in columns.items()
             if column.place in self.masks and self.masks[column.place].changes
         }

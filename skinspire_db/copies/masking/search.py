@@ -151,12 +151,11 @@ class Search:
         shown = {c.place[1]: self._hash(self._text(c)) for c in columns if self._resolved(c) not in SHORT}
         if not shown:
             return ""
-        rows = f"SELECT t.* FROM f, ONLY {table.quoted} AS t WHERE {' OR '.join(map(bit, shown.values()))} OFFSET 0"
         cells = ", ".join(f"({number}, {hashed})" for number, hashed in shown.items())
-        return (
-            f"SELECT DISTINCT {columns[0].place[0]}::int8, v.number, v.hash"
-            f" FROM f, ({rows}) AS t CROSS JOIN LATERAL (VALUES {cells}) AS v (number, hash) WHERE {bit('v.hash')}"
-        )
+        # LATERAL: the filter is read once, and not for each row of a table beside it.
+        rows = f"SELECT t.* FROM ONLY {table.quoted} AS t WHERE {' OR '.join(map(bit, shown.values()))} OFFSET 0"
+        found = f"SELECT v.number, v.hash FROM ({rows}) AS t CROSS JOIN LATERAL (VALUES {cells}) AS v (number, hash) WHERE {bit('v.hash')}"
+        return f"SELECT DISTINCT {columns[0].place[0]}::int8, c.* FROM f CROSS JOIN LATERAL ({found} OFFSET 0) AS c"
 
     def _filter(self, size: int) -> bytes:
         """So many bits, of which those that the hashes end in are set."""
