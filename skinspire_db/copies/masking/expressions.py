@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 SETTING = "skinspire_db.masking"  # the sessions' setting with the secret, which no SQL text holds
@@ -35,7 +35,7 @@ RANGES += [
 RANGES.sort()
 # Of texts of up to ten digits and numbers of up to nine, eight entries that rounds add are of one hash. For large tables, `prepared`
 # has all of them computed once a query.
-SHORT = {"digits": HALVES[:11], "number": RANGES[:10]}
+SHORT: dict[str, Sequence[tuple[int, ...]]] = {"digits": HALVES[:11], "number": RANGES[:10]}
 PER_HASH, WIDTH = 8, 4  # entries, and their bytes
 
 
