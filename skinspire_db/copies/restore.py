@@ -25,6 +25,7 @@ from skinspire_db.lifecycle.operation import Running
 from skinspire_db.lifecycle.replacement import Replacement
 from skinspire_db.postgres import connections, database_settings
 from skinspire_db.postgres.client_programs import ClientTools, client_tools
+from skinspire_db.postgres.index_builds import quick
 from skinspire_db.postgres.progress import watched
 from skinspire_db.postgres.target import Target
 
@@ -224,8 +225,8 @@ def fill(source: Source, aside: Target, jobs: int, running: Running) -> stamp.St
         present = {role for (role,) in connection.execute("SELECT rolname FROM pg_roles; COMMIT").fetchall()}
         tools = client_tools(max(server, source.archive.server_version))
         with watched(aside, size, running.report.transfer):
-            quick = with_options(aside, "-c synchronous_commit=off -c maintenance_work_mem=256MB")
-            notes = _restore(tools, source, quick, present, jobs, running)
+            at_once = jobs if source.archive.kind == "archive" else 1
+            notes = _restore(tools, source, with_options(aside, quick(aside, at_once)), present, jobs, running)
         connections.settle(connection)  # nothing waited for the disk, and a crash by now would have taken what was restored
         for note in notes:
             running.note(note)

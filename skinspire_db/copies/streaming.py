@@ -28,6 +28,7 @@ from skinspire_db.copies.dump_files import sql_of
 from skinspire_db.errors import StepFailed
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.client_programs import ClientTools, client_tools, end_all, ended, remedy_of, said
+from skinspire_db.postgres.index_builds import quick
 from skinspire_db.postgres.progress import Transfer, watched
 from skinspire_db.postgres.scripts import QUIET, private_folder
 from skinspire_db.postgres.target import Target
@@ -40,8 +41,7 @@ SPELLING = (
     "-c DateStyle=ISO -c IntervalStyle=postgres -c TimeZone=UTC -c extra_float_digits=1 -c bytea_output=hex"
     " -c lc_monetary=C -c search_path=pg_catalog -c idle_in_transaction_session_timeout=0 -c statement_timeout=0"
 )
-# A scratch database that a crash takes along is no loss, so nothing waits for its WAL.
-QUICK = f"{SPELLING} -c synchronous_commit=off -c maintenance_work_mem=256MB -c lock_timeout=0"
+PATIENT = f"{SPELLING} -c lock_timeout=0 "
 PLAIN = f"{SPELLING} -c row_security="
 LOCKED = 100  # tables that one transaction fills; with those of others, three locks for each must have room in the server
 SMALL = 8 << 20  # bytes: tables of less go together, as text; two programs for each would take longer than their rows
@@ -131,7 +131,8 @@ class Stream:
         # Off, PostgreSQL refuses to read a table whose policies bind this role, be it that they let it see all rows.
         rows = "on" if require_all_rows(self.connection) else "off"
         options = f"{PLAIN}{rows} -c lock_timeout={wait_ms}{_forever(self.connection.info.server_version)}"
-        source, aside = with_options(self.source, options), with_options(self.aside, QUICK + _forever(self.version))
+        written = PATIENT + quick(self.aside, self.jobs) + _forever(self.version)
+        source, aside = with_options(self.source, options), with_options(self.aside, written)
         return dataclasses.replace(self, source=source, aside=aside)
 
     def _dumped(self, archive: Path, *options: str, internal: bool = False) -> ArchiveRestore:
