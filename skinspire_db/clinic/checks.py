@@ -61,12 +61,12 @@ def _write(subject: Subject) -> str:
     if not subject.writes:
         return verification.may_write(subject)
     code = "SKINSPIRE_VERIFY"
-    subject.connection.execute(
-        "INSERT INTO public.parameter_settings (param_code, param_value) VALUES (%s, 'written')", (code,)
-    )
-    row = one(
-        subject, "SELECT param_value, created_by FROM public.parameter_settings WHERE param_code = %s", (code,), TABLE_LOOK
-    )
+    query = "SELECT param_value, created_by FROM public.parameter_settings WHERE param_code = %s"
+    with subject.connection.pipeline():  # what needs no answer is sent without waiting for one
+        subject.connection.execute(
+            "INSERT INTO public.parameter_settings (param_code, param_value) VALUES (%s, 'written')", (code,)
+        )
+        row = one(subject, query, (code,), TABLE_LOOK)
     expect(row[0] == "written", f"wrote 'written', read {row[0]!r}", TABLE_LOOK)
     tracked = any(file.name == "user_tracking" for file in subject.files)
     expect(row[1] is not None or not tracked, "the triggers did not fire: created_by is empty", STATUS)

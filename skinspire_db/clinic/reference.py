@@ -173,12 +173,14 @@ def _administrator(connection: Connection, data: Row, administrator: Row, role: 
         "staff_type": "admin", "first_name": administrator["first_name"], "last_name": administrator["last_name"],
         "personal_info": {}, "contact_info": {"email": administrator["email"], "phone": administrator["user_id"]},
     }]  # fmt: skip
-    add(connection, ("public", "staff"), staff)
-    add(connection, ("public", "users"), [{
+    user = {
         "user_id": administrator["user_id"], "entity_type": "staff", "entity_id": administrator["staff_id"],
         "hospital_id": own,
         "password_hash": hashed,
-    }])  # fmt: skip
+    }  # fmt: skip
     mapping = {"user_id": administrator["user_id"], "role_id": role, "hospital_id": own}
-    add(connection, ("public", "user_role_mapping"), [mapping])
+    with connection.pipeline():  # none needs the answer to another
+        add(connection, ("public", "staff"), staff)
+        add(connection, ("public", "users"), [user])
+        add(connection, ("public", "user_role_mapping"), [mapping])
     return SignIn(administrator["role"], administrator["user_id"], password, generated=not policy.test_data)

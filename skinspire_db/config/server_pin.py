@@ -19,7 +19,7 @@ IDENTITY = """
            pg_catalog.inet_server_addr(), pg_catalog.inet_server_port(),
            oid, datname, pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_recovery()
     FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database();
-    COMMIT; BEGIN; SET LOCAL search_path = pg_catalog, pg_temp
+    COMMIT; BEGIN;
 """
 # What prove() does, for psql: a name says what follows, and a rounded start is near enough.
 PROOF = """
@@ -95,18 +95,18 @@ class Pin:
         finally:
             self.depth -= 1
 
-    def prove(self, connection: psycopg.Connection[Any], *, moves: bool) -> None:
+    def prove(self, connection: psycopg.Connection[Any], *, moves: bool, then: str) -> None:
         """Take the server of the first connection, and compare every further one with it.
 
         Args:
-            connection: An open one in autocommit, outside a transaction; it is in one afterwards, which searches PostgreSQL's
-                own schema alone, and not in autocommit.
+            connection: An open one in autocommit, outside a transaction; it is in one afterwards, and not in autocommit.
+            then: The statements that the transaction begins with.
             moves: The embedded server may get another port when it is restarted: its address proves nothing.
 
         Raises:
             ConnectionFailed: It is another server, or another database has that name now.
         """
-        found, oid, database, pid, standby = _identity(connection)
+        found, oid, database, pid, standby = _identity(connection, then)
         if self.server is None:
             info = connection.info
             self.server, self.standby, self.version = found, standby, info.server_version
@@ -142,13 +142,13 @@ class Pin:
         return PROOF.format(elsewhere=ELSEWHERE, **{name: sql.Literal(value).as_string() for name, value in values.items()})
 
 
-def _identity(connection: psycopg.Connection[Any]) -> tuple[Server, int, str, int, bool]:
+def _identity(connection: psycopg.Connection[Any], then: str) -> tuple[Server, int, str, int, bool]:
     import psycopg
 
     try:
-        cursor = connection.execute(IDENTITY.format(system=SYSTEM).encode())
+        cursor = connection.execute(f"{IDENTITY.format(system=SYSTEM)}{then}".encode())
     except psycopg.errors.InsufficientPrivilege:
-        cursor = connection.execute(f"ROLLBACK; {IDENTITY.format(system='NULL')}".encode())
+        cursor = connection.execute(f"ROLLBACK; {IDENTITY.format(system='NULL')}{then}".encode())
     connection._autocommit = False  # the property refuses it in a transaction, whose BEGIN came with the question
     while cursor.description is None:
         cursor.nextset()

@@ -72,10 +72,13 @@ def apply(connection: Connection, tables: Iterable[TableRows], insert: Insert | 
         paths = _Paths.of(connection)
         try:
             # What needs no answer is sent without waiting for one; SQLAlchemy waits for each.
+            reader = _Reader(connection, tables)
             with connection.transaction(), contextlib.nullcontext() if insert else connection.pipeline():
-                return _apply(connection, tables, paths, insert)
+                return _apply(reader, tables, paths, insert)
         except (psycopg.errors.DataError, psycopg.errors.IntegrityError, psycopg.errors.RaiseException):
-            return _apply(connection, tables, paths, insert, one_by_one=True)  # raises for the row that is refused
+            return _apply(
+                _Reader(connection, tables), tables, paths, insert, one_by_one=True
+            )  # raises for the row that is refused
 
 
 @dataclass(frozen=True)
@@ -87,25 +90,19 @@ class _Paths:
 
     @classmethod
     def of(cls, connection: Connection) -> _Paths:
-        query = "SELECT pg_catalog.current_setting('search_path')"
-        caller = connection.execute(query).fetchone()
-        with search_path.application(connection):
-            application = connection.execute(query).fetchone()
-        assert caller and application
-        return cls(caller[0], application[0])
+        return cls(*search_path.paths(connection))
 
 
 def _apply(
-    connection: Connection, tables: list[TableRows], paths: _Paths, insert: Insert | None, *, one_by_one: bool = False
+    reader: _Reader, tables: list[TableRows], paths: _Paths, insert: Insert | None, *, one_by_one: bool = False
 ) -> Summary:
-    reader = _Reader(connection, tables)
     todo = [(table, table.rows) for table in tables]
     added = updated = 0
     while todo:
         waiting = []
         for table, rows in todo:
             changes = reader.changes(table, rows)
-            _write(connection, changes, paths, insert, one_by_one=one_by_one)
+            _write(reader.connection, changes, paths, insert, one_by_one=one_by_one)
             added, updated = added + len(changes.added), updated + len(changes.updated)
             if changes.waiting:
                 waiting.append((table, changes.waiting))

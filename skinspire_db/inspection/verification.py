@@ -52,8 +52,8 @@ def verify(subject: Subject) -> Summary:
     reading = [name for name in every if not (subject.writes and name in WRITING)]
     asked = [partial(_run, name, every[name], subject) for name in reading]
     done = dict(zip(reading, side_by_side.run(subject.connection, *asked, savepoint="verification"), strict=True))
-    for name in every.keys() - done.keys():
-        subject.connection.execute(GIVE_BACK)
+    subject.connection.execute(GIVE_BACK)
+    for name in [name for name in every if name not in done]:
         done[name] = _run(name, every[name], subject, subject.connection)
     subject.connection.execute("ROLLBACK TO SAVEPOINT verification; RELEASE SAVEPOINT verification")
     checks = [done[name][0] for name in every]
@@ -123,16 +123,16 @@ def stamp(subject: Subject) -> str:
     """
     # Without tables, or with, the stamp is written only after a confirmation.
     make = f"invoke env.stamp --env={{env}} --confirm={quote(subject.connection.info.dbname)}"
-    expect(tool_schema.exists(subject.connection), "the database has no stamp", make)
-    row = subject.connection.execute("SELECT environment, identity FROM skinspire_tools.stamp").fetchone()
-    expect(row is not None, "the database has no stamp", make)
-    assert row
+    found = tool_schema.read(subject.connection, "SELECT environment, identity FROM skinspire_tools.stamp")
+    expect(bool(found), "the database has no stamp", make)
+    assert found
+    environment, identity = found[0]["environment"], found[0]["identity"]
     expect(
-        row[0] == subject.environment.name,
-        f"the database is stamped {row[0]}, not {subject.environment.name}",
+        environment == subject.environment.name,
+        f"the database is stamped {environment}, not {subject.environment.name}",
         "invoke db.doctor --env={env}",
     )
-    return f"{row[0]}, identity {row[1]}"
+    return f"{environment}, identity {identity}"
 
 
 def _tables(subject: Subject) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import socket
@@ -46,8 +47,7 @@ def recorded(target: Target, operation: str, entry: Entry, *, wait: bool = False
     import psycopg
 
     try:
-        with connections.connect(target, f"{operation} read-back") as connection:
-            connections.begin(connection, target.policy, brief=True)
+        with contextlib.closing(connections.connect(target, f"{operation} read-back", brief=True)) as connection:
             if wait:
                 lock.take(connection, target)
             query = "SELECT count(*) FROM skinspire_tools.journal WHERE entry_id = %s"

@@ -15,7 +15,7 @@ from skinspire_db.lifecycle.failures import AS_IT_WAS, translated
 from skinspire_db.lifecycle.operation import Operation, Running, judge
 from skinspire_db.lifecycle.read_only import read_only_connection
 from skinspire_db.lifecycle.result import Result, StepResult, Summary, counted
-from skinspire_db.postgres import connections, databases
+from skinspire_db.postgres import databases
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
@@ -137,7 +137,7 @@ class Pipeline(Operation):
     def _try(self, running: Running) -> None:
         target = running.target
         try:
-            connection, created = databases.open_database(target, self.operation, create=self.creates)
+            connection, created = databases.open_database(target, self.operation, create=self.creates, brief=False)
         except DatabaseMissing as error:  # the server itself has said so
             if any(step.needs_database for step in self.steps):
                 raise
@@ -159,7 +159,6 @@ class Pipeline(Operation):
         started, target = time.monotonic(), running.target
         try:
             with translated(target, self.operation, "preparation", connection):
-                connections.begin(connection, target.policy)
                 self.admit(connection, running)
             for step in self.steps:
                 run_step(step, connection, running)

@@ -54,10 +54,9 @@ def read_only_connection(target: Target, operation: str, *, tries: bool = False)
     isolation = "READ COMMITTED" if tries else "REPEATABLE READ READ ONLY"
     with (
         target.pin.operation(),
-        contextlib.closing(connections.connect(target, operation)) as connection,
+        contextlib.closing(connections.connect(target, operation, brief=not tries, isolation=isolation)) as connection,
         translated(target, operation, "", connection),
     ):
-        connections.begin(connection, target.policy, brief=not tries, isolation=isolation)
         yield connection
 
 

@@ -31,17 +31,12 @@ class Stamp:
 
 def read(connection: Connection) -> Stamp | None:
     """The database's stamp, None when it has none."""
-    if connection.execute("SELECT to_regclass('skinspire_tools.stamp')").fetchone() == (None,):
+    rows = tool_schema.read(connection, "SELECT * FROM skinspire_tools.stamp", ("stamp",))
+    if not rows:
         return None
-    # As JSON: the layout may be an earlier version's, without the columns about masking.
-    row = connection.execute("SELECT environment, identity::text, to_jsonb(s) FROM skinspire_tools.stamp AS s").fetchone()
-    if row is None:
-        return None
-    more = row[2]
-    masked = (
-        f"{more['masked_from']}, made {more['masked_at'][:16]} by {more['masked_rules']}" if more.get("masked_from") else ""
-    )
-    return Stamp(row[0], row[1], masked)
+    [row] = rows  # the layout may be an earlier version's, without the columns about masking
+    masked = f"{row['masked_from']}, made {row['masked_at'][:16]} by {row['masked_rules']}" if row.get("masked_from") else ""
+    return Stamp(row["environment"], row["identity"], masked)
 
 
 def write(connection: Connection, environment: str, *, renew: bool = False) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
@@ -22,6 +22,35 @@ def sql_folder() -> Path:
 def exists(connection: Connection) -> bool:
     """Whether this database has the tables; false also for one that an older version only began."""
     return connection.execute(EXISTS.encode()).fetchone() == (len(PARTS),)
+
+
+def read(connection: Connection, query: str, parts: tuple[str, ...] = PARTS) -> list[dict[str, Any]] | None:
+    """The rows of a query on the tools' tables as JSON, in one round trip; None where the database has not got these tables.
+
+    PostgreSQL looks at the text of a query before it runs any of it, and refuses one on tables that are not there. In a DO
+    block it looks at it only where it comes to it.
+    """
+    there = " AND ".join(f"pg_catalog.to_regclass('skinspire_tools.{part}') IS NOT NULL" for part in parts)
+    cursor = connection.execute(
+        f"""
+        DO $tools$
+        DECLARE
+            found pg_catalog.jsonb;
+        BEGIN
+            IF {there} THEN
+                SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.to_jsonb(r)), '[]') INTO found FROM ({query}) AS r;
+            END IF;
+            PERFORM pg_catalog.set_config('skinspire.read', coalesce(found, 'null')::pg_catalog.text, true);
+        END
+        $tools$; SELECT pg_catalog.current_setting('skinspire.read')::pg_catalog.jsonb
+        """.encode()  # noqa: S608
+    )
+    while cursor.description is None:
+        cursor.nextset()
+    row = cursor.fetchone()
+    assert row
+    found: list[dict[str, Any]] | None = row[0]
+    return found
 
 
 def ensure(connection: Connection) -> None:

@@ -79,13 +79,14 @@ class LiveTrigger:
 
 def read(connection: Connection) -> dict[str, Entry]:
     """The entries by file name; none in a database that was never ours."""
-    if not tool_schema.exists(connection):
-        return {}
-    rows = connection.execute(f"SELECT ledger.* {FROM_LEDGER}".encode()).fetchall()
     return {
-        name: Entry(version, sha256, functions, {key: MadeTrigger(**each) for key, each in triggers.items()}, *disabled)
-        for name, version, sha256, functions, triggers, *disabled in rows
-    }
+        row["name"]: Entry(
+            row["version"], row["sha256"], row["functions"],
+            {key: MadeTrigger(**each) for key, each in row["triggers"].items()},
+            row["disabled_by"], row["disabled_at"] and datetime.fromisoformat(row["disabled_at"]),
+        )
+        for row in tool_schema.read(connection, f"SELECT ledger.* {FROM_LEDGER}") or ()
+    }  # fmt: skip
 
 
 def installed_at(connection: Connection) -> dict[str, datetime]:

@@ -21,6 +21,7 @@ from skinspire_db.postgres.target import Target, libpq_parameters
 
 if TYPE_CHECKING:
     import psycopg
+    from psycopg import sql
 
     Connection = psycopg.Connection[Any]
 
@@ -42,12 +43,14 @@ $$
 """
 
 
-def connect(target: Target, operation: str, *, database: str | None = None) -> Connection:
+def connect(target: Target, operation: str, *, database: str | None = None, **begun: Any) -> Connection:
     """Open a connection, which is not in autocommit. An embedded server that does not answer is started.
 
     Args:
         target: the database.
         operation: for what; other sessions see it as the application_name.
+        begun: what begin() takes after the policy; with `brief`, its transaction has begun as begin() does it, in one message
+            with the first question.
 
     Raises:
         DatabaseMissing: the server has no such database.
@@ -62,7 +65,7 @@ def connect(target: Target, operation: str, *, database: str | None = None) -> C
     deadline = time.monotonic() + waits
     while True:
         try:
-            return open_once(target, operation, database)
+            return open_once(target, operation, database, **begun)
         except psycopg.Error as error:
             failure = error
         if target.server and not started:
@@ -122,25 +125,35 @@ def begin(
     from psycopg import sql
     from psycopg.pq import TransactionStatus
 
-    connection.execute(
-        sql.SQL(
-            # A snapshot older than the operation lock would not see what its last holder committed.
-            "{again}SET TRANSACTION ISOLATION LEVEL {isolation}; {snapshot} SET LOCAL quote_all_identifiers = off;"
-            "SET LOCAL TimeZone = 'UTC'; {pin}; SET LOCAL statement_timeout = 0;"
-            "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = {milliseconds}{forever};"
-            "{durable}{watched}"
-        ).format(
-            again=sql.SQL(
-                "ROLLBACK; BEGIN; " if again and connection.info.transaction_status != TransactionStatus.IDLE else ""
-            ),
-            pin=sql.SQL(search_path.PIN),
-            durable=sql.SQL(DURABLE),  # no query may be among these: it would take the snapshot
-            isolation=sql.SQL(isolation),
-            forever=sql.SQL("; SET LOCAL transaction_timeout = 0" if connection.info.server_version >= 170_000 else ""),
-            snapshot=sql.SQL("SET TRANSACTION SNAPSHOT {};").format(snapshot) if snapshot else sql.SQL(""),
-            milliseconds=sql.Literal(round(policy.lock_timeout * 1000)),
-            watched=sql.SQL("" if brief else f"; {SETTINGS_OF_LONG_TRANSACTIONS}"),
-        )
+    settings = _settings(connection, policy, brief=brief, isolation=isolation, snapshot=snapshot)
+    anew = again and connection.info.transaction_status != TransactionStatus.IDLE
+    connection.execute(sql.SQL("ROLLBACK; BEGIN; ") + settings if anew else settings)
+
+
+def _settings(
+    connection: Connection,
+    policy: Policy,
+    *,
+    brief: bool = False,
+    isolation: str = "READ COMMITTED",
+    snapshot: str | None = None,
+) -> sql.Composed:
+    from psycopg import sql
+
+    return sql.SQL(
+        # A snapshot older than the operation lock would not see what its last holder committed.
+        "SET TRANSACTION ISOLATION LEVEL {isolation}; {snapshot} SET LOCAL quote_all_identifiers = off;"
+        "SET LOCAL TimeZone = 'UTC'; {pin}; SET LOCAL statement_timeout = 0;"
+        "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = {milliseconds}{forever};"
+        "{durable}{watched}"
+    ).format(
+        pin=sql.SQL(search_path.PIN),
+        durable=sql.SQL(DURABLE),  # no query may be among these: it would take the snapshot
+        isolation=sql.SQL(isolation),
+        forever=sql.SQL("; SET LOCAL transaction_timeout = 0" if connection.info.server_version >= 170_000 else ""),
+        snapshot=sql.SQL("SET TRANSACTION SNAPSHOT {};").format(snapshot) if snapshot else sql.SQL(""),
+        milliseconds=sql.Literal(round(policy.lock_timeout * 1000)),
+        watched=sql.SQL("" if brief else f"; {SETTINGS_OF_LONG_TRANSACTIONS}"),
     )
 
 
@@ -166,8 +179,8 @@ def settle(connection: Connection) -> None:
     connection.commit()
 
 
-def open_once(target: Target, operation: str, database: str | None = None) -> Connection:
-    """One attempt to connect, to the server that the operation is on.
+def open_once(target: Target, operation: str, database: str | None = None, **begun: Any) -> Connection:
+    """One attempt to connect, to the server that the operation is on; `begun` is as connect() takes it.
 
     Raises:
         psycopg.Error: there is no connection.
@@ -179,7 +192,8 @@ def open_once(target: Target, operation: str, database: str | None = None) -> Co
     first = target.pin.server is None
     connection = psycopg.connect(**(libpq_parameters(target, f"skinspire-db {operation}") | other), autocommit=True)
     try:
-        target.pin.prove(connection, moves=target.server is not None)
+        settings = _settings(connection, target.policy, **begun).as_string(connection) if begun else search_path.PIN
+        target.pin.prove(connection, moves=target.server is not None, then=settings)
         if first:
             failover.require_newest(target, connection.info)
     except BaseException:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import selectors
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from skinspire_db.errors import ConnectionFailed, DatabaseMissing, PermissionMissing, SkinspireError
 from skinspire_db.postgres.connections import (
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 PATIENCE = 1.0  # seconds, for a database to be dropped that nothing depends on
 
 
-def open_database(target: Target, operation: str, *, create: bool) -> tuple[Connection, bool]:
-    """Open a connection; with `create`, a database that does not exist is made first.
+def open_database(target: Target, operation: str, *, create: bool, **begun: Any) -> tuple[Connection, bool]:
+    """Open a connection; with `create`, a database that does not exist is made first. `begun` is as connect() takes it.
 
     Returns:
         The connection, and whether the database was made.
@@ -39,7 +39,7 @@ def open_database(target: Target, operation: str, *, create: bool) -> tuple[Conn
     created = False
     for pause in (*PAUSES, None):
         try:
-            return connect(target, operation), created
+            return connect(target, operation, **begun), created
         except DatabaseMissing:
             if not create or pause is None:
                 raise

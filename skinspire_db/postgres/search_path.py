@@ -44,6 +44,17 @@ def application(connection: Connection, first: str = "public") -> Iterator[None]
         yield
 
 
+def paths(connection: Connection) -> tuple[str, str]:
+    """The search path as it is, and as application() makes it."""
+    cursor = connection.execute(f"{KEEP}; {SWITCH}; {PUT_BACK}".encode())
+    caller = cursor.fetchone()  # each set_config() answers with what it sets
+    cursor.nextset()
+    cursor.nextset()
+    application = cursor.fetchone()
+    assert caller and application
+    return caller[0], application[0]
+
+
 def _switch(first: str) -> str:
     before = f"; SELECT set_config('search_path', '\"{first}\", ' || current_setting('search_path'), true)"
     return SWITCH + (before if first != "public" else "")

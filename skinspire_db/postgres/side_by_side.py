@@ -36,9 +36,9 @@ class Answer:
     read: int = 0
 
     @property
-    def description(self) -> bool:
-        """Whether the statement has rows."""
-        return self.results[self.at][2] is not None
+    def description(self) -> object:
+        """Something where the statement has rows, None where it has not."""
+        return self.results[self.at][2]
 
     @property
     def statusmessage(self) -> str:
@@ -233,7 +233,7 @@ def _ask(connection: Connection, waiting: Sequence[Reader], first: str) -> None:
     for reader, count in zip(waiting, counts, strict=True):
         results = []
         for _ in range(count):
-            rows = cursor.fetchall() if cursor.description else None
+            rows = cursor.fetchall() if cursor.description is not None else None
             results.append((cursor.statusmessage or "", cursor.rowcount, rows))
             cursor.nextset()
         reader.answer = Answer(results)
