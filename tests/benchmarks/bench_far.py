@@ -8,6 +8,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from skinspire_db.config import environment
+from skinspire_db.lifecycle.result import Report, StepResult
+from skinspire_db.operations import db
+from skinspire_db.steps import Context
+
 from .harness import CHECKOUT, Bench, Figure, bench, timed
 
 sys.path.append(str(CHECKOUT / "tests"))
@@ -23,6 +28,8 @@ COMMANDS = (
     (("triggers.status",), 0.9),
     (("db.drift",), 3.5),
 )
+# What each part of db.setup may take.
+STEPS = {"the beginning": 13, "reset": 7, "create": 14, "triggers": 20, "seed": 60, "verify": 24, "the end": 9}
 
 
 @dataclass(frozen=True)
@@ -45,10 +52,32 @@ class Far:
         command = Path(sys.executable).with_name("invoke")
         return timed(str(command), "-r", str(CHECKOUT), *arguments, cwd=self.project.root, env=self.env)
 
+    def forget(self) -> None:
+        """Drop what db.drift keeps of what the models and files make: the next one makes it anew."""
+        for kept in (self.project.root / ".skinspire").glob("**/expected-*"):
+            kept.unlink()
+
     def measured(self, *arguments: str) -> tuple[float, int]:
         """Seconds of the command, and its round trips, all connections together."""
         before = len(self.server.turns)
         return self.invoke(*arguments), len(self.server.turns) - before
+
+
+class StepCounter(Report):
+    """Notes how many round trips there were when each step began to be run, and when it had ended."""
+
+    def __init__(self, server: FarServer) -> None:
+        self.server = server
+        self.marks: dict[str, int] = {}
+
+    def begin(self, name: str) -> None:
+        """The first step begins where the guard has ended."""
+        if name != "server":
+            self.marks.setdefault("the beginning", len(self.server.turns))
+
+    def step(self, done: StepResult) -> None:
+        """A step has ended."""
+        self.marks[done.name] = len(self.server.turns)
 
 
 def bench_far() -> list[Figure]:
@@ -61,10 +90,38 @@ def bench_far() -> list[Figure]:
             far.invoke("db.setup")
             for arguments, limit in COMMANDS:
                 name = f"`{' '.join(arguments)}`, 50 ms away"
-                rounds = [far.measured(*arguments) for _ in range(ROUNDS)]
+                rounds = []
+                for _ in range(ROUNDS):
+                    far.forget()
+                    rounds.append(far.measured(*arguments))
                 seconds, trips = [seconds for seconds, _ in rounds], [trips for _, trips in rounds]
                 figures.append(Figure(name, statistics.median(seconds), PEER, limit, 1))
                 if os.environ.get("SHOW_ROUND_TRIPS"):  # which statement each was spent on
                     print(name, *server.statements[-trips[-1] :], sep="\n    ", file=sys.stderr)
                 figures.append(Figure(f"{name}, round trips", statistics.median(trips), PEER, limit / 0.05, 1, ""))
     return figures
+
+
+def bench_far_steps() -> list[Figure]:
+    """The round trips of each step of db.setup, of its beginning (connection, guard, stamp) and of its end (journal, commit and
+    what a second connection reads back), counted within this process.
+    """
+    with bench() as project, FarServer(project.server.start().host, project.server.start().port, delay=0.005) as server:
+        far = Far(project, server)
+        far.invoke("db.setup")
+        former, folder = dict(os.environ), Path.cwd()
+        os.environ |= far.env
+        os.chdir(project.root)
+        try:
+            before, counter = len(server.turns), StepCounter(server)
+            db.setup(Context(environment.resolve("dev"), counter)).run(report=counter)
+            total = len(server.turns)
+        finally:
+            os.environ.clear()
+            os.environ |= former
+            os.chdir(folder)
+    marks, names = [before, *counter.marks.values(), total], [*counter.marks, "the end"]
+    return [
+        Figure(f"`db.setup`, round trips of {name}", end - start, "a fixed number", STEPS[name], 1, "")
+        for name, start, end in zip(names, marks, marks[1:], strict=True)
+    ]
