@@ -11,7 +11,6 @@ import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from skinspire_db.config.environment import Environment
 from skinspire_db.config.project import replace, write_atomically
@@ -184,8 +183,3 @@ def as_lsn(text: str) -> int:
 def moment(at: float) -> str:
     """A time as it is shown, and as --to takes it."""
     return datetime.fromtimestamp(at, UTC).isoformat(sep=" ", timespec="seconds")
-
-
-def as_json(value: Any) -> Any:
-    """A state for `--json`."""
-    return None if value is None else asdict(value)

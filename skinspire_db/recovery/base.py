@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from skinspire_db.config.project import write_atomically
 from skinspire_db.copies.backup_folder import DATA, MANIFEST, TIME, VERIFIED
-from skinspire_db.errors import BackupInvalid, UsageError
-from skinspire_db.postgres.client_programs import ended, physical_tools, said
+from skinspire_db.errors import BackupInvalid, StepFailed, UsageError
+from skinspire_db.postgres.client_programs import physical_tools
 from skinspire_db.postgres.target import Target
 from skinspire_db.recovery.archive import Archive
 
@@ -154,15 +153,13 @@ def verify(target: Target, found: Base, data: Path | None = None) -> None:
     Raises:
         BackupInvalid: something is missing, altered, or beside what was written.
     """
-    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    process = physical_tools(found.server_version).start(
-        "pg_verifybackup", target, "--exit-on-error", "--quiet", str(data or found.data), connect=False, **streams
-    )
-    with ended(process):
-        complaint = process.communicate()[1]
-    if process.returncode:
-        says = said(complaint).removeprefix("error: ")
-        raise BackupInvalid(f"{found.name or 'the base backup'} is not what was written: {says}", remedy=OTHERS)
+    files = str(data or found.data)
+    try:
+        tools = physical_tools(found.server_version)
+        tools.run("pg_verifybackup", target, "--exit-on-error", "--quiet", files, connect=False)
+    except StepFailed as error:
+        says = error.message.removeprefix("pg_verifybackup failed: ").removeprefix("error: ")
+        raise BackupInvalid(f"{found.name or 'the base backup'} is not what was written: {says}", remedy=OTHERS) from None
 
 
 def pick(archive: Archive, name: str | None = None) -> Base:

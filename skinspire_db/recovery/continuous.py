@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from skinspire_db.config.environment import Environment
@@ -11,7 +12,7 @@ from skinspire_db.errors import SkinspireError
 from skinspire_db.lifecycle.operation import Job, Running
 from skinspire_db.postgres import connections
 from skinspire_db.recovery import receiver, replication, status
-from skinspire_db.recovery.archive import Archive, as_json
+from skinspire_db.recovery.archive import Archive
 from skinspire_db.recovery.server import RecoveredServer
 
 UNLIMITED = "the server keeps WAL without limit while no receiver runs: max_slot_wal_keep_size = '10GB' protects its disk"
@@ -133,12 +134,12 @@ def report(environment: Environment, folder: Path | None = None) -> Job:
             if servers := RecoveredServer.kept(environment.project):
                 says = f"{', '.join(str(each.home) for each in servers)}: invoke backup.stop --kept ends and deletes them"
                 found.append(status.Finding("recovered servers", says))
-            bad = [each for each in found if each.remedy]
+            bad, state = [each for each in found if each.remedy], archive.state
             summary.numbers = {"looked_at": len(found), "complaints": len(bad)}
             summary.rows = [each.row for each in found]
             summary.data = {
                 "folder": str(archive.folder),
-                "receiver": as_json(archive.state),
+                "receiver": state and asdict(state),
                 "findings": [each.row | {"remedy": each.remedy} for each in found],
             }
             if bad:

@@ -56,7 +56,7 @@ HANGING = """
 """  # noqa: E501
 # Columns that rows bring along, in order; a generated one computes itself.
 COLUMNS = """
-    SELECT quote_ident(attname) FROM pg_attribute
+    SELECT quote_ident(attname), format_type(atttypid, atttypmod) FROM pg_attribute
     WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attnum
 """
 # The dump's own settings come before its first entry: they would end this transaction's time-outs.

@@ -33,7 +33,8 @@ class Point:
     Args:
         at: In seconds since 1970, by the server's clock; None for the end of what was received.
         chain: The base backups, the full one first.
-        segments: The files of WAL after them.
+        segments: The files of WAL after them, in order.
+        near: How many of these there are up to the first mark from the moment on.
         histories: Of timelines.
         wal: All files of WAL.
         reach: The position that a recovery to the end of the WAL must come to, or the WAL is damaged.
@@ -44,6 +45,7 @@ class Point:
     at: float | None
     chain: list[Base]
     segments: list[Segment]
+    near: int
     histories: list[Path]
     wal: Wal
     reach: int
@@ -117,9 +119,11 @@ def find(archive: Archive, at: float | None) -> Point:
     reach = last.lsn if last else 0
     # Up to the first mark from that moment on: a gap after it is no obstacle.
     until = next((mark.lsn for mark in marks if at is not None and mark.at >= at and mark.lsn), None)
-    segments = wal.needed(newest, max(until, newest.end) if until else (reach or None), archive)
+    end = max(until, newest.end) if until else None
+    segments = wal.needed(newest, end or reach or None, archive)
+    near = sum(end is None or each.number <= end // wal.size + 1 for each in segments)
     received = max(last.at if last else 0.0, newest.finished)
-    return Point(at, base.chain(archive, newest), segments, wal.histories, wal, reach, received, marks)
+    return Point(at, base.chain(archive, newest), segments, near, wal.histories, wal, reach, received, marks)
 
 
 def _refuse(archive: Archive, begins: float, at: float) -> None:

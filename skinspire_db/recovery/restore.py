@@ -131,17 +131,10 @@ def aside(archive: Archive, found: Point, of: Target) -> Iterator[tuple[Recovere
     with recovered(current_project(), found.base.server_version) as server:
         tools = physical_tools(found.base.server_version)
         with _verified(found, of):  # one reads what the other reads, and each waits for the disk
-            server.fill(found.chain, found.segments, found.histories, tools, of)
+            server.fill(found.chain, tools, of)
+            server.bring({path.name: path for path in found.histories})
         server.user = str(libpq_parameters(of, "").get("user") or of.user)
-        recover = partial(server.recover, settings=found.base.settings, log=archive.folder / "recovery.log")
-        to_the_end = found.at is None
-        try:
-            recover(found.at)
-        except BackupInvalid as error:
-            if TOO_SHORT not in error.message or found.at is None or found.at > found.received:
-                raise
-            to_the_end = True  # nothing was committed after that moment
-            recover(None)
+        to_the_end = _recover(server, found, archive)
         then = server.target(of)
         if to_the_end:
             _reached(found, then)
@@ -149,6 +142,30 @@ def aside(archive: Archive, found: Point, of: Target) -> Iterator[tuple[Recovere
         if last := server.last_transaction():
             summary.lines.append(f"the last transaction that is in it was committed at {last}")
         yield server, then, summary
+
+
+def _recover(server: RecoveredServer, found: Point, archive: Archive) -> bool:
+    """Recover from the WAL up to the first mark from the moment on, and where no transaction ends it there, from all of it.
+
+    Returns:
+        Whether to the end: nothing was committed after the moment.
+    """
+    recover = partial(server.recover, settings=found.base.settings, log=archive.folder / "recovery.log")
+    parts = found.segments[: found.near], found.segments[found.near :]
+    for number, segments in enumerate(parts):
+        if segments or number == 0:
+            server.bring({each.name: each.path for each in segments})
+            try:
+                recover(found.at)
+                return found.at is None
+            except BackupInvalid as error:
+                if TOO_SHORT not in error.message or found.at is None:
+                    raise
+                failure = error
+    if found.at is None or found.at > found.received:
+        raise failure
+    recover(None)
+    return True
 
 
 @contextlib.contextmanager

@@ -27,7 +27,6 @@ from skinspire_db.postgres.data_folders import ROOT_HOMES
 from skinspire_db.postgres.embedded_server import EmbeddedServer, project_server
 from skinspire_db.postgres.target import Target
 from skinspire_db.recovery.base import Base
-from skinspire_db.recovery.wal import Segment
 
 MARK = "-recovered-"  # in the name of its folder
 FOR_EVER = "2000000"  # seconds; PostgreSQL itself ends a recovery that cannot go on
@@ -115,36 +114,49 @@ class RecoveredServer(EmbeddedServer):
             return f"postgresql://{user}/{of.database}?host={address.host}&port={address.port}"
         return f"postgresql://{user}127.0.0.1:{address.port}/{of.database}"
 
-    def fill(self, chain: list[Base], segments: list[Segment], histories: list[Path], tools: ClientTools, of: Target) -> None:
-        """Put a base backup and the WAL after it where the server will find them.
+    def fill(self, chain: list[Base], tools: ClientTools, of: Target) -> None:
+        """Put a base backup where the server will find it.
 
         Raises:
             StepFailed: the disk is full, or pg_combinebackup failed.
         """
-        needed = sum(each.size for each in chain) + (
-            sum(each.path.stat().st_size for each in segments) if self.account else 0
-        )
+        with self._writing(sum(each.size for each in chain)):
+            self.home.mkdir(mode=0o700)
+            if chain[1:]:
+                folders = [str(each.data) for each in chain]
+                options = ("--no-sync", "--no-manifest", "--manifest-checksums=NONE", f"--output={self.data}")
+                tools.run("pg_combinebackup", of, *options, *folders, connect=False)
+            else:
+                shutil.copytree(chain[0].data, self.data)
+
+    def bring(self, files: dict[str, Path]) -> None:
+        """Put files of WAL where the server finds them: a second name, as it only copies them; for another account, a copy.
+
+        Args:
+            files: the name that the server knows -> the file.
+
+        Raises:
+            StepFailed: the disk is full.
+        """
+        with self._writing(sum(each.stat().st_size for each in files.values()) if self.account else 0):
+            (self.home / "archive").mkdir(mode=0o700, exist_ok=True)
+            for name, path in files.items():
+                self._bring(path, name)
+
+    @contextlib.contextmanager
+    def _writing(self, needed: int) -> Iterator[None]:
+        """Write so many bytes into the server's folder."""
+        where = self.home.parent
         try:
-            self.home.parent.mkdir(parents=True, exist_ok=True)
-            if self.home.parent == ROOT_HOMES:
+            where.mkdir(parents=True, exist_ok=True)
+            if where == ROOT_HOMES:
                 ROOT_HOMES.chmod(0o755)
-            where = self.home.parent
             if (free := shutil.disk_usage(where).free) < needed * 1.05:
                 raise StepFailed(
                     f"it needs about {round(needed / 1e6)} MB, and the disk of {where} has {round(free / 1e6)} MB free",
                     remedy="free some space, and run it again",
                 )
-            self.home.mkdir(mode=0o700)
-            if chain[1:]:
-                folders = [str(each.data) for each in chain]
-                tools.run("pg_combinebackup", of, "--no-sync", f"--output={self.data}", *folders, connect=False)
-            else:
-                shutil.copytree(chain[0].data, self.data)
-            (self.home / "archive").mkdir(mode=0o700)
-            for each in segments:
-                self._bring(each.path, each.name)
-            for path in histories:
-                self._bring(path, path.name)
+            yield
         except (OSError, shutil.Error) as error:
             says = getattr(error, "strerror", None) or "files could not be copied"
             raise StepFailed(
@@ -152,7 +164,6 @@ class RecoveredServer(EmbeddedServer):
             ) from None
 
     def _bring(self, path: Path, name: str) -> None:
-        """A second name for a file of WAL, which the server only copies; for another account, a copy of it."""
         new = self.home / "archive" / name
         if self.account is None:
             with contextlib.suppress(OSError):

@@ -14,17 +14,13 @@ from skinspire_db.lifecycle.result import Summary
 from skinspire_db.postgres import connections
 from skinspire_db.postgres.target import Target
 from skinspire_db.recovery import dropped
+from skinspire_db.recovery.dropped import COLUMNS
 
 if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
-# Columns that rows bring along, in order; a generated one computes itself.
-COLUMNS = """
-    SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute
-    WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attnum
-"""
 KEY = """
-    SELECT a.attname FROM pg_index i CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY AS k (number, place)
+    SELECT quote_ident(a.attname) FROM pg_index i CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY AS k (number, place)
     JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number
     WHERE i.indrelid = %s::regclass AND i.indisprimary ORDER BY k.place
 """
@@ -33,7 +29,10 @@ RESOLVED = """
     WHERE c.oid = to_regclass(%s) AND c.relkind IN ('r', 'p')
 """
 REFERRED_TO = "SELECT confrelid FROM pg_constraint WHERE contype = 'f' AND conrelid = %s::regclass"
-TRIGGERS = "SELECT tgname, tgenabled FROM pg_trigger WHERE tgrelid = %s::regclass AND NOT tgisinternal AND tgenabled <> 'D'"
+TRIGGERS = """
+    SELECT quote_ident(tgname), tgenabled::text FROM pg_trigger
+    WHERE tgrelid = %s::regclass AND NOT tgisinternal AND tgenabled <> 'D'
+"""
 UPDATE = "UPDATE {table} AS t SET {set} FROM {aside} AS a WHERE {same} AND ROW({new})::text IS DISTINCT FROM ROW({old})::text"
 INSERT = """
     INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE SELECT {new} FROM {aside} AS a
@@ -76,7 +75,7 @@ def over(connection: Connection, then: Target, names: list[str]) -> Summary:
         back = dropped.find(connection, former, then, gone)
         if back:
             summary.numbers["rows_written"] = back.make()
-        tables = [table for table in quoted.values() if table not in gone]
+        tables = [table for table in dict.fromkeys(quoted.values()) if table not in gone]
         for table in tables:
             _refuse_another(connection, former, table)
         asides = [_bring(connection, former, table, number) for number, table in enumerate(tables)]
@@ -86,7 +85,7 @@ def over(connection: Connection, then: Target, names: list[str]) -> Summary:
     return summary
 
 
-def _make_the_same(connection: Connection, pairs: list[tuple[str, Any]], summary: Summary) -> None:
+def _make_the_same(connection: Connection, pairs: list[tuple[str, str]], summary: Summary) -> None:
     """Make the rows of tables those of then, which are aside."""
     connection.execute("SET CONSTRAINTS ALL DEFERRED")
     silent = {table: _silence(connection, table) for table, _ in pairs}
@@ -132,26 +131,17 @@ def _refuse_another(now: Connection, then: Connection, table: str) -> None:
         )
 
 
-def _names(connection: Connection, query: str, table: str) -> list[Any]:
-    from psycopg import sql
-
-    return [sql.Identifier(row[0]) for row in connection.execute(query.encode(), (table,)).fetchall()]
+def _names(connection: Connection, query: str, table: str) -> list[str]:
+    return [row[0] for row in connection.execute(query.encode(), (table,)).fetchall()]
 
 
-def _bring(now: Connection, then: Connection, table: str, number: int) -> Any:
-    """The rows of then in a temporary table."""
-    from psycopg import sql
-
-    aside, name = sql.Identifier("pg_temp", f"then_{number}"), sql.SQL(table)
-    columns = sql.SQL(", ").join(_names(now, COLUMNS, table))
-    now.execute(
-        sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {} FROM {} WHERE false").format(
-            sql.Identifier(f"then_{number}"), columns, name
-        )
-    )
-    reads = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT (FORMAT binary)").format(columns, name)
-    writes = sql.SQL("COPY {} FROM STDIN (FORMAT binary)").format(aside)
-    with then.cursor().copy(reads) as source, now.cursor().copy(writes) as sink:
+def _bring(now: Connection, then: Connection, table: str, number: int) -> str:
+    """The rows of then in a temporary table, whose name is returned."""
+    aside, columns = f"pg_temp.then_{number}", ", ".join(_names(now, COLUMNS, table))
+    rows = f"SELECT {columns} FROM {table}"  # noqa: S608
+    now.execute(f"CREATE TEMPORARY TABLE then_{number} ON COMMIT DROP AS {rows} WHERE false".encode())
+    reads, writes = f"COPY ({rows}) TO STDOUT (FORMAT binary)", f"COPY {aside} FROM STDIN (FORMAT binary)"
+    with then.cursor().copy(reads.encode()) as source, now.cursor().copy(writes.encode()) as sink:
         for block in source:
             sink.write(block)
     return aside
@@ -168,14 +158,11 @@ def _silence(connection: Connection, table: str) -> list[Any]:
 
 
 def _restore_triggers(connection: Connection, table: str, triggers: list[Any]) -> None:
-    from psycopg import sql
-
     for name, enabled in triggers:
-        how = ENABLED[enabled.decode() if isinstance(enabled, bytes) else enabled]
-        connection.execute(sql.SQL("ALTER TABLE {} {} {}").format(sql.SQL(table), sql.SQL(how), sql.Identifier(name)))
+        connection.execute(f"ALTER TABLE {table} {ENABLED[enabled]} {name}".encode())
 
 
-def _ordered(connection: Connection, pairs: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+def _ordered(connection: Connection, pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """Tables that refer to others before these; in a circle, as they come."""
     refers = {table: {row[0] for row in connection.execute(REFERRED_TO.encode(), (table,)).fetchall()} for table, _ in pairs}
     oids = {table: connection.execute(b"SELECT %s::regclass::oid", (table,)).fetchall()[0][0] for table, _ in pairs}
@@ -188,38 +175,30 @@ def _ordered(connection: Connection, pairs: list[tuple[str, Any]]) -> list[tuple
     return order
 
 
-def _delete(connection: Connection, table: str, aside: Any) -> int:
-    from psycopg import sql
-
-    same = sql.SQL(" AND ").join(sql.SQL("a.{0} = t.{0}").format(name) for name in _names(connection, KEY, table))
-    query = sql.SQL("DELETE FROM {} AS t WHERE NOT EXISTS (SELECT FROM {} AS a WHERE {})").format(sql.SQL(table), aside, same)
-    return connection.execute(query).rowcount
+def _same(connection: Connection, table: str) -> str:
+    return " AND ".join(f"a.{name} = t.{name}" for name in _names(connection, KEY, table))
 
 
-def _write(connection: Connection, table: str, aside: Any) -> int:
-    from psycopg import sql
+def _delete(connection: Connection, table: str, aside: str) -> int:
+    same = _same(connection, table)
+    query = f"DELETE FROM {table} AS t WHERE NOT EXISTS (SELECT FROM {aside} AS a WHERE {same})"  # noqa: S608
+    return connection.execute(query.encode()).rowcount
 
+
+def _write(connection: Connection, table: str, aside: str) -> int:
     columns, key = _names(connection, COLUMNS, table), _names(connection, KEY, table)
     others = [name for name in columns if name not in key]
-    values: dict[str, Any] = {
-        "table": sql.SQL(table),
-        "aside": aside,
-        "same": sql.SQL(" AND ").join(sql.SQL("a.{0} = t.{0}").format(name) for name in key),
-        "columns": sql.SQL(", ").join(columns),
-        "new": sql.SQL(", ").join(sql.SQL("a.{}").format(name) for name in columns),
-        "old": sql.SQL(", ").join(sql.SQL("t.{}").format(name) for name in columns),
-        "set": sql.SQL(", ").join(sql.SQL("{0} = a.{0}").format(name) for name in others),
-    }
+    new, old = (", ".join(f"{side}.{name}" for name in columns) for side in "at")
+    values = {"table": table, "aside": aside, "same": _same(connection, table), "columns": ", ".join(columns), "new": new,
+              "old": old, "set": ", ".join(f"{name} = a.{name}" for name in others)}  # fmt: skip
     queries = [INSERT, UPDATE] if others else [INSERT]
-    return sum(connection.execute(sql.SQL(query).format(**values)).rowcount for query in queries)
+    return sum(connection.execute(query.format(**values).encode()).rowcount for query in queries)
 
 
-def _compare(connection: Connection, table: str, aside: Any) -> None:
+def _compare(connection: Connection, table: str, aside: str) -> None:
     """Read back: the rows are those of then."""
-    from psycopg import sql
-
-    columns = sql.SQL(", ").join(_names(connection, COLUMNS, table))
-    hashed = "SELECT count(*), coalesce(sum(hashtextextended(ROW({})::text, 0)::numeric), 0) FROM {}"
-    here, there = (connection.execute(sql.SQL(hashed).format(columns, of)).fetchone() for of in (sql.SQL(table), aside))
-    if here != there:
+    columns = ", ".join(_names(connection, COLUMNS, table))
+    hashed = f"SELECT count(*), coalesce(sum(hashtextextended(ROW({columns})::text, 0)::numeric), 0) FROM "  # noqa: S608
+    present, former = (connection.execute(f"{hashed}{of}".encode()).fetchone() for of in (table, aside))
+    if present != former:
         raise StepFailed(f"the rows of {table} are not those of then", remedy="a rule or a trigger keeps them: --take=whole")
