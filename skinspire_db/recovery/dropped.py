@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
 WHOLE = "--take=whole brings all back"
+UNLOGGED = "it is unlogged, and its rows are in no WAL"
+FITTING = "make that first, or take the table that it refers to with it, as --take=a,b, or --take=whole"
 # A table, with the partitions that went with it.
 TREE = """
     SELECT n.nspname, c.relname, c.relkind FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -85,10 +87,10 @@ class Dropped:
         """Make the tables, and bring their rows. Returns how many rows.
 
         Raises:
-            psycopg.Error: something that they need is gone as well.
+            StepFailed: something that they need is gone as well, or the rows are not those of then.
         """
         self.before = definitions.snapshot(self.now)
-        self._run(*self._options, "--section=pre-data")
+        self._run_fitting("--section=pre-data")
         for (sequence,) in self.former.execute(SEQUENCES.encode(), (list(self.tables),)).fetchall():
             value = self.former.execute(f"SELECT last_value, is_called FROM {sequence}".encode()).fetchone()  # noqa: S608
             assert value
@@ -103,15 +105,7 @@ class Dropped:
         Raises:
             StepFailed: a key of the tables does not fit to the others of now, or something is not what it was then.
         """
-        import psycopg
-
-        try:
-            self._run(*self._options, "--section=post-data")
-        except (psycopg.errors.ForeignKeyViolation, psycopg.errors.UndefinedTable, psycopg.errors.InvalidForeignKey) as error:
-            says = f"the table does not fit to the others of now: {sentence(error)}"
-            raise StepFailed(
-                says, remedy="take the table that it refers to with it, as --take=a,b, or --take=whole"
-            ) from None
+        self._run_fitting("--section=post-data")
         reasons: dict[str, str] = {}
         lost = self._lost()
         if views := [identity for kind, identity, _ in lost if kind in ("view", "materialized view")]:
@@ -124,11 +118,21 @@ class Dropped:
         for kind, identity, _ in self._lost():
             why = f": {reasons[identity]}" if reasons.get(identity) else ""
             summary.lines.append(f"not back: {kind} {identity}, which went with the table{why}")
+        for table in self.tables:
+            if unlogged(self.former, table):
+                summary.lines.append(f"{table} is back without rows: {UNLOGGED}")
         summary.numbers["tables_brought_back"] = len(self.tables)
 
-    @property
-    def _options(self) -> list[str]:
-        return [f"--table={each}" for each in self.tables]
+    def _run_fitting(self, section: str) -> None:
+        """Run a part of the tables' own dump."""
+        from psycopg import errors
+
+        try:
+            self._run(section, *(f"--table={each}" for each in self.tables))
+        except (errors.IntegrityError, errors.ProgrammingError) as error:
+            if isinstance(error, errors.InsufficientPrivilege):
+                raise
+            raise StepFailed(f"a table does not fit to what is there now: {sentence(error)}", remedy=FITTING) from None
 
     def _run(self, *options: str) -> None:
         """Run a part of a dump of then."""
@@ -151,7 +155,8 @@ class Dropped:
     def _bring(self, table: str) -> int:
         """Bring the rows of a table, and read them back."""
         columns = ", ".join(row[0] for row in self.former.execute(COLUMNS.encode(), (table,)).fetchall())
-        source, sink = f"COPY {table} ({columns}) TO STDOUT", f"COPY {table} ({columns}) FROM STDIN"
+        named = f"{table} ({columns})" if columns else table
+        source, sink = f"COPY {named} TO STDOUT", f"COPY {named} FROM STDIN"
         hashed = f"SELECT count(*), coalesce(sum(hashtextextended(ROW({columns})::text, 0)), 0) FROM ONLY {table}"  # noqa: S608
         for connection in (self.former, self.now):
             connection.execute(f"{fingerprint.SPELLING}; SET LOCAL lc_monetary = 'C'".encode())
@@ -186,6 +191,13 @@ class Dropped:
         )
         there = {(kind, identity) for kind, identity, _ in present}
         return [row for row in former if row[:2] not in there]
+
+
+def unlogged(former: Connection, table: str) -> bool:
+    """Whether a table of then has lost its rows in the recovery."""
+    return former.execute(b"SELECT relpersistence = 'u' FROM pg_class WHERE oid = %s::regclass", (table,)).fetchone() == (
+        True,
+    )
 
 
 def find(now: Connection, former: Connection, then: Target, names: list[str]) -> Dropped | None:

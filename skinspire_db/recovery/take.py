@@ -125,6 +125,8 @@ def _refuse_another(now: Connection, then: Connection, table: str) -> None:
     columns = [each.execute(COLUMNS.encode(), (table,)).fetchall() for each in (then, now)]
     if columns[0] != columns[1]:
         raise StepFailed(f"{table} has other columns now than then", remedy="--take=whole brings all back")
+    if dropped.unlogged(then, table):
+        raise StepFailed(f"{table} cannot be what it was: {dropped.UNLOGGED}", remedy="leave it out of --take")
     if not now.execute(KEY.encode(), (table,)).fetchall():
         raise StepFailed(
             f"{table} has no primary key, by which its rows could be told apart", remedy="--take=whole brings all back"

@@ -148,7 +148,8 @@ WARDS = """
     CREATE MATERIALIZED VIEW ward_count AS SELECT count(*) FROM full_wards;
     CREATE TABLE visits (at date NOT NULL, id int, PRIMARY KEY (at, id)) PARTITION BY RANGE (at);
     CREATE TABLE visits_2026 PARTITION OF visits FOR VALUES FROM ('2026-01-01') TO ('2027-01-01');
-    INSERT INTO visits VALUES ('2026-02-03', 1)
+    INSERT INTO visits VALUES ('2026-02-03', 1);
+    CREATE UNLOGGED TABLE cache (id int PRIMARY KEY)
 """
 
 
@@ -163,12 +164,13 @@ def test_a_dropped_table_comes_back_whole(clinic: Project) -> None:
 
     clinic.execute(WARDS, "skinspire_dev")
     before, then = contents(), now(clinic)
-    clinic.execute('DROP TABLE "Wards", visits CASCADE', "skinspire_dev")
-    outcome = take('"Wards",visits')
+    clinic.execute('DROP TABLE "Wards", visits, cache CASCADE', "skinspire_dev")
+    outcome = take('"Wards",visits,cache')
     assert outcome.code == 0, outcome.out
     assert contents() == before
     [step] = [each for each in outcome.json["steps"] if each["name"] == "take"]
-    assert step["summary"] == {"tables": 2, "rows_written": 3, "rows_deleted": 0, "tables_brought_back": 3}
+    assert step["summary"] == {"tables": 3, "rows_written": 3, "rows_deleted": 0, "tables_brought_back": 4}
+    assert "its rows are in no WAL" in " ".join(step["lines"])
     [(number, other)] = query(clinic, 'INSERT INTO "Wards" (beds) VALUES (1) RETURNING id, n')
     assert int(str(number)) > 2 and int(str(other)) > 2, "the sequences go on"
     # Rows of other tables that no longer fit, and one that is there as something else.
@@ -189,9 +191,11 @@ def test_a_dropped_table_comes_back_whole(clinic: Project) -> None:
     outcome = take('"Wards"')
     assert outcome.code == 1 and "--take=a,b" in outcome.json["error"]["remedy"], outcome.out
     assert contents() == present
+    outcome = take('"Wards",floors,cache')
+    assert outcome.code == 1 and 'cache" cannot be what it was' in outcome.json["error"]["message"]
     assert take('"Wards",floors').code == 0
     clinic.execute(
-        'DROP TABLE "Wards", floors, stays, orders, visits CASCADE; DROP TYPE mood; DROP FUNCTION add_bed; DROP ROLE nurse',
+        'DROP TABLE "Wards", floors, stays, orders, visits, cache CASCADE; DROP TYPE mood; DROP FUNCTION add_bed; DROP ROLE nurse',
         "skinspire_dev",
     )
 
