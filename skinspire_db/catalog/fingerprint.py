@@ -185,10 +185,11 @@ def rows(
             for name, blocks, hashed in listed
             for part in _parts(blocks if jobs > 1 else 0)
         ]
-        queue = iter(wanted)  # each session takes the next part when it has finished one
-        shares = [pool.submit(_hash, target, operation, snapshot, queue, (*watched, own)) for _ in wanted[:jobs]]
+        queue, sessions = iter(wanted), (*watched, own)  # each session takes the next part when it has finished one
+        shares = [pool.submit(_share, target, operation, snapshot, queue, sessions) for _ in wanted[1:jobs]]
         large = _large_objects(first) if only is None else None
-        for name, row in (each for share in shares for each in share.result()):
+        of_first = _hash(first, queue, sessions)
+        for name, row in (*of_first, *(each for share in shares for each in share.result())):
             found[name] = _sum(found.get(name), row)
         first.rollback()
     return {name: found[name] for name in sorted(found)} | ({"large objects": large} if large else {})
@@ -277,26 +278,33 @@ def _values(connection: Connection, sequences: list[str]) -> Rows:
     return found
 
 
-def _hash(
+def _share(
     target: Target, operation: str, snapshot: str, tables: Iterator[tuple[str, str, str]], watched: tuple[Sessions, ...]
+) -> list[tuple[str, list[Any]]]:
+    with connections.connect(target, operation) as connection:
+        _begin(connection, target, snapshot)
+        found = _hash(connection, tables, watched)
+        connection.rollback()
+    return found
+
+
+def _hash(
+    connection: Connection, tables: Iterator[tuple[str, str, str]], watched: tuple[Sessions, ...]
 ) -> list[tuple[str, list[Any]]]:
     import psycopg
 
     found = []
-    with connections.connect(target, operation) as connection:
-        _begin(connection, target, snapshot)
+    for sessions in watched:
+        sessions.add(connection)
+    try:
+        for name, where, hashed in tables:
+            try:
+                found.append((name, _rows(connection, name, where, hashed)))
+            except psycopg.errors.UndefinedFunction:  # the former kind, of a type that has none: json
+                found.append((name, _rows(connection, name, where, row_hash.OF_TEXT)))
+    finally:
         for sessions in watched:
-            sessions.add(connection)
-        try:
-            for name, where, hashed in tables:
-                try:
-                    found.append((name, _rows(connection, name, where, hashed)))
-                except psycopg.errors.UndefinedFunction:  # the former kind, of a type that has none: json
-                    found.append((name, _rows(connection, name, where, row_hash.OF_TEXT)))
-        finally:
-            for sessions in watched:
-                sessions.discard(connection)
-        connection.rollback()
+            sessions.discard(connection)
     return found
 
 

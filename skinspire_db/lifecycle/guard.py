@@ -9,7 +9,7 @@ from skinspire_db.catalog import objects, row_security
 from skinspire_db.errors import GuardRefused, SkinspireError
 from skinspire_db.lifecycle import lock, stamp
 from skinspire_db.lifecycle.result import counted
-from skinspire_db.postgres import connections, databases
+from skinspire_db.postgres import connections, databases, side_by_side
 from skinspire_db.postgres.target import Target
 
 if TYPE_CHECKING:
@@ -104,18 +104,18 @@ def admit(
         SkinspireError: what connections.require_direct() raises.
     """
 
-    def look() -> bool:
-        filled = stamp.identify(connection, target)
+    def look(asked: Connection) -> bool:
+        filled = stamp.identify(asked, target)
         if danger and (filled or confirm):
             require_confirmation(command, danger, target, confirm)
         return filled
 
     connections.require_direct(target, command.partition(" ")[0], writes=writes)
     if hold and not lock.try_take(connection):
-        look()
+        look(connection)
         lock.take(connection, target)
-    filled = look()
-    row_security.require_all_rows(connection)  # an operation that changes a part of the rows would report all of them
+    # An operation that changes a part of the rows would report all of them.
+    filled, _ = side_by_side.run(connection, look, row_security.require_all_rows)
     return filled
 
 

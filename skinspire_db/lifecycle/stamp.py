@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from skinspire_db.catalog import objects
 from skinspire_db.config import environment as environments
 from skinspire_db.errors import GuardRefused
 from skinspire_db.lifecycle import tool_schema
 from skinspire_db.lifecycle.result import counted
+from skinspire_db.postgres import side_by_side
 from skinspire_db.postgres.target import Target
 
 if TYPE_CHECKING:
@@ -90,7 +93,8 @@ def identify(connection: Connection, target: Target) -> bool:
     Raises:
         GuardRefused: for another environment's stamp, and for a database that has objects but no stamp.
     """
-    stamp = read(connection)
+    asked: tuple[Callable[[Connection], Any], ...] = (read, partial(_is_filled, target))
+    stamp, filled = side_by_side.run(connection, *asked)
     if stamp is None and (count := len(objects.all_objects(connection))):
         raise GuardRefused(
             f"{target} holds {counted(count, 'object')} and no stamp: it may belong to another environment",
@@ -98,6 +102,10 @@ def identify(connection: Connection, target: Target) -> bool:
             f" --confirm={quote(target.database)}",
         )
     refuse_foreign(stamp, target)
+    return bool(filled)
+
+
+def _is_filled(target: Target, connection: Connection) -> bool:
     return bool(objects.all_objects(connection)) if target.policy.protected else objects.count_tables(connection) > 0
 
 
