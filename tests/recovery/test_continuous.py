@@ -21,6 +21,7 @@ from conftest import Outcome, Project, throw_away_home
 from support import without_names
 
 from skinspire_db.postgres.embedded_server import EmbeddedServer
+from skinspire_db.recovery.archive import Archive
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 WAIT = 60  # seconds, for whatever is waited for
@@ -95,7 +96,13 @@ def test_any_second_can_be_come_back_to_and_what_was_dropped_is_there(clinic: Pr
     query(clinic, "UPDATE seen SET n = n + 100 RETURNING 1")
     outcome = clinic.invoke("backup.create", "--incremental", "--json")
     assert outcome.code == 0 and outcome.json["backup"].endswith("-incremental"), outcome.out
-    late = now(clinic)
+    late, at = now(clinic), time.time()
+    wait(lambda: received(clinic) > at)
+    kept = Archive(archive(clinic), "dev")
+    kept.keep(kept.marks[-1])  # as the receiver does every ten seconds
+    for _ in range(3):  # files of WAL without a transaction
+        clinic.execute("SELECT pg_logical_emit_message(false, 'a', 'b')", "skinspire_dev")
+        clinic.execute("SELECT pg_switch_wal()", "postgres")
     clinic.execute(
         "CREATE TABLE extra (id int); DELETE FROM seen WHERE n > 101; UPDATE hospitals SET name = name || '!'",
         "skinspire_dev",
@@ -103,6 +110,8 @@ def test_any_second_can_be_come_back_to_and_what_was_dropped_is_there(clinic: Pr
     assert rows_then(clinic, moments[2]) == 2
     outcome = clinic.invoke("backup.restore", f"--to={late}", "--json")  # from the incremental one, which needs the full one
     assert outcome.code == 0 and outcome.json["base"].endswith("-incremental"), outcome.out
+    log = (archive(clinic) / "recovery.log").read_text()
+    assert "recovery ended before configured recovery target was reached" in log, "not with the files up to the mark alone"
     tables = {row["table"]: row["what"] for row in outcome.json["differences"]}
     assert tables['"public"."extra"'] == "is there now only" and tables['"public"."seen"'] == "rows differ"
     assert query(clinic, "SELECT count(*) FROM seen") == [(1,)], "the running server is not touched"

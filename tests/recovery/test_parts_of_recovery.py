@@ -69,6 +69,19 @@ def test_a_gap_matters_only_up_to_the_moment(archive: Archive, backup: Base) -> 
         Wal.of(archive).needed(backup, 9 * SIZE + 1, archive)
 
 
+def test_files_up_to_the_first_mark_from_the_moment_on_come_first(archive: Archive, backup: Base) -> None:
+    for number in range(4, 10):
+        segment(archive, 1, number)
+    path = base.folder(archive) / "dev-20260101T000000Z-full"
+    path.mkdir(parents=True)
+    backup.write(path)
+    for at, number in ((1100.0, 4), (1500.0, 5), (2000.0, 8)):
+        archive.keep(Mark(at, number * SIZE + 100))
+    for moment, near in ((1050.0, 2), (1400.0, 3), (1600.0, 6), (None, 6)):
+        found = point.find(archive, moment)
+        assert (found.near, len(found.segments)) == (near, 6), moment
+
+
 def test_the_files_of_two_timelines_are_one_row(archive: Archive, backup: Base) -> None:
     for timeline, number, suffix in ((1, 4, ""), (1, 5, ".partial"), (2, 5, ""), (2, 6, ".partial")):
         segment(archive, timeline, number, suffix)
