@@ -7,7 +7,8 @@ from typing import Any
 from skinspire_db.service import async_engines, options
 from skinspire_db.service.engines import Service
 from skinspire_db.testing.databases import Database
-from skinspire_db.testing.transaction import REAL_CONNECTIONS, JoinedConnection, Transaction, watch_writes
+from skinspire_db.testing.joined_engines import REAL_CONNECTIONS, watch_writes
+from skinspire_db.testing.transaction import JoinedConnection, Transaction
 
 
 class AsyncJoinedCursor:

@@ -195,6 +195,7 @@ class InTransaction(ClinicDatabase):
     @property
     def observer(self) -> Connection:
         """The connection that the shared database is looked at by."""
+        self.transaction.start()
         return self.shared.connection
 
     def service(self) -> Service:

@@ -12,9 +12,10 @@ from sqlalchemy import event
 
 from skinspire_db.service.engines import Service
 from skinspire_db.testing.databases import Database, DatabaseMaker
+from skinspire_db.testing.joined_engines import service_within
 from skinspire_db.testing.rows import Function, Layers
 from skinspire_db.testing.seeded import Seeded, Unrestorable
-from skinspire_db.testing.transaction import Transaction, service_within
+from skinspire_db.testing.transaction import Transaction
 
 SESSIONS = """
     SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'

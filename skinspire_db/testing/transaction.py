@@ -10,32 +10,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
+import selectors
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-import sqlalchemy
 from psycopg import sql
 from psycopg.pq import TransactionStatus
-from psycopg.types.json import set_json_dumps, set_json_loads
-from sqlalchemy import event
 
 from skinspire_db.errors import UsageError
-from skinspire_db.patterns import lazy_regex
-from skinspire_db.postgres.sql_text import without_comments
-from skinspire_db.service import options
-from skinspire_db.service.engines import Service
-from skinspire_db.service.engines import url as url_of
-from skinspire_db.testing.databases import Database
 
 if TYPE_CHECKING:
     from skinspire_db.service.driver import Connection
 
-READS = lazy_regex(r"\s*(SELECT|SHOW|FETCH|VALUES|EXPLAIN|WITH(?!.*\b(INSERT|UPDATE|DELETE|MERGE)\b))\b", re.I | re.DOTALL)
 ASK_AGAIN = "call get_db_engine() or get_db_session() whenever it is needed"
-REAL_CONNECTIONS = ("connect_args", "isolation_level", "pool_pre_ping")  # options that a savepoint cannot have
 OUTERMOST = "skinspire_test"
 USE_DB_DATABASE = "use db_database: there every connection is one of its own"
 # Deferred constraints are checked when a transaction commits. Going back lets the next commit check them again.
@@ -76,7 +65,7 @@ class Transaction:
         oids = "{" + ",".join(map(str, sequences)) + "}"
         self._prepare_traces = TRACES.format(sequences=oids, database=row[0])
         connection.execute(self._prepare_traces.encode())
-        self._began: Any = None
+        self._began: Any = None  # when the test's transaction began, by the server; None before its first statement
         self.open: list[JoinedConnection] = []  # what the code under test has begun and not ended, outermost first
         self.lost: set[JoinedConnection] = set()
         self.active, self.pid = False, 0
@@ -87,15 +76,42 @@ class Transaction:
         self._number = 0
 
     def begin(self, before_begin: Listener, after_end: Listener) -> None:
-        """Begin the test's transaction.
+        """Let the test's transaction begin, together with its first statement: many a test has none.
 
         Args:
             before_begin: Called with a connection before its transaction begins inside the test's.
             after_end: Called with a connection after its transaction was committed or rolled back.
+
+        Raises:
+            psycopg.OperationalError: the server has ended the connection.
         """
         self._before_begin, self._after_end = before_begin, after_end
-        self.active, self.pid, self.misleading = True, os.getpid(), ""
-        self._began = self.connection.execute(f"BEGIN; SAVEPOINT {OUTERMOST}; SELECT now()".encode()).set_result(2).fetchone()
+        self.active, self.pid, self.misleading, self._began = True, os.getpid(), "", None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.connection.pgconn.socket, selectors.EVENT_READ)
+            if selector.select(0):  # the server says something unasked: that it ends the connection
+                self.start()
+
+    def start(self, first: bytes = b"SELECT") -> None:
+        """Begin the test's transaction where no statement has yet.
+
+        Args:
+            first: What runs in it in the same round trip.
+
+        Raises:
+            psycopg.Error: that of `first`; the transaction has begun then.
+        """
+        with self._lock:
+            if not self.active or self._began is not None:
+                return
+            begin = f"BEGIN; SAVEPOINT {OUTERMOST}; SELECT now()".encode()
+            try:
+                self._began = self.connection.execute(b"; ".join((begin, first))).set_result(2).fetchone()
+            except psycopg.Error:
+                with contextlib.suppress(psycopg.Error):
+                    back = f"ROLLBACK TO {OUTERMOST}; SELECT now()".encode()
+                    self._began = self.connection.execute(back).set_result(1).fetchone()
+                raise
 
     def check(self) -> None:
         """Check the deferred constraints.
@@ -122,12 +138,14 @@ class Transaction:
             self._number += 1
             joined.savepoint, joined.thread, joined.inside = f"skinspire_{self._number}", threading.get_ident(), False
             begin = [f"SAVEPOINT {joined.savepoint}", *(["SET LOCAL transaction_read_only = on"] if joined.read_only else [])]
-            joined.identity_before = NO_IDENTITY
             if self.open:
                 begin = [f"SELECT {IDENTITY}", *begin, SET_IDENTITY.format("''", "''", "'none'")]
-            cursor = self.connection.execute(b"; ".join((*(each.encode() for each in begin), *joined.settings)))
-            if self.open:
-                joined.identity_before = cursor.fetchone() or NO_IDENTITY
+            statements = b"; ".join((*(each.encode() for each in begin), *joined.settings))
+            if self._began is None:
+                self.start(statements)
+            else:
+                cursor = self.connection.execute(statements)
+                joined.identity_before = (self.open and cursor.fetchone()) or NO_IDENTITY
             joined.begun += not joined.suspended
             joined.suspended, joined.wrote = False, False
             self.open.append(joined)
@@ -211,7 +229,8 @@ class Transaction:
         try:
             if self.connection.info.transaction_status == TransactionStatus.INERROR:
                 self.connection.execute(f"ROLLBACK TO {OUTERMOST}")
-            row = self.connection.execute("EXECUTE skinspire_traces; ROLLBACK").fetchone()
+            ends = "; ROLLBACK" if self._began else ""
+            row = self.connection.execute(f"EXECUTE skinspire_traces{ends}".encode()).fetchone()
         except psycopg.errors.InvalidSqlStatementName:  # the test has said DEALLOCATE ALL or the like
             self.connection.execute(f"ROLLBACK TO {OUTERMOST}; {self._prepare_traces}".encode())
             return self.traces()
@@ -219,7 +238,7 @@ class Transaction:
             row = None
         if self.connection.closed:
             raise Escaped("it closed the test's connection")
-        if row is None or row[3:4] != self._began:
+        if row is None or (self._began and row[3:4] != self._began):
             self.connection.execute("ROLLBACK")
             raise Escaped("it ended the test's transaction with a COMMIT or ROLLBACK of its own")
         return row[0], set(row[1]), row[2]
@@ -231,7 +250,8 @@ class Transaction:
             self.connection.execute(f"ROLLBACK TO {last}".encode())
         self.open.clear()
         self.active = False
-        self.connection.execute("COMMIT")
+        if self._began:
+            self.connection.execute("COMMIT")
 
 
 class JoinedConnection:
@@ -256,6 +276,7 @@ class JoinedConnection:
         self.closed = False
 
     def __getattr__(self, name: str) -> Any:
+        self._transaction.start()  # what the real connection is asked for may send something
         return getattr(self._transaction.connection, name)
 
     def restore_identity(self) -> sql.Composed:
@@ -344,49 +365,3 @@ class JoinedConnection:
                 self._transaction.rollback(self)
             else:
                 self._transaction.commit(self)
-
-
-def service_within(transaction: Transaction, database: Database) -> Service:
-    """Engines whose connections are JoinedConnections of this transaction.
-
-    Args:
-        transaction: The test's.
-        database: Where it is; its environment's policy has the size of the pool.
-
-    Returns:
-        What the test serves to the application.
-    """
-    policy = database.environment.policy
-    wanted = options.of(database.environment.project)
-    given = {key: value for key, value in wanted.engine.items() if key not in REAL_CONNECTIONS}
-    engine = sqlalchemy.create_engine(
-        url_of(database.target),
-        creator=lambda: JoinedConnection(transaction),
-        pool_size=policy.pool_size,
-        max_overflow=policy.pool_overflow,
-        pool_timeout=policy.pool_timeout,
-        hide_parameters=True,
-        **given | {"use_native_hstore": False},  # which asks a real psycopg connection
-    )
-
-    if (loads := given.get("json_deserializer")) is not None:
-        set_json_loads(loads, transaction.connection)
-    if (dumps := given.get("json_serializer")) is not None:
-        set_json_dumps(dumps, transaction.connection)
-
-    watch_writes(engine, transaction)
-    return Service(database.environment, engine, engine.execution_options(postgresql_readonly=True), options=wanted)
-
-
-def watch_writes(engine: sqlalchemy.Engine, transaction: Transaction) -> None:
-    """Know which connections of an engine have written, and refuse what would go with another transaction."""
-
-    @event.listens_for(engine, "before_cursor_execute")
-    def refuse_to_write_inside(connection: Any, _: Any, statement: str, __: Any, ___: Any, ____: bool) -> None:
-        """Refuse writes of an outer transaction: they would be part of the inner one, and be rolled back with it."""
-        joined = connection.connection.driver_connection
-        joined = getattr(joined, "joined", joined)  # asyncio's
-        reads = READS.match(without_comments(statement)) is not None
-        joined.wrote = joined.wrote_before or not reads
-        if joined in transaction.open[:-1] and not reads:
-            raise UsageError("two transactions of a db_session test write at the same time", remedy=USE_DB_DATABASE)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
 
 import pytest
 from conftest import url
+from far_server import FarServer
 from sample_project import PYPROJECT, Sample, app, status_line  # noqa: F401
 
 from skinspire_db.service import test_override
@@ -120,3 +122,67 @@ def test_a_leak_would_be_found(app: Sample, monkeypatch: pytest.MonkeyPatch, bro
     app.write("conftest", f"from skinspire_db.testing.seeded import Seeded\nSeeded.{broken} = lambda self: {{}}\n")
     app.copy("leaks")
     assert app.run("-q", "-x").parseoutcomes().get("failed", 0) > 0
+
+
+@pytest.mark.slow
+def test_what_is_sent_for_a_session_test(app: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One round trip for a test that uses its database not at all; its transaction begins together with its first statement."""
+    app.write(
+        "test_sample",
+        """
+        import pytest
+        from skinspire_db.database_service import get_db_session
+        from sqlalchemy import text
+
+        @pytest.mark.db
+        @pytest.mark.parametrize("number", range(5))
+        def test_nothing(number):
+            pass
+
+        @pytest.mark.parametrize("number", range(2))
+        def test_something(db_session, number):
+            with get_db_session() as session:
+                session.execute(text("DELETE FROM parameter_settings"))
+            assert db_session.scalar(text("SELECT count(*) FROM parameter_settings")) == 0
+        """,
+    )
+    with FarServer(app.server.host, app.server.port, delay=0) as proxy:
+        monkeypatch.setenv("TEST_DATABASE_URL", url(app.server, "nobody_made_this", port=proxy.port))
+        app.run("-p", "no:randomly").assert_outcomes(passed=7)
+    ends = [at for at, turn in enumerate(proxy.turns) if b"EXECUTE skinspire_traces" in turn]
+    assert len(ends) == 7
+    between = [proxy.turns[one + 1 : other] for one, other in itertools.pairwise(ends)]
+    assert [len(each) for each in between[:4]] == [0, 0, 0, 0]
+    [begin] = [turn for turn in between[-1] if b"SAVEPOINT skinspire_test" in turn]
+    assert begin.startswith(b"Q") and b"BEGIN; " in begin and b"now(); SAVEPOINT skinspire_" in begin
+    assert [b"SAVEPOINT skinspire_check" in turn for turn in between[-1]].count(True) >= 1
+    assert len(between[-1]) == 6, proxy.statements[-12:]
+
+
+@pytest.mark.slow
+def test_a_connection_that_was_ended_between_two_tests(app: Sample) -> None:
+    """The next test's first statement would fail; it gets a database anew."""
+    app.write(
+        "test_sample",
+        """
+        import psycopg
+        import pytest
+        from sqlalchemy import text
+
+        names = []
+
+        @pytest.mark.db
+        def test_before(db):
+            names.append(db.name)
+
+        def test_ending(db_server):
+            where = dict(host=db_server.host, port=db_server.port, user=db_server.user, password=db_server.password)
+            with psycopg.connect(**where, dbname="postgres", autocommit=True) as connection:
+                query = "SELECT pg_terminate_backend(pid, 20000) FROM pg_stat_activity WHERE datname = %s"
+                assert (True,) in connection.execute(query, names).fetchall()
+
+        def test_after(db_session):
+            assert db_session.scalar(text("SELECT 1")) == 1
+        """,
+    )
+    app.run("-p", "no:randomly").assert_outcomes(passed=3)
