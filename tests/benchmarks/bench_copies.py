@@ -125,7 +125,7 @@ def bench_branch_switch() -> list[Figure]:
         ours, peer = medians(switch, list_)
         return [
             Figure("`git switch` and `db.prepare`, both branches prepared", ours, "a fixed 0.6 s", 0.6, 1),
-            Figure("`git switch` and `db.prepare`, both branches prepared", ours, "`invoke --list`", peer, 5),
+            Figure("`git switch` and `db.prepare`, both branches prepared", ours, "`invoke --list`", peer, 3),
         ]
 
 
