@@ -56,7 +56,7 @@ def bench_comparing() -> list[Figure]:
 
             ways = (hashes, dict.fromkeys(hashes, row_hash.OF_TEXT))
             ours, text = medians(*(functools.partial(hashed, way) for way in ways))
-        return [Figure("comparing alone, 450 MB of patients, processor time", ours, "the text's hash", text, 0.45)]
+        return [Figure(f"comparing alone, {patients:,} patients, processor time", ours, "the text's hash", text, 0.45)]
 
 
 def processor(pid: int) -> float:
