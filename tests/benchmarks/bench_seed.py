@@ -79,7 +79,7 @@ def bench_seed_triggers() -> list[Figure]:
                 *(f"{off[table]} ALTER TABLE {table} ENABLE TRIGGER {name}" for name in names), "SELECT",
             ]  # fmt: skip
             keyless, bare, *alone, everything = medians(*(partial(load, present, each) for each in settings), rounds=3)
-            found.append(Figure(f"`{table}` with foreign keys and no trigger", bare, "neither", keyless, 4))
+            found.append(Figure(f"`{table}` with foreign keys and no trigger", bare, "neither", keyless, 6))
             found += [
                 Figure(f"`{table}` with `{name.lstrip('_0123456789')}` alone", took, "no trigger", bare, 3)
                 for name, took in zip(names, alone, strict=True)
