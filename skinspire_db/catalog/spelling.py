@@ -97,8 +97,10 @@ def again(connection: Connection, first: Snapshot) -> dict[str, list[Definition]
     for _ in range(ROUNDS):
         with search_path.application(connection):
             generated = {key: text for key, sql in _generated(now) if (text := _read_again(connection, key, sql))}
-            for statement in (*_made_anew(now), *_functions(connection)):
-                _try(connection, statement)
+            statements = [*_made_anew(now), *_functions(connection)]
+            if not _try(connection, ";\n".join(statements)):  # in one message, where none is refused
+                for statement in statements:
+                    _try(connection, statement)
         then = snapshot(connection)
         for key, text in generated.items():
             name = key.removeprefix("column ")

@@ -52,8 +52,10 @@ def verify(subject: Subject) -> Summary:
     reading = [name for name in every if not (subject.writes and name in WRITING)]
     asked = [partial(_run, name, every[name], subject) for name in reading]
     done = dict(zip(reading, side_by_side.run(subject.connection, *asked, savepoint="verification"), strict=True))
-    subject.connection.execute(GIVE_BACK)
-    for name in [name for name in every if name not in done]:
+    writing = [name for name in every if name not in done]
+    if writing:
+        subject.connection.execute(GIVE_BACK)
+    for name in writing:
         done[name] = _run(name, every[name], subject, subject.connection)
     subject.connection.execute("ROLLBACK TO SAVEPOINT verification; RELEASE SAVEPOINT verification")
     checks = [done[name][0] for name in every]

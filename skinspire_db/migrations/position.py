@@ -70,11 +70,13 @@ def mark(connection: Connection, project: Project, heads: list[str]) -> None:
 
     The table is made where it is missing, as Alembic makes it.
     """
+    from psycopg import sql
+
     table = version_table.find(connection, project)
     version_table.make(connection, table)
-    connection.execute(f"DELETE FROM {table.quoted}".encode())  # noqa: S608
-    for head in heads:
-        connection.execute(f"INSERT INTO {table.quoted} VALUES (%s)".encode(), (head,))  # noqa: S608
+    name = sql.Identifier(*table)
+    inserts = [sql.SQL("INSERT INTO {} VALUES ({})").format(name, head) for head in heads]
+    connection.execute(sql.SQL("; ").join([sql.SQL("DELETE FROM {}").format(name), *inserts]))
 
 
 def states(connection: Connection, project: Project, files: ScriptDirectory) -> list[RevisionState]:

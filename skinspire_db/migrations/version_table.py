@@ -102,9 +102,11 @@ def make(connection: Connection, table: VersionTable) -> None:
     """Make the table where it is missing, as Alembic makes it, and its schema, which Alembic expects to be there."""
     from psycopg import sql
 
-    if connection.execute("SELECT to_regclass(%s)", (table.quoted,)).fetchone() != (None,):
+    names = table.quoted, sql.Identifier(table.schema).as_string()
+    there = connection.execute("SELECT to_regclass(%s) IS NOT NULL, to_regnamespace(%s) IS NOT NULL", names).fetchone()
+    if there is None or there[0]:
         return
-    if connection.execute("SELECT to_regnamespace(%s)", (sql.Identifier(table.schema).as_string(),)).fetchone() == (None,):
+    if not there[1]:
         connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(table.schema)))
     connection.execute(
         sql.SQL("CREATE TABLE {} (version_num varchar(32) NOT NULL, CONSTRAINT {} PRIMARY KEY (version_num))").format(

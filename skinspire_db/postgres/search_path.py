@@ -33,14 +33,15 @@ SWITCH = f"""
 
 
 @contextlib.contextmanager
-def application(connection: Connection, first: str = "public") -> Iterator[None]:
+def application(connection: Connection, first: str = "public", then: str = "") -> Iterator[None]:
     """Search the application's schema while the block runs: for its DDL, trigger files, proofs and revisions.
 
     Args:
         connection: Where.
         first: A schema that is searched before public, and in which objects are made; a plain name.
+        then: A statement that the block begins with.
     """
-    with _searching(connection, f"{PIN}; {_switch(first)}"):
+    with _searching(connection, "; ".join(filter(None, (PIN, _switch(first), then)))):
         yield
 
 

@@ -47,10 +47,14 @@ def reset(connection: Connection) -> Summary:
 
     present = objects.all_objects(connection)
     try:
-        for kind in DROP_ORDER:
-            if names := [name for other, name in present if other == kind]:
-                # The names come quoted from PostgreSQL's own format() and regprocedure.
-                connection.execute(f"DROP {kind} IF EXISTS {', '.join(names)} CASCADE".encode())
+        # The names come quoted from PostgreSQL's own format() and regprocedure.
+        drops = [
+            f"DROP {kind} IF EXISTS {', '.join(names)} CASCADE"
+            for kind in DROP_ORDER
+            if (names := [name for other, name in present if other == kind])
+        ]
+        if drops:
+            connection.execute(";\n".join(drops).encode())
     except psycopg.errors.InsufficientPrivilege as error:
         role = connection.info.user
         raise PermissionMissing(
@@ -209,8 +213,7 @@ def _execute(connection: Connection, statements: list[str]) -> None:
 
     if not statements:
         return
-    with search_path.application(connection):
-        connection.execute(b"SAVEPOINT statements")
+    with search_path.application(connection, then="SAVEPOINT statements"):
         try:
             connection.execute(";\n".join([*statements, "RELEASE SAVEPOINT statements"]).encode())
         except (psycopg.OperationalError, errors.InsufficientPrivilege):  # locks, the disk, the connection, rights

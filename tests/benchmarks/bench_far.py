@@ -123,5 +123,5 @@ def bench_far_steps() -> list[Figure]:
     marks, names = [before, *counter.marks.values(), total], [*counter.marks, "the end"]
     return [
         Figure(f"`db.setup`, round trips of {name}", end - start, "a fixed number", STEPS[name], 1, "")
-        for name, start, end in zip(names, marks, marks[1:], strict=True)
+        for name, start, end in zip(names, marks[:-1], marks[1:], strict=True)
     ]

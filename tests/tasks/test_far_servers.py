@@ -9,8 +9,8 @@ from conftest import Project
 from far_server import FarServer
 
 DELAY = 0.003  # seconds: what is sent together arrives together
-# Each command and the most round trips that it may take, of which six open a connection and begin a transaction.
-LIMITS = {"triggers.status": 11, "db.verify": 15, "db.prepare": 18, "db.setup": 175, "db.drift": 135}
+# Each command and the most round trips that it may take, of which five open a connection and begin a transaction.
+LIMITS = {"triggers.status": 8, "db.verify": 13, "db.prepare": 15, "db.setup": 160, "db.drift": 80}
 
 
 @pytest.fixture
