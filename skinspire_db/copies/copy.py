@@ -151,6 +151,7 @@ def _build(source: Environment, choice: Choice, running: Running) -> Target:
 
 def _source(source: Environment, choice: Choice, running: Running) -> tuple[Target, Connection, int, str]:
     """Where the source is, a connection to it, its size in bytes, and the method; nothing is changed."""
+    searched: dict[str, int] = {}
     with running.step("source") as summary:
         try:
             start = present(source)
@@ -163,14 +164,14 @@ def _source(source: Environment, choice: Choice, running: Running) -> tuple[Targ
         stamp.identify(connection, start)
         if choice.masking:
             guard.require_source(running.operation, start, running.target, running.confirm)
-            choice.masking.plan(connection, start)
+            searched = {"columns_searched_for": len(choice.masking.plan(connection, start).sought)}
         near = _same_server(connection, running.target)
         size = _look(connection, start, running, near)
         why = template.why_not(connection, near) if choice.exact else "not all of it is copied as it is"
         method = choice.method or ("stream" if why else "template")
         if choice.method == "template" and why:
             raise UsageError(f"{start} cannot be a template: {why}", remedy="--method=stream, or leave --method out")
-        summary.numbers = {"database": start.database, "MB": round(size / 1e6), "method": method}
+        summary.numbers = {"database": start.database, "MB": round(size / 1e6), "method": method} | searched
         if choice.hospital is not None:
             _one_hospital(connection, choice.hospital, source).refuse_crossings(connection)
             summary.numbers["hospital"] = choice.hospital

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from skinspire_db.postgres.connections import Connection
 
 PREVIEWED = 10  # rows
+LISTED = 500  # columns that a table shows: of thousands, first those that need a rule
 
 
 def check(environment: Environment) -> Look:
@@ -42,11 +43,13 @@ def check(environment: Environment) -> Look:
             }
             for column in columns
         ]
+        listed = shown if len(shown) <= LISTED else [each for each in shown if each["rule"] == "none"][:LISTED]
         summary = Summary(
-            {"columns": len(columns), "without_a_rule": len(bare), "tables_dropped": len(made.rules.drop_rows)}, rows=shown
+            {"columns": len(columns), "without_a_rule": len(bare), "tables_dropped": len(made.rules.drop_rows)}, rows=listed
         )
         summary.data = {"columns": shown, "refusals": made.refusals}
-        summary.lines = made.refusals
+        hidden = len(shown) - len(listed)
+        summary.lines = made.refusals + [f"{counted(hidden, 'column')} more, which --json shows"] * bool(hidden)
         if made.refusals:
             summary.drift, summary.remedy = made.refusals[0], "correct the rules in sql/masks"
         elif bare:

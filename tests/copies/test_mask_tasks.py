@@ -8,6 +8,8 @@ import pytest
 from conftest import Project
 from support import database
 
+from skinspire_db.operations import mask
+
 TABLES = """
 CREATE TABLE people (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, first_name text NOT NULL, "e-mail" text, "select" date, secret int4range[]);
 INSERT INTO people (first_name, "e-mail", "select") SELECT 'Bhattacharya', 'asha@nowhere.org', '1971-05-06' FROM generate_series(1, 30);
@@ -31,7 +33,9 @@ def shop(project: Project) -> Project:
 
 
 @pytest.mark.slow
-def test_previews_show_masked_rows_alone_and_new_files_have_every_column(shop: Project) -> None:
+def test_previews_show_masked_rows_alone_and_new_files_have_every_column(
+    shop: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     checked = shop.invoke("mask.check", "--env=test", "--json")
     assert checked.code == 3 and {each["rule"] for each in checked.json["columns"]} == {"none"}
     for table, rows, columns in (
@@ -70,6 +74,13 @@ def test_previews_show_masked_rows_alone_and_new_files_have_every_column(shop: P
     done = shop.invoke("mask.new", "--env=test", "--json")
     assert done.code == 0 and done.json["file"] is None and not (file.parent / "rules_2.toml").exists()
     shop.execute("ALTER TABLE people ADD mood text", database(shop, "TEST"))
+    with monkeypatch.context() as patched:
+        patched.setattr(mask, "LISTED", 5)
+        shown = shop.invoke("mask.check", "--env=test")
+        assert (
+            "people.mood" in shown.out and "people.first_name" not in shown.out and "10 columns more" in shown.err + shown.out
+        )
+        assert len(shop.invoke("mask.check", "--env=test", "--json").json["columns"]) == 11
     bare = shop.invoke("mask.check", "--env=test")
     assert bare.code == 3 and "1 column has no rule: people.mood -> invoke mask.new --env=test" in bare.err
     assert shop.invoke("mask.new", "--env=test").code == 0

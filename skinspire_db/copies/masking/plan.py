@@ -80,6 +80,13 @@ class Plan:
                 remedy=f"correct the rules in sql/masks; invoke mask.check --env={source} shows every column",
             )
 
+    @property
+    def sought(self) -> set[Place]:
+        """The columns whose values the copy is searched for; values of a list are those of the copy, too."""
+        columns = (each for each in self.catalogue.columns.values() if each.table_name not in self.dropped)
+        masks = {column.place: self.masks[column.place] for column in columns}
+        return {place for place, mask in masks.items() if mask.changes and mask.name != "choice"}
+
     def table(self, table: Table) -> Table:
         """The table, read through its masks."""
         columns = {column.name: column for column in self.catalogue.named(table.schema, table.name)}

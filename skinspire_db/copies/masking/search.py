@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from skinspire_db.catalog import objects
 from skinspire_db.copies.copied_tables import Table
-from skinspire_db.copies.masking import expressions, types
+from skinspire_db.copies.masking import expressions, named, types
 from skinspire_db.copies.masking.catalogue import Column, Place
 from skinspire_db.copies.masking.plan import Plan
 from skinspire_db.errors import StepFailed
@@ -37,6 +37,7 @@ SHORT = {"bool", "int2", "date"}  # types whose values are shorter, or have less
 BITS = 256  # of the filter, for each value: of rows of twenty cells, nine in ten are then left alone
 MOST_BITS = 27  # of the filter's size
 TOGETHER = 20  # tables that one query looks at
+STRINGS = '$.** ? (@.type() == "string")'  # the path to all strings in a document
 WORD = r"[[:alpha:]]{8}"  # what holds a word of eight letters is met by no chance; of others, a few may be
 
 
@@ -71,23 +72,29 @@ class Search:
             connection: the source.
             wanted: the tables that are copied.
         """
+        sought = self.plan.sought
         for table, columns in self._of(wanted):
             for column in columns:
-                mask = self.plan.masks[column.place]
-                if mask.changes and mask.name != "choice":
+                if column.place in sought:
                     self._gather(connection, table, column)
 
     def _gather(self, connection: Connection, table: Table, column: Column) -> None:
-        if self._resolved(column) in ("json", "jsonb"):
-            self.keys_dropped += self._dropped(connection, table, column)
-        digits = r"length(x) - length(translate(x, '0123456789', '')) - CASE WHEN x ~ '\.0+$' THEN length(substring(x, '0+$')) ELSE 0 END"
-        by_chance = f"x ~ '{BY_CHANCE}' AND ({digits} < {DIGITS} OR x ~ '^\\d+-01-01')"
         # OFFSET 0: the condition is of each value once, and of no more values than are wanted.
         other = f"{self._text(column)} <> rtrim(format('%s', {table.reading.expressions[column.name]}))"  # than the constant itself
         where = f" WHERE {other}" if self.plan.masks[column.place].name == "constant" else ""
         texts = f"SELECT DISTINCT {self._text(column)} AS x FROM {self._first(table, column)}{where} OFFSET 0"
+        self._add(connection, column, texts, self._hash("x"))
+        if self._is_json(column):
+            self.keys_dropped += self._dropped(connection, table, column)
+            strings = f"SELECT DISTINCT x FROM {self._strings(table, column)} OFFSET 0"
+            self._add(connection, column, strings, self._hash_in(column))
+
+    def _add(self, connection: Connection, column: Column, texts: str, hashed: str) -> None:
+        """Hash what a query finds as `x`, but for what is met by chance."""
+        digits = r"length(x) - length(translate(x, '0123456789', '')) - CASE WHEN x ~ '\.0+$' THEN length(substring(x, '0+$')) ELSE 0 END"
+        by_chance = f"x ~ '{BY_CHANCE}' AND ({digits} < {DIGITS} OR x ~ '^\\d+-01-01')"
         usable = f"length(x) >= {SHORTEST} AND NOT ({by_chance})"
-        query = f"SELECT {self._hash('x')}, x ~ '{WORD}' FROM ({texts}) AS s WHERE {usable} LIMIT {MOST}"
+        query = f"SELECT {hashed}, x ~ '{WORD}' FROM ({texts}) AS s WHERE {usable} LIMIT {MOST}"
         hashes: tuple[array[int], array[int]] = (array("q"), array("q"))
         for each, certain in connection.execute(query.encode()).fetchall():
             hashes[0 if certain else 1].append(each)
@@ -112,8 +119,7 @@ class Search:
 
     def _dropped(self, connection: Connection, table: Table, column: Column) -> int:
         """How many keys, at the top of a column's documents, are left out of the copy."""
-        rule = self.plan.rules.columns.get((column.table_name, column.name))
-        declared = {path.partition(".")[0] for path in (rule.options.get("paths") if rule else None) or {}}
+        declared = {path.partition(".")[0] for path in self._paths(column)}
         document = expressions.document(column.quoted, self._resolved(column))
         object_ = f"CASE WHEN jsonb_typeof({document}) = 'object' THEN {document} ELSE '{{}}' END"
         keys = f"SELECT DISTINCT k FROM {self._first(table, column)}, jsonb_object_keys({object_}) AS k"
@@ -135,27 +141,35 @@ class Search:
         size = 1 << min(max(self.looked_for * BITS, 8).bit_length(), MOST_BITS)
         filter_ = self._filter(size)
         with session(aside, operation, watched) as connection:
-            looks = [look for table, columns in self._of(wanted) if (look := self._look(table, columns, size - 1))]
+            looks = [look for table, columns in self._of(wanted) for look in self._looks(table, columns, size - 1)]
             for start in range(0, len(looks), TOGETHER):
                 some = " UNION ALL ".join(looks[start : start + TOGETHER]).replace("%", "%%")
                 query = f"WITH f AS MATERIALIZED (SELECT %b::bytea AS bits) {some}"
                 for *place, each in connection.execute(query.encode(), (filter_,)).fetchall():
                     self.candidates.setdefault(each, set()).add(tuple(place))
 
-    def _look(self, table: Table, columns: list[Column], most: int) -> str:
-        """The query of the cells of a table, as table, column and hash, whose hashes have their bits set."""
+    def _looks(self, table: Table, columns: list[Column], most: int) -> Iterator[str]:
+        """The queries of the cells of a table, and of the strings in its documents, as table, column and hash, whose hashes
+        have their bits set.
+        """
 
         def bit(hashed: str) -> str:
             return f"get_bit(f.bits, {hashed} & {most}) = 1"
 
         shown = {c.place[1]: self._hash(self._text(c)) for c in columns if self._resolved(c) not in SHORT}
+        of_table = f"SELECT DISTINCT {columns[0].place[0]}::int8, c.* FROM f CROSS JOIN LATERAL"
+        for column in filter(self._is_json, columns):
+            strings = (
+                f"SELECT {column.place[1]} AS number, {self._hash_in(column)} AS hash FROM {self._strings(table, column)}"
+            )
+            yield f"{of_table} (SELECT * FROM ({strings} OFFSET 0) AS v WHERE {bit('v.hash')} OFFSET 0) AS c"
         if not shown:
-            return ""
+            return
         cells = ", ".join(f"({number}, {hashed})" for number, hashed in shown.items())
         # LATERAL: the filter is read once, and not for each row of a table beside it.
         rows = f"SELECT t.* FROM ONLY {table.quoted} AS t WHERE {' OR '.join(map(bit, shown.values()))} OFFSET 0"
         found = f"SELECT v.number, v.hash FROM ({rows}) AS t CROSS JOIN LATERAL (VALUES {cells}) AS v (number, hash) WHERE {bit('v.hash')}"
-        return f"SELECT DISTINCT {columns[0].place[0]}::int8, c.* FROM f CROSS JOIN LATERAL ({found} OFFSET 0) AS c"
+        yield f"{of_table} ({found} OFFSET 0) AS c"
 
     def _filter(self, size: int) -> bytes:
         """So many bits, of which those that the hashes end in are set."""
@@ -208,6 +222,25 @@ class Search:
         """The first rows of a table that have a value in the column, as `t`, and nothing but the column."""
         rows = f"(SELECT {objects.quoted_name(column.name)} FROM ONLY {table.quoted} LIMIT {SCANNED}) AS t"
         return f"(SELECT t.* FROM {rows} WHERE {column.quoted} IS DISTINCT FROM NULL LIMIT {ROWS}) AS t"
+
+    def _strings(self, table: Table, column: Column) -> str:
+        """The strings in the documents of the first rows, as `x`, but for those at paths that rules keep."""
+        document = expressions.document(column.quoted, self._resolved(column))
+        kept = [path.split(".") for path, mask in self._paths(column).items() if mask == "keep"]
+        parts = [document, *(f"({document}) #> ARRAY[{', '.join(map(named.literal, each))}]" for each in kept)]
+        some = " EXCEPT ".join(f"SELECT jsonb_path_query({part}, '{STRINGS}') #>> '{{}}'" for part in parts)
+        return f"{self._first(table, column)} CROSS JOIN LATERAL ({some}) AS s (x)"
+
+    def _paths(self, column: Column) -> dict[str, str]:
+        rule = self.plan.rules.columns.get((column.table_name, column.name))
+        return (rule.options.get("paths") if rule else None) or {}
+
+    def _hash_in(self, column: Column) -> str:
+        """The hash of a string in a column's documents: what one column's hold can stand in another one's by chance."""
+        return self._hash(f"'{column.place}' || x")
+
+    def _is_json(self, column: Column) -> bool:
+        return self._resolved(column) in ("json", "jsonb")
 
     def _resolved(self, column: Column) -> str:
         return types.resolved(self.plan.catalogue, column.type).known
