@@ -171,7 +171,8 @@ def _source(source: Environment, choice: Choice, running: Running) -> tuple[Targ
         method = choice.method or ("stream" if why else "template")
         if choice.method == "template" and why:
             raise UsageError(f"{start} cannot be a template: {why}", remedy="--method=stream, or leave --method out")
-        summary.numbers = {"database": start.database, "MB": round(size / 1e6), "method": method} | searched
+        summary.numbers = {"database": start.database, "MB": round(size / 1e6), "method": method}
+        summary.numbers |= searched
         if choice.hospital is not None:
             _one_hospital(connection, choice.hospital, source).refuse_crossings(connection)
             summary.numbers["hospital"] = choice.hospital
