@@ -47,7 +47,7 @@ def test_what_cannot_be_restored_is_said_when_it_is_backed_up(
     assert outcome.code == 1 and "public.outer_one(integer) calls something by its bare name" in outcome.err, outcome.err
     assert list((clinic.root / "backups").glob("*")) == []
     with monkeypatch.context() as unchecked:  # it would not be restored indeed
-        unchecked.setattr(restorable, "check", lambda _: [])
+        unchecked.setattr(restorable, "check", lambda *_: [])
         assert clinic.invoke("backup.create").code == 0
         assert clinic.invoke("backup.verify", "--full").code != 0
     clinic.execute(outcome.err.partition("invoke db.shell: ")[2].strip())
