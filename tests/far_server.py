@@ -76,7 +76,7 @@ class FarServer:
         answered = asyncio.Event()  # since the client last sent something
         answered.set()
         try:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, asyncio.CancelledError):  # the proxy may end before its connections
                 await asyncio.gather(
                     self._pass(client, to_server, answered, True), self._pass(server, to_client, answered, False)
                 )
