@@ -16,7 +16,7 @@ from . import grown
 from .harness import Bench, Figure, bench
 
 ROWS = int(os.environ.get("GROWTH_ROWS", 10**6))  # the most; ten million take an hour
-TABLES = int(os.environ.get("GROWTH_TABLES", 2000))
+TABLES = int(os.environ.get("GROWTH_TABLES", 2000))  # the most, 200 at the least
 LOOKS = ("db.prepare", "db.drift", "db.verify", "triggers.status", "migrate.upgrade")  # with nothing to do
 WHOLE = ("db.copy --source=dev --target=test --method=template", "backup.create", "backup.restore")
 FILL = """
@@ -53,11 +53,14 @@ def measured(
     for size in sizes:
         with bench() as project:
             grow(project.root, size)
+            with project.connect("postgres") as connection:  # its workers are children of the postmaster, too
+                connection.execute("ALTER SYSTEM SET autovacuum TO off")
+                connection.execute("SELECT pg_reload_conf()")
             project.invoke("db.setup")
-            if fill:
-                with project.connect("skinspire_dev") as connection:
+            with project.connect("skinspire_dev") as connection:
+                if fill:
                     connection.execute(fill.format(size=size).encode())
-                    connection.execute("VACUUM ANALYZE")
+                connection.execute("VACUUM ANALYZE")
             for command, curve in curves.items():
                 curve.append(taken(project, command))
     for command, curve in curves.items():
