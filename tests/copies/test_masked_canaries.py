@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -22,7 +23,7 @@ from support import database
 
 from skinspire_db.config import environment
 from skinspire_db.config import project as settings
-from skinspire_db.copies import copied_tables
+from skinspire_db.copies import copied_tables, streaming
 from skinspire_db.copies.masking import expressions, plan, types
 from skinspire_db.copies.masking.masking import Masking
 from skinspire_db.errors import UsageError
@@ -125,7 +126,7 @@ def test_a_masked_copy_brings_no_canary_and_a_plain_one_brings_all(
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows ends no process by a signal")
 def test_what_an_ended_masked_copy_leaves_holds_nothing_of_the_source(
-    project: Project, canaries: Canaries, elsewhere: EmbeddedServer, tmp_path: Path
+    project: Project, canaries: Canaries, elsewhere: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A killed task, Ctrl-C, a killed server and a full disk, in every step: scratch databases, logs, and temporary files."""
     temporary = tmp_path / "temporary"
@@ -168,10 +169,33 @@ def test_what_an_ended_masked_copy_leaves_holds_nothing_of_the_source(
             )
         for name in names:
             assert canaries.search_text(dump(address, name, "--large-objects").encode()) == set(), (step, ended)
+    if disk.is_mount():
+        full_while_rows_are_copied(project, canaries, elsewhere, monkeypatch)
     elsewhere.stop()
     assert canaries.search_files(elsewhere.home) == {} and canaries.search_files(project.root) == {}
     if not disk.is_mount():
         pytest.skip("no tmpfs can be mounted here: all but the full disk was tried")
+
+
+def full_while_rows_are_copied(
+    project: Project, canaries: Canaries, elsewhere: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tables are made, and their first rows find no room."""
+    disk, copied, filler = elsewhere.home.parent, streaming._Pipes.small, elsewhere.home.parent / "filler"
+
+    def without_room(*arguments: Any) -> Any:
+        filler.write_bytes(bytes(max(shutil.disk_usage(disk).free - 50_000, 0)))
+        return copied(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(streaming._Pipes, "small", without_room)
+        outcome = project.invoke("db.copy", "--source=test", "--target=dev", "--masked")
+    assert filler.exists(), "rows were to be copied"
+    filler.unlink()
+    assert outcome.code == 1 and any(each in outcome.err for each in FULL), outcome.err
+    assert not canaries.search(outcome.err.encode())
+    with psycopg.connect(**elsewhere.start().parameters, dbname="postgres") as connection:
+        assert connection.execute("SELECT FROM pg_database WHERE datname = %s", (project.database,)).fetchall() == []
 
 
 @pytest.fixture
