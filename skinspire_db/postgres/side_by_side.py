@@ -88,6 +88,7 @@ class Reader:
     answer: Answer | None = None
     result: Any = None
     failed: BaseException | None = None
+    started: bool = False
     done: bool = False
     _turn: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     _back: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
@@ -121,6 +122,7 @@ class Reader:
 
     def start(self) -> None:
         """Run the function until it asks something, or ends."""
+        self.started = True
         threading.Thread(target=self._run, daemon=True).start()
         self.go_on()
 
@@ -131,7 +133,7 @@ class Reader:
 
     def end(self) -> None:
         """End the function where it still waits for an answer."""
-        while not self.done:
+        while self.started and not self.done:
             self.answer = None
             self.go_on()
 

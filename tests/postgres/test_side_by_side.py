@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -83,6 +87,21 @@ def test_the_error_is_that_of_the_function_alone(connection: psycopg.Connection[
     assert str(beside.value) == str(alone.value)
     assert answered == ["good"], "those before it have run, those after it have not"
     assert value(connection, "SELECT count(*) FROM kept") == 0, "the transaction goes on"
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_ctrl_c_ends_all_of_them(connection: psycopg.Connection[Any], alone: bool) -> None:
+    def slow(reader: Any) -> None:
+        with search_path.application(reader) if alone else contextlib.nullcontext():
+            value(reader, "SELECT pg_sleep(60)")
+
+    timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side.run(connection, slow, lambda reader: value(reader, "SELECT 1"))
+    timer.join()
+    connection.rollback()
+    assert value(connection, "SELECT 1") == 1, "the statement was ended, and the connection is free"
 
 
 def test_what_is_no_sql_undoes_nothing(connection: psycopg.Connection[Any]) -> None:
