@@ -15,7 +15,7 @@ from conftest import CHECKOUT, Project, dump, throw_away_home
 from skinspire_db.postgres.embedded_server import EmbeddedServer
 
 # step -> after how many of its statements it is stopped: somewhere between its first write and its last one
-MIDDLE = {"reset": 2, "create": 3, "triggers": 9, "seed": 9, "verify": 25, "commit": 1}
+MIDDLE = {"reset": 2, "create": 3, "triggers": 9, "seed": 9, "verify": 10, "commit": 1}
 
 
 RUNNING: list[subprocess.Popen[str]] = []
