@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from skinspire_db.catalog import tenant_tables
@@ -46,10 +45,16 @@ class Subject:
     writes: bool = True
     notes: list[str] = field(default_factory=list)
 
-    @cached_property
+    @property
     def tenant_tables(self) -> dict[int, TenantTable]:
-        """The tables with what keeps hospitals apart in them, read once."""
-        return tenant_tables.read(self.connection)
+        """The tables with what keeps hospitals apart in them, read once.
+
+        A cached_property has a lock in Python 3.11: a check would wait for it while the one that holds it waits for its turn.
+        """
+        if "tenant_tables" not in self.__dict__:
+            self.__dict__["tenant_tables"] = tenant_tables.read(self.connection)
+        found: dict[int, TenantTable] = self.__dict__["tenant_tables"]
+        return found
 
     @property
     def policy(self) -> Policy:

@@ -52,7 +52,8 @@ def is_proved(connection: Connection, earlier: str, statement: str) -> bool:
         statement: the statement.
     """
     text = " ".join(earlier.split())
-    found = REQUIRE.fullmatch(" ".join(statement.split())) or DROP.fullmatch(" ".join(statement.split()))
+    required = REQUIRE.fullmatch(" ".join(statement.split()))
+    found = required or DROP.fullmatch(" ".join(statement.split()))
     if not found:
         return False
     alter = f"ALTER TABLE {found['table']}"
@@ -60,10 +61,10 @@ def is_proved(connection: Connection, earlier: str, statement: str) -> bool:
     proved = {(plain(each["name"]), plain(each["column"])) for each in checks if each["table"] == found["table"]}
     with search_path.application(connection):
         proved |= set(connection.execute(PROVED.encode(), (found["table"],)).fetchall())
-    if found.re is REQUIRE:
-        return plain(found["column"]) in {column for _, column in proved}
-    required = {plain(each["column"]) for each in REQUIRE.finditer(text) if each["table"] == found["table"]}
-    return any(name == plain(found["name"]) and column in required for name, column in proved)
+    if required:
+        return plain(required["column"]) in {column for _, column in proved}
+    in_text = {plain(each["column"]) for each in REQUIRE.finditer(text) if each["table"] == found["table"]}
+    return any(name == plain(found["name"]) and column in in_text for name, column in proved)
 
 
 @dataclass
