@@ -21,10 +21,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 NUMBERS = itertools.count()
+STUCK_SECONDS = 30.0  # after which a function that neither asks nor ends is taken for one that waits for another
 
 
 class _Ended(BaseException):
     """Ends a thread whose answer does not come."""
+
+
+class _Stuck(Exception):
+    """A function does not come back: it may wait for what another one holds, which waits for its turn."""
 
 
 @dataclass
@@ -89,6 +94,7 @@ class Reader:
     result: Any = None
     failed: BaseException | None = None
     started: bool = False
+    running: bool = False
     done: bool = False
     _turn: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     _back: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
@@ -126,16 +132,29 @@ class Reader:
         threading.Thread(target=self._run, daemon=True).start()
         self.go_on()
 
-    def go_on(self) -> None:
-        """Let it run on, with its answer or, where there is none, to its end."""
+    def go_on(self, *, patient: bool = False) -> None:
+        """Let it run on, with its answer or, where there is none, to its end.
+
+        Args:
+            patient: wait for it without end.
+
+        Raises:
+            _Stuck: it runs for long, and not in the server.
+        """
+        import psycopg
+
+        self.running = True
         self._turn.release()
-        self._back.acquire()
+        while not self._back.acquire(timeout=None if patient else STUCK_SECONDS):
+            if self._connection.info.transaction_status != psycopg.pq.TransactionStatus.ACTIVE:
+                raise _Stuck
+        self.running = False
 
     def end(self) -> None:
         """End the function where it still waits for an answer."""
         while self.started and not self.done:
             self.answer = None
-            self.go_on()
+            self.go_on(patient=True)
 
     def _run(self) -> None:
         self._turn.acquire()
@@ -203,7 +222,7 @@ def run(connection: Connection, *work: Callable[[Connection], T], savepoint: str
             for reader in waiting:
                 reader.go_on()
         failed = next((reader.failed for reader in readers if reader.failed), None)
-    except psycopg.Error as error:
+    except (psycopg.Error, _Stuck) as error:
         if connection.closed or inside:
             raise
         failed = error
@@ -211,7 +230,7 @@ def run(connection: Connection, *work: Callable[[Connection], T], savepoint: str
         connection.cancel_safe(timeout=5)  # a function may wait for an answer in its own thread
         raise
     finally:
-        for reader in readers:
+        for reader in sorted(readers, key=lambda each: each.running):  # what they hold, one that is stuck may wait for
             reader.end()
     if failed is None:
         return [reader.result for reader in readers]

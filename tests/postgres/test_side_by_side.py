@@ -135,3 +135,26 @@ def test_a_function_that_changes_the_session_is_alone_meanwhile(connection: psyc
     connection.execute("SET LOCAL search_path = pg_catalog")
     within, outside = side_by_side.run(connection, application, others)
     assert within.startswith("public") and set(outside) == {"pg_catalog"}
+
+
+def test_a_function_that_waits_for_what_another_holds_does_not_wait_for_ever(
+    connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As two functions that read one cached_property, which has a lock in Python 3.11."""
+    monkeypatch.setattr(side_by_side, "STUCK_SECONDS", 0.1)
+    lock = threading.Lock()
+
+    def both(number: int, reader: Any) -> Any:
+        with lock:
+            return value(reader, "SELECT %s", (number,))
+
+    def slow(reader: Any) -> Any:
+        with side_by_side.alone(reader):
+            return value(reader, "SELECT 3 FROM pg_sleep(0.2)")
+
+    def within(reader: Any) -> Any:
+        return side_by_side.run(reader, partial(both, 4), partial(both, 5))
+
+    found = side_by_side.run(connection, partial(both, 1), slow, partial(both, 2), within)
+    assert found == [1, 3, 2, [4, 5]]
+    assert side_by_side.run(connection, slow, slow) == [3, 3], "waiting for the server is not being stuck"
